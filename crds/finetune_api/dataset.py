@@ -1,0 +1,126 @@
+"""Where the examples are and what their columns mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Model, Rule
+
+DataUri = Annotated[str, Field(pattern=r"^((hf|s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
+Pattern = Annotated[str, Field(min_length=1, max_length=512)]
+ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Csv(Model):
+    """How CSV and TSV files are written, where it differs from RFC 4180."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """The character between two values. Default: a comma, for `format: tsv` a tab."""
+
+    quote_char: Annotated[str, Field(max_length=1)] | None = None
+    """The character around values that hold a delimiter. Default: `"` for csv, none for tsv; an empty string means that
+    quotes are ordinary characters."""
+
+    encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$", min_length=1, max_length=32)] = "utf-8"
+    """The character encoding of the files, such as `utf-8` or `latin-1`. Default: utf-8."""
+
+    column_names: Annotated[list[ColumnName], Field(min_length=1, max_length=256)] | None = None
+    """The names of the columns, in order, for files without a header line. Default: the first line is the header."""
+
+
+class Splits(Model):
+    """Which rows are for what: names of hub splits, or file patterns below `uri`."""
+
+    train: Pattern = "train"
+    """The examples to train on: a hub split such as `train`, or a pattern such as `train.csv` or `train/*.parquet`.
+    Default: `train`; for files, every file whose name begins with `train`."""
+
+    validation: Pattern | None = None
+    """The examples to evaluate on after each epoch and to choose the best model by. Default: `validationFraction` of the
+    training examples."""
+
+    test: Pattern | None = None
+    """The examples that only the finished model is measured on. Default: none, and no test metrics."""
+
+
+class Columns(Model):
+    """Which column of the data plays which role."""
+
+    text: ColumnName = "text"
+    """The column with the text, or with the first text of a pair. Default: `text`."""
+
+    text_pair: ColumnName | None = None
+    """The column with the second text of a pair. Default: none, each example is one text."""
+
+    label: ColumnName = "label"
+    """The column with the label: a name, or a whole number. Default: `label`."""
+
+
+class Dataset(Model):
+    """The data to train and measure on."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "subset is for hub datasets (hf://) only; name the files in splits instead",
+            "!has(self.subset) || self.uri.startsWith('hf://')",
+            lambda d: d.subset is None or d.uri.startswith("hf://"),
+        ),
+        Rule(
+            "format and csv are for files only; a hub dataset knows its own format",
+            "!self.uri.startsWith('hf://') || (!has(self.format) && !has(self.csv))",
+            lambda d: not d.uri.startswith("hf://") or (d.format is None and d.csv is None),
+        ),
+        Rule(
+            "csv is for format csv or tsv only",
+            "!has(self.csv) || !has(self.format) || self.format in ['csv', 'tsv']",
+            lambda d: d.csv is None or d.format in (None, "csv", "tsv"),
+        ),
+        Rule(
+            "give either splits.validation or validationFraction, not both",
+            "!has(self.validationFraction) || !has(self.splits) || !has(self.splits.validation)",
+            lambda d: d.validation_fraction is None or d.splits.validation is None,
+        ),
+        Rule(
+            "columns.text, columns.textPair and columns.label must be different columns",
+            "!has(self.columns) || ((has(self.columns.text) ? self.columns.text : 'text') != "
+            "(has(self.columns.label) ? self.columns.label : 'label') && (!has(self.columns.textPair) || "
+            "(self.columns.textPair != (has(self.columns.text) ? self.columns.text : 'text') && "
+            "self.columns.textPair != (has(self.columns.label) ? self.columns.label : 'label'))))",
+            lambda d: (
+                d.columns.text != d.columns.label and d.columns.text_pair not in (d.columns.text, d.columns.label)
+            ),
+        ),
+    )
+
+    uri: DataUri
+    """Where the data is: `hf://owner/name` for a hub dataset; `s3://`, `gs://`, `az://` or `file:///` for a folder of files
+    or one file. In local runs a path relative to the manifest is allowed too."""
+
+    subset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """The configuration of a hub dataset, such as `mrpc` of `hf://nyu-mll/glue`. Default: the dataset's own default."""
+
+    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    """How the files are written. Default: told by their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`)."""
+
+    csv: Csv | None = None
+    """Details of CSV and TSV files. Default: RFC 4180 with a header line; TSV without quoting."""
+
+    splits: Splits = Splits()
+    """Which rows are for training, validation and test. Default: `train`, and a part of it for validation."""
+
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The part of the training examples set aside for validation when there is no `splits.validation`, drawn by `seed`, each
+    label in its proportion. Default: 0.1."""
+
+    columns: Columns = Columns()
+    """Which column plays which role. Default: `text` and `label`."""
+
+    labels: (
+        Annotated[list[Label], Field(min_length=2, max_length=1000, json_schema_extra={"uniqueItems": True})] | None
+    ) = None
+    """The label names; the order gives their numbers, and of two the last is the positive class. Default: read from the
+    training examples (names sorted), or from the hub dataset's own feature. Where the data holds whole numbers they are
+    positions in this list."""

@@ -1,0 +1,54 @@
+"""How a trainer process ends, as the operator and the Job controller read it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from finetune_api.failures import FailureReason
+
+
+class ExitCode(IntEnum):
+    """The trainer's exit codes. The pod failure policy of the Job is made from the three sets below."""
+
+    DONE = 0
+    INTERNAL = 1
+    """A defect, or anything unforeseen: also what Python itself exits with on an uncaught exception."""
+    USER_ERROR = 10
+    """The manifest asks for something that cannot be."""
+    DATA_ERROR = 11
+    """The data cannot be trained on as it is."""
+    DOES_NOT_FIT = 12
+    """Not even one example fits in the accelerator's memory."""
+    STORAGE = 20
+    """Object storage refused or did not answer."""
+    OUT_OF_MEMORY = 21
+    """Memory ran out inside the process; a kill by the kernel shows as 137 with reason OOMKilled instead."""
+    PREEMPTED = 30
+    """Told to stop; what was trained is saved."""
+
+
+NEVER_RETRIED = frozenset({ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.DOES_NOT_FIT})
+NOT_COUNTED = frozenset({ExitCode.PREEMPTED})
+"""Restarted without counting against backoffLimit. Disjoint from NEVER_RETRIED: the Job controller may see a
+preempted pod while its Job is being suspended, and a FailJob code would then fail the Job."""
+
+EXIT_CODES: dict[FailureReason, ExitCode] = {
+    FailureReason.INVALID_SPEC: ExitCode.USER_ERROR,
+    FailureReason.OUTPUT_CONFLICT: ExitCode.USER_ERROR,
+    FailureReason.MODEL_NOT_FOUND: ExitCode.USER_ERROR,
+    FailureReason.MODEL_ACCESS_DENIED: ExitCode.USER_ERROR,
+    FailureReason.MODEL_INVALID: ExitCode.USER_ERROR,
+    FailureReason.DATASET_NOT_FOUND: ExitCode.DATA_ERROR,
+    FailureReason.DATASET_ACCESS_DENIED: ExitCode.USER_ERROR,
+    FailureReason.HUB_UNREACHABLE: ExitCode.STORAGE,
+    FailureReason.COLUMN_MISSING: ExitCode.DATA_ERROR,
+    FailureReason.LABEL_INVALID: ExitCode.DATA_ERROR,
+    FailureReason.DATA_INVALID: ExitCode.DATA_ERROR,
+    FailureReason.DOES_NOT_FIT: ExitCode.DOES_NOT_FIT,
+    FailureReason.STORAGE_DENIED: ExitCode.USER_ERROR,
+    FailureReason.STORAGE_UNAVAILABLE: ExitCode.STORAGE,
+    FailureReason.OUT_OF_MEMORY: ExitCode.OUT_OF_MEMORY,
+    FailureReason.LOSS_DIVERGED: ExitCode.USER_ERROR,
+    FailureReason.INTERNAL: ExitCode.INTERNAL,
+}
+"""The exit code of each reason a trainer can end with."""

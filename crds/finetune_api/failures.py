@@ -1,0 +1,84 @@
+"""Why a job can fail or wait, and what to do about it: one reason, one sentence."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureReason(StrEnum):
+    """A typed cause. As `status.failure.reason` it is final; as `status.reason` of an unfinished job it says what it waits for."""
+
+    INVALID_SPEC = "InvalidSpec"
+    NAME_CONFLICT = "NameConflict"
+    OUTPUT_CONFLICT = "OutputConflict"
+    MODEL_NOT_FOUND = "ModelNotFound"
+    MODEL_ACCESS_DENIED = "ModelAccessDenied"
+    MODEL_INVALID = "ModelInvalid"
+    DATASET_NOT_FOUND = "DatasetNotFound"
+    DATASET_ACCESS_DENIED = "DatasetAccessDenied"
+    HUB_UNREACHABLE = "HubUnreachable"
+    COLUMN_MISSING = "ColumnMissing"
+    LABEL_INVALID = "LabelInvalid"
+    DATA_INVALID = "DataInvalid"
+    DOES_NOT_FIT = "DoesNotFit"
+    SECRET_MISSING = "SecretMissing"
+    STORAGE_DENIED = "StorageDenied"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    ADMISSION_DENIED = "AdmissionDenied"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    LOSS_DIVERGED = "LossDiverged"
+    NODE_LOST = "NodeLost"
+    EVICTED = "Evicted"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    INTERNAL = "Internal"
+
+
+REMEDIES: dict[FailureReason, str] = {
+    FailureReason.INVALID_SPEC: "Correct the named field and apply the manifest again.",
+    FailureReason.NAME_CONFLICT: "Rename this job, or delete the Job of that name if nobody needs it.",
+    FailureReason.OUTPUT_CONFLICT: "Set another spec.runId, or another spec.output.uri.",
+    FailureReason.MODEL_NOT_FOUND: "Check spec.model.uri and spec.model.revision.",
+    FailureReason.MODEL_ACCESS_DENIED: "Accept the model's terms on its hub page and give a token that may read it in spec.hub.tokenSecretRef.",
+    FailureReason.MODEL_INVALID: "Name a model whose architecture fits the task, with its config, tokenizer and safetensors weights.",
+    FailureReason.DATASET_NOT_FOUND: "Check spec.dataset.uri, spec.dataset.subset and spec.dataset.splits.",
+    FailureReason.DATASET_ACCESS_DENIED: "Give a token that may read the dataset in spec.hub.tokenSecretRef.",
+    FailureReason.HUB_UNREACHABLE: "Allow the trainer to reach the hub, or copy the files to object storage and name them there.",
+    FailureReason.COLUMN_MISSING: "Name one of the columns that exist in spec.dataset.columns.",
+    FailureReason.LABEL_INVALID: "Correct the label, or list every label in spec.dataset.labels.",
+    FailureReason.DATA_INVALID: "Correct the named row, or describe the file's format in spec.dataset.csv.",
+    FailureReason.DOES_NOT_FIT: "Lower spec.training.maxLength, freeze layers, or ask for a larger GPU in spec.resources.",
+    FailureReason.SECRET_MISSING: "Create the Secret with the keys that the documentation of the field lists.",
+    FailureReason.STORAGE_DENIED: "Give credentials that may read and write the URI in spec.storage.secretRef.",
+    FailureReason.STORAGE_UNAVAILABLE: "Check spec.storage.endpoint and whether the pods may reach it.",
+    FailureReason.ADMISSION_DENIED: "Change what the cluster's policy refuses, or ask its administrator.",
+    FailureReason.QUOTA_EXCEEDED: "Wait for other jobs to end, or ask for more quota in this namespace.",
+    FailureReason.IMAGE_PULL_FAILED: "Check spec.image and spec.pod.imagePullSecrets.",
+    FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",
+    FailureReason.OUT_OF_MEMORY: "Raise spec.resources.limits.memory, or lower spec.training.microBatchSize or maxLength.",
+    FailureReason.LOSS_DIVERGED: "Lower spec.training.learningRate, raise warmupRatio, or use precision fp32; then set another spec.runId.",
+    FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",
+    FailureReason.EVICTED: "Nothing: the next attempt goes on from the last checkpoint.",
+    FailureReason.DEADLINE_EXCEEDED: "Raise spec.activeDeadlineSeconds and set another spec.runId.",
+    FailureReason.BACKOFF_LIMIT_EXCEEDED: "Read the log of the last attempt, correct the cause, and set another spec.runId.",
+    FailureReason.INTERNAL: "Read the log of the attempt; if it looks like a defect of the operator or trainer, report it with that log.",
+}
+
+
+class JobError(Exception):
+    """A failure with a typed reason: what happened, where in the manifest, and what to do.
+
+    Raised by the trainer for anything its user can act on; everything else is `Internal`.
+    """
+
+    def __init__(
+        self, reason: FailureReason, message: str, *, field: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.field = field
+        self.remedy = remedy or REMEDIES[reason]

@@ -1,0 +1,164 @@
+"""FineTuneJob: what a user writes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_api import API_VERSION, KIND
+from finetune_api.base import MAX_INT32, Integer, Model, Rule
+from finetune_api.dataset import Dataset
+from finetune_api.placement import Pod, Resources, SecretKey, SecretName
+from finetune_api.training import Checkpoints, Method, Training
+
+MAX_NAME = 40
+"""A job's name is part of its children's names, which end at 63 characters."""
+
+
+class Base(Model):
+    """The pretrained model to start from."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "revision is for hub models (hf://) only",
+            "!has(self.revision) || self.uri.startsWith('hf://')",
+            lambda m: m.revision is None or m.uri.startswith("hf://"),
+        ),
+    )
+
+    uri: Annotated[str, Field(pattern=r"^((hf|s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
+    """Where the model is: `hf://owner/name` on the hub; `s3://`, `gs://`, `az://` or `file:///` for a folder with config,
+    tokenizer and safetensors weights. In local runs a path relative to the manifest is allowed too."""
+
+    revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./]*$", min_length=1, max_length=128)] | None = (
+        None
+    )
+    """The branch, tag or commit of a hub model. Default: main."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Default: false. Say true only for a model whose code you have read."""
+
+
+class Output(Model):
+    """Where the results go."""
+
+    uri: Annotated[str, Field(pattern=r"^((s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
+    """The folder that gets one folder a run: checkpoints while it trains, then model, metrics, plots, report and model card.
+    `s3://`, `gs://` or `az://`; `file:///` in local runs only. Nothing below it is deleted with the job."""
+
+
+class Storage(Model):
+    """How object storage is reached, for every `s3://`, `gs://` and `az://` URI of the job."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+$", min_length=8, max_length=512)] | None = None
+    """The server's address, such as `https://minio.example:9000`. Default: the cloud provider's own."""
+
+    region: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$", min_length=1, max_length=64)] | None = None
+    """The region of the bucket. Default: us-east-1 for S3."""
+
+    secret_ref: SecretName | None = None
+    """A Secret whose keys become environment variables of the pod: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and
+    `AWS_SESSION_TOKEN`) for s3, `GOOGLE_SERVICE_ACCOUNT_KEY` for gs, `AZURE_STORAGE_ACCOUNT_NAME` and
+    `AZURE_STORAGE_ACCOUNT_KEY` for az. Default: the pod's cloud identity; in local runs always the shell's environment."""
+
+
+class Hub(Model):
+    """Access to the model hub."""
+
+    token_secret_ref: SecretKey
+    """The Secret key with a hub token, for gated and private models and data. In local runs `HF_TOKEN` of the shell."""
+
+
+class FineTuneJobSpec(Model):
+    """What to tune, on what, how, and where the results go."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "training.microBatchSize must not be larger than training.batchSize",
+            "!has(self.training) || !has(self.training.microBatchSize) || "
+            "self.training.microBatchSize <= (has(self.training.batchSize) ? self.training.batchSize : 32)",
+            lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
+        ),
+        Rule(
+            "training.evaluation.metric f1 is that of the positive class and needs exactly two dataset.labels; use macro_f1",
+            "!has(self.training) || !has(self.training.evaluation) || !has(self.training.evaluation.metric) || "
+            "self.training.evaluation.metric != 'f1' || !has(self.dataset.labels) || size(self.dataset.labels) == 2",
+            lambda s: s.training.evaluation.metric != "f1" or s.dataset.labels is None or len(s.dataset.labels) == 2,
+        ),
+        Rule(
+            "output.uri must be object storage (s3://, gs:// or az://) in a cluster; a file would go with its pod",
+            "!self.output.uri.startsWith('file:')",
+        ),
+    )
+
+    task: Literal["text-classification"]
+    """What the model learns, by the hub's name: `text-classification` gives one label to a text or a pair of texts."""
+
+    model: Base
+    """The pretrained model."""
+
+    dataset: Dataset
+    """The data to train and measure on."""
+
+    method: Method = Method()
+    """Which weights are tuned. Default: all."""
+
+    training: Training = Training()
+    """The hyper-parameters. Default: 3 epochs of 32 examples a step at 5e-5."""
+
+    checkpoints: Checkpoints = Checkpoints()
+    """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""
+
+    output: Output
+    """Where the results go."""
+
+    storage: Storage = Storage()
+    """How object storage is reached. Default: the cloud provider's own address and the pod's identity."""
+
+    hub: Hub | None = None
+    """Access to the model hub. Default: anonymous."""
+
+    image: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$", min_length=1, max_length=512)] | None = None
+    """The trainer's container image. Default: the one the operator was installed with."""
+
+    resources: Resources = Resources()
+    """What the training pod gets and may use. A change is obeyed by the next pod that is created. Default: no limits, no GPU."""
+
+    pod: Pod = Pod()
+    """Where the training pod runs and what it carries. Default: any node."""
+
+    run_id: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=20)] | None = None
+    """The name of this run, the last part of its output folder. Change it to run again. Default: a short hash of the training
+    inputs as written, so that equal inputs share a folder and a finished result is adopted instead of trained again."""
+
+    suspend: bool = False
+    """Stop training, keep everything, and go on when this is false again. Default: false."""
+
+    backoff_limit: Annotated[Integer, Field(ge=0, le=100)] = 3
+    """How many failed attempts are followed by another. Preemptions and drained nodes do not count. Default: 3."""
+
+    active_deadline_seconds: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    """Seconds after which a run that is not finished fails with DeadlineExceeded. Time in suspension does not count.
+    Default: none."""
+
+    ttl_seconds_after_finished: Annotated[Integer, Field(ge=0, le=MAX_INT32)] | None = None
+    """Seconds after its end when the Job and its pods are deleted; the FineTuneJob and its results stay. Default: they stay until
+    the FineTuneJob is deleted."""
+
+
+TRAINING_INPUTS = ("task", "model", "dataset", "method", "training")
+"""The fields that decide what a run learns. The run id is their hash."""
+
+FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
+"""The fields that may change only together with `runId`. The others are obeyed by the next pod, or at once."""
+
+
+class FineTuneJob(Model):
+    """A model to fine-tune."""
+
+    api_version: Literal["finetune.dev/v1alpha1"]
+    kind: Literal["FineTuneJob"]
+    metadata: Annotated[dict[str, Any], Field(json_schema_extra={"type": "object"})]
+    """The name, at most 40 characters, and the usual labels and annotations."""
+    spec: FineTuneJobSpec

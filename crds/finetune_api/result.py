@@ -1,0 +1,97 @@
+"""Result: how an attempt of a run ended, written by the trainer.
+
+The whole Result of a finished run is `result.json` in the run's folder, and its presence is what makes the run complete. Every
+attempt, finished or not, leaves its Result cut to 4 KiB as the termination message of its container.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from finetune_api.base import Contract
+from finetune_api.exit_codes import EXIT_CODES, ExitCode
+from finetune_api.failures import FailureReason, JobError
+
+MAX_TERMINATION_MESSAGE = 4096
+"""Bytes that Kubernetes keeps of a termination message."""
+
+
+class MetricResult(Contract):
+    """A metric before and after training, both of the same rows."""
+
+    name: str
+    split: Literal["validation", "test"]
+    baseline: float | None = None
+    """Before training. For a new head that is chance, and still the honest comparison."""
+    value: float
+    """Of the best model."""
+
+
+class Artifact(Contract):
+    path: str
+    """Relative to the run's folder."""
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+class ResultError(Contract):
+    """Why an attempt failed, as its user should read it."""
+
+    reason: FailureReason
+    message: str
+    field: str | None = None
+    remedy: str
+
+    @classmethod
+    def of(cls, error: JobError) -> ResultError:
+        return cls(reason=error.reason, message=error.message, field=error.field, remedy=error.remedy)
+
+
+class Result(Contract):
+    """How one attempt ended."""
+
+    version: Literal[1] = 1
+    outcome: Literal["succeeded", "failed", "preempted"]
+    run_id: str
+    uri: str
+    """The run's folder."""
+    owner: str
+    attempt: int | None = None
+    """Number of the attempt, from 1; None when it ended before it had one."""
+    fingerprint: str
+    """Of the training inputs."""
+    data_fingerprint: str | None = None
+    """SHA-256 over the names and contents of the data and of the model's files."""
+    model_revision: str | None = None
+    """The commit of a hub model."""
+    step: int = 0
+    """Optimiser steps done and saved."""
+    total_steps: int | None = None
+    adopted: bool = False
+    """True when an equal finished result was found and nothing was trained."""
+    metrics: list[MetricResult] = []
+    """The metric that the best model was chosen by comes first."""
+    artifacts: list[Artifact] = []
+    error: ResultError | None = None
+
+    def exit_code(self) -> ExitCode:
+        if self.outcome == "succeeded":
+            return ExitCode.DONE
+        if self.outcome == "preempted":
+            return ExitCode.PREEMPTED
+        return EXIT_CODES.get(self.error.reason, ExitCode.INTERNAL) if self.error else ExitCode.INTERNAL
+
+    def termination_message(self) -> str:
+        """The Result as JSON of at most 4 KiB: artefacts go first, then all metrics but the first, then long texts are cut."""
+        short = self.model_copy(update={"artifacts": []})
+        for smaller in (self, short, short.model_copy(update={"metrics": self.metrics[:1]})):
+            text = smaller.model_dump_json(by_alias=True, exclude_none=True)
+            if len(text.encode()) <= MAX_TERMINATION_MESSAGE:
+                return text
+        if smaller.error:
+            cut = smaller.error.model_copy(
+                update={"message": smaller.error.message[:400], "remedy": smaller.error.remedy[:200]}
+            )
+            smaller = smaller.model_copy(update={"error": cut})
+        return smaller.model_dump_json(by_alias=True, exclude_none=True)

@@ -1,0 +1,135 @@
+"""FineTuneJobStatus: what the operator answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from finetune_api.base import Contract
+from finetune_api.failures import FailureReason
+
+Text = Annotated[str, Field(max_length=4096)]
+Name = Annotated[str, Field(max_length=253)]
+Uri = Annotated[str, Field(max_length=2048)]
+Time = AwareDatetime
+
+
+class Phase(StrEnum):
+    """Where the job stands, for people. Derived from the same facts as the conditions; nothing decides by it."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+class Condition(Contract):
+    """A condition as everywhere in Kubernetes. `Ready`, `Reconciling` and `Stalled` follow kstatus; `Finished` is for
+    `kubectl wait --for=condition=Finished`."""
+
+    type: Literal["Ready", "Reconciling", "Stalled", "Finished"]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    message: Text = ""
+    last_transition_time: Time
+    observed_generation: int
+
+
+class RunStatus(Contract):
+    """The run that this job is, decided once when it starts."""
+
+    id: Name
+    """Name of the run: the last part of its folder."""
+    uri: Uri
+    """The run's folder."""
+    fingerprint: Annotated[str, Field(max_length=64)]
+    """SHA-256 of the training inputs."""
+    image: Annotated[str, Field(max_length=512)] | None = None
+    """The trainer's image."""
+    model_revision: Annotated[str, Field(max_length=128)] | None = None
+    """The commit of a hub model that was used."""
+    data_fingerprint: Annotated[str, Field(max_length=64)] | None = None
+    """SHA-256 over the data and model files that were used."""
+
+
+class MetricStatus(Contract):
+    """A metric of the best model beside that of the model before training."""
+
+    name: Annotated[str, Field(max_length=64)]
+    split: Literal["validation", "test"]
+    baseline: float | None = None
+    """Before training."""
+    value: float
+    """After training."""
+
+
+class Attempt(Contract):
+    """One pod that trained, or tried to."""
+
+    number: int
+    """From 1."""
+    name: Name
+    """The pod."""
+    node: Name | None = None
+    """Where it ran."""
+    start_time: Time | None = None
+    end_time: Time | None = None
+    reason: Annotated[str, Field(max_length=128)] | None = None
+    """How it ended: Completed, Preempted, or a failure reason."""
+    exit_code: int | None = None
+
+
+class Failure(Contract):
+    """Why the job failed and what to do."""
+
+    reason: FailureReason
+    message: Text
+    """What happened."""
+    remedy: Text
+    """What to do."""
+    field: Annotated[str, Field(max_length=512)] | None = None
+    """The part of the manifest to look at."""
+    exit_code: int | None = None
+    attempt: int | None = None
+    """Number of the attempt that failed last."""
+    log_uri: Uri | None = None
+    """The log of that attempt in the run's folder."""
+
+
+class Artifacts(Contract):
+    """Where the results are."""
+
+    model_uri: Uri
+    report_uri: Uri
+    digest: Annotated[str, Field(max_length=128)] | None = None
+    """SHA-256 of result.json."""
+
+
+class FineTuneJobStatus(Contract):
+    """Where the job stands."""
+
+    observed_generation: int = -1
+    """The generation of the spec that this status is about."""
+    phase: Phase | None = None
+    reason: Annotated[str, Field(max_length=128)] | None = None
+    """Why the job is in this phase, typed: what it does or waits for, or the failure's reason."""
+    message: Text | None = None
+    """The same in a sentence, with the remedy if it needs one."""
+    start_time: Time | None = None
+    """When the run first started."""
+    completion_time: Time | None = None
+    """When the run ended."""
+    run: RunStatus | None = None
+    summary: Annotated[str, Field(max_length=128)] | None = None
+    """The first metric before and after, such as `f1 0.512 → 0.874`."""
+    metrics: Annotated[list[MetricStatus], Field(max_length=32)] | None = None
+    """Metrics before and after; the one that the best model was chosen by comes first."""
+    attempts: Annotated[list[Attempt], Field(max_length=32)] | None = None
+    """The pods of this run, the latest 32."""
+    failure: Failure | None = None
+    artifacts: Artifacts | None = None
+    conditions: Annotated[list[Condition], Field(max_length=8)] | None = None

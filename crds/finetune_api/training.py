@@ -1,0 +1,124 @@
+"""How the model is tuned: the method, the hyper-parameters, evaluation and checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from finetune_api.base import MAX_INT32, Duration, Integer, Model, Rule
+
+ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]-]+$", min_length=1, max_length=256)]
+
+
+class Freeze(Model):
+    """What keeps its pretrained weights. Everything else is trained."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "backbone freezes everything below the head, so embeddings and lowestLayers say nothing beside it",
+            "!(has(self.backbone) && self.backbone) || (!(has(self.embeddings) && self.embeddings) && "
+            "!(has(self.lowestLayers) && self.lowestLayers > 0))",
+            lambda f: not f.backbone or (not f.embeddings and f.lowest_layers == 0),
+        ),
+    )
+
+    embeddings: bool = False
+    """Keep the embeddings. Default: false. Saves much optimiser memory: they are often half of a small model."""
+
+    lowest_layers: Annotated[Integer, Field(ge=0, le=1000)] = 0
+    """Keep this many layers, counted from the input. Default: 0. More than the model has is an error."""
+
+    backbone: bool = False
+    """Keep everything but the task's head. Default: false. Fast, and the weakest of the choices."""
+
+    modules: (
+        Annotated[list[ModuleName], Field(min_length=1, max_length=64, json_schema_extra={"uniqueItems": True})] | None
+    ) = None
+    """Keep the parameters whose dotted names match one of these patterns (`*`, `?`, `[…]`), such as `*.layer.5.*`.
+    Default: none. A pattern that matches nothing is an error."""
+
+
+class Method(Model):
+    """Which weights are tuned."""
+
+    type: Literal["full"] = "full"
+    """`full`: the weights of the model themselves. Default: full."""
+
+    freeze: Freeze | None = None
+    """What to leave as it is. Default: nothing is frozen."""
+
+
+class Evaluation(Model):
+    """How models are compared during training. Evaluation runs before training and after each epoch."""
+
+    metric: Literal["accuracy", "f1", "macro_f1", "loss"] | None = None
+    """What the best model is chosen by: `f1` is that of the positive class and needs two labels. Default: `f1` with two labels,
+    else `macro_f1`."""
+
+    early_stopping_patience: Annotated[Integer, Field(ge=1, le=1000)] | None = None
+    """Stop after this many evaluations in a row without a better metric. Default: never stop early."""
+
+
+class Training(Model):
+    """The hyper-parameters, by the names and meanings they have in transformers."""
+
+    epochs: Annotated[Integer, Field(ge=1, le=10_000)] = 3
+    """How many times each training example is seen. Default: 3."""
+
+    max_steps: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    """End after this many optimiser steps even if epochs remain; the schedule then ends there too. Default: no cap."""
+
+    batch_size: Annotated[Integer, Field(ge=1, le=1_000_000)] = 32
+    """Examples in one optimiser step over all devices. Default: 32. The number of GPUs does not change it."""
+
+    micro_batch_size: Annotated[Integer, Field(ge=1, le=1_000_000)] | None = None
+    """Examples in one forward pass of one device; the rest is accumulated. Default: the largest that fits, found by trying
+    and halved when memory runs out."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
+    """The highest learning rate of AdamW, reached after warm-up. Default: 5e-5."""
+
+    learning_rate_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate moves after warm-up: falling to zero in a line or along a cosine, or constant. Default: linear."""
+
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The part of all steps over which the learning rate rises from zero. Default: 0."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Decoupled weight decay of AdamW, on weight matrices only (not on biases and normalisation). Default: 0."""
+
+    max_length: Annotated[Integer, Field(ge=4, le=131_072)] | None = None
+    """Tokens after which an example is cut. Default: 512, or what the model can take if that is less. Examples are padded only to
+    the longest of their batch."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the matrix products: `bf16` autocast keeps weights and optimiser in fp32. Default: auto, bf16 where the
+    hardware has it natively, else fp32."""
+
+    seed: Annotated[Integer, Field(ge=0, le=MAX_INT32)] = 42
+    """Start of every random choice: the new head, the order of examples, dropout, the validation split. Default: 42."""
+
+    evaluation: Evaluation = Evaluation()
+    """How models are compared. Default: by F1, without early stopping."""
+
+
+class Checkpoints(Model):
+    """When the state of training is saved, so that a lost pod costs no more than the time since the last save."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "give either interval or everySteps, not both",
+            "!has(self.interval) || !has(self.everySteps)",
+            lambda c: c.interval is None or c.every_steps is None,
+        ),
+    )
+
+    interval: Duration | None = None
+    """The time between two saves, such as `10m`. Default: 10m. Each epoch's end and a stop signal save as well."""
+
+    every_steps: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    """Save after this many optimiser steps instead of by time. Default: by time."""
+
+    keep: Annotated[Integer, Field(ge=1, le=100)] = 2
+    """How many of the latest checkpoints stay in storage; the best model is kept besides. Default: 2."""
