@@ -1,0 +1,11 @@
+"""From URIs to checked examples: every problem is found before training, with its file, row, column and remedy.
+
+    model = fetch_model(spec.model, storage=spec.storage, workspace=folder, stop=stop)
+    data = load(spec.dataset, storage=spec.storage, workspace=folder, seed=spec.training.seed, stop=stop)
+"""
+
+from finetune_trainer.data.examples import Data, Examples, Origin, Origins, Source, Stop
+from finetune_trainer.data.fetch import FetchedModel, fetch_model
+from finetune_trainer.data.load import load
+
+__all__ = ["Data", "Examples", "FetchedModel", "Origin", "Origins", "Source", "Stop", "fetch_model", "load"]

@@ -1,0 +1,100 @@
+"""What the rest of the trainer sees of the data: checked examples, each of which knows where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stop = Callable[[], None]
+"""Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
+
+Indices = Sequence[int] | NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one row came from. Lines and rows count from 1; a header is line 1, and is no row."""
+
+    file: str
+    """Relative to the dataset's URI, or `split NAME` of a hub dataset."""
+    unit: Literal["line", "row"]
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """The origins of many rows, 12 bytes each."""
+
+    files: tuple[str, ...]
+    units: tuple[Literal["line", "row"], ...]
+    """For each of `files`."""
+    file: NDArray[np.int32]
+    """For each row, the index of its file."""
+    number: NDArray[np.int64]
+    """For each row, its line or row number in that file."""
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    def __getitem__(self, row: int) -> Origin:
+        index = int(self.file[row])
+        return Origin(self.files[index], self.units[index], int(self.number[row]))
+
+    def take(self, rows: Indices) -> Origins:
+        return Origins(self.files, self.units, self.file[rows], self.number[rows])
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked examples of one split, in the order of the data."""
+
+    texts: list[str]
+    """None of them empty."""
+    pairs: list[str] | None
+    """The second texts, when the task is about pairs; as many as `texts`."""
+    labels: NDArray[np.int64]
+    """Positions in `Data.labels`, shape (len(texts),)."""
+    origins: Origins
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Indices) -> Examples:
+        """The examples at these positions, in this order."""
+        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
+        return Examples([self.texts[row] for row in rows], pairs, self.labels[rows], self.origins.take(rows))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, or a split of a hub dataset, that examples were read from."""
+
+    split: Literal["train", "validation", "test"]
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that a run trains and measures on."""
+
+    train: Examples
+    validation: Examples
+    test: Examples | None
+    labels: tuple[str, ...]
+    """Label names; the position is the label's number, and of two the last is the positive class."""
+    warnings: tuple[str, ...]
+    """What is odd but no error, one sentence each, for the log and the report."""
+    fingerprint: str
+    """SHA-256 (hex) over the names and contents of the data's files, or a hub dataset's commit, subset and splits."""
+    revision: str | None
+    """The commit of a hub dataset."""
+    sources: tuple[Source, ...]
+    """What was read. A validation split drawn from the training rows has no source of its own."""
