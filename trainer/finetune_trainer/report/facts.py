@@ -1,0 +1,65 @@
+"""All that a report is made from: plain facts, no torch, no transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.result import MetricResult
+from finetune_api.run import RunIdentity
+from finetune_trainer.data.examples import Examples, Source
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model said about one split, before and after training."""
+
+    split: Literal["validation", "test"]
+    examples: Examples
+    after: NDArray[np.float32]
+    """Probabilities of the best model, shape (len(examples), labels); each row sums to 1."""
+    before: NDArray[np.float32] | None = None
+    """The same before training. None when it was not measured."""
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """A finished run."""
+
+    run: RunIdentity
+    spec: FineTuneJobSpec
+    metrics: Sequence[MetricResult]
+    """Before and after; the one that the best model was chosen by comes first."""
+    history: Sequence[Mapping[str, float]]
+    """The rows of metrics.jsonl in order: `step` and `epoch`, with `loss` and `learning_rate` after training steps, or
+    `eval_<metric>` (`eval_loss`, `eval_accuracy`, `eval_f1`, `eval_macro_f1`) after an evaluation; step 0 is the baseline."""
+    labels: Sequence[str]
+    predictions: Sequence[Predictions]
+    """Validation first, then test if there is one."""
+    sources: Sequence[Source]
+    train_rows: int
+    parameters_trained: int
+    parameters_frozen: int
+    seed: int
+    threads: int
+    hardware: Mapping[str, str]
+    """Such as `{"cpu": "AMD EPYC", "gpu": "NVIDIA H200"}`; written as they are."""
+    versions: Mapping[str, str]
+    """Such as `{"torch": "2.13.0"}`."""
+    durations: Mapping[str, float]
+    """Seconds by what they went into, such as `{"train": 81.2}`."""
+    data_fingerprint: str
+    model_fingerprint: str
+    model_revision: str | None = None
+    """The commit of a hub model."""
+    best_step: int | None = None
+    """The optimiser step that the kept model comes from."""
+    train_counts: Sequence[int] | None = None
+    """Training examples of each label."""
+    attempts: int = 1
+    warnings: Sequence[str] = field(default_factory=tuple)
