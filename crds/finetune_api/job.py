@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api import API_VERSION, KIND
 from finetune_api.base import MAX_INT32, Integer, Model, Rule
 from finetune_api.dataset import Dataset
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName

@@ -1,0 +1,78 @@
+# Every target does its own set-up: on a fresh machine Python ≥ 3.11, git, make, curl, a C compiler and Go are enough.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(or $(FINETUNE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/finetune-operator)
+UV_VERSION := 0.13.9
+UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := crds operator trainer tests images
+
+.PHONY: help demo test test-pythons verify lint types layers generated lock generate format e2e bench clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | sort | column -ts $$'\t'
+
+$(UV):
+	@echo "· installing uv $(UV_VERSION) into $(CACHE)"
+	@python3 -m venv $(CACHE)/uv-$(UV_VERSION)
+	@$(CACHE)/uv-$(UV_VERSION)/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(READY): uv.lock pyproject.toml | $(UV)
+	@echo "· installing the locked Python packages into .venv (6 GB with torch, about a minute)"
+	@$(UV) sync --locked --all-extras --quiet
+	@touch $(READY)
+
+demo: $(READY) ## fine-tune a real model on this machine, no cluster: two to three minutes
+	@$(BIN)/python -m examples.demo
+
+test: $(READY) ## every test, against a real etcd and API server and a real S3 server
+	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl helm versitygw
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(MAKE) test-pythons
+
+test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
+	@for version in 3.12 3.13; do \
+	  if $(UV) python find --no-python-downloads $$version >/dev/null 2>&1; then \
+	    echo "· tests of API and operator on Python $$version"; \
+	    UV_PROJECT_ENVIRONMENT=$(CACHE)/venv-$$version $(UV) run --locked --quiet --no-python-downloads --python $$version \
+	      --extra operator --extra cli --no-group demo python -m pytest -q -n 2 tests/unit/api tests/unit/operator; \
+	  else echo "· Python $$version is not installed: skipped"; fi; \
+	done
+
+verify: lint types layers generated lock ## format, lint, strict types, layers, no drift in generated files, lock file current
+
+lint: $(READY)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+
+types: $(READY)
+	@$(BIN)/mypy
+
+layers: $(READY)
+	@$(BIN)/lint-imports
+
+generated: $(READY)
+	@$(BIN)/python -m finetune_api.generate --check
+
+lock: $(READY)
+	@$(UV) lock --check
+
+generate: $(READY) ## write the CRD and the reference from the models
+	@$(BIN)/python -m finetune_api.generate
+
+format: $(READY) ## format and fix what can be fixed
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+e2e: $(READY) ## a whole cluster on this machine: chart, real pods, real S3 (Linux, root, 25 GB of disk)
+	@$(BIN)/python -m tests.e2e
+
+bench: $(READY) ## measurements beside peers, as JSON lines
+	@$(BIN)/python -m tests.bench
+
+clean: ## remove what make has made in this folder; the cache $(CACHE) is separate
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
