@@ -1,0 +1,1 @@
+"""Three worlds behind one protocol: `kube` (a cluster), `local` (a folder and subprocesses), `fake` (in memory)."""

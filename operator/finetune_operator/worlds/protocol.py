@@ -1,0 +1,246 @@
+"""What every world offers: facts about one job, actions in domain words, and a place for its status.
+
+A world knows FineTuneJobs and their trainings. A training is one run in the making: a batch Job in a cluster, a supervised
+subprocess on a laptop. It starts attempts (pods, processes) one after another until one succeeds or its limits are reached, and
+it does so by itself: the deciding side never restarts an attempt, so training survives while the operator is down.
+
+    seen = await world.observe(key)         # facts
+    decision = decide(seen, now)            # pure
+    await world.act(key, action)            # None, or the Refusal that the next decision sees
+    await world.report(key, decision)       # one status write, and only when it changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from finetune_api.failures import FailureReason
+from finetune_api.run import Run
+from finetune_api.status import FineTuneJobStatus
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Names one object of the work queue."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- facts
+
+
+@dataclass(frozen=True)
+class Job:
+    """A FineTuneJob as its user left it, and what was last reported about it."""
+
+    uid: str
+    generation: int
+    spec: Mapping[str, Any]
+    """As written: validation is a rule like any other."""
+    status: FineTuneJobStatus = FineTuneJobStatus()
+    """The last report. A world shows its own writes: it never answers with a status older than its last report."""
+    deleting: bool = False
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a training that does not end by itself."""
+
+    backoff_limit: int
+    """Failed attempts that are followed by another; preemptions and disruptions do not count."""
+    active_deadline_seconds: int | None = None
+    """Seconds from its start after which a training fails."""
+    ttl_seconds_after_finished: int | None = None
+    """Seconds after its end when a training and its attempts are deleted."""
+
+
+class Ending(StrEnum):
+    """How a training ended."""
+
+    COMPLETE = "Complete"
+    """An attempt exited with 0."""
+    NEVER_RETRIED = "NeverRetried"
+    """An attempt exited with a code of `NEVER_RETRIED`."""
+    BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
+    """One more counted failure than `Limits.backoff_limit`."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """Longer than `Limits.active_deadline_seconds`."""
+    OTHER = "Other"
+    """Something the world did not expect; `Training.message` says what."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run in the making, owned by the job: a batch Job, or a supervised subprocess."""
+
+    name: str
+    """`<job>-<run id>`, see `training_name`."""
+    uid: str
+    created: datetime
+    limits: Limits
+    placement: str = ""
+    """The `StartTraining.placement` that it was started with."""
+    queued: bool = False
+    """Held back by a queue, such as Kueue's, until that admits it."""
+    deleting: bool = False
+    """Being stopped: its attempts save and end, then it is gone."""
+    ending: Ending | None = None
+    """None while it goes on."""
+    ended: datetime | None = None
+    message: str = ""
+    """What the world said about the ending."""
+    refusal: Refusal | None = None
+    """Why no attempt can be created, such as a full quota; None when one could be."""
+
+
+class AttemptPhase(StrEnum):
+    WAITING = "Waiting"
+    """Not running yet."""
+    RUNNING = "Running"
+    ENDED = "Ended"
+
+
+@dataclass(frozen=True)
+class AttemptSeen:
+    """One try at a training: a pod, or a process."""
+
+    name: str
+    training: str
+    """The `Training.uid` it belongs to, which may be gone already."""
+    phase: AttemptPhase
+    created: datetime
+    started: datetime | None = None
+    ended: datetime | None = None
+    node: str | None = None
+    deleting: bool = False
+    """Told to stop."""
+    waiting: Refusal | None = None
+    """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
+    exit_code: int | None = None
+    termination_message: str = ""
+    """The trainer's Result as JSON, or the end of its log, or nothing."""
+    out_of_memory: bool = False
+    """Killed by the kernel because its memory limit was reached."""
+    disruption: str | None = None
+    """Why the world took it away: `NodeLost`, `Evicted` or `Preempted`; None when it did not."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What stands in the way, typed, in the words of whoever refused."""
+
+    reason: FailureReason
+    message: str
+    field: str | None = None
+    """The part of the manifest to look at."""
+    passing: bool = False
+    """True when it goes away by itself, such as an earlier object of the same name that is still being deleted."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything a decision may depend on, gathered before it is made."""
+
+    key: Key
+    job: Job | None
+    """None when it is gone."""
+    trainings: tuple[Training, ...] = ()
+    """Owned by this job (by uid), of any run."""
+    attempts: tuple[AttemptSeen, ...] = ()
+    """Of any of its trainings, also of those that are gone, oldest first."""
+    refusal: Refusal | None = None
+    """The world's answer to an action of this very reconcile."""
+    default_image: str | None = None
+    """The trainer image for jobs that name none; None in a world without images."""
+
+
+# -------------------------------------------------------------------------------------------------------------- actions
+
+
+@dataclass(frozen=True)
+class StartTraining:
+    """Start training this run. When it exists already and is ours, that is what was asked for."""
+
+    name: str
+    run: Run
+    image: str | None
+    limits: Limits
+    placement: str
+    """Digest of the parts of the spec that only a new training can obey (resources, pod, storage, …); kept with the training."""
+
+
+@dataclass(frozen=True)
+class StopTraining:
+    """Tell the attempts to save and end, then remove the training. Over when `observe` no longer shows it; idempotent."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class ChangeLimits:
+    """Give a training new limits."""
+
+    name: str
+    uid: str
+    limits: Limits
+
+
+Action = StartTraining | StopTraining | ChangeLimits
+
+
+# ------------------------------------------------------------------------------------------------------------- decision
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do and what to say."""
+
+    actions: tuple[Action, ...] = ()
+    status: FineTuneJobStatus | None = None
+    """The whole status as it should read; None leaves it alone."""
+    recheck_after: float | None = None
+    """Seconds until the next look even if nothing changes; None: only when something changes."""
+    rule: str = field(default="", compare=False)
+    """The rule that spoke, for logs."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- world
+
+
+class World(Protocol):
+    """A place where jobs are kept and trainings run."""
+
+    def changes(self) -> AsyncIterator[Key]:
+        """Keys of jobs about which something may have changed, without end; the same key may come many times."""
+        ...
+
+    def keys(self) -> Collection[Key]:
+        """All jobs known now."""
+        ...
+
+    async def observe(self, key: Key) -> Observed:
+        """The facts about one job, including the effects of this world's own earlier actions and reports."""
+        ...
+
+    async def act(self, key: Key, action: Action) -> Refusal | None:
+        """Do it. A typed refusal is an answer; anything unforeseen is an exception, and the key is tried again later."""
+        ...
+
+    async def report(self, key: Key, decision: Decision) -> None:
+        """Write `decision.status` if it differs from the last one, and announce the transition."""
+        ...
+
+
+def training_name(job: str, run_id: str) -> str:
+    """The name of a run's training. One name for one run: starting twice can never make twins."""
+    return f"{job}-{run_id}"
