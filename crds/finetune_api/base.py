@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -43,25 +44,19 @@ class Model(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
-    @model_validator(mode="before")
+    @field_validator("*", mode="before")
     @classmethod
-    def _refuse_nulls(cls, data: Any) -> Any:
+    def _refuse_null(cls, value: Any) -> Any:
         # The API server refuses null for a field that is not nullable, and none of ours is.
-        if isinstance(data, dict):
-            for name, value in data.items():
-                if value is None:
-                    raise PydanticCustomError(
-                        "null_field",
-                        "{name} is null; give it a value or remove the line",
-                        {"name": name},
-                    )
-        return data
+        if value is None:
+            raise PydanticCustomError("null", "null is not a value")
+        return value
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
-        for rule in self.rules:
-            if rule.holds is not None and not rule.holds(self):
-                raise PydanticCustomError("rule", "{message}", {"message": rule.message})
+        broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        if broken:
+            raise PydanticCustomError("rules", "{text}", {"text": "; ".join(broken), "messages": broken})
         return self
 
 
@@ -90,10 +85,28 @@ def _whole_number(value: Any) -> Any:
 Integer = Annotated[int, BeforeValidator(_whole_number)]
 """A whole number; `3.0` is one, `"3"` and `true` are not."""
 
-DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+
+def says(text: str) -> dict[str, Any]:
+    """What a pattern allows, in words, for messages and the reference. No part of the schema in the cluster."""
+    return {"x-says": text}
+
+
+DnsLabel = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        min_length=1,
+        max_length=63,
+        json_schema_extra=says("lower-case letters, digits and dashes, beginning and ending with a letter or digit"),
+    ),
+]
 """A name of lower-case letters, digits and dashes, as Kubernetes uses for most objects."""
 
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)]
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+SAYS_OBJECT_NAME = says("lower-case letters, digits, dashes and dots, beginning and ending with a letter or digit")
+ObjectName = Annotated[
+    str, Field(pattern=OBJECT_NAME, min_length=1, max_length=253, json_schema_extra=SAYS_OBJECT_NAME)
+]
 """A Kubernetes object name: lower-case letters, digits, dashes and dots."""
 
 LabelKey = Annotated[
@@ -102,21 +115,94 @@ LabelKey = Annotated[
         pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
         min_length=1,
         max_length=317,
+        json_schema_extra=says("a name such as `disk` or `example.com/disk`"),
     ),
 ]
-LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63)]
+LabelValue = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        max_length=63,
+        json_schema_extra=says("letters, digits, dashes, dots and underscores"),
+    ),
+]
 
-Duration = Annotated[str, Field(pattern=r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$", min_length=2, max_length=20)]
+_BUCKET = r"(s3|gs|az)://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ \t\r\n]*)?"
+_FILE = r"file:///[^ \t\r\n]*"
+_HUB = r"hf://[A-Za-z0-9][-A-Za-z0-9._]*(/[A-Za-z0-9][-A-Za-z0-9._]*)?"
+
+InputUri = Annotated[
+    str,
+    Field(
+        pattern=f"^({_HUB}|{_BUCKET}|{_FILE})$",
+        min_length=6,
+        max_length=1024,
+        json_schema_extra=says(
+            "hf://owner/name, s3://bucket/path, gs://bucket/path, az://container/path or file:///path"
+        ),
+    ),
+]
+OutputUri = Annotated[
+    str,
+    Field(
+        pattern=f"^({_BUCKET}|{_FILE})$",
+        min_length=6,
+        max_length=1024,
+        json_schema_extra=says(
+            "s3://bucket/path, gs://bucket/path, az://container/path or, in local runs, file:///path"
+        ),
+    ),
+]
+
+Duration = Annotated[
+    str,
+    Field(
+        pattern=r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$",
+        min_length=2,
+        max_length=20,
+        json_schema_extra=says("a length of time such as 90s, 10m or 1h30m"),
+    ),
+]
 """A length of time such as `90s`, `10m` or `1h30m`."""
 
+_QUANTITY = re.compile(r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|[eE][0-9]+)?$", re.ASCII)
+_MAX_QUANTITY = 2**53 - 1
+
+
+def _quantity(value: Any) -> Any:
+    value = _whole_number(value)
+    if isinstance(value, str):
+        fits = len(value) <= 32 and _QUANTITY.fullmatch(value) is not None
+    else:
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_QUANTITY
+    if not fits:
+        raise PydanticCustomError("quantity", "not a quantity")
+    return value
+
+
 Quantity = Annotated[
-    Annotated[int, Field(ge=0)]
-    | Annotated[
-        str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|[eE][0-9]+)?$", min_length=1, max_length=32)
-    ],
-    BeforeValidator(_whole_number),
+    int | str,
+    BeforeValidator(_quantity),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "maximum": _MAX_QUANTITY,
+            "pattern": _QUANTITY.pattern,
+            "maxLength": 32,
+            **says('a whole number, or a number with a unit such as "500m", "1.5" or "16Gi"'),
+        }
+    ),
 ]
 """A Kubernetes quantity such as `4`, `500m` or `16Gi`."""
+
+
+def all_different(values: list[str]) -> list[str]:
+    """Refuses a list that names something twice."""
+    twice = list(dict.fromkeys(value for value in values if values.count(value) > 1))
+    if twice:
+        raise PydanticCustomError("not_unique", "{twice} twice", {"twice": ", ".join(twice)})
+    return values
 
 
 def seconds(duration: str) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from finetune_api.base import Model, Rule
+from finetune_api.base import InputUri, Model, Rule, all_different, says
 
-DataUri = Annotated[str, Field(pattern=r"^((hf|s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
@@ -24,7 +23,15 @@ class Csv(Model):
     """The character around values that hold a delimiter. Default: `"` for csv, none for tsv; an empty string means that
     quotes are ordinary characters."""
 
-    encoding: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$", min_length=1, max_length=32)] = "utf-8"
+    encoding: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$",
+            min_length=1,
+            max_length=32,
+            json_schema_extra=says("an encoding's name such as utf-8 or latin-1"),
+        ),
+    ] = "utf-8"
     """The character encoding of the files, such as `utf-8` or `latin-1`. Default: utf-8."""
 
     column_names: Annotated[list[ColumnName], Field(min_length=1, max_length=256)] | None = None
@@ -95,7 +102,7 @@ class Dataset(Model):
         ),
     )
 
-    uri: DataUri
+    uri: InputUri
     """Where the data is: `hf://owner/name` for a hub dataset; `s3://`, `gs://`, `az://` or `file:///` for a folder of files
     or one file. In local runs a path relative to the manifest is allowed too."""
 
@@ -119,7 +126,12 @@ class Dataset(Model):
     """Which column plays which role. Default: `text` and `label`."""
 
     labels: (
-        Annotated[list[Label], Field(min_length=2, max_length=1000, json_schema_extra={"uniqueItems": True})] | None
+        Annotated[
+            list[Label],
+            Field(min_length=2, max_length=1000, json_schema_extra={"uniqueItems": True}),
+            AfterValidator(all_different),
+        ]
+        | None
     ) = None
     """The label names; the order gives their numbers, and of two the last is the positive class. Default: read from the
     training examples (names sorted), or from the hub dataset's own feature. Where the data holds whole numbers they are

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import MAX_INT32, Integer, Model, Rule
+from finetune_api.base import (
+    MAX_INT32,
+    OBJECT_NAME,
+    SAYS_OBJECT_NAME,
+    DnsLabel,
+    InputUri,
+    Integer,
+    LabelKey,
+    LabelValue,
+    Model,
+    OutputUri,
+    Rule,
+    says,
+)
 from finetune_api.dataset import Dataset
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.training import Checkpoints, Method, Training
@@ -26,13 +39,22 @@ class Base(Model):
         ),
     )
 
-    uri: Annotated[str, Field(pattern=r"^((hf|s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
+    uri: InputUri
     """Where the model is: `hf://owner/name` on the hub; `s3://`, `gs://`, `az://` or `file:///` for a folder with config,
     tokenizer and safetensors weights. In local runs a path relative to the manifest is allowed too."""
 
-    revision: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./]*$", min_length=1, max_length=128)] | None = (
-        None
-    )
+    revision: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[A-Za-z0-9][-A-Za-z0-9_./]*$",
+                min_length=1,
+                max_length=128,
+                json_schema_extra=says("a branch, tag or commit"),
+            ),
+        ]
+        | None
+    ) = None
     """The branch, tag or commit of a hub model. Default: main."""
 
     trust_remote_code: bool = False
@@ -42,7 +64,7 @@ class Base(Model):
 class Output(Model):
     """Where the results go."""
 
-    uri: Annotated[str, Field(pattern=r"^((s3|gs|az)://[^/\s]|file:///)[^\s]*$", min_length=6, max_length=1024)]
+    uri: OutputUri
     """The folder that gets one folder a run: checkpoints while it trains, then model, metrics, plots, report and model card.
     `s3://`, `gs://` or `az://`; `file:///` in local runs only. Nothing below it is deleted with the job."""
 
@@ -50,10 +72,23 @@ class Output(Model):
 class Storage(Model):
     """How object storage is reached, for every `s3://`, `gs://` and `az://` URI of the job."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s/]+$", min_length=8, max_length=512)] | None = None
+    endpoint: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$",
+                min_length=8,
+                max_length=512,
+                json_schema_extra=says(
+                    "http:// or https:// with a host and perhaps a port, without a path or a password"
+                ),
+            ),
+        ]
+        | None
+    ) = None
     """The server's address, such as `https://minio.example:9000`. Default: the cloud provider's own."""
 
-    region: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]*$", min_length=1, max_length=64)] | None = None
+    region: DnsLabel | None = None
     """The region of the bucket. Default: us-east-1 for S3."""
 
     secret_ref: SecretName | None = None
@@ -118,7 +153,18 @@ class FineTuneJobSpec(Model):
     hub: Hub | None = None
     """Access to the model hub. Default: anonymous."""
 
-    image: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$", min_length=1, max_length=512)] | None = None
+    image: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9._/:@]*$",
+                min_length=1,
+                max_length=512,
+                json_schema_extra=says("an image's name with its tag or digest, such as registry.example/trainer:1.0"),
+            ),
+        ]
+        | None
+    ) = None
     """The trainer's container image. Default: the one the operator was installed with."""
 
     resources: Resources = Resources()
@@ -127,7 +173,7 @@ class FineTuneJobSpec(Model):
     pod: Pod = Pod()
     """Where the training pod runs and what it carries. Default: any node."""
 
-    run_id: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=20)] | None = None
+    run_id: Annotated[DnsLabel, Field(max_length=20)] | None = None
     """The name of this run, the last part of its output folder. Change it to run again. Default: a short hash of the training
     inputs as written, so that equal inputs share a folder and a finished result is adopted instead of trained again."""
 
@@ -153,11 +199,30 @@ FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
 """The fields that may change only together with `runId`. The others are obeyed by the next pod, or at once."""
 
 
+class Metadata(Model):
+    """Name, labels and annotations, as of every object of Kubernetes. What only the API server writes is left out."""
+
+    name: Annotated[
+        str, Field(pattern=OBJECT_NAME, min_length=1, max_length=MAX_NAME, json_schema_extra=SAYS_OBJECT_NAME)
+    ]
+    """The job's name, at most 40 characters."""
+
+    namespace: DnsLabel | None = None
+    """Where the job lives. Default: the namespace of kubectl's context; local runs have none."""
+
+    labels: dict[LabelKey, LabelValue] | None = None
+    """Labels of the job. Default: none."""
+
+    annotations: dict[LabelKey, str] | None = None
+    """Annotations of the job. Default: none."""
+
+
 class FineTuneJob(Model):
     """A model to fine-tune."""
 
     api_version: Literal["finetune.dev/v1alpha1"]
     kind: Literal["FineTuneJob"]
-    metadata: Annotated[dict[str, Any], Field(json_schema_extra={"type": "object"})]
+    metadata: Metadata
     """The name, at most 40 characters, and the usual labels and annotations."""
     spec: FineTuneJobSpec
+    """What to tune, on what, how, and where the results go."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import MAX_INT32, Integer, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule
+from finetune_api.base import MAX_INT32, Integer, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
 
 ResourceName = LabelKey
 
@@ -95,5 +95,13 @@ class SecretKey(Model):
     name: ObjectName
     """The Secret's name."""
 
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", min_length=1, max_length=253)] = "token"
+    key: Annotated[
+        str,
+        Field(
+            pattern=r"^[-._a-zA-Z0-9]+$",
+            min_length=1,
+            max_length=253,
+            json_schema_extra=says("letters, digits, dashes, dots and underscores"),
+        ),
+    ] = "token"
     """The key in it. Default: token."""

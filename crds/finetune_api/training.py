@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from finetune_api.base import MAX_INT32, Duration, Integer, Model, Rule
+from finetune_api.base import MAX_INT32, Duration, Integer, Model, Rule, all_different, says, seconds
 
-ModuleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]-]+$", min_length=1, max_length=256)]
+ModuleName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_.*?\[\]-]+$",
+        min_length=1,
+        max_length=256,
+        json_schema_extra=says(
+            "a dotted name such as bert.encoder.layer.5.*, where * and ? stand for any text and any character"
+        ),
+    ),
+]
 
 
 class Freeze(Model):
@@ -33,7 +43,12 @@ class Freeze(Model):
     """Keep everything but the task's head. Default: false. Fast, and the weakest of the choices."""
 
     modules: (
-        Annotated[list[ModuleName], Field(min_length=1, max_length=64, json_schema_extra={"uniqueItems": True})] | None
+        Annotated[
+            list[ModuleName],
+            Field(min_length=1, max_length=64, json_schema_extra={"uniqueItems": True}),
+            AfterValidator(all_different),
+        ]
+        | None
     ) = None
     """Keep the parameters whose dotted names match one of these patterns (`*`, `?`, `[…]`), such as `*.layer.5.*`.
     Default: none. A pattern that matches nothing is an error."""
@@ -111,6 +126,11 @@ class Checkpoints(Model):
             "give either interval or everySteps, not both",
             "!has(self.interval) || !has(self.everySteps)",
             lambda c: c.interval is None or c.every_steps is None,
+        ),
+        Rule(
+            "interval must be longer than 0s",
+            "!has(self.interval) || self.interval.matches('[1-9]')",
+            lambda c: c.interval is None or seconds(c.interval) > 0,
         ),
     )
 
