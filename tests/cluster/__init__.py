@@ -1,0 +1,4 @@
+"""Real servers for tests: a Kubernetes control plane, a stand-in for the kubelet, and an S3 server.
+
+`binaries` finds or builds the programs, `control_plane`, `kubelet` and `s3` run them, `fixtures` hands them to pytest.
+"""
