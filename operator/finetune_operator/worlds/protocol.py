@@ -46,7 +46,7 @@ class Job:
     generation: int
     spec: Mapping[str, Any]
     """As written: validation is a rule like any other."""
-    status: FineTuneJobStatus = FineTuneJobStatus()
+    status: FineTuneJobStatus = field(default_factory=FineTuneJobStatus)
     """The last report. A world shows its own writes: it never answers with a status older than its last report."""
     deleting: bool = False
 
@@ -84,6 +84,7 @@ class Training:
 
     name: str
     """`<job>-<run id>`, see `training_name`."""
+    run_id: str
     uid: str
     created: datetime
     limits: Limits
@@ -114,6 +115,7 @@ class AttemptSeen:
     """One try at a training: a pod, or a process."""
 
     name: str
+    run_id: str
     training: str
     """The `Training.uid` it belongs to, which may be gone already."""
     phase: AttemptPhase
@@ -126,6 +128,7 @@ class AttemptSeen:
     waiting: Refusal | None = None
     """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
     exit_code: int | None = None
+    """None when it ended without one, such as a pod that never ran or whose node is gone."""
     termination_message: str = ""
     """The trainer's Result as JSON, or the end of its log, or nothing."""
     out_of_memory: bool = False

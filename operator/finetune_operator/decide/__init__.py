@@ -1,0 +1,63 @@
+"""From facts to a decision: pure functions, no I/O, no clock, no Kubernetes objects.
+
+`decide` asks the rules in order, and the first that speaks wins. A rule is a function named as the fact it looks for; it
+answers with a Decision, or with None when the fact is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from finetune_operator.decide.case import Case, gather
+from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
+from finetune_operator.decide.running import (
+    attempt_cannot_be_created,
+    attempt_cannot_start,
+    attempt_is_awaited,
+    attempt_is_running,
+    limits_have_changed,
+    placement_has_changed,
+    training_is_queued,
+)
+from finetune_operator.decide.starting import (
+    action_was_refused,
+    earlier_attempt_is_still_ending,
+    job_is_gone,
+    job_is_suspended,
+    other_run_is_still_there,
+    training_is_missing,
+    training_is_stopping,
+)
+from finetune_operator.worlds.protocol import Decision, Observed
+
+RULES: tuple[Callable[[Case], Decision | None], ...] = (
+    job_is_gone,
+    job_is_finished,
+    spec_is_invalid,
+    action_was_refused,
+    other_run_is_still_there,
+    training_has_ended,
+    job_is_suspended,
+    training_is_stopping,
+    earlier_attempt_is_still_ending,
+    training_is_missing,
+    limits_have_changed,
+    training_is_queued,
+    attempt_is_running,
+    placement_has_changed,
+    attempt_cannot_be_created,
+    attempt_cannot_start,
+    attempt_is_awaited,
+)
+
+
+def decide(seen: Observed, now: datetime) -> Decision:
+    """What to do about one job and what to say about it. `now` is aware."""
+    case = gather(seen, now)
+    for rule in RULES:
+        decision = rule(case)
+        if decision is not None:
+            return replace(decision, rule=rule.__name__)
+    raise AssertionError("the last rule always speaks")

@@ -1,0 +1,128 @@
+"""How attempts ended, and the record of them in the status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.result import Result
+from finetune_api.status import Attempt
+from pydantic import ValidationError
+
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
+
+COMPLETED, PREEMPTED, DELETED = "Completed", "Preempted", "Deleted"
+DISRUPTIONS = frozenset({PREEMPTED, DELETED, FailureReason.NODE_LOST.value, FailureReason.EVICTED.value})
+"""Ends that are nobody's fault and do not count."""
+MAX_RECORDED = 32
+KILLED = 137
+"""128 + SIGKILL: what the kernel's out-of-memory killer leaves behind."""
+
+REASON_OF_CODE: dict[int, FailureReason] = {
+    ExitCode.USER_ERROR: FailureReason.INVALID_SPEC,
+    ExitCode.DATA_ERROR: FailureReason.DATA_INVALID,
+    ExitCode.DOES_NOT_FIT: FailureReason.DOES_NOT_FIT,
+    ExitCode.STORAGE: FailureReason.STORAGE_UNAVAILABLE,
+    ExitCode.OUT_OF_MEMORY: FailureReason.OUT_OF_MEMORY,
+}
+"""What an exit code alone says, for a trainer that left no message."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why an attempt ended without success."""
+
+    reason: str
+    message: str
+    remedy: str = ""
+    field: str | None = None
+
+
+def result_of(attempt: AttemptSeen) -> Result | None:
+    """The trainer's own words, or None when it left none that can be read."""
+    try:
+        return Result.model_validate_json(attempt.termination_message)
+    except ValidationError:
+        return None
+
+
+def cause_of(attempt: AttemptSeen) -> Cause | None:
+    """Why this attempt ended, or None when it succeeded or goes on.
+
+    Whoever took the attempt away is asked first, then the kernel, then the trainer: a pod whose node vanished may well carry
+    an exit code, but that is a consequence.
+    """
+    if attempt.phase is not AttemptPhase.ENDED or attempt.exit_code == ExitCode.DONE:
+        return None
+    if attempt.disruption is not None:
+        return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
+    if attempt.out_of_memory or (attempt.exit_code == KILLED and not attempt.deleting):
+        return Cause(
+            FailureReason.OUT_OF_MEMORY,
+            f"{attempt.name} was killed (exit code {KILLED}) because it reached its memory limit.",
+            REMEDIES[FailureReason.OUT_OF_MEMORY],
+        )
+    if attempt.exit_code == ExitCode.PREEMPTED:
+        return Cause(PREEMPTED, f"{attempt.name} was told to stop and saved its work.")
+    result = result_of(attempt)
+    if result is not None and result.error is not None:
+        return Cause(result.error.reason, result.error.message, result.error.remedy, result.error.field)
+    if attempt.deleting and attempt.exit_code not in REASON_OF_CODE:
+        return Cause(DELETED, f"{attempt.name} was deleted.")
+    if attempt.exit_code is None:
+        return Cause(FailureReason.NODE_LOST, f"{attempt.name} ended without an exit code: its node is gone or broken.")
+    reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
+    tail = attempt.termination_message.strip()[-600:]
+    said = f"its log ends with: {tail}" if tail else "it left no message"
+    return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}; {said}", REMEDIES[reason])
+
+
+def record(before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime) -> list[Attempt]:
+    """The attempts of a run, oldest first, the latest 32. Numbers once given stay; an attempt that vanished without a word is
+    closed as deleted; one that never started is not yet an attempt."""
+    known = {attempt.name: attempt for attempt in before}
+    visible = {attempt.name for attempt in seen}
+    for name, attempt in known.items():
+        if attempt.end_time is None and name not in visible:
+            known[name] = attempt.model_copy(update={"end_time": now, "reason": DELETED})
+    number = max((attempt.number for attempt in before), default=0)
+    for attempt_seen in seen:
+        old = known.get(attempt_seen.name)
+        if old is None and attempt_seen.started is None and attempt_seen.phase is not AttemptPhase.ENDED:
+            continue
+        if old is None:
+            number += 1
+        if old is None or old.end_time is None:
+            known[attempt_seen.name] = _entry(attempt_seen, old.number if old else number, now)
+    return sorted(known.values(), key=lambda attempt: attempt.number)[-MAX_RECORDED:]
+
+
+def _entry(seen: AttemptSeen, number: int, now: datetime) -> Attempt:
+    ended = seen.phase is AttemptPhase.ENDED
+    cause = cause_of(seen)
+    return Attempt(
+        number=number,
+        name=seen.name,
+        node=seen.node,
+        start_time=seen.started,
+        end_time=(seen.ended or now) if ended else None,
+        reason=(str(cause.reason) if cause else COMPLETED) if ended else None,
+        exit_code=seen.exit_code if ended else None,
+    )
+
+
+@dataclass(frozen=True)
+class Spent:
+    failures: int
+    seconds: int
+
+
+def spent(attempts: Sequence[Attempt], until: datetime | None) -> Spent:
+    """Counted failures and seconds of the attempts that began before `until` (None: of all)."""
+    earlier = [a for a in attempts if until is None or (a.start_time or a.end_time or until) < until]
+    failures = sum(1 for a in earlier if a.reason and a.reason != COMPLETED and a.reason not in DISRUPTIONS)
+    durations = [a.end_time - a.start_time for a in earlier if a.start_time and a.end_time]
+    return Spent(failures, sum(int(d.total_seconds()) for d in durations))

@@ -1,0 +1,200 @@
+"""Rules for how a job ends, and for leaving it alone afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api.exit_codes import NEVER_RETRIED
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.result import Result
+from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase
+from pydantic import ValidationError
+
+from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of
+from finetune_operator.decide.case import Case
+from finetune_operator.decide.report import conditions, sentences, status
+from finetune_operator.worlds.protocol import (
+    AttemptPhase,
+    AttemptSeen,
+    ChangeLimits,
+    Decision,
+    Ending,
+    StopTraining,
+)
+
+HEARING = 10.0
+"""Seconds to wait for the last words of an attempt after its training has ended: the two are told by different messengers."""
+
+
+def job_is_finished(case: Case) -> Decision | None:
+    """Finished is finished for its run id, whatever happens to the children.
+
+    Only what the operator itself refused before any attempt may be tried again, once its user has changed the spec.
+    """
+    before = case.job.status
+    if not _finished(before) or (before.observed_generation != case.job.generation and not _binds(case)):
+        return None
+    training = None if isinstance(case.parsed, ValidationError) else case.training
+    actions: tuple[ChangeLimits, ...] = ()
+    if training is not None and not training.deleting and training.limits != case.limits:
+        actions = (ChangeLimits(training.name, training.uid, case.limits),)  # its time to live may still change
+    return Decision(actions=actions, status=_current(case, before))
+
+
+def _finished(before: FineTuneJobStatus) -> bool:
+    return any(c.type == "Finished" and c.status == "True" for c in before.conditions or [])
+
+
+def _binds(case: Case) -> bool:
+    """Whether the last verdict is about the run that the spec now asks for."""
+    before = case.job.status
+    refused = before.failure is not None and before.failure.attempt is None and before.failure.reason in REFUSED
+    if isinstance(case.parsed, ValidationError) or refused:
+        return False
+    return before.run is not None and before.run.id == case.run.id
+
+
+REFUSED = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
+
+
+def _current(case: Case, before: FineTuneJobStatus) -> FineTuneJobStatus:
+    """The same verdict, said about the present generation."""
+    if before.observed_generation == case.job.generation or before.phase is None:
+        return before
+    return before.model_copy(
+        update={
+            "observed_generation": case.job.generation,
+            "conditions": conditions(case, before.phase, before.reason or "", before.message or ""),
+        }
+    )
+
+
+def spec_is_invalid(case: Case) -> Decision | None:
+    """The API server refuses most of this; here ends what its schema cannot say, or an older schema let through."""
+    if not isinstance(case.parsed, ValidationError):
+        return None
+    first = case.parsed.errors()[0]
+    path = ".".join(("spec", *(str(part) for part in first["loc"])))
+    more = case.parsed.error_count() - 1
+    rest = f" ({more} more problem{'s' if more > 1 else ''})" if more else ""
+    remedy = REMEDIES[FailureReason.INVALID_SPEC]
+    message = f"{path}: {first['msg']}{rest}"
+    failure = Failure(reason=FailureReason.INVALID_SPEC, message=message, remedy=remedy, field=path)
+    text = sentences(message, remedy)
+    before = case.job.status
+    said = FineTuneJobStatus(
+        observed_generation=case.job.generation,
+        phase=Phase.FAILED,
+        reason=FailureReason.INVALID_SPEC,
+        message=text,
+        run=before.run,
+        start_time=before.start_time,
+        attempts=before.attempts,
+        failure=failure,
+        conditions=conditions(case, Phase.FAILED, FailureReason.INVALID_SPEC, text),
+    )
+    stop = tuple(StopTraining(t.name, t.uid) for t in case.seen.trainings if t.ending is None and not t.deleting)
+    return Decision(actions=stop, status=said)
+
+
+def training_has_ended(case: Case) -> Decision | None:
+    training = case.training
+    if training is None or training.ending is None:
+        return None
+    last = _last_words(case, training.ending)
+    heard = (case.now - (training.ended or case.now)).total_seconds()
+    if last is None and training.ending is not Ending.DEADLINE_EXCEEDED and heard < HEARING:
+        return Decision(recheck_after=1.0)
+    if training.ending is Ending.COMPLETE:
+        return succeeded(case, result_of(last) if last else None)
+    return _failure_of(case, training.ending, last)
+
+
+def _last_words(case: Case, ending: Ending) -> AttemptSeen | None:
+    """The attempt that decided how the training ended, as far as it is known to have ended."""
+    ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
+    if ending is Ending.COMPLETE:
+        ended = [a for a in ended if a.exit_code == 0]
+    elif ending is Ending.NEVER_RETRIED:
+        ended = [a for a in ended if a.exit_code in NEVER_RETRIED and a.disruption is None]
+    elif ending is Ending.BACKOFF_LIMIT_EXCEEDED:
+        ended = [a for a in ended if (cause := cause_of(a)) and cause.reason not in DISRUPTIONS]
+    return max(ended, key=lambda a: a.ended or a.created, default=None)
+
+
+def succeeded(case: Case, result: Result | None) -> Decision:
+    run = case.run
+    more: dict[str, Any] = {
+        "completion_time": case.current.ended or case.now,
+        "artifacts": Artifacts(model_uri=f"{run.uri}/model", report_uri=f"{run.uri}/report.html"),
+    }
+    if result is None:
+        message = (
+            f"Finished. The trainer left no message, so its metrics are unknown here; the results are in {run.uri}."
+        )
+        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
+    more["run"] = run.model_copy(
+        update={"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
+    )
+    more["metrics"] = [
+        MetricStatus(name=m.name, split=m.split, baseline=m.baseline, value=m.value) for m in result.metrics
+    ] or None
+    summary = _summary(result)
+    more["summary"] = summary or None
+    adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
+    message = sentences(summary, adopted, f"The model is in {run.uri}/model")
+    return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
+
+
+def _summary(result: Result) -> str:
+    if not result.metrics:
+        return ""
+    first = result.metrics[0]
+    before = "" if first.baseline is None else f"{first.baseline:.3f} → "
+    return f"{first.name} {before}{first.value:.3f}"
+
+
+def _failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision:
+    cause = (cause_of(last) if last else None) or Cause(FailureReason.INTERNAL, "", "")
+    if ending is Ending.NEVER_RETRIED and last is not None:
+        return failed(case, FailureReason(cause.reason), cause.message, cause.remedy, cause.field, last=last)
+    if ending is Ending.DEADLINE_EXCEEDED:
+        message = f"The run did not finish within {case.spec.active_deadline_seconds} seconds"
+        return failed(case, FailureReason.DEADLINE_EXCEEDED, message, last=last)
+    if ending is Ending.BACKOFF_LIMIT_EXCEEDED:
+        allowed = case.spec.backoff_limit
+        message = f"More than {allowed} attempt{'s' if allowed != 1 else ''} failed"
+        if last is not None:
+            message = f"{message}. The last one: {cause.reason}: {cause.message}"
+        return failed(case, FailureReason.BACKOFF_LIMIT_EXCEEDED, message, cause.remedy, cause.field, last=last)
+    message = case.current.message or "The training failed without a reason"
+    return failed(case, FailureReason.INTERNAL, message, last=last)
+
+
+def failed(
+    case: Case,
+    reason: FailureReason,
+    message: str,
+    remedy: str = "",
+    field: str | None = None,
+    *,
+    last: AttemptSeen | None = None,
+) -> Decision:
+    remedy = remedy or REMEDIES[reason]
+    attempt = next((a.number for a in case.attempts if last is not None and a.name == last.name), None)
+    result = result_of(last) if last else None
+    failure = Failure(
+        reason=reason,
+        message=sentences(message),
+        remedy=remedy,
+        field=field,
+        exit_code=last.exit_code if last else None,
+        attempt=attempt,
+        log_uri=f"{case.run.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None,
+    )
+    more = {
+        "run": case.run,
+        "completion_time": (case.training.ended if case.training else None) or case.now,
+        "failure": failure,
+    }
+    return Decision(status=status(case, Phase.FAILED, reason, sentences(message, remedy), **more))

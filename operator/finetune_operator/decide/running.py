@@ -1,0 +1,90 @@
+"""Rules for a training that is there and goes on."""
+
+from __future__ import annotations
+
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.status import Phase
+
+from finetune_operator.decide.case import Case
+from finetune_operator.decide.report import sentences, status
+from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining
+
+FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
+"""Seconds between looks at a training without attempts: what keeps them from being created announces itself to nobody."""
+PATIENCE = 60.0
+
+
+def limits_have_changed(case: Case) -> Decision | None:
+    if case.current.limits == case.limits:
+        return None
+    # No recheck: the world's answer is an event. Should somebody else keep changing them back, that ends here.
+    return Decision(actions=(ChangeLimits(case.current.name, case.current.uid, case.limits),))
+
+
+def training_is_queued(case: Case) -> Decision | None:
+    if not case.current.queued:
+        return None
+    return Decision(status=status(case, Phase.PENDING, "Queued", "Waits for its queue to admit it."))
+
+
+def attempt_is_running(case: Case) -> Decision | None:
+    running = [a for a in case.attempts_now if a.phase is AttemptPhase.RUNNING]
+    if not running:
+        return None
+    last = running[-1]
+    where = f" on node {last.node}" if last.node else ""
+    if last.deleting:
+        message = f"{last.name}{where} was told to stop: it saves its work, and the next attempt goes on from there."
+        return Decision(status=status(case, Phase.RUNNING, "Stopping", message))
+    number = next((a.number for a in case.attempts if a.name == last.name), len(case.attempts))
+    message = f"Attempt {number} is running{where}."
+    return Decision(status=status(case, Phase.RUNNING, "Training", message))
+
+
+def placement_has_changed(case: Case) -> Decision | None:
+    """The user changed what a pod asks for while none was running, such as a node selector that fits no node."""
+    if case.current.placement == case.placement:
+        return None
+    return Decision(
+        actions=(StopTraining(case.current.name, case.current.uid),),
+        status=status(case, Phase.STARTING, "Restarting", "The spec of the pod has changed; a new one replaces it."),
+    )
+
+
+def attempt_cannot_be_created(case: Case) -> Decision | None:
+    if case.current.refusal is None or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now):
+        return None
+    return _waits_for(case, case.current.refusal, recheck_after=LATER_LOOKS)
+
+
+def attempt_cannot_start(case: Case) -> Decision | None:
+    problems = [a.waiting for a in case.attempts_now if a.phase is AttemptPhase.WAITING and a.waiting is not None]
+    return _waits_for(case, problems[-1]) if problems else None
+
+
+def attempt_is_awaited(case: Case) -> Decision:
+    waiting = [a for a in case.attempts_now if a.phase is AttemptPhase.WAITING]
+    ended = [a for a in case.attempts if a.end_time is not None]
+    if ended:
+        last = ended[-1]
+        code = f" (exit code {last.exit_code})" if last.exit_code is not None else ""
+        reason = "Restarting"
+        message = (
+            f"Attempt {last.number} ended with {last.reason}{code}; the next one goes on from the last checkpoint."
+        )
+    else:
+        reason, message = "Starting", "The training was created."
+    age = (case.now - case.current.created).total_seconds()
+    recheck = None if waiting else FIRST_LOOK if age < PATIENCE else LATER_LOOKS
+    return Decision(status=status(case, Phase.STARTING, reason, message), recheck_after=recheck)
+
+
+def _waits_for(case: Case, refusal: Refusal, recheck_after: float | None = None) -> Decision:
+    message = sentences(refusal.message, REMEDIES[refusal.reason])
+    before = case.before
+    if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.reason == refusal.reason and before.message:
+        message = before.message  # kubelets say it in turn as a failure and as a back-off; the first one told the cause
+    return Decision(
+        status=status(case, Phase.STARTING, refusal.reason, message),
+        recheck_after=recheck_after,
+    )

@@ -1,0 +1,107 @@
+"""Rules from the first look at a job to the start of its training, and what holds that back."""
+
+from __future__ import annotations
+
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.run import Run, RunIdentity
+from finetune_api.status import Phase
+
+from finetune_operator.decide.case import Case
+from finetune_operator.decide.ending import failed
+from finetune_operator.decide.report import sentences, status
+from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
+
+FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
+RETRY_REFUSED = 30.0
+"""Seconds until a refused action is tried again: a quota that becomes free announces itself to nobody."""
+RETRY_PASSING = 2.0
+
+
+def job_is_gone(case: Case) -> Decision | None:
+    """Its children go with it by their owner references; there is nobody left to report to."""
+    return Decision() if case.seen.job is None or case.seen.job.deleting else None
+
+
+def action_was_refused(case: Case) -> Decision | None:
+    refusal = case.seen.refusal
+    if refusal is None:
+        return None
+    if refusal.reason in FINAL_REFUSALS and not refusal.passing:
+        return failed(case, refusal.reason, refusal.message, field=refusal.field)
+    said = status(
+        case,
+        Phase.PENDING,
+        refusal.reason,
+        sentences(refusal.message, "" if refusal.passing else REMEDIES[refusal.reason]),
+    )
+    return Decision(status=said, recheck_after=RETRY_PASSING if refusal.passing else RETRY_REFUSED)
+
+
+def other_run_is_still_there(case: Case) -> Decision | None:
+    """After a change of the run id the earlier run ends first: two runs would use twice the GPUs."""
+    others = case.other_trainings
+    if not others:
+        return None
+    names = ", ".join(training.run_id for training in others)
+    return Decision(
+        actions=tuple(StopTraining(t.name, t.uid) for t in others if not t.deleting),
+        status=status(case, Phase.PENDING, "Replacing", f"Run {names} of this job is being stopped first."),
+    )
+
+
+def job_is_suspended(case: Case) -> Decision | None:
+    if not case.spec.suspend:
+        return None
+    training = case.training
+    if training is not None or case.attempts_left_behind:
+        stop = (StopTraining(training.name, training.uid),) if training is not None and not training.deleting else ()
+        message = "The training saves its work and stops."
+        return Decision(actions=stop, status=status(case, Phase.SUSPENDED, "Suspending", message))
+    message = (
+        "Suspended; set spec.suspend to false to go on from the last checkpoint."
+        if case.before.start_time
+        else "Suspended before its start; set spec.suspend to false to start."
+    )
+    return Decision(status=status(case, Phase.SUSPENDED, "Suspended", message))
+
+
+def training_is_stopping(case: Case) -> Decision | None:
+    """Somebody deleted it. A new one can take its place once it is gone."""
+    if case.training is None or not case.training.deleting:
+        return None
+    message = f"{case.training.name} is being stopped; training goes on when it is gone."
+    return Decision(status=status(case, Phase.STARTING, "Restarting", message))
+
+
+def earlier_attempt_is_still_ending(case: Case) -> Decision | None:
+    """Two attempts at a time would write to one folder."""
+    if case.training is not None or not case.attempts_left_behind:
+        return None
+    last = case.attempts_left_behind[-1]
+    where = f" on node {last.node}" if last.node else ""
+    message = f"{last.name}{where} is still ending; training goes on when it is gone."
+    return Decision(status=status(case, Phase.STARTING, "Restarting", message))
+
+
+def training_is_missing(case: Case) -> Decision | None:
+    """Because it never was, or because somebody deleted it: either way there has to be one."""
+    if case.training is not None:
+        return None
+    run = case.run
+    if case.before.start_time is None:
+        reason, message = "Starting", "The training was created."
+    else:
+        reason, message = "Restarting", "The training was created again and goes on from the last checkpoint."
+    start = StartTraining(
+        name=training_name(case.seen.key.name, run.id),
+        run=Run(
+            run=RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
+            owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",
+            spec=case.spec,
+        ),
+        image=run.image,
+        limits=case.limits,
+        placement=case.placement,
+    )
+    said = status(case, Phase.STARTING, reason, message, run=run, start_time=case.before.start_time or case.now)
+    return Decision(actions=(start,), status=said)

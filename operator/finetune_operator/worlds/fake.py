@@ -1,0 +1,217 @@
+"""A world in memory, with a clock that only tests move: trainings and attempts do what the test says.
+
+It keeps the promises of the protocol as strictly as the real ones, so that what holds here holds there; the conformance suite of
+the tests runs against all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from finetune_api import KIND
+from finetune_api.failures import FailureReason
+from finetune_api.status import FineTuneJobStatus
+
+from finetune_operator.decide.announce import Announcement, announcement
+from finetune_operator.worlds.protocol import (
+    Action,
+    AttemptPhase,
+    AttemptSeen,
+    ChangeLimits,
+    Decision,
+    Ending,
+    Job,
+    Key,
+    Observed,
+    Refusal,
+    StartTraining,
+    StopTraining,
+    Training,
+)
+from finetune_operator.worlds.restarts import ending_after
+
+
+@dataclass
+class FakeWorld:
+    """Jobs by key, their trainings by name, and their attempts in the order they began."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    default_image: str | None = "trainer:test"
+    jobs: dict[Key, Job] = field(default_factory=dict)
+    trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
+    """By namespace and name, with the job that owns it; None for somebody else's."""
+    attempts: dict[Key, list[AttemptSeen]] = field(default_factory=dict)
+    refuse_starts: Refusal | None = None
+    """The answer to every StartTraining while it is set."""
+    acted: list[Action] = field(default_factory=list)
+    reports: list[tuple[Key, FineTuneJobStatus]] = field(default_factory=list)
+    """Writes only: a report that changes nothing leaves no trace."""
+    events: list[Announcement] = field(default_factory=list)
+    _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
+    _count: int = 0
+
+    # -- the protocol ----------------------------------------------------------------------------------------------
+
+    async def changes(self) -> AsyncIterator[Key]:
+        while True:
+            yield await self._changes.get()
+
+    def keys(self) -> Collection[Key]:
+        return list(self.jobs)
+
+    async def observe(self, key: Key) -> Observed:
+        return Observed(
+            key=key,
+            job=self.jobs.get(key),
+            trainings=tuple(training for owner, training in self.trainings.values() if owner == key),
+            attempts=tuple(self.attempts.get(key, ())),
+            default_image=self.default_image,
+        )
+
+    async def act(self, key: Key, action: Action) -> Refusal | None:
+        place = (key.namespace, action.name)
+        match action:
+            case StartTraining():
+                refusal = self._start(key, place, action)
+                if refusal is not None:
+                    return refusal
+            case StopTraining():
+                self._stop(key, place, action)
+            case ChangeLimits():
+                owner, training = self.trainings[place]
+                self.trainings[place] = owner, replace(training, limits=action.limits)
+        self.acted.append(action)
+        self._changes.put_nowait(key)
+        return None
+
+    async def report(self, key: Key, decision: Decision) -> None:
+        job = self.jobs.get(key)
+        if job is None or decision.status is None or decision.status == job.status:
+            return
+        event = announcement(job.status, decision.status)
+        self.jobs[key] = replace(job, status=decision.status)
+        self.reports.append((key, decision.status))
+        if event is not None:
+            self.events.append(event)
+        self._changes.put_nowait(key)
+
+    def _start(self, key: Key, place: tuple[str, str], action: StartTraining) -> Refusal | None:
+        if place in self.trainings:
+            if self.trainings[place][0] == key:
+                return None
+            return Refusal(FailureReason.NAME_CONFLICT, f"A Job named {action.name} is there already and not ours")
+        if self.refuse_starts is not None:
+            return self.refuse_starts
+        self._count += 1
+        training = Training(
+            name=action.name,
+            run_id=action.run.run.id,
+            uid=f"training-{self._count}",
+            created=self.now,
+            limits=action.limits,
+            placement=action.placement,
+        )
+        self.trainings[place] = key, training
+        self._begin_attempt(key, training)
+        return None
+
+    def _stop(self, key: Key, place: tuple[str, str], action: StopTraining) -> None:
+        if place not in self.trainings or self.trainings[place][1].uid != action.uid:
+            return
+        owner, training = self.trainings[place]
+        mine = [a for a in self.attempts.get(key, []) if a.training == action.uid]
+        if any(a.phase is AttemptPhase.RUNNING for a in mine):
+            self.trainings[place] = owner, replace(training, deleting=True)
+            self._change_attempts(key, lambda a: replace(a, deleting=True) if a in mine else a)
+        else:
+            self.remove_training(key)
+
+    # -- what tests do to it ---------------------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def apply(self, name: str, spec: Mapping[str, Any], namespace: str = "default") -> Key:
+        """What `kubectl apply` does: a new job, or another spec for the one of that name."""
+        key = Key(KIND, namespace, name)
+        old = self.jobs.get(key)
+        if old is None:
+            self._count += 1
+            self.jobs[key] = Job(uid=f"job-{self._count}", generation=1, spec=dict(spec))
+        elif old.spec != spec:
+            self.jobs[key] = replace(old, generation=old.generation + 1, spec=dict(spec))
+        self._changes.put_nowait(key)
+        return key
+
+    def delete(self, key: Key) -> None:
+        """Deletes the job, and as a cluster does, what it owns."""
+        self.jobs.pop(key, None)
+        self.attempts.pop(key, None)
+        self.trainings = {place: (owner, t) for place, (owner, t) in self.trainings.items() if owner != key}
+        self._changes.put_nowait(key)
+
+    def run_attempt(self, key: Key, node: str = "node-1") -> None:
+        """The waiting attempt starts to run."""
+        self._change_latest(key, phase=AttemptPhase.RUNNING, started=self.now, node=node, waiting=None)
+
+    def hold_attempt(self, key: Key, reason: FailureReason, message: str) -> None:
+        """The waiting attempt cannot start."""
+        self._change_latest(key, waiting=Refusal(reason, message))
+
+    def end_attempt(self, key: Key, exit_code: int | None = 0, message: str = "", **facts: Any) -> None:
+        """The latest attempt ends; the training goes on as the Job controller would have it."""
+        self._change_latest(
+            key, phase=AttemptPhase.ENDED, ended=self.now, exit_code=exit_code, termination_message=message, **facts
+        )
+        uid = self.attempts[key][-1].training
+        place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
+        if place is None:
+            return
+        owner, training = self.trainings[place]
+        ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
+        if ending is not None:
+            self.end_training(key, ending)
+        elif training.deleting:
+            self.remove_training(key)
+        else:
+            self._begin_attempt(key, training)
+
+    def end_training(self, key: Key, ending: Ending, message: str = "") -> None:
+        self.change_training(key, ending=ending, ended=self.now, message=message)
+
+    def change_training(self, key: Key, **facts: Any) -> None:
+        place, training = self._training_of(key)
+        self.trainings[place] = key, replace(training, **facts)
+        self._changes.put_nowait(key)
+
+    def remove_training(self, key: Key) -> None:
+        """The training is gone, by whoever's hand, and its attempts with it."""
+        place, training = self._training_of(key)
+        del self.trainings[place]
+        self.attempts[key] = [a for a in self.attempts.get(key, []) if a.training != training.uid]
+        self._changes.put_nowait(key)
+
+    def _training_of(self, key: Key) -> tuple[tuple[str, str], Training]:
+        return next((place, t) for place, (owner, t) in self.trainings.items() if owner == key)
+
+    def _begin_attempt(self, key: Key, training: Training) -> None:
+        self._count += 1
+        attempt = AttemptSeen(
+            name=f"{training.name}-{self._count}",
+            run_id=training.run_id,
+            training=training.uid,
+            phase=AttemptPhase.WAITING,
+            created=self.now,
+        )
+        self.attempts.setdefault(key, []).append(attempt)
+
+    def _change_latest(self, key: Key, **facts: Any) -> None:
+        self.attempts[key][-1] = replace(self.attempts[key][-1], **facts)
+        self._changes.put_nowait(key)
+
+    def _change_attempts(self, key: Key, change: Any) -> None:
+        self.attempts[key] = [change(attempt) for attempt in self.attempts.get(key, [])]
