@@ -1,12 +1,38 @@
-"""The whole way of the data: fetch, read, check, split, fingerprint."""
+"""The whole way of the data: find the files of each split, read them, check them, split, fingerprint."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Mapping
+from glob import has_magic
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
 
-from finetune_api.dataset import Dataset
+import numpy as np
+from finetune_api.dataset import Columns, Dataset, Splits
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from finetune_trainer.data.examples import Data, Stop
+from fsspec.utils import glob_translate
+
+from finetune_trainer.data import hub
+from finetune_trainer.data.check import (
+    Rows,
+    Split,
+    check_counts,
+    check_texts,
+    to_examples,
+    warn_counts,
+    warn_shared_rows,
+)
+from finetune_trainer.data.examples import Data, Examples, Origins, Source, Stop
+from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
+from finetune_trainer.data.labels import encode_labels
+from finetune_trainer.data.places import open_place
+from finetune_trainer.data.problems import data_invalid, listed
+from finetune_trainer.data.split import split_validation
+from finetune_trainer.data.tables import EXTENSIONS, Format, Table, read_table
+
+DEFAULT_VALIDATION_FRACTION = 0.1
 
 
 def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
@@ -16,4 +42,163 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
     is downloaded below `workspace`. Raises JobError: DatasetNotFound, DatasetAccessDenied, HubUnreachable, ColumnMissing,
     LabelInvalid, DataInvalid, StorageDenied, StorageUnavailable; the message names file, row and column.
     """
-    raise NotImplementedError
+    stop()
+    read = _read_hub if dataset.uri.startswith("hf://") else _read_files
+    splits, warnings, revision, fingerprint = read(dataset, storage, workspace, stop)
+    for rows in splits:
+        check_texts(rows, dataset.columns)
+        stop()
+    labels, numbers = encode_labels(splits, dataset.columns.label, dataset.labels)
+    examples: dict[Split, Examples] = {
+        rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
+    }
+    check_counts(examples["train"], labels)
+    warnings += warn_counts(examples, labels)
+    stop()
+    warnings += warn_shared_rows(examples)
+    stop()
+    if "validation" not in examples:
+        fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
+        examples["train"], examples["validation"] = split_validation(examples["train"], fraction, seed)
+    return Data(
+        train=examples["train"],
+        validation=examples["validation"],
+        test=examples.get("test"),
+        labels=labels,
+        warnings=tuple(warnings),
+        fingerprint=fingerprint,
+        revision=revision,
+        sources=tuple(source for rows in splits for source in _sources(rows)),
+    )
+
+
+Read = tuple[list[Rows], list[str], str | None, str]
+"""Rows of each split (training first), warnings, the hub's commit, the fingerprint."""
+
+
+def _read_hub(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -> Read:
+    names = _wanted_splits(dataset)
+    commit, found = hub.read_dataset(dataset, _roles(dataset.columns), names, cache=workspace / "datasets", stop=stop)
+    splits = []
+    for split, name in names.items():
+        columns = found[split].columns
+        numbers = range(1, len(columns["text"]) + 1)
+        origins = _origins([(f"split {name}", Table(columns, numbers, "row"))])
+        splits.append(Rows(split, columns, origins, found[split].label_names))
+    lines = [
+        hub.repository(dataset.uri),
+        commit,
+        dataset.subset or "",
+        *(f"{split}={name}" for split, name in names.items()),
+    ]
+    return splits, [], commit, fingerprint_lines(lines)
+
+
+def _read_files(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -> Read:
+    place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
+    chosen = choose_files(dataset, place.names())
+    paths = place.local([name for names in chosen.values() for name in names], stop)
+    splits, warnings = [], []
+    for split, names in chosen.items():
+        tables: list[tuple[str, Table]] = []
+        for name in names:
+            stop()
+            format = _format_of(name, dataset)
+            roles = _roles(dataset.columns)
+            tables.append((name, read_table(paths[name], name, format, roles, csv=dataset.csv, stop=stop)))
+            warnings += tables[-1][1].warnings
+        splits.append(_joined(split, tables))
+    return splits, warnings, None, fingerprint_files(paths, stop)
+
+
+def _joined(split: Split, tables: list[tuple[str, Table]]) -> Rows:
+    columns: dict[str, list[Any]] = {role: [] for role in tables[0][1].columns}
+    for _, table in tables:
+        for role, values in table.columns.items():
+            columns[role].extend(values)
+    return Rows(split, columns, _origins(tables), tables[0][1].label_names)
+
+
+def _origins(tables: list[tuple[str, Table]]) -> Origins:
+    return Origins(
+        files=tuple(name for name, _ in tables),
+        units=tuple(table.unit for _, table in tables),
+        file=np.repeat(np.arange(len(tables), dtype=np.int32), [len(table.numbers) for _, table in tables]),
+        number=np.concatenate([np.asarray(table.numbers, dtype=np.int64) for _, table in tables]),
+    )
+
+
+def _sources(rows: Rows) -> list[Source]:
+    counts = np.bincount(rows.origins.file, minlength=len(rows.origins.files))
+    return [Source(rows.split, name, int(count)) for name, count in zip(rows.origins.files, counts, strict=True)]
+
+
+def _roles(columns: Columns) -> dict[str, str]:
+    pair = {"textPair": columns.text_pair} if columns.text_pair else {}
+    return {"text": columns.text, **pair, "label": columns.label}
+
+
+def _wanted_splits(dataset: Dataset) -> dict[Split, str]:
+    wanted: Mapping[Split, str | None] = {
+        "train": dataset.splits.train,
+        "validation": dataset.splits.validation,
+        "test": dataset.splits.test,
+    }
+    return {split: pattern for split, pattern in wanted.items() if pattern is not None}
+
+
+def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]]:
+    """The files of each split among those that exist.
+
+    A split is the path of a file, a pattern (`*`, `?`, `[…]`, `**` for any folders), or the beginning of names: `train` is
+    `train.csv`, `train-00000.parquet` or everything in `train/`. Raises JobError (DatasetNotFound, DataInvalid).
+    """
+    if not existing:
+        raise JobError(FailureReason.DATASET_NOT_FOUND, f"there is no file at {dataset.uri}", field="spec.dataset.uri")
+    is_one_file = len(existing) == 1 and dataset.uri.endswith("/" + existing[0])
+    wanted = _wanted_splits(dataset)
+    chosen: dict[Split, list[str]] = {}
+    taken: dict[str, Split] = {}
+    for split, pattern in wanted.items():
+        names = _matching(pattern, existing)
+        if is_one_file and split == "train" and dataset.splits.train == Splits().train:
+            names = existing
+        if not names:
+            raise JobError(
+                FailureReason.DATASET_NOT_FOUND,
+                f'no file at {dataset.uri} matches "{pattern}"; there {"is" if len(existing) == 1 else "are"} {listed(existing)}',
+                field=f"spec.dataset.splits.{split}",
+                remedy=f"Name one of these files, or a pattern such as *.csv, in spec.dataset.splits.{split}.",
+            )
+        for name in names:
+            if name in taken:
+                raise data_invalid(
+                    f"{name} is in both the {taken[name]} and the {split} split",
+                    "Choose patterns that share no file.",
+                    f"spec.dataset.splits.{split}",
+                )
+            taken[name] = split
+            _format_of(name, dataset)
+        chosen[split] = names
+    return chosen
+
+
+def _matching(pattern: str, existing: list[str]) -> list[str]:
+    if pattern in existing:
+        return [pattern]
+    if has_magic(pattern):
+        matches = re.compile(glob_translate(pattern)).match
+        return [name for name in existing if matches(name)]
+    return [name for name in existing if name.startswith(pattern) and PurePosixPath(name).suffix in EXTENSIONS]
+
+
+def _format_of(name: str, dataset: Dataset) -> Format:
+    format = dataset.format or EXTENSIONS.get(PurePosixPath(name).suffix.lower())
+    if format is None:
+        raise JobError(
+            FailureReason.DATA_INVALID,
+            f"the format of {name} is not told by its extension; {listed(EXTENSIONS)} are known",
+            field="spec.dataset.format",
+            remedy=f"Say spec.dataset.format, one of {', '.join(get_args(Format))}; unpack compressed files.",
+        )
+    return format

@@ -1,0 +1,210 @@
+"""The model hub: what is asked of it, and what its refusals mean.
+
+The hub is asked for the commit first, without retries: a hub that cannot be reached is known within seconds, and everything
+after it is pinned to that commit. The token, if any, is `HF_TOKEN` in the environment, where the client finds it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune_api.dataset import Dataset
+from finetune_api.failures import FailureReason, JobError
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
+
+from finetune_trainer.data.examples import Stop
+from finetune_trainer.data.problems import column_missing, listed, nearest
+
+ANSWER_WITHIN = 10.0
+"""Seconds for the hub's first answer."""
+
+Kind = Literal["model", "dataset"]
+
+_NOT_FOUND = {"model": FailureReason.MODEL_NOT_FOUND, "dataset": FailureReason.DATASET_NOT_FOUND}
+_DENIED = {"model": FailureReason.MODEL_ACCESS_DENIED, "dataset": FailureReason.DATASET_ACCESS_DENIED}
+
+# The HTTP client's own base error, whichever client this version of the hub library is built on.
+_HTTP_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
+
+
+def repository(uri: str) -> str:
+    """`hf://owner/name` as `owner/name`."""
+    return uri.removeprefix("hf://").strip("/")
+
+
+def model_files(repo: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit that `revision` is, and the names of the files in it."""
+    with _explained("model", repo, revision):
+        info = HfApi().model_info(repo, revision=revision, timeout=ANSWER_WITHIN)
+    return info.sha or "", [file.rfilename for file in info.siblings or []]
+
+
+def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Path:
+    """The folder that holds these files of a model, downloaded in parallel."""
+    with _explained("model", repo, commit):
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """One split of a hub dataset, the wanted columns by role."""
+
+    columns: dict[str, list[Any]]
+    label_names: list[str] | None
+
+
+def read_dataset(
+    dataset: Dataset, roles: Mapping[str, str], splits: Mapping[str, str], *, cache: Path, stop: Stop
+) -> tuple[str, dict[str, HubSplit]]:
+    """The commit of the hub dataset, and the splits asked for (role → name of the hub's split).
+
+    Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
+    DatasetAccessDenied, HubUnreachable, ColumnMissing, DataInvalid.
+    """
+    repo = repository(dataset.uri)
+    with _explained("dataset", repo, None):
+        commit = HfApi().dataset_info(repo, timeout=ANSWER_WITHIN).sha or ""
+    stop()
+    from datasets import get_dataset_config_names, load_dataset_builder  # a second's import, only for hub datasets
+    from datasets.exceptions import DatasetGenerationError, DatasetsError
+
+    with _explained("dataset", repo, commit):
+        try:
+            builder = load_dataset_builder(repo, dataset.subset, revision=commit, cache_dir=str(cache))
+        except ValueError as error:
+            subsets = get_dataset_config_names(repo, revision=commit)
+            if dataset.subset in subsets or (dataset.subset is None and len(subsets) < 2):
+                raise
+            raise _no_such_subset(repo, dataset.subset, subsets) from error
+        stop()
+        try:
+            builder.download_and_prepare()
+        except DatasetGenerationError as error:
+            raise JobError(
+                FailureReason.DATA_INVALID,
+                f"the hub dataset {repo} cannot be read: {error.__cause__ or error}",
+                field="spec.dataset.uri",
+                remedy="Name a subset whose files agree, or copy the files to object storage and describe them there.",
+            ) from error
+        except DatasetsError as error:
+            raise JobError(FailureReason.DATA_INVALID, f"the hub dataset {repo} cannot be read: {error}") from error
+    found = {}
+    for split, name in splits.items():
+        stop()
+        found[split] = _read_split(builder, repo, split, name, roles)
+    return commit, found
+
+
+def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[str, str]) -> HubSplit:
+    from datasets import ClassLabel
+
+    existing = list(builder.info.splits or {})
+    # The library also understands parts of a split, such as train[:1000].
+    if re.split(r"[\[+]", name)[0] not in existing:
+        raise JobError(
+            FailureReason.DATASET_NOT_FOUND,
+            f'the hub dataset {repo} has no split "{name}".{nearest(name, existing)} Its splits are {listed(existing)}.',
+            field=f"spec.dataset.splits.{split}",
+            remedy=f"Name one of the splits that exist in spec.dataset.splits.{split}.",
+        )
+    rows = builder.as_dataset(split=name)
+    for role, column in roles.items():
+        if column not in rows.column_names:
+            raise column_missing(f'split "{name}" of {repo}', role, column, rows.column_names)
+    columns = {role: rows.with_format(None)[column][:] for role, column in roles.items()}
+    feature = rows.features[roles["label"]]
+    return HubSplit(columns, list(feature.names) if isinstance(feature, ClassLabel) else None)
+
+
+def _no_such_subset(repo: str, subset: str | None, subsets: list[str]) -> JobError:
+    said = (
+        f'the hub dataset {repo} has no subset "{subset}".{nearest(subset, subsets)} Its subsets are'
+        if subset
+        else f"the hub dataset {repo} needs one of its subsets named:"
+    )
+    return JobError(
+        FailureReason.DATASET_NOT_FOUND,
+        f"{said} {listed(subsets)}.",
+        field="spec.dataset.subset",
+        remedy="Name one of the subsets that exist in spec.dataset.subset.",
+    )
+
+
+@contextmanager
+def _explained(kind: Kind, repo: str, revision: str | None) -> Iterator[None]:
+    """Errors of the hub client as JobErrors."""
+    field = f"spec.{kind}.uri"
+    try:
+        yield
+    except (HFValidationError, NotImplementedError) as error:
+        raise JobError(
+            _NOT_FOUND[kind],
+            f"hf://{repo} is no name of a hub repository: {error}",
+            field=field,
+            remedy="Write hf://owner/name as on the hub's page.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise JobError(
+            _NOT_FOUND[kind],
+            f'the hub\'s {kind} {repo} has no branch, tag or commit "{revision}"',
+            field=f"spec.{kind}.revision",
+            remedy="Name one that exists, or leave the revision out for main.",
+        ) from error
+    except GatedRepoError as error:
+        raise JobError(
+            _DENIED[kind],
+            f"the hub's {kind} {repo} is gated: {_who_asked()} has not been given access",
+            field=field,
+            remedy=f"Accept the terms on {constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo} and give a "
+            "token of that account in spec.hub.tokenSecretRef (HF_TOKEN in local runs).",
+        ) from error
+    except HfHubHTTPError as error:
+        raise _refused(kind, repo, error.response.status_code) from error
+    except (_HTTP_ERROR, ConnectionError, TimeoutError, FileNotFoundError, OSError) as error:
+        raise _after_all(kind, repo, error) from error
+
+
+def _after_all(kind: Kind, repo: str, error: BaseException) -> JobError:
+    """A file or connection error of `datasets`, which wraps what the hub said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HfHubHTTPError):
+            return _refused(kind, repo, cause.response.status_code)
+        cause = cause.__cause__ or cause.__context__
+    from_datasets = type(error).__module__.startswith("datasets.")
+    if from_datasets or isinstance(error, FileNotFoundError):
+        return JobError(
+            _NOT_FOUND[kind], f"the hub's {kind} {repo} cannot be loaded: {error}", field=f"spec.{kind}.uri"
+        )
+    return JobError(
+        FailureReason.HUB_UNREACHABLE,
+        f"the hub at {constants.ENDPOINT} cannot be reached: {error or type(error).__name__}",
+        field=f"spec.{kind}.uri",
+    )
+
+
+def _refused(kind: Kind, repo: str, status: int) -> JobError:
+    field = f"spec.{kind}.uri"
+    if status == 404:
+        return JobError(_NOT_FOUND[kind], f"the hub has no {kind} {repo}", field=field)
+    if status in (401, 403):
+        return JobError(
+            _DENIED[kind],
+            f"the hub does not show the {kind} {repo} to {_who_asked()} (HTTP {status}): it is private, gated, or does not exist",
+            field=field,
+            remedy="Check the name, and give a token that may read it in spec.hub.tokenSecretRef (HF_TOKEN in local runs).",
+        )
+    return JobError(
+        FailureReason.HUB_UNREACHABLE, f"the hub at {constants.ENDPOINT} answered HTTP {status} for {repo}", field=field
+    )
+
+
+def _who_asked() -> str:
+    return "the account of the given token" if os.environ.get("HF_TOKEN") else "an anonymous reader"

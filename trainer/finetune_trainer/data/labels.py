@@ -1,0 +1,194 @@
+"""From the values of the label column to label names and numbers.
+
+Values may be names, whole numbers (1, "1" and 1.0 are the same label), or booleans. With known names, from the spec or
+from the data's own feature, whole numbers that are not themselves names are positions in that list.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from finetune_api.failures import FailureReason, JobError
+from numpy.typing import NDArray
+
+from finetune_trainer.data.check import Rows
+from finetune_trainer.data.examples import Origin
+from finetune_trainer.data.problems import at, listed, nearest, shortened
+
+MAX_LABELS = 1000
+
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
+
+Labels = tuple[str, ...]
+
+
+def encode_labels(
+    splits: Sequence[Rows], column: str, listed_labels: Sequence[str] | None
+) -> tuple[Labels, list[NDArray[np.int64]]]:
+    """Label names, and for each split (training first) the position of each row's label.
+
+    Raises JobError (LabelInvalid): null or empty labels, fractions, mixed types, labels that are not listed, labels that
+    occur only outside the training rows, or so many different ones that the column is hardly one of labels.
+    """
+    names = [_names_of_values(rows, column) for rows in splits]
+    of_data = splits[0].label_names
+    field = "spec.dataset.labels" if listed_labels else "spec.dataset.columns.label"
+    if of_data and not (listed_labels and set(listed_labels) != set(of_data)):
+        # The data's own names say what its numbers mean, also where the spec lists them in another order.
+        names = [_by_position(values, of_data, rows, column, field) for values, rows in zip(names, splits, strict=True)]
+    known = tuple(listed_labels or of_data or ())
+    train = set(names[0])
+    if not known:
+        numeric = all(_WHOLE.fullmatch(name) for name in train)
+        if numeric:
+            names = [[_canonical(name) for name in values] for values in names]
+        known = _found(set(names[0]), numeric, len(names[0]), column)
+    elif not train <= set(known) and not all(_WHOLE.fullmatch(label) for label in known):
+        if train <= {"false", "true"} and len(known) == 2:
+            names = [[{"false": "0", "true": "1"}.get(name, name) for name in values] for values in names]
+            train = set(names[0])
+        if all(_WHOLE.fullmatch(name) for name in train):
+            names = [
+                _by_position(values, known, rows, column, field) for values, rows in zip(names, splits, strict=True)
+            ]
+    elif not train <= set(known):
+        names = [[_canonical(name) for name in values] for values in names]
+    return known, [
+        _numbers(values, rows, known, column, field, listed=bool(listed_labels or of_data))
+        for values, rows in zip(names, splits, strict=True)
+    ]
+
+
+def _names_of_values(rows: Rows, column: str) -> list[str]:
+    """Each value as a string: `true`, `1` and `1.0` as they are in JSON, with whole floats as whole numbers."""
+    values = rows.columns["label"]
+    kinds = set(map(type, values))
+    if kinds == {str} and all(values):
+        blank = {value for value in set(values) if not value.strip()}
+        if not blank:
+            return values
+    empty = [rows.origins[row] for row, value in enumerate(values) if _is_empty(value)]
+    if empty:
+        raise _invalid(
+            f"the label is empty in {len(empty):,} of {len(values):,} {rows.split} rows: {at(empty, column)}",
+            "Remove these rows, or give them a label.",
+        )
+    families = {"numbers" if kind in (int, float) else kind.__name__ for kind in kinds}
+    if len(families) > 1:
+        firsts = [next(row for row, value in enumerate(values) if type(value) is kind) for kind in kinds]
+        said = "; ".join(f"{values[row]!r} in {rows.origins[row]}" for row in sorted(firsts))
+        raise _invalid(
+            f'the column "{column}" mixes types: {said}', "Write all labels as strings, or all as whole numbers."
+        )
+    if families == {"numbers"}:
+        broken = [row for row, value in enumerate(values) if value != int(value)]
+        if broken:
+            raise _invalid(
+                f"{values[broken[0]]!r} is a number with a fraction, not a label, in {len(broken):,} of {len(values):,} "
+                f"{rows.split} rows: {at([rows.origins[row] for row in broken], column)}",
+                "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.",
+            )
+        return [str(int(value)) for value in values]
+    if families == {"bool"}:
+        return ["true" if value else "false" for value in values]
+    if families == {"str"}:
+        return values
+    raise _invalid(
+        f"{shortened(values[0])} of type {families.pop()} is no label: {at([rows.origins[0]], column)}",
+        "Write labels as strings or whole numbers.",
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    return (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    )
+
+
+def _canonical(name: str) -> str:
+    """`1.0` as `1`; anything that is no whole number as it is."""
+    match = _WHOLE.fullmatch(name)
+    return match[1] if match else name
+
+
+def _found(names: set[str], numeric: bool, rows: int, column: str) -> Labels:
+    if len(names) > MAX_LABELS or (len(names) > 20 and len(names) > rows / 2):
+        raise _invalid(
+            f'the column "{column}" has {len(names):,} different values in {rows:,} training rows, such as '
+            f"{listed(sorted(names), 3)}, which does not look like labels",
+            "Name the column with the classes.",
+        )
+    return tuple(sorted(names, key=int) if numeric else sorted(names))
+
+
+def _by_position(values: list[str], known: Sequence[str], rows: Rows, column: str, field: str) -> list[str]:
+    """Positions as the names they stand for; names stay."""
+    by_position = {str(position): name for position, name in enumerate(known)}
+    wanted: dict[str, str] = {}
+    for value in set(values):
+        if value in known:
+            wanted[value] = value
+            continue
+        name = by_position.get(_canonical(value))
+        if name is None:
+            places = [rows.origins[row] for row, other in enumerate(values) if other == value]
+            where = f"{len(places):,} of {len(values):,} {rows.split} rows have it: {at(places, column)}"
+            if value == "-1":
+                raise _invalid(
+                    f"the label -1 marks a row without a label, and {where}",
+                    f"Leave out spec.dataset.splits.{rows.split}, or name a split whose rows have labels.",
+                    f"spec.dataset.splits.{rows.split}",
+                )
+            raise _invalid(
+                f"the label {shortened(value)} is not a position in the {len(known)} labels {listed(known)}, which count from "
+                f"0 to {len(known) - 1}; {where}",
+                "Correct the label, or list every label in spec.dataset.labels.",
+                field,
+            )
+        wanted[value] = name
+    return [wanted[value] for value in values]
+
+
+def _numbers(
+    values: list[str], rows: Rows, known: Labels, column: str, field: str, *, listed: bool
+) -> NDArray[np.int64]:
+    number = {name: position for position, name in enumerate(known)}
+    unknown = set(values) - number.keys()
+    if unknown:
+        raise _unknown_label(values, unknown, rows, known, column, field, listed)
+    return np.fromiter((number[value] for value in values), dtype=np.int64, count=len(values))
+
+
+def _unknown_label(
+    values: list[str], unknown: set[str], rows: Rows, known: Labels, column: str, field: str, is_listed: bool
+) -> JobError:
+    places: list[Origin] = [rows.origins[row] for row, value in enumerate(values) if value in unknown]
+    one = min(unknown)
+    said = f"the label {shortened(one)}" if len(unknown) == 1 else f"the labels {listed(sorted(unknown), 5)}"
+    verb = "is" if len(unknown) == 1 else "are"
+    where = f"{len(places):,} of {len(values):,} {rows.split} rows: {at(places, column)}"
+    if is_listed:
+        return _invalid(
+            f"{said} {verb} not among the labels {listed(known)}.{nearest(one, known)} It is in {where}"
+            if len(unknown) == 1
+            else f"{said} {verb} not among the labels {listed(known)}. They are in {where}",
+            "Correct the label, or list every label in spec.dataset.labels.",
+            field,
+        )
+    verb = "occurs" if len(unknown) == 1 else "occur"
+    return _invalid(
+        f"{said} {verb} in no training row, so the model cannot learn it, but in {where}. "
+        f"The training labels are {listed(known)}.{nearest(one, known)}",
+        "Correct the label, add training examples of it, or list every label in spec.dataset.labels to go on regardless.",
+        field,
+    )
+
+
+def _invalid(message: str, remedy: str, field: str = "spec.dataset.columns.label") -> JobError:
+    return JobError(FailureReason.LABEL_INVALID, message, field=field, remedy=remedy)
