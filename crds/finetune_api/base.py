@@ -7,9 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 MAX_INT32 = 2**31 - 1
 
@@ -44,13 +53,21 @@ class Model(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        if cls.rules:
+            rules = [{"rule": rule.cel, "message": rule.message} for rule in cls.rules]
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
+        return schema
+
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_null(cls, value: Any) -> Any:
+    def _as_json(cls, value: Any) -> Any:
         # The API server refuses null for a field that is not nullable, and none of ours is.
         if value is None:
             raise PydanticCustomError("null", "null is not a value")
-        return value
+        return whole_number(value)
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
@@ -77,13 +94,9 @@ class Contract(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _whole_number(value: Any) -> Any:
-    # JSON has one kind of number: `3.0` is the integer 3 to the API server, so it is to us.
+def whole_number(value: Any) -> Any:
+    """`3.0` as 3, anything else as it is: JSON has one kind of number, and `3.0` is an integer to the API server."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Integer = Annotated[int, BeforeValidator(_whole_number)]
-"""A whole number; `3.0` is one, `"3"` and `true` are not."""
 
 
 def says(text: str) -> dict[str, Any]:
@@ -109,13 +122,14 @@ ObjectName = Annotated[
 ]
 """A Kubernetes object name: lower-case letters, digits, dashes and dots."""
 
+KEY_WORDS = "a name such as `disk` or `example.com/disk`"
 LabelKey = Annotated[
     str,
     Field(
         pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
         min_length=1,
         max_length=317,
-        json_schema_extra=says("a name such as `disk` or `example.com/disk`"),
+        json_schema_extra=says(KEY_WORDS),
     ),
 ]
 LabelValue = Annotated[
@@ -170,7 +184,7 @@ _MAX_QUANTITY = 2**53 - 1
 
 
 def _quantity(value: Any) -> Any:
-    value = _whole_number(value)
+    value = whole_number(value)
     if isinstance(value, str):
         fits = len(value) <= 32 and _QUANTITY.fullmatch(value) is not None
     else:

@@ -76,12 +76,12 @@ class Dataset(Model):
             lambda d: d.subset is None or d.uri.startswith("hf://"),
         ),
         Rule(
-            "format and csv are for files only; a hub dataset knows its own format",
+            "format and csv are for files only; a hub dataset knows its own format, so remove them",
             "!self.uri.startsWith('hf://') || (!has(self.format) && !has(self.csv))",
             lambda d: not d.uri.startswith("hf://") or (d.format is None and d.csv is None),
         ),
         Rule(
-            "csv is for format csv or tsv only",
+            "csv is for format csv or tsv only; remove it, or correct format",
             "!has(self.csv) || !has(self.format) || self.format in ['csv', 'tsv']",
             lambda d: d.csv is None or d.format in (None, "csv", "tsv"),
         ),

@@ -12,7 +12,6 @@ from finetune_api.base import (
     SAYS_OBJECT_NAME,
     DnsLabel,
     InputUri,
-    Integer,
     LabelKey,
     LabelValue,
     Model,
@@ -33,7 +32,7 @@ class Base(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "revision is for hub models (hf://) only",
+            "revision is for hub models (hf://) only; remove it",
             "!has(self.revision) || self.uri.startsWith('hf://')",
             lambda m: m.revision is None or m.uri.startswith("hf://"),
         ),
@@ -121,7 +120,7 @@ class FineTuneJobSpec(Model):
             lambda s: s.training.evaluation.metric != "f1" or s.dataset.labels is None or len(s.dataset.labels) == 2,
         ),
         Rule(
-            "output.uri must be object storage (s3://, gs:// or az://) in a cluster; a file would go with its pod",
+            "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
             "!self.output.uri.startsWith('file:')",
         ),
     )
@@ -180,14 +179,14 @@ class FineTuneJobSpec(Model):
     suspend: bool = False
     """Stop training, keep everything, and go on when this is false again. Default: false."""
 
-    backoff_limit: Annotated[Integer, Field(ge=0, le=100)] = 3
+    backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
     """How many failed attempts are followed by another. Preemptions and drained nodes do not count. Default: 3."""
 
-    active_deadline_seconds: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    active_deadline_seconds: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Seconds after which a run that is not finished fails with DeadlineExceeded. Time in suspension does not count.
     Default: none."""
 
-    ttl_seconds_after_finished: Annotated[Integer, Field(ge=0, le=MAX_INT32)] | None = None
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Seconds after its end when the Job and its pods are deleted; the FineTuneJob and its results stay. Default: they stay until
     the FineTuneJob is deleted."""
 

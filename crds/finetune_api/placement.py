@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import MAX_INT32, Integer, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
+from finetune_api.base import MAX_INT32, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
 
 ResourceName = LabelKey
 
@@ -36,7 +36,7 @@ class Toleration(Model):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """The taint's effect. Default: every effect."""
 
-    toleration_seconds: Annotated[Integer, Field(ge=0, le=MAX_INT32)] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """How long the pod stays after a NoExecute taint appears, in seconds. Default: for ever."""
 
 

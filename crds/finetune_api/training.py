@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from finetune_api.base import MAX_INT32, Duration, Integer, Model, Rule, all_different, says, seconds
+from finetune_api.base import MAX_INT32, Duration, Model, Rule, all_different, says, seconds
 
 ModuleName = Annotated[
     str,
@@ -26,7 +26,7 @@ class Freeze(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "backbone freezes everything below the head, so embeddings and lowestLayers say nothing beside it",
+            "backbone freezes everything below the head, so remove embeddings and lowestLayers beside it",
             "!(has(self.backbone) && self.backbone) || (!(has(self.embeddings) && self.embeddings) && "
             "!(has(self.lowestLayers) && self.lowestLayers > 0))",
             lambda f: not f.backbone or (not f.embeddings and f.lowest_layers == 0),
@@ -36,7 +36,7 @@ class Freeze(Model):
     embeddings: bool = False
     """Keep the embeddings. Default: false. Saves much optimiser memory: they are often half of a small model."""
 
-    lowest_layers: Annotated[Integer, Field(ge=0, le=1000)] = 0
+    lowest_layers: Annotated[int, Field(ge=0, le=1000)] = 0
     """Keep this many layers, counted from the input. Default: 0. More than the model has is an error."""
 
     backbone: bool = False
@@ -71,23 +71,23 @@ class Evaluation(Model):
     """What the best model is chosen by: `f1` is that of the positive class and needs two labels. Default: `f1` with two labels,
     else `macro_f1`."""
 
-    early_stopping_patience: Annotated[Integer, Field(ge=1, le=1000)] | None = None
+    early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations in a row without a better metric. Default: never stop early."""
 
 
 class Training(Model):
     """The hyper-parameters, by the names and meanings they have in transformers."""
 
-    epochs: Annotated[Integer, Field(ge=1, le=10_000)] = 3
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 3
     """How many times each training example is seen. Default: 3."""
 
-    max_steps: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    max_steps: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """End after this many optimiser steps even if epochs remain; the schedule then ends there too. Default: no cap."""
 
-    batch_size: Annotated[Integer, Field(ge=1, le=1_000_000)] = 32
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Examples in one optimiser step over all devices. Default: 32. The number of GPUs does not change it."""
 
-    micro_batch_size: Annotated[Integer, Field(ge=1, le=1_000_000)] | None = None
+    micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Examples in one forward pass of one device; the rest is accumulated. Default: the largest that fits, found by trying
     and halved when memory runs out."""
 
@@ -103,7 +103,7 @@ class Training(Model):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Decoupled weight decay of AdamW, on weight matrices only (not on biases and normalisation). Default: 0."""
 
-    max_length: Annotated[Integer, Field(ge=4, le=131_072)] | None = None
+    max_length: Annotated[int, Field(ge=4, le=131_072)] | None = None
     """Tokens after which an example is cut. Default: 512, or what the model can take if that is less. Examples are padded only to
     the longest of their batch."""
 
@@ -111,7 +111,7 @@ class Training(Model):
     """Arithmetic of the matrix products: `bf16` autocast keeps weights and optimiser in fp32. Default: auto, bf16 where the
     hardware has it natively, else fp32."""
 
-    seed: Annotated[Integer, Field(ge=0, le=MAX_INT32)] = 42
+    seed: Annotated[int, Field(ge=0, le=MAX_INT32)] = 42
     """Start of every random choice: the new head, the order of examples, dropout, the validation split. Default: 42."""
 
     evaluation: Evaluation = Evaluation()
@@ -137,8 +137,8 @@ class Checkpoints(Model):
     interval: Duration | None = None
     """The time between two saves, such as `10m`. Default: 10m. Each epoch's end and a stop signal save as well."""
 
-    every_steps: Annotated[Integer, Field(ge=1, le=MAX_INT32)] | None = None
+    every_steps: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Save after this many optimiser steps instead of by time. Default: by time."""
 
-    keep: Annotated[Integer, Field(ge=1, le=100)] = 2
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
     """How many of the latest checkpoints stay in storage; the best model is kept besides. Default: 2."""

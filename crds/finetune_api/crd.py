@@ -1,0 +1,177 @@
+"""The CustomResourceDefinition, made from the models.
+
+Pydantic emits JSON Schema, the API server wants a *structural* schema: no references, no nulls, no titles, one type a node. The
+rules of the models become `x-kubernetes-validations`. What has no counterpart raises here, so that nothing is lost silently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from finetune_api.base import KEY_WORDS
+from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, FineTuneJob, FineTuneJobSpec
+from finetune_api.status import FineTuneJobStatus
+
+Schema = dict[str, Any]
+
+SHORT_NAME = "ftj"
+
+COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
+    # name, type, where, only with `-o wide`
+    ("Phase", "string", ".status.phase", False),
+    ("Reason", "string", ".status.reason", False),
+    ("Metric", "string", ".status.summary", False),
+    ("Age", "date", ".metadata.creationTimestamp", False),
+    ("Attempts", "integer", ".status.attempts[-1:].number", True),
+    ("Model", "string", ".spec.model.uri", True),
+    ("Output", "string", ".spec.output.uri", True),
+    ("Run", "string", ".status.run.id", True),
+    ("Message", "string", ".status.message", False),  # last, as it is the longest: it says what to do
+)
+
+KEPT = frozenset(
+    {"type", "format", "description", "enum", "required", "pattern", "minLength", "maxLength", "minimum", "maximum"}
+    | {"minItems", "maxItems", "minProperties", "maxProperties"}
+)
+DROPPED = frozenset({"$defs", "title", "propertyNames"})
+FOR_PEOPLE = frozenset({"default", "x-says"})
+"""What messages and the reference want to know and the cluster must not: a default in the schema is written into every
+object, where tools that compare it with the manifest see a difference."""
+
+
+def crd() -> dict[str, Any]:
+    """The CustomResourceDefinition as a document."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": [SHORT_NAME],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": where} | ({"priority": 1} if wide else {})
+                        for name, kind, where, wide in COLUMNS
+                    ],
+                    "schema": {"openAPIV3Schema": root_schema()},
+                }
+            ],
+        },
+    }
+
+
+def root_schema() -> Schema:
+    """The structural schema of a whole FineTuneJob."""
+    spec = structural(FineTuneJobSpec.model_json_schema())
+    spec["x-kubernetes-validations"] += [_fixed_for_a_run(field, spec) for field in FIXED_FOR_A_RUN]
+    status = structural(FineTuneJobStatus.model_json_schema())
+    # Before the operator's first write nothing may read as current: kstatus compares this with metadata.generation.
+    status["default"] = {"observedGeneration": -1}
+    status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    return {
+        "type": "object",
+        "description": FineTuneJob.__doc__,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"Always `{API_VERSION}`."},
+            "kind": {"type": "string", "description": f"Always `{KIND}`."},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status,
+        },
+        "x-kubernetes-validations": [
+            {
+                "rule": f"size(self.metadata.name) <= {MAX_NAME}",
+                "message": f"metadata.name may have at most {MAX_NAME} characters, because the names of the job's "
+                "children are longer; choose a shorter name",
+            }
+        ],
+    }
+
+
+def _fixed_for_a_run(field: str, spec: Schema) -> Schema:
+    # On spec and not on the field itself: a rule on a field is not asked when the field is removed or added.
+    run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
+    same = f"self.{field} == oldSelf.{field}"
+    if field not in spec["required"]:
+        same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
+    return {
+        "rule": f"{run_changes} || ({same})",
+        "fieldPath": f".{field}",
+        "reason": "FieldValueForbidden",
+        "message": f"{field} is fixed for a run; to train with another one, set spec.runId to a new value in the same "
+        "update",
+    }
+
+
+def structural(schema: Schema, *, for_people: bool = False) -> Schema:
+    """`schema`, as `model_json_schema` gives it, as a structural schema; for people with defaults and patterns in words.
+
+    Raises ValueError for what has no counterpart.
+    """
+    definitions = schema.get("$defs", {})
+
+    def convert(schema: Schema) -> Schema:
+        result: Schema = {}
+        for key, value in _resolved(schema, definitions).items():
+            match key:
+                case "description":
+                    result[key] = " ".join(value.split())
+                case "properties":
+                    result[key] = {name: convert(child) for name, child in value.items()}
+                case "items":
+                    result[key] = convert(value)
+                case "const":
+                    result["enum"] = [value]
+                case "exclusiveMinimum" | "exclusiveMaximum":
+                    result |= {key.removeprefix("exclusive").lower(): value, key: True}
+                case "uniqueItems":
+                    result["x-kubernetes-list-type"] = "set"
+                case "patternProperties":
+                    ((pattern, child),) = value.items()
+                    result["additionalProperties"] = convert(child)
+                    result["x-kubernetes-validations"] = [_rule_of_keys(pattern)]
+                case "additionalProperties" if value is True:
+                    result["x-kubernetes-preserve-unknown-fields"] = True
+                case _ if key in KEPT or key.startswith("x-kubernetes-") or (for_people and key in FOR_PEOPLE):
+                    result[key] = value
+                case _ if key not in DROPPED | FOR_PEOPLE:
+                    raise ValueError(f"a structural schema has no counterpart of {key}: {value!r}")
+        return {key: result[key] for key in sorted(result, key=_reading_order)}
+
+    return convert(schema)
+
+
+def _reading_order(key: str) -> int:
+    order = ("type", "description", "required", "enum", "pattern")
+    last = ("items", "additionalProperties", "properties", "x-kubernetes-validations")
+    return order.index(key) if key in order else 20 + last.index(key) if key in last else 10
+
+
+def _rule_of_keys(pattern: str) -> Schema:
+    # A structural schema bounds the values of a map but not its keys.
+    return {"rule": f"self.all(key, key.matches(r'{pattern}'))", "message": f"each key must be {KEY_WORDS}"}
+
+
+def _resolved(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """`schema` with its reference followed and its `| None` taken off; what stands beside them wins."""
+    beside = {key: value for key, value in schema.items() if key not in ("$ref", "anyOf")}
+    if "$ref" in schema:
+        return _resolved(definitions[schema["$ref"].removeprefix("#/$defs/")], definitions) | beside
+    if "anyOf" in schema:
+        (only,) = (choice for choice in schema["anyOf"] if choice != {"type": "null"})
+        return _resolved(only, definitions) | beside
+    return beside

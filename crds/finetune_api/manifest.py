@@ -1,0 +1,350 @@
+"""Manifests, read as kubectl reads them.
+
+kubectl turns YAML 1.1 into JSON before anything else looks at it: `y` and `on` are booleans, `5e-5` is a number, `017` is 15, a
+date stays text, `3.0` becomes 3, keys become text. `scalar` holds those rules; files and `--set` share them. Stricter than
+kubectl on purpose: a key given twice is refused (kubectl takes the last one without a word), and so is text that is not UTF-8.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+Json = Any
+PathKeys = tuple[str | int, ...]
+
+MAX_BYTES = 1024 * 1024
+MAX_VALUES = 100_000
+"""Values a file may hold after its aliases are expanded."""
+
+BOOLEANS = {
+    form: value
+    for value, words in ((True, ("y", "yes", "on", "true")), (False, ("n", "no", "off", "false")))
+    for word in words
+    for form in (word, word.capitalize(), word.upper())
+}
+NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+NOT_IN_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))", re.ASCII)
+DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
+
+TAG = "tag:yaml.org,2002:"
+PLAIN, MERGE = "plain", "merge"
+
+
+class ManifestError(Exception):
+    """A file that is no manifest: where and why, and what to do, in one sentence."""
+
+    def __init__(self, problem: str, file: str, line: int | None = None, column: int | None = None) -> None:
+        self.problem, self.file, self.line, self.column = problem, file, line, column
+        super().__init__(":".join(str(part) for part in (file, line, column) if part is not None) + f": {problem}")
+
+
+class Document(dict[str, Json]):
+    """One manifest as JSON, and where in its file each value stands."""
+
+    file: str
+    lines: dict[PathKeys, int]
+
+    def place(self, path: PathKeys) -> str:
+        """`job.yaml:12`: the line of the value at `path`, or of the nearest value around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.file}:{self.lines.get(path, 1)}"
+
+
+def load(path: str | Path) -> list[Document]:
+    """All manifests in a YAML or JSON file, `kind: List` unfolded. Raises ManifestError."""
+    file = str(path)
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ManifestError(f"cannot be read: {error.strerror}", file) from error
+    try:
+        return loads(data.decode("utf-8-sig"), file)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ManifestError("is not UTF-8 text; save it in that encoding", file, line) from error
+
+
+def loads(text: str, file: str = "manifest") -> list[Document]:
+    """All manifests in `text`; `file` is what errors call it. Raises ManifestError."""
+    if len(text) > MAX_BYTES:
+        raise ManifestError(f"is larger than {MAX_BYTES} bytes, more than a cluster takes", file)
+    if "\t" in text and text.lstrip().startswith("{") and _is_json(text):
+        text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not; inside JSON's strings none can be
+    documents = [
+        document
+        for node in _compose(text, file)
+        if not (isinstance(node, ScalarNode) and node.value == "")
+        for document in _unfolded(_Reader(file), node)
+    ]
+    if not documents:
+        raise ManifestError("holds no manifest", file)
+    return documents
+
+
+def scalar(text: str) -> Json:
+    """What an unquoted YAML scalar is to kubectl. Raises ValueError for infinity and not-a-number, which JSON has not."""
+    if text in NULLS:
+        return None
+    if text in BOOLEANS:
+        return BOOLEANS[text]
+    if NOT_IN_JSON.fullmatch(text):
+        raise ValueError(f"{text} is no number in JSON; write a finite one, or put it in quotes if it is text")
+    if text[0] in "+-.0123456789" and not text.startswith("._"):
+        number = text.replace("_", "")
+        if whole := INTEGER.fullmatch(number):
+            sign, hexadecimal, binary, octal, decimal = whole.groups()
+            digits, base = next(
+                (d, b) for d, b in ((hexadecimal, 16), (binary, 2), (octal, 8), (decimal, 10)) if d is not None
+            )
+            value = int(sign + digits, base)
+            if -(2**63) <= value < 2**64:
+                return value if value < 2**63 else float(value)
+        if DECIMAL.fullmatch(number):
+            return _number(float(number), text)
+    return text
+
+
+def set_values(document: Document, assignments: Iterable[str]) -> Document:
+    """A copy of `document` with each `path=value` of `--set` obeyed.
+
+    Paths start at `spec` (`training.epochs=3`), or at the root when they begin with `spec.` or `metadata.`. List items
+    are `labels[0]`, keys with dots `nodeSelector[example.com/disk]`. A value is read like an unquoted YAML scalar; in
+    quotes it is text, in `[…]` or `{…}` a list or mapping; null removes the field. Raises ManifestError.
+    """
+    document = copy.deepcopy(document)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = _path_keys(path.strip())
+        if not equals or not keys:
+            raise ManifestError("is not of the form path=value, such as training.epochs=3", f"--set {assignment}")
+        if keys[0] not in ("spec", "metadata", "apiVersion", "kind"):
+            keys = ("spec", *keys)
+        _assign(document, keys, _value_of(text.strip(), f"--set {path}"), f"--set {path}")
+        for place in [place for place in document.lines if place[: len(keys)] == keys]:
+            del document.lines[place]
+    return document
+
+
+def resolve_paths(document: Document, base: str | Path) -> Document:
+    """A copy of `document` where plain paths in the URIs of model, dataset and output are `file:///` URIs.
+
+    Relative paths count from the folder `base`; `~` is the home folder. Anything with a scheme stays as it is.
+    """
+    document = copy.deepcopy(document)
+    spec = document.get("spec")
+    for name in ("model", "dataset", "output"):
+        block = spec.get(name) if isinstance(spec, dict) else None
+        if not isinstance(block, dict) or not isinstance(uri := block.get("uri"), str):
+            continue
+        if uri and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
+            # Not resolve(): a link's own name may say what format the file has.
+            block["uri"] = f"file://{os.path.normpath(Path(base).absolute() / Path(uri).expanduser())}"
+    return document
+
+
+# --- YAML to JSON -----------------------------------------------------------------------------------------------------
+
+
+class _Composer(yaml.SafeLoader):
+    """PyYAML's parser, leaving to `scalar` what an untagged plain scalar means."""
+
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
+        if kind is ScalarNode and implicit[0]:
+            return MERGE if value == "<<" else PLAIN
+        return f"{TAG}{ {ScalarNode: 'str', SequenceNode: 'seq', MappingNode: 'map'}[kind] }"
+
+
+def _compose(text: str, file: str) -> Iterator[Node]:
+    try:
+        yield from yaml.compose_all(text, _Composer)
+    except yaml.MarkedYAMLError as error:
+        problem = error.problem or "is not YAML"
+        if "'\\t'" in problem:
+            problem = "a tab cannot indent YAML; use spaces"
+        mark = error.problem_mark or error.context_mark
+        if error.context and error.context_mark and error.context_mark.line != (mark.line if mark else None):
+            problem += f" ({error.context} that began in line {error.context_mark.line + 1})"
+        raise ManifestError(problem, file, *((mark.line + 1, mark.column + 1) if mark else ())) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ManifestError("holds a control character, which YAML does not allow; remove it", file, line) from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+class _Reader:
+    """Turns nodes into JSON, noting the line of each value."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[PathKeys, int] = {}
+        self.count = 0
+        self.open: list[Node] = []
+
+    def value(self, node: Node, path: PathKeys) -> Json:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise self.error(f"holds more than {MAX_VALUES} values once its aliases are expanded", node)
+        if isinstance(node, ScalarNode):
+            return self.scalar(node)
+        if node in self.open:
+            raise self.error("an alias stands for something that contains it", node)
+        self.open.append(node)
+        try:
+            if isinstance(node, SequenceNode):
+                return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+            return self.mapping(node, path)
+        finally:
+            self.open.pop()
+
+    def mapping(self, node: Node, path: PathKeys) -> dict[str, Json]:
+        result: dict[str, Json] = {}
+        written: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == MERGE:
+                result |= self.merged(value_node, path)
+                continue
+            key = self.key(key_node)
+            line = key_node.start_mark.line + 1
+            if key in written:
+                raise self.error(f"`{key}` is given twice, first in line {written[key]}; remove one", key_node)
+            written[key] = line
+            self.lines[*path, key] = line
+            result[key] = self.value(value_node, (*path, key))
+        return result
+
+    def merged(self, node: Node, path: PathKeys) -> dict[str, Json]:
+        sources = node.value if isinstance(node, SequenceNode) else [node]
+        result: dict[str, Json] = {}
+        for source in reversed(sources):
+            if not isinstance(source, MappingNode):
+                raise self.error("`<<` takes a mapping or a list of mappings", node)
+            result |= self.value(source, path)
+        return result
+
+    def key(self, node: Node) -> str:
+        value = self.scalar(node) if isinstance(node, ScalarNode) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, str | int):
+            return str(value)
+        raise self.error("a key must be text; put it in quotes", node)
+
+    def scalar(self, node: ScalarNode) -> Json:
+        text, tag = node.value, node.tag.removeprefix(TAG)
+        if tag in (PLAIN, MERGE):
+            try:
+                return scalar(text)
+            except ValueError as error:
+                raise self.error(str(error), node) from None
+        if tag == "binary":
+            try:
+                return base64.b64decode(text, validate=False).decode()
+            except ValueError:
+                raise self.error("!!binary takes base64 of UTF-8 text", node) from None
+        kinds: dict[str, tuple[type, ...]] = {
+            "int": (int,),
+            "float": (int, float),
+            "bool": (bool,),
+            "null": (type(None),),
+        }
+        if tag not in kinds:
+            try:
+                # JSON writes characters beyond 16 bits as two escapes, which YAML reads one by one.
+                return text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                raise self.error("half of an escaped character (\\ud800 to \\udfff) stands alone", node) from None
+        value = scalar(text)
+        if not isinstance(value, kinds[tag]) or isinstance(value, bool) != (tag == "bool"):
+            raise self.error(f"`{text}` is not a value of !!{tag}", node)
+        return value
+
+    def error(self, problem: str, node: Node) -> ManifestError:
+        return ManifestError(problem, self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _unfolded(reader: _Reader, node: Node) -> Iterator[Document]:
+    value = reader.value(node, ())
+    if value is None:
+        return
+    if not isinstance(value, dict):
+        raise reader.error("is not a manifest, which begins with apiVersion, kind and metadata", node)
+    prefixes: list[PathKeys] = [()]
+    if value.get("kind") == "List" and isinstance(value.get("items"), list):
+        prefixes = [("items", index) for index in range(len(value["items"]))]
+    for prefix in prefixes:
+        item = value["items"][prefix[1]] if prefix else value
+        if not isinstance(item, dict):
+            raise reader.error("holds an item that is not a manifest", node)
+        document = Document(item)
+        document.file = reader.file
+        document.lines = {p[len(prefix) :]: line for p, line in reader.lines.items() if p[: len(prefix)] == prefix}
+        yield document
+
+
+def _number(value: float, text: str) -> Json:
+    if value in (float("inf"), float("-inf")):
+        return text
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+# --- --set ------------------------------------------------------------------------------------------------------------
+
+
+def _path_keys(path: str) -> PathKeys:
+    """`a.b[0][x.y/z]` as ("a", "b", 0, "x.y/z"); empty for what is no path."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\[[^\[\]]+\]|\.[A-Za-z0-9_-]+)*", path):
+        return ()
+    parts = re.findall(r"\[([^\[\]]+)\]|([A-Za-z0-9_-]+)", path)
+    return tuple(int(inside) if inside.isdecimal() else inside or name for inside, name in parts)
+
+
+def _value_of(text: str, name: str) -> Json:
+    if text[:1] in ("'", '"', "[", "{"):
+        nodes = list(_compose(text, name))
+        if len(nodes) == 1:
+            return _Reader(name).value(nodes[0], ())
+    try:
+        return scalar(text)
+    except ValueError as error:
+        raise ManifestError(str(error), name) from None
+
+
+def _assign(document: Document, keys: PathKeys, value: Json, name: str) -> None:
+    target: Any = document
+    for key in keys[:-1]:
+        if isinstance(target, dict):
+            target = target.setdefault(str(key), {})
+        elif isinstance(target, list) and isinstance(key, int) and key < len(target):
+            target = target[key]
+        else:
+            raise ManifestError(f"there is no [{key}] in {json.dumps(target)[:60]}", name)
+    key = keys[-1]
+    if isinstance(target, dict):
+        if value is None:
+            target.pop(str(key), None)
+        else:
+            target[str(key)] = value
+    elif isinstance(target, list) and isinstance(key, int) and key <= len(target):
+        target[key : key + 1] = [] if value is None else [value]
+    else:
+        raise ManifestError(f"there is no [{key}] in {json.dumps(target)[:60]}", name)
