@@ -1,0 +1,20 @@
+"""`python -m finetune_trainer`: one attempt of the run in the environment."""
+
+from finetune_trainer.stop import EXIT_PREEMPTED, Preempted, StopSignal
+
+stop = StopSignal()
+stop.install()  # before any import that takes time, so that a signal finds a handler
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+try:
+    from finetune_trainer.attempt import main
+
+    code = int(main(stop))
+except Preempted:
+    code = EXIT_PREEMPTED
+sys.stdout.flush()
+sys.stderr.flush()
+# Not sys.exit: a download thread that a signal left behind must not hold the process up.
+os._exit(code)

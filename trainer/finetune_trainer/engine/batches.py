@@ -1,0 +1,44 @@
+"""The order of training: batches of examples of like length, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+POOL = 50
+"""Batches whose examples are sorted together. More gives less padding, fewer gives more random company."""
+
+
+class LengthBucketedBatches:
+    """A batch sampler: each example once an epoch, neighbours in length together, batches shuffled.
+
+    The examples are shuffled, cut into pools of `POOL` batches, sorted by length within each pool and cut into batches. The last
+    batch to be cut may be smaller; it stands anywhere in the epoch. Nothing is drawn from a global random generator, so an epoch
+    resumes at any batch by leaving out those before it.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self._batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self._seed, self._epoch])
+        order = random.permutation(len(self._lengths))
+        pool = self._batch_size * POOL
+        for begin in range(0, len(order), pool):
+            part = order[begin : begin + pool]
+            order[begin : begin + pool] = part[np.argsort(-self._lengths[part], kind="stable")]
+        for batch in random.permutation(len(self)):
+            begin = int(batch) * self._batch_size
+            yield order[begin : begin + self._batch_size].tolist()
+

@@ -1,0 +1,148 @@
+"""What a running attempt says about itself, to a file or to an HTTP address, without ever delaying it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from finetune_api.progress import Progress, ProgressSink, TrainerPhase
+
+INTERVAL = 1.0
+"""Seconds between two reports of the same phase."""
+RECENT_STEPS = 50
+"""The remaining time is told from this many latest steps."""
+
+
+class Reporter:
+    """Turns what happens into reports: at most one a second within a phase, and one at each change of phase."""
+
+    def __init__(self, sink: ProgressSink, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._phase = TrainerPhase.DOWNLOADING
+        self._sent = float("-inf")
+        self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
+        self._numbers: dict[str, float] = {}
+
+    def phase(self, phase: TrainerPhase, message: str = "") -> None:
+        """A new phase begins."""
+        self._phase = phase
+        self._steps.clear()
+        self._send(message)
+
+    def numbers(self, **numbers: float) -> None:
+        """Remember these numbers, such as `eval_f1` or `checkpoint_step`, for this and the next reports."""
+        self._numbers.update(numbers)
+
+    def step(self, step: int, total: int, batch_size: int, **numbers: float) -> None:
+        """An optimiser step was done; `batch_size` in examples."""
+        now = self._clock()
+        self._steps.append((now, step))
+        self._numbers.update(numbers, step=step, total_steps=total)
+        if now - self._sent >= INTERVAL or step == total:
+            begin, first = self._steps[0]
+            if step > first and now > begin:
+                rate = (step - first) / (now - begin)
+                self._numbers["samples_per_second"] = rate * batch_size
+                self._send(percent=100 * step // total, remaining=round((total - step) / rate))
+            else:
+                self._send(percent=100 * step // total)
+
+    def _send(self, message: str = "", percent: int | None = None, remaining: int | None = None) -> None:
+        self._sent = self._clock()
+        if percent is None and "total_steps" in self._numbers:
+            percent = int(100 * self._numbers["step"] // self._numbers["total_steps"])
+        self._sink.send(
+            Progress.now(
+                self._phase, datetime.now(UTC), percent=percent, remaining=remaining, message=message, **self._numbers
+            )
+        )
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+class NoSink:
+    """Reports nowhere."""
+
+    def send(self, progress: Progress) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class FileSink:
+    """One JSON object a line, in the order of the reports."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def send(self, progress: Progress) -> None:
+        try:
+            self._file.write(progress.model_dump_json(by_alias=True, exclude_none=True) + "\n")
+            self._file.flush()
+        except OSError:
+            pass  # A full disk ends training where it matters, at the next checkpoint, not here.
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class HttpSink:
+    """POSTs each report as JSON from a thread of its own. While one is under way the newest waits, older ones are dropped."""
+
+    def __init__(self, url: str, timeout: float = 5.0) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._newest: bytes | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def send(self, progress: Progress) -> None:
+        body = progress.model_dump_json(by_alias=True, exclude_none=True).encode()
+        with self._changed:
+            self._newest = body
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(self._timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._closing)
+                body, self._newest = self._newest, None
+            if body is None:
+                return
+            request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
+            try:
+                with urllib.request.urlopen(request, timeout=self._timeout):
+                    pass
+            except (OSError, ValueError):
+                # Nobody listens: training goes on, and the next report tries again.
+                time.sleep(0 if self._closing else INTERVAL)
+
+
+def open_sink(url: str | None) -> ProgressSink:
+    """The sink for a `file://` or `http(s)://` address; None gives one that reports nowhere."""
+    if not url:
+        return NoSink()
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FileSink(Path(unquote(parts.path)))
+    if parts.scheme in ("http", "https"):
+        return HttpSink(url)
+    raise ValueError(f"progress goes to a file:// or http(s):// address, not to {url!r}")

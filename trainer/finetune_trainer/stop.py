@@ -1,0 +1,56 @@
+"""Being told to stop: SIGTERM and SIGINT, served at once everywhere but where something must first be finished.
+
+Outside of `finishing()` the signal raises `Preempted` in the main thread wherever it is, as Ctrl-C would: in an import, a download,
+the tokenizer or an evaluation. Inside, whoever works there looks at `requested` and ends when its work is safe.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EXIT_PREEMPTED = 30
+"""`ExitCode.PREEMPTED`, written out so that this module imports nothing that takes time; a test keeps them equal."""
+
+
+class Preempted(BaseException):
+    """Told to stop. Not an Exception: nothing that handles errors should take it for one."""
+
+
+class StopSignal:
+    """Whether this process was told to stop. One object a process."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.unsaved = False
+        """True while there are optimiser steps that no complete checkpoint holds."""
+        self._finishing = 0
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told)
+
+    def check(self) -> None:
+        """Raise Preempted if told to stop. Any thread may ask."""
+        if self.requested:
+            raise Preempted
+
+    @contextmanager
+    def finishing(self) -> Iterator[None]:
+        """Within, a signal only sets `requested`; who leaves normally goes on, and the next `check()` raises."""
+        self._finishing += 1
+        try:
+            yield
+        finally:
+            self._finishing -= 1
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            # The second signal: whoever sends it does not want to wait, not even for a save.
+            os._exit(128 + number if self.unsaved else EXIT_PREEMPTED)
+        self.requested = True
+        if not self._finishing:
+            raise Preempted

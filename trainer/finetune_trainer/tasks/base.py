@@ -1,0 +1,84 @@
+"""What every task tells the engine: its model, how examples become tensors, its loss and its metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune_trainer.data.examples import Examples, Stop
+
+Feature = dict[str, Any]
+"""One encoded example: `labels`, and an array of integers for each input of the model."""
+
+
+@dataclass(frozen=True)
+class Encoded(torch.utils.data.Dataset[Feature]):
+    """Encoded examples, all token ids end to end: 4 bytes a token for each input of the model."""
+
+    inputs: Mapping[str, NDArray[np.int32]]
+    """By the model's name, such as `input_ids`; shape (all tokens,)."""
+    starts: NDArray[np.int64]
+    """Where each example begins, and the end of the last; shape (examples + 1,)."""
+    labels: NDArray[np.int64]
+    """Shape (examples,)."""
+    cut: int
+    """Examples that were longer than the maximum and lost their end, as far as the tokenizer tells."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Feature:
+        part = slice(self.starts[index], self.starts[index + 1])
+        return {"labels": self.labels[index], **{name: values[part] for name, values in self.inputs.items()}}
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example, shape (examples,)."""
+        return np.diff(self.starts)
+
+
+class Task(ABC):
+    """A task with its model and tokenizer loaded."""
+
+    greater_is_better: ClassVar[Mapping[str, bool]] = {}
+    """Each metric of the task besides `loss`, and whether more of it is better."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    new_parameters: frozenset[str]
+    """Names of the parameters that the pretrained weights did not hold: the new head, at least."""
+
+    @abstractmethod
+    def __init__(self, folder: Path, labels: Sequence[str], *, trust_remote_code: bool) -> None:
+        """Load model and tokenizer from `folder` in fp32; the new head is drawn from torch's global generator.
+
+        Raises JobError MODEL_INVALID when they are not what the task needs.
+        """
+
+    @abstractmethod
+    def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
+        """Tokenise; each example gets at most `max_length` tokens."""
+
+    @abstractmethod
+    def collate(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
+        """One batch, padded to its longest example; `labels` with shape (examples,)."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The sum of the examples' losses, a scalar. `logits` are fp32, as the model gave them."""
+
+    @abstractmethod
+    def metrics(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+        """All metrics besides `loss`, of a whole split."""
+
+    @abstractmethod
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the report shows of the predictions; the shape of `logits`."""
