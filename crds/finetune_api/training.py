@@ -15,7 +15,7 @@ ModuleName = Annotated[
         min_length=1,
         max_length=256,
         json_schema_extra=says(
-            "a dotted name such as bert.encoder.layer.5.*, where * and ? stand for any text and any character"
+            "a dotted name such as `*.layer.5.*`, where `*` and `?` stand for any text and any character"
         ),
     ),
 ]

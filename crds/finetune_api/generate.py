@@ -1,0 +1,59 @@
+"""Writes what is made from the models: `python -m finetune_api.generate`, with `--check` to compare only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from finetune_api.crd import crd
+from finetune_api.reference import reference
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CRD_FILE = "crds/finetune.dev_finetunejobs.yaml"
+MAX_CRD_BYTES = 256 * 1024
+"""Client-side apply keeps a copy of the object in an annotation, and annotations end here."""
+
+HEADER = "# Made by `make generate` from crds/finetune_api; change the models instead.\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the files, or with `--check` says which ones differ. Returns the exit code."""
+    files = generated()
+    changed = [path for path, text in files.items() if _read(REPOSITORY / path) != text]
+    if arguments == ["--check"]:
+        for path in changed:
+            print(f"{path} is not what the models say; run `make generate` and commit it.", file=sys.stderr)
+        return 1 if changed else 0
+    if arguments:
+        print("usage: python -m finetune_api.generate [--check]", file=sys.stderr)
+        return 2
+    for path in changed:
+        (REPOSITORY / path).parent.mkdir(parents=True, exist_ok=True)
+        (REPOSITORY / path).write_text(files[path], encoding="utf-8")
+        print(f"wrote {path}")
+    return 0
+
+
+def generated() -> dict[str, str]:
+    """Text by path in the repository."""
+    definition = HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return {
+        CRD_FILE: definition,
+        "charts/finetune-operator/files/crd.yaml": definition,
+        "docs/reference/finetunejob.md": reference(),
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True  # anchors in a CRD help nobody
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

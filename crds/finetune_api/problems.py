@@ -1,0 +1,238 @@
+"""What is wrong with a manifest, said to the person who wrote it: where, what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from finetune_api.base import KEY_WORDS
+from finetune_api.crd import Schema
+from finetune_api.job import FineTuneJob
+from finetune_api.manifest import Document, PathKeys
+from finetune_api.schema import allowed, child, job_schema, paths_of
+
+WRITTEN_BY_THE_SERVER = frozenset(
+    {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"}
+    | {"managedFields", "selfLink", "ownerReferences", "finalizers"}
+)
+LONGEST_VALUE = 60
+SECRET_NAME = re.compile(r"secret|token|password|passwd|credential|access_?key|api_?key|private", re.IGNORECASE)
+SECRET_VALUE = re.compile(
+    r"hf_\w{8,}|(AKIA|ASIA)[A-Z0-9]{12,}|gh[pousr]_\w{16,}|eyJ[\w-]{8,}\.|://[^/\s]*:[^/\s]*@|-----BEGIN"
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to correct."""
+
+    path: str
+    """Where, as the manifest has it: `spec.dataset.labels[1]`."""
+    value: str
+    """What was given there, and why it cannot be. Never a secret."""
+    allowed: str
+    """What can be there; empty when `value` says it all."""
+    remedy: str
+    """What to do; empty when `value` says it all."""
+    place: str = ""
+    """File and line, if the manifest came from a file."""
+
+    def __str__(self) -> str:
+        first = f"{self.place + ': ' if self.place else ''}{self.path}: {self.value}."
+        if self.allowed:
+            first += f" Allowed: {self.allowed}."
+        return f"{first}\n    {self.remedy}" if self.remedy else first
+
+
+class InvalidManifest(Exception):
+    """A manifest with problems, all of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(map(str, problems)))
+
+
+def validate(document: Mapping[str, Any], *, strict: bool) -> FineTuneJob:
+    """The job that `document` asks for. Raises InvalidManifest with all problems at once.
+
+    strict refuses unknown fields, as the command line must; tolerant ignores them, so that an older operator reads a newer
+    manifest. What only the server writes (status, metadata.uid, …) is never a problem.
+    """
+    written: dict[str, Any] = {key: value for key, value in document.items() if key != "status"}
+    if isinstance(metadata := written.get("metadata"), dict):
+        written["metadata"] = {key: value for key, value in metadata.items() if key not in WRITTEN_BY_THE_SERVER}
+    try:
+        return FineTuneJob.model_validate(written, extra="forbid" if strict else "ignore")
+    except ValidationError as error:
+        # Without its cause: Pydantic's text repeats the input, and with it any secret that was put in a wrong place.
+        raise InvalidManifest(problems(error, document)) from None
+
+
+def problems(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
+    """Everything that `error` says about `document`, in words, in the order of the file if it came from one."""
+    found = [problem for details in error.errors(include_url=False) for problem in _problems(details, document)]
+    return sorted(found, key=lambda problem: int(problem.place.rpartition(":")[2] or 0))
+
+
+def _problems(details: ErrorDetails, document: Mapping[str, Any]) -> Iterator[Problem]:
+    keys = details["loc"]
+    kind, value = details["type"], details["input"]
+    place = document.place(keys) if isinstance(document, Document) else ""
+    if keys and keys[-1] == "[key]":
+        yield Problem(
+            path_text(keys[:-2]), f"the key {shown(value, ())} does not fit", KEY_WORDS, "Correct the key.", place
+        )
+        return
+    path, schema = path_text(keys), child(job_schema(), keys)
+    match kind:
+        case "rules":
+            for message in details["ctx"]["messages"]:
+                yield Problem(path, message, "", "", place)
+        case "extra_forbidden":
+            yield Problem(path, "there is no such field", _fields_beside(keys), _nearest_field(keys), place)
+        case "missing":
+            yield Problem(path, "is missing", allowed(schema), f"Add `{keys[-1]}:` to {path_text(keys[:-1])}.", place)
+        case _:
+            yield Problem(
+                path, _complaint(kind, value, keys), allowed(schema), _remedy(kind, value, keys, schema), place
+            )
+
+
+def path_text(keys: PathKeys) -> str:
+    """`("spec", "labels", 0)` as `spec.labels[0]`; a key with dots or slashes stands in brackets too."""
+    text = ""
+    for key in keys:
+        plain = isinstance(key, str) and re.fullmatch(r"[A-Za-z0-9_-]+", key)
+        text += (f".{key}" if text else str(key)) if plain else f"[{key}]"
+    return text or "the manifest"
+
+
+def shown(value: Any, keys: PathKeys) -> str:
+    """A value as a message may show it: short, and never a secret."""
+    if isinstance(value, dict):
+        return "a block of fields"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if any(isinstance(key, str) and SECRET_NAME.search(key) for key in keys) or SECRET_VALUE.search(str(value)):
+        return "a value that is not shown, because it may be secret,"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _complaint(kind: str, value: Any, keys: PathKeys) -> str:
+    text = shown(value, keys)
+    match kind:
+        case "null":
+            return "is empty (null)"
+        case "int_from_float":
+            return f"{text} is not a whole number"
+        case "greater_than" | "greater_than_equal":
+            return f"{text} is too small"
+        case "less_than" | "less_than_equal":
+            return f"{text} is too large"
+        case "string_too_short" | "too_short":
+            return f"{text} is too short"
+        case "string_too_long" | "too_long":
+            return f"{text} is too long"
+        case "string_pattern_mismatch" | "quantity":
+            return f"{text} does not fit"
+        case "literal_error":
+            return f"{text} is no choice here"
+        case "not_unique":
+            return f"{text} names something twice"
+        case _:
+            return f"{text} is {_kind_of(value)}"
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, int | float):
+        return "a number"
+    return "not what belongs here"
+
+
+def _remedy(kind: str, value: Any, keys: PathKeys, schema: Schema) -> str:
+    match kind:
+        case "null":
+            return "Give it a value, or remove the line."
+        case "int_from_float":
+            return "Write a whole number."
+        case "literal_error" if isinstance(value, str) and (near := _nearest(value, schema.get("enum", []))):
+            return f"Did you mean {near}?"
+        case "string_type" if isinstance(value, bool):
+            return "YAML reads y, n, yes, no, on and off as booleans too; put the word in quotes."
+        case "string_type" | "quantity" if isinstance(value, int | float) and not isinstance(value, bool):
+            return f'Put it in quotes: "{value}".'
+        case "int_type" | "float_type" if isinstance(value, str) and re.fullmatch(
+            r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?", value
+        ):
+            return f"Write {value} without quotes."
+        case "bool_type" if isinstance(value, str):
+            return "Write true or false, without quotes."
+        case "not_unique":
+            return "Remove the second one."
+        case "string_pattern_mismatch" if keys[-1] == "uri" and isinstance(value, str):
+            return _uri_remedy(value, keys)
+        case "string_pattern_mismatch" if (
+            isinstance(value, str) and value != value.lower() and "lower" in allowed(schema)
+        ):
+            return "Write it in lower case."
+        case "model_type" | "dict_type" if schema.get("properties"):
+            return "Write its fields below it, one a line."
+        case "list_type":
+            return "Write it as a list: [first, second]."
+        case "greater_than" | "greater_than_equal":
+            return "Raise it."
+        case "less_than" | "less_than_equal":
+            return "Lower it."
+        case "string_too_long" | "too_long":
+            return "Shorten it."
+        case _:
+            return "Correct it."
+
+
+def _uri_remedy(value: str, keys: PathKeys) -> str:
+    if "://" not in value and keys != ("spec", "output", "uri") and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value):
+        return f"For the hub write hf://{value}. A plain path to a file is for local runs only."
+    if value.startswith("hf://datasets/"):
+        return f"Leave out `datasets/`: hf://{value.removeprefix('hf://datasets/')}."
+    if value.startswith("hf://") and keys == ("spec", "output", "uri"):
+        return "Results go to object storage; name a bucket."
+    if " " in value:
+        return "Remove the spaces."
+    return "Begin it with one of these."
+
+
+def _fields_beside(keys: PathKeys) -> str:
+    names = child(job_schema(), keys[:-1]).get("properties", {})
+    return ", ".join(names)
+
+
+def _nearest_field(keys: PathKeys) -> str:
+    """The known field the unknown one was probably meant to be: one beside it by spelling, or of that name elsewhere."""
+    name = str(keys[-1])
+    if near := _nearest(name, list(child(job_schema(), keys[:-1]).get("properties", {}))):
+        return f"Did you mean {near}?"
+    everywhere = paths_of(job_schema())
+    same = [path for path in everywhere if path[-1] == name]
+    if not same and (near := _nearest(name, sorted({str(path[-1]) for path in everywhere}))):
+        same = [path for path in everywhere if path[-1] == near]
+    if len(same) == 1:
+        return f"Did you mean {path_text(same[0])}?"
+    return "Remove it."
+
+
+def _nearest(word: str, choices: list[str]) -> str | None:
+    by_form = {re.sub(r"[-_ ]", "", choice.lower()): choice for choice in choices}
+    near = difflib.get_close_matches(re.sub(r"[-_ ]", "", word.lower()), by_form, n=1, cutoff=0.7)
+    return by_form[near[0]] if near else None

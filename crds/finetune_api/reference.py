@@ -1,0 +1,126 @@
+"""The reference of the FineTuneJob as Markdown, made from the models: fields, status, failure reasons, exit codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from finetune_api import API_VERSION, KIND
+from finetune_api.crd import COLUMNS, SHORT_NAME, Schema, structural
+from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, NOT_COUNTED, ExitCode
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.job import FIXED_FOR_A_RUN
+from finetune_api.schema import allowed, job_schema
+from finetune_api.status import FineTuneJobStatus
+
+EXIT_MEANINGS = {
+    ExitCode.DONE: "Done; the results are complete.",
+    ExitCode.INTERNAL: "A defect, or anything unforeseen.",
+    ExitCode.USER_ERROR: "The manifest asks for something that cannot be.",
+    ExitCode.DATA_ERROR: "The data cannot be trained on as it is.",
+    ExitCode.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
+    ExitCode.STORAGE: "Object storage or the hub refused or did not answer.",
+    ExitCode.OUT_OF_MEMORY: "Memory ran out inside the process.",
+    ExitCode.PREEMPTED: "Told to stop; what was trained is saved.",
+}
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join(_page()) + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield "<!-- Made by `make generate` from crds/finetune_api; change the models instead. -->"
+    yield f"# {KIND}"
+    yield ""
+    yield (
+        f"`apiVersion: {API_VERSION}`, `kind: {KIND}`, short name `{SHORT_NAME}`. Required fields are **bold**. A field "
+        "that is left out has its default; no default is written into the object."
+    )
+    yield ""
+    yield f"Fixed for a run: {', '.join(f'`{field}`' for field in FIXED_FOR_A_RUN)}. They may change only together with"
+    yield "`runId`. Everything else may change at any time and is obeyed by the next pod, or at once."
+    schema = job_schema()["properties"]
+    yield from _objects("metadata", schema["metadata"], heading="metadata")
+    yield from _objects("spec", schema["spec"], heading="spec")
+    yield from _objects("status", structural(FineTuneJobStatus.model_json_schema()), heading="status")
+    yield from _columns()
+    yield from _reasons()
+    yield from _exit_codes()
+
+
+def _objects(path: str, schema: Schema, heading: str) -> Iterator[str]:
+    """A section for the object at `path` and for each object below it."""
+    yield from ("", f"## {heading}", "", schema.get("description", ""), "")
+    yield "| field | takes | default | meaning |"
+    yield "|---|---|---|---|"
+    for name, field in schema["properties"].items():
+        label = f"**`{name}`**" if name in schema.get("required", []) else f"`{name}`"
+        meaning, default = _meaning_and_default(field)
+        yield f"| {label} | {_cell(_takes(field, f'{path}.{name}'))} | {_cell(default)} | {_cell(meaning)} |"
+    rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
+    if rules:
+        yield from ("", "Rules:", "", *(f"- {rule}" for rule in rules))
+    for name, field in schema["properties"].items():
+        inner, where = _object_in(field, f"{path}.{name}")
+        if inner:
+            yield from _objects(where, inner, where)
+
+
+def _object_in(field: Schema, path: str) -> tuple[Schema | None, str]:
+    if field.get("type") == "array":
+        field, path = field["items"], f"{path}[]"
+    return (field if "properties" in field else None), path
+
+
+def _takes(field: Schema, path: str) -> str:
+    inner, where = _object_in(field, path)
+    if inner is None:
+        return allowed(field)
+    anchor = where.lower().replace(".", "").replace("[]", "")
+    link = f"[{where}](#{anchor})"
+    return link if field.get("type") != "array" else f"list of at most {field['maxItems']} {link}"
+
+
+def _meaning_and_default(field: Schema) -> tuple[str, str]:
+    """The description with its `Default: …` sentence taken out, and what that sentence says."""
+    description = str(field.get("description", ""))
+    said = re.search(r"\s*Default: (.+?)\.(?=\s|$)", description)
+    if not said:
+        return description, ""
+    return description[: said.start()] + description[said.end() :], said[1]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _columns() -> Iterator[str]:
+    yield from ("", f"## What `kubectl get {SHORT_NAME}` shows", "", "| column | from | shown |", "|---|---|---|")
+    for name, _, where, wide in COLUMNS:
+        yield f"| {name.upper()} | `{where}` | {'with `-o wide`' if wide else 'always'} |"
+
+
+def _reasons() -> Iterator[str]:
+    yield from ("", "## Failure reasons", "")
+    yield "`status.failure.reason` of a failed job; while a job is not finished, `status.reason` says what it waits for."
+    yield from ("", "| reason | what to do | exit code |", "|---|---|---|")
+    for reason in FailureReason:
+        code = EXIT_CODES.get(reason)
+        yield f"| `{reason}` | {_cell(REMEDIES[reason])} | {'' if code is None else int(code)} |"
+
+
+def _exit_codes() -> Iterator[str]:
+    yield from ("", "## Exit codes of the trainer", "", "| code | meaning | then |", "|---|---|---|")
+    for code in ExitCode:
+        then = (
+            "the job succeeds"
+            if code is ExitCode.DONE
+            else "the job fails at once"
+            if code in NEVER_RETRIED
+            else "another attempt that does not count against `backoffLimit`"
+            if code in NOT_COUNTED
+            else "another attempt, up to `backoffLimit`"
+        )
+        yield f"| {int(code)} | {EXIT_MEANINGS[code]} | {then} |"
