@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
 
-from finetune_trainer.data.examples import Examples, Origin, Origins
-from finetune_trainer.data.problems import at, data_invalid, shortened
-
-Split = Literal["train", "validation", "test"]
+from finetune_trainer.data.examples import Examples, Origin, Origins, Split
+from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def _check_text_column(rows: Rows, role: str, column: str) -> None:
         if bad:
             example = "" if said == "is empty" else f", such as {shortened(next(v for v in values if is_bad(v)))}"
             raise data_invalid(
-                f"the text {said} in {len(bad):,} of {len(values):,} {rows.split} rows{example}: {at(bad, column)}",
+                f"the text {said} in {len(bad):,} of {len(values):,} {rows_of(rows.split)}{example}: {at(bad, column)}",
                 remedy,
                 field,
             )
@@ -129,7 +127,7 @@ def warn_shared_rows(splits: Mapping[Split, Examples]) -> list[str]:
         shared = [others.origins[row] for row, key in enumerate(_keys(others)) if key in train]
         if shared:
             warnings.append(
-                f"{len(shared):,} of {len(others):,} {split} rows have the text of a training row, so their metrics flatter: "
+                f"{len(shared):,} of {len(others):,} {rows_of(split)} have the text of a training row, so their metrics flatter: "
                 f"{at(shared)}."
             )
     return warnings

@@ -21,7 +21,7 @@ from finetune_api.failures import JobError
 
 from finetune_trainer.data.encoding import decoded_lines
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.problems import SHOWN, column_missing, data_invalid, shortened
+from finetune_trainer.data.problems import SHOWN, column_missing, data_invalid, nearest, shortened
 
 csvlib.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
 
@@ -55,7 +55,9 @@ def read_delimited(
     broken: list[tuple[int, int]] = []
     line = 0  # the last one read
     try:
-        header = csv.column_names or next(reader, [])
+        header = csv.column_names or next(reader, None)
+        if header is None:
+            raise data_invalid(f"{name} is empty", "Give it rows, or name other files in spec.dataset.splits.")
         line = reader.line_num
         pick = itemgetter(*_positions(name, roles, header, csv, delimiter))
         width = len(header)
@@ -91,7 +93,7 @@ def _positions(name: str, roles: Mapping[str, str], header: list[str], csv: Csv,
             )
         if column not in header:
             hint = ""
-            if csv.column_names is None:
+            if csv.column_names is None and not nearest(column, header):
                 hint = " If the first line is no header, list the names in spec.dataset.csv.columnNames."
             if len(header) == 1 and csv.delimiter is None:
                 hint = f" If {delimiter!r} is not what separates the values, set spec.dataset.csv.delimiter."
@@ -129,9 +131,8 @@ def _malformed(
     d, q = re.escape(delimiter), re.escape(quote)
     value = rf"(?:{q}(?:[^{q}]|{q}{q})*{q}|[^{q}{d}\r\n][^{d}\r\n]*|)"
     well_formed = re.match(rf"(?:{value}{d})*", text)
-    column = 1 + (
-        len(next(csvlib.reader([well_formed[0]], delimiter=delimiter, quotechar=quote), [""])) - 1 if well_formed else 0
-    )
+    before = (well_formed[0] if well_formed else "").splitlines(keepends=True)
+    column = len(next(csvlib.reader(before, delimiter=delimiter, quotechar=quote), [])) or 1
     if "end of data" in problem:
         said = f"a quote opens value {column} and is closed nowhere in the rest of the file"
     else:

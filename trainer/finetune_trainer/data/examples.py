@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Stop = Callable[[], None]
 """Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
 
+Split = Literal["train", "validation", "test"]
+
 Indices = Sequence[int] | NDArray[np.int64]
 
 
@@ -76,7 +78,7 @@ class Examples:
 class Source:
     """A file, or a split of a hub dataset, that examples were read from."""
 
-    split: Literal["train", "validation", "test"]
+    split: Split
     name: str
     rows: int
 

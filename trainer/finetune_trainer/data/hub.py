@@ -19,7 +19,7 @@ from finetune_api.failures import FailureReason, JobError
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
-from finetune_trainer.data.examples import Stop
+from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.problems import column_missing, listed, nearest
 
 ANSWER_WITHIN = 10.0
@@ -61,8 +61,8 @@ class HubSplit:
 
 
 def read_dataset(
-    dataset: Dataset, roles: Mapping[str, str], splits: Mapping[str, str], *, cache: Path, stop: Stop
-) -> tuple[str, dict[str, HubSplit]]:
+    dataset: Dataset, roles: Mapping[str, str], splits: Mapping[Split, str], *, cache: Path, stop: Stop
+) -> tuple[str, dict[Split, HubSplit]]:
     """The commit of the hub dataset, and the splits asked for (role → name of the hub's split).
 
     Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
@@ -95,7 +95,7 @@ def read_dataset(
             ) from error
         except DatasetsError as error:
             raise JobError(FailureReason.DATA_INVALID, f"the hub dataset {repo} cannot be read: {error}") from error
-    found = {}
+    found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()
         found[split] = _read_split(builder, repo, split, name, roles)

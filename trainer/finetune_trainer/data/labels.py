@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data.check import Rows
 from finetune_trainer.data.examples import Origin
-from finetune_trainer.data.problems import at, listed, nearest, shortened
+from finetune_trainer.data.problems import at, listed, nearest, rows_of, shortened
 
 MAX_LABELS = 1000
 
@@ -45,7 +45,7 @@ def encode_labels(
     if not known:
         numeric = all(_WHOLE.fullmatch(name) for name in train)
         if numeric:
-            names = [[_canonical(name) for name in values] for values in names]
+            names = [_all_canonical(values) for values in names]
         known = _found(set(names[0]), numeric, len(names[0]), column)
     elif not train <= set(known) and not all(_WHOLE.fullmatch(label) for label in known):
         if train <= {"false", "true"} and len(known) == 2:
@@ -56,7 +56,7 @@ def encode_labels(
                 _by_position(values, known, rows, column, field) for values, rows in zip(names, splits, strict=True)
             ]
     elif not train <= set(known):
-        names = [[_canonical(name) for name in values] for values in names]
+        names = [_all_canonical(values) for values in names]
     return known, [
         _numbers(values, rows, known, column, field, listed=bool(listed_labels or of_data))
         for values, rows in zip(names, splits, strict=True)
@@ -74,7 +74,7 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
     empty = [rows.origins[row] for row, value in enumerate(values) if _is_empty(value)]
     if empty:
         raise _invalid(
-            f"the label is empty in {len(empty):,} of {len(values):,} {rows.split} rows: {at(empty, column)}",
+            f"the label is empty in {len(empty):,} of {len(values):,} {rows_of(rows.split)}: {at(empty, column)}",
             "Remove these rows, or give them a label.",
         )
     families = {"numbers" if kind in (int, float) else kind.__name__ for kind in kinds}
@@ -89,7 +89,7 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
         if broken:
             raise _invalid(
                 f"{values[broken[0]]!r} is a number with a fraction, not a label, in {len(broken):,} of {len(values):,} "
-                f"{rows.split} rows: {at([rows.origins[row] for row in broken], column)}",
+                f"{rows_of(rows.split)}: {at([rows.origins[row] for row in broken], column)}",
                 "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.",
             )
         return [str(int(value)) for value in values]
@@ -117,6 +117,11 @@ def _canonical(name: str) -> str:
     return match[1] if match else name
 
 
+def _all_canonical(values: list[str]) -> list[str]:
+    canonical = {name: _canonical(name) for name in set(values)}
+    return [canonical[value] for value in values]
+
+
 def _found(names: set[str], numeric: bool, rows: int, column: str) -> Labels:
     if len(names) > MAX_LABELS or (len(names) > 20 and len(names) > rows / 2):
         raise _invalid(
@@ -138,7 +143,7 @@ def _by_position(values: list[str], known: Sequence[str], rows: Rows, column: st
         name = by_position.get(_canonical(value))
         if name is None:
             places = [rows.origins[row] for row, other in enumerate(values) if other == value]
-            where = f"{len(places):,} of {len(values):,} {rows.split} rows have it: {at(places, column)}"
+            where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)} have it: {at(places, column)}"
             if value == "-1":
                 raise _invalid(
                     f"the label -1 marks a row without a label, and {where}",
@@ -172,7 +177,7 @@ def _unknown_label(
     one = min(unknown)
     said = f"the label {shortened(one)}" if len(unknown) == 1 else f"the labels {listed(sorted(unknown), 5)}"
     verb = "is" if len(unknown) == 1 else "are"
-    where = f"{len(places):,} of {len(values):,} {rows.split} rows: {at(places, column)}"
+    where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)}: {at(places, column)}"
     if is_listed:
         return _invalid(
             f"{said} {verb} not among the labels {listed(known)}.{nearest(one, known)} It is in {where}"

@@ -12,19 +12,18 @@ import numpy as np
 from finetune_api.dataset import Columns, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from fsspec.utils import glob_translate
+from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
 from finetune_trainer.data import hub
 from finetune_trainer.data.check import (
     Rows,
-    Split,
     check_counts,
     check_texts,
     to_examples,
     warn_counts,
     warn_shared_rows,
 )
-from finetune_trainer.data.examples import Data, Examples, Origins, Source, Stop
+from finetune_trainer.data.examples import Data, Examples, Origins, Source, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.labels import encode_labels
 from finetune_trainer.data.places import open_place
@@ -98,7 +97,8 @@ def _read_files(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop)
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
     chosen = choose_files(dataset, place.names())
     paths = place.local([name for names in chosen.values() for name in names], stop)
-    splits, warnings = [], []
+    splits: list[Rows] = []
+    warnings: list[str] = []
     for split, names in chosen.items():
         tables: list[tuple[str, Table]] = []
         for name in names:

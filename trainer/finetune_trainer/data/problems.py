@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from finetune_api.failures import FailureReason, JobError
 
-from finetune_trainer.data.examples import Origin
+from finetune_trainer.data.examples import Origin, Split
 
 SHOWN = 3
 """Places named in one message; the rest is counted."""
@@ -36,8 +36,13 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def shortened(value: object, most: int = 60) -> str:
     """The value as a reader sees it, cut."""
-    text = value if isinstance(value, str) else repr(value)
-    return f'"{text}"' if len(text) <= most else f'"{text[:most]}…"'
+    text = str(value) if len(str(value)) <= most else f"{str(value)[:most]}…"
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+def rows_of(split: Split) -> str:
+    """`training rows`, `validation rows`, `test rows`."""
+    return "training rows" if split == "train" else f"{split} rows"
 
 
 def column_missing(where: str, role: str, column: str, existing: Sequence[str], *, hint: str = "") -> JobError:

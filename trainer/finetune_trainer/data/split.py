@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 
 import numpy as np
 from finetune_api.failures import FailureReason, JobError
-from numpy.typing import NDArray
 
 from finetune_trainer.data.examples import Examples
 
@@ -19,18 +17,16 @@ def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Ex
     depends on the texts and the seed only, not on the order of rows or on a library's random numbers, and rows with equal
     texts go the same way. Each label keeps at least one text for training. Raises JobError when nothing can be set aside.
     """
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    for row, text in enumerate(examples.texts):
-        pair = "" if examples.pairs is None else examples.pairs[row]
-        key = f"{seed}\0{text}\0{pair}".encode("utf-8", "surrogatepass")
-        groups[hashlib.blake2b(key, digest_size=16).digest()].append(row)
-    by_label: dict[int, list[bytes]] = defaultdict(list)
-    for digest in sorted(groups):
-        by_label[int(examples.labels[groups[digest][0]])].append(digest)
-    aside = np.zeros(len(examples), dtype=np.bool_)
-    for label, number in _quotas({label: len(digests) for label, digests in by_label.items()}, fraction).items():
-        for digest in by_label[label][:number]:
-            aside[groups[digest]] = True
+    pairs = examples.pairs or [""] * len(examples)
+    digests = b"".join(_digest(seed, text, pair) for text, pair in zip(examples.texts, pairs, strict=True))
+    # Sorted by digest, one entry a distinct text; two texts of one digest would merely go the same way.
+    _, first, text_of_row = np.unique(np.frombuffer(digests, dtype=">u8"), return_index=True, return_inverse=True)
+    label_of_text = examples.labels[first]
+    labels, counts = np.unique(label_of_text, return_counts=True)
+    text_aside = np.zeros(len(first), dtype=np.bool_)
+    for label, quota in zip(labels, _quotas(counts.tolist(), fraction), strict=True):
+        text_aside[np.flatnonzero(label_of_text == label)[:quota]] = True
+    aside = text_aside[text_of_row]
     if not aside.any():
         raise JobError(
             FailureReason.DATA_INVALID,
@@ -38,19 +34,19 @@ def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Ex
             field="spec.dataset.validationFraction",
             remedy="Give more examples, a larger validationFraction, or rows of their own in splits.validation.",
         )
-    return examples.take(_rows(~aside)), examples.take(_rows(aside))
+    return examples.take(np.flatnonzero(~aside)), examples.take(np.flatnonzero(aside))
 
 
-def _rows(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    return np.flatnonzero(mask).astype(np.int64)
+def _digest(seed: int, text: str, pair: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\0{text}\0{pair}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def _quotas(sizes: dict[int, int], fraction: float) -> dict[int, int]:
+def _quotas(sizes: list[int], fraction: float) -> list[int]:
     """How many of each label, by largest remainder: together the fraction of all, each label in its proportion."""
-    exact = {label: size * fraction for label, size in sizes.items()}
-    quotas = {label: min(int(share), sizes[label] - 1) for label, share in exact.items()}
-    missing = round(sum(exact.values())) - sum(quotas.values())
-    for label in sorted(exact, key=lambda label: (quotas[label] - exact[label], label)):
+    exact = [size * fraction for size in sizes]
+    quotas = [min(int(share), size - 1) for share, size in zip(exact, sizes, strict=True)]
+    missing = round(sum(exact)) - sum(quotas)
+    for label in sorted(range(len(sizes)), key=lambda label: quotas[label] - exact[label]):
         if missing > 0 and quotas[label] < sizes[label] - 1:
             quotas[label] += 1
             missing -= 1

@@ -1,0 +1,38 @@
+"""Folders of small data files, and how they are loaded in these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finetune_api.dataset import Dataset
+from finetune_api.job import Storage
+from finetune_trainer.data import Data, load
+
+
+def go_on() -> None:
+    """A stop that never stops."""
+
+
+def written(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def load_from(folder: Path, *, seed: int = 1, **spec: Any) -> Data:
+    """What `load` makes of the files in `folder`, or of the one file that `folder` is."""
+    dataset = Dataset.model_validate({"uri": folder.as_uri(), **spec})
+    return load(dataset, storage=Storage(), workspace=folder / ".workspace", seed=seed, stop=go_on)
+
+
+def csv(*rows: str, header: str = "text,label") -> str:
+    return "\n".join((header, *rows)) + "\n"
+
+
+def reviews(number: int, labels: tuple[str, ...] = ("bad", "good")) -> str:
+    """A CSV of so many different texts, its labels in turn."""
+    return csv(*(f"this is review {row},{labels[row % len(labels)]}" for row in range(number)))

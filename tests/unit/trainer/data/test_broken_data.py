@@ -1,0 +1,324 @@
+"""Broken inputs, each with the reason, field and words that its user reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from finetune_api.failures import FailureReason, JobError
+
+from tests.unit.trainer.data.folders import csv, load_from, reviews, written
+
+
+@dataclass(frozen=True)
+class Broken:
+    reason: FailureReason
+    files: Mapping[str, str | bytes]
+    says: tuple[str, ...]
+    """All of them in the message."""
+    field: str | None
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    remedy: str = ""
+
+
+PAIRS = {"columns": {"text": "a", "textPair": "b", "label": "label"}}
+
+BROKEN: dict[str, Broken] = {
+    "a column that is misspelt": Broken(
+        FailureReason.COLUMN_MISSING,
+        {"train.csv": reviews(8)},
+        ("train.csv", 'no column "lable"', 'Did you mean "label"?', '"text", "label"'),
+        "spec.dataset.columns.label",
+        {"columns": {"label": "lable"}},
+    ),
+    "a column that only validation lacks": Broken(
+        FailureReason.COLUMN_MISSING,
+        {"train.csv": reviews(8), "dev.csv": csv("fine,good", header="sentence,label")},
+        ("dev.csv", 'no column "text"', '"sentence", "label"'),
+        "spec.dataset.columns.text",
+        {"splits": {"validation": "dev.csv"}},
+    ),
+    "no header line": Broken(
+        FailureReason.COLUMN_MISSING,
+        {"train.csv": "it was fine,good\nit was not,bad\n"},
+        ("train.csv", 'no column "text"', '"it was fine", "good"'),
+        "spec.dataset.columns.text",
+        remedy="spec.dataset.csv.columnNames",
+    ),
+    "another delimiter": Broken(
+        FailureReason.COLUMN_MISSING,
+        {"train.csv": "text;label\nfine;good\n"},
+        ('"text;label"',),
+        "spec.dataset.columns.text",
+        remedy="spec.dataset.csv.delimiter",
+    ),
+    "two columns of one name": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("a,b,good", header="text,text,label")},
+        ("train.csv", '2 columns called "text"'),
+        "spec.dataset.columns.text",
+    ),
+    "a comma that is not quoted": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("fine,good", "long, and dull,bad", "bad,bad")},
+        ("train.csv", "1 of 3 rows", "line 3 has 3", '"long, and dull,bad"'),
+        None,
+        remedy="must stand in quotes",
+    ),
+    "a row that is cut off": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.tsv": "text\tlabel\nfine\tgood\n\ndull\n"},
+        ("train.tsv", "line 4 has 1", '"dull"'),
+        None,
+    ),
+    "a quote that swallows rows and parses": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.tsv": 'a\tb\tlabel\none\ttwo\t0\n"three\tfour\t1\nfive\tsix\t0\nseven\teight"\tnine\t1\n'},
+        ("train.tsv, line 3", 'column "a"', "ends only on line 5", "look like rows"),
+        "spec.dataset.csv.quoteChar",
+        {**PAIRS, "csv": {"quoteChar": '"'}},
+        remedy="empty string",
+    ),
+    "a quote that is never closed": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("fine,good", '"dull,bad', "bad,bad")},
+        ("train.csv, line 3", "value 1", "closed nowhere"),
+        "spec.dataset.csv.quoteChar",
+    ),
+    "a quote that closes too early": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("1,fine,good", '2,"the witness" said,bad', header="id,text,label")},
+        ("train.csv, line 3", "value 2", "goes on after its closing quote"),
+        "spec.dataset.csv.quoteChar",
+    ),
+    "latin-1 read as utf-8": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": "text,label\nfine,good\nganz hübsch,good\n".encode("latin-1")},
+        ("train.csv, line 3", "0xfc", "'ganz h'", "not utf-8"),
+        "spec.dataset.csv.encoding",
+        remedy="latin-1",
+    ),
+    "utf-16 read as utf-8": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": reviews(4).encode("utf-16")},
+        ("train.csv is UTF-16",),
+        "spec.dataset.csv.encoding",
+    ),
+    "an encoding that does not exist": Broken(
+        FailureReason.INVALID_SPEC,
+        {"train.csv": reviews(4)},
+        ("'utf-9'",),
+        "spec.dataset.csv.encoding",
+        {"csv": {"encoding": "utf-9"}},
+    ),
+    "broken JSON": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.jsonl": '{"text": "a", "label": "x"}\n{"text": "b", "label": x}\n["a"]\n'},
+        ("train.jsonl", "line 2", "character 24", "line 3: a list"),
+        None,
+    ),
+    "a JSON document instead of lines": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.jsonl": '[\n  {"text": "a", "label": "x"}\n]\n'},
+        ("train.jsonl", "line 1"),
+        None,
+        remedy="without a list around them",
+    ),
+    "a text that is a number in one row": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.jsonl": '{"text": "a", "label": "x"}\n{"text": 5, "label": "y"}\n'},
+        ("not a string in 1 of 2 training rows", "such as 5:", 'train.jsonl, line 2, column "text"'),
+        "spec.dataset.columns.text",
+    ),
+    "a row without the text": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.jsonl": '{"text": "a", "label": "x"}\n{"label": "y"}\n'},
+        ("empty in 1 of 2 training rows", 'train.jsonl, line 2, column "text"'),
+        "spec.dataset.columns.text",
+    ),
+    "a column that no JSON row has": Broken(
+        FailureReason.COLUMN_MISSING,
+        {"train.jsonl": '{"text": "a", "class": "x"}\n{"text": "b", "class": "y"}\n'},
+        ("train.jsonl", 'no column "label"', '"text", "class"'),
+        "spec.dataset.columns.label",
+    ),
+    "a Parquet file that is none": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.parquet": "text,label\n"},
+        ("train.parquet is not a readable Parquet",),
+        None,
+    ),
+    "texts that are empty or blank": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("fine,good", ",bad", '"  ",bad', "dull,bad", ",good", ",good")},
+        ("empty in 4 of 6 training rows", 'train.csv, line 3, column "text"', "line 6", "1 more"),
+        "spec.dataset.columns.text",
+    ),
+    "second texts that are empty": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("one,two,x", "three,,y", header="a,b,label")},
+        ('train.csv, line 3, column "b"',),
+        "spec.dataset.columns.textPair",
+        PAIRS,
+    ),
+    "empty labels": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": csv("fine,good", "dull,", "bad,bad")},
+        ("empty in 1 of 3 training rows", 'train.csv, line 3, column "label"'),
+        "spec.dataset.columns.label",
+    ),
+    "null labels": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n'},
+        ("empty in 1 of 2", "train.jsonl, line 2"),
+        "spec.dataset.columns.label",
+    ),
+    "labels of two types": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": "1"}\n'},
+        ("mixes types", "1 in train.jsonl, line 1", "'1' in train.jsonl, line 2"),
+        "spec.dataset.columns.label",
+    ),
+    "a label that is a list": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.jsonl": '{"text": "a", "label": ["x"]}\n{"text": "b", "label": ["y"]}\n'},
+        ("of type list is no label", "train.jsonl, line 1"),
+        "spec.dataset.columns.label",
+    ),
+    "labels with a fraction": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.jsonl": '{"text": "a", "label": 1.0}\n{"text": "b", "label": 2.5}\n'},
+        ("2.5 is a number with a fraction", "train.jsonl, line 2"),
+        "spec.dataset.columns.label",
+    ),
+    "scores instead of labels": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": csv(*(f"text {n},{n / 7:.3f}" for n in range(100)))},
+        ("100 different values in 100 training rows",),
+        "spec.dataset.columns.label",
+    ),
+    "a label that is not listed": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": csv("fine,good", "dull,bad", "dire,bda")},
+        ('"bda" is not among the labels "bad", "good".', 'Did you mean "bad"?', "train.csv, line 4"),
+        "spec.dataset.labels",
+        {"labels": ["bad", "good"]},
+    ),
+    "a position beyond the listed labels": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": csv("fine,1", "dull,0", "dire,2")},
+        ('"2" is not a position', "0 to 1", "train.csv, line 4"),
+        "spec.dataset.labels",
+        {"labels": ["bad", "good"]},
+    ),
+    "a label that only validation has": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": reviews(8), "dev.csv": csv("fine,good", "so so,mixed")},
+        ('"mixed" occurs in no training row', "1 of 2 validation rows", "dev.csv, line 3", '"bad", "good"'),
+        "spec.dataset.columns.label",
+        {"splits": {"validation": "dev.csv"}},
+    ),
+    "a test split without labels": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": reviews(8, ("0", "1")), "test.csv": csv("fine,-1", "so so,-1")},
+        ("-1 marks a row without a label", "2 of 2 test rows", "test.csv, line 2"),
+        "spec.dataset.splits.test",
+        {"splits": {"test": "test.csv"}, "labels": ["bad", "good"]},
+    ),
+    "a single label": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.csv": reviews(8, ("good",))},
+        ('all 8 training examples have the label "good"',),
+        "spec.dataset.columns.label",
+    ),
+    "fewer examples than labels": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("fine,good", "dull,bad")},
+        ("2 training examples for 3 labels",),
+        "spec.dataset.labels",
+        {"labels": ["bad", "good", "mixed"]},
+    ),
+    "an empty split": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": reviews(8), "dev.csv": "text,label\n"},
+        ("the validation split has no rows", "dev.csv"),
+        "spec.dataset.splits.validation",
+        {"splits": {"validation": "dev.csv"}},
+    ),
+    "an empty file": Broken(FailureReason.DATA_INVALID, {"train.csv": ""}, ("train.csv", "is empty"), None),
+    "too few rows to set any aside": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": csv("fine,good", "dull,bad")},
+        ("validationFraction 0.1 of 2 training examples",),
+        "spec.dataset.validationFraction",
+    ),
+    "no file at all": Broken(FailureReason.DATASET_NOT_FOUND, {}, ("no file at file:///",), "spec.dataset.uri"),
+    "no file for a split": Broken(
+        FailureReason.DATASET_NOT_FOUND,
+        {"train.csv": reviews(8), "dev.csv": reviews(2)},
+        ('matches "validation.csv"', '"dev.csv", "train.csv"'),
+        "spec.dataset.splits.validation",
+        {"splits": {"validation": "validation.csv"}},
+    ),
+    "one file in two splits": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv": reviews(8)},
+        ("train.csv is in both the train and the validation split",),
+        "spec.dataset.splits.validation",
+        {"splits": {"validation": "*.csv"}},
+    ),
+    "a format that the extension does not tell": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.txt": reviews(8)},
+        ("format of train.txt", '".csv"'),
+        "spec.dataset.format",
+        {"splits": {"train": "train.txt"}},
+    ),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_broken_data_is_refused_with_its_place_and_remedy(broken: Broken, tmp_path: Path) -> None:
+    written(tmp_path, broken.files)
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path, **broken.spec)
+    error = caught.value
+    print(f"{error.reason}: {error.message}\n  {error.field}\n  {error.remedy}")
+    assert error.reason is broken.reason
+    assert [words for words in broken.says if words not in error.message] == []
+    assert error.field == broken.field
+    assert broken.remedy in error.remedy
+    assert str(tmp_path) not in error.message.replace(tmp_path.as_uri(), "")
+
+
+def test_parquet_rows_are_named_by_number(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["fine", None, "dull"], "label": [1, 0, 1]}), tmp_path / "train.parquet")
+    with pytest.raises(JobError, match=r'train\.parquet, row 2, column "text"') as caught:
+        load_from(tmp_path)
+    assert caught.value.reason is FailureReason.DATA_INVALID
+
+
+def test_a_stop_ends_the_work(tmp_path: Path) -> None:
+    from finetune_api.dataset import Dataset
+    from finetune_api.job import Storage
+    from finetune_trainer.data import load
+
+    class Told(Exception):
+        pass
+
+    calls = 0
+
+    def stop_at_third() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Told
+
+    written(tmp_path, {"train.csv": reviews(40)})
+    with pytest.raises(Told):
+        load(Dataset(uri=tmp_path.as_uri()), storage=Storage(), workspace=tmp_path, seed=1, stop=stop_at_third)
