@@ -13,6 +13,7 @@ from typing import Any
 import urllib3
 
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 Object = dict[str, Any]
 
@@ -43,9 +44,9 @@ class Api:
     def post(self, path: str, body: Object) -> Object:
         return self._request("POST", path, body)
 
-    def patch(self, path: str, body: Object) -> Object:
-        """A JSON merge patch: lists are replaced as a whole, null removes."""
-        return self._request("PATCH", path, body, MERGE_PATCH)
+    def patch(self, path: str, body: Object, content_type: str = MERGE_PATCH) -> Object:
+        """A merge patch: null removes; lists are replaced, or joined by key with STRATEGIC_MERGE_PATCH (built-in kinds only)."""
+        return self._request("PATCH", path, body, content_type)
 
     def delete(self, path: str, body: Object | None = None) -> Object:
         return self._request("DELETE", path, body)
@@ -57,10 +58,10 @@ class Api:
         except urllib3.exceptions.HTTPError:
             return False
 
-    def watch(self, path: str, resource_version: str, seconds: int) -> Iterator[tuple[str, Object]]:
-        """Events (ADDED, MODIFIED, DELETED, BOOKMARK, ERROR) with their object; ends after about `seconds`.
+    def watch(self, path: str, resource_version: str, seconds: int = 300) -> Watch:
+        """Events from `resource_version` on; the server ends the watch after about `seconds`.
 
-        Raises ApiError (410: list again).
+        Raises ApiError (410: too old, list again).
         """
         fields = {
             "watch": "true",
@@ -68,19 +69,15 @@ class Api:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(seconds),
         }
-        response = self._http.request(
-            "GET", self._url + path, fields=fields, preload_content=False, timeout=urllib3.Timeout(connect=5, read=seconds + 5)
-        )
-        try:
-            if response.status != 200:
-                raise ApiError("GET", path, response.status, response.read())
-            for line in _lines(response):
-                event = json.loads(line)
-                yield event["type"], event["object"]
-        finally:
-            response.close()
+        timeout = urllib3.Timeout(connect=5, read=seconds + 5)
+        response = self._http.request("GET", self._url + path, fields=fields, preload_content=False, timeout=timeout)
+        if response.status != 200:
+            raise ApiError("GET", path, response.status, response.read())
+        return Watch(response)
 
-    def _request(self, method: str, path: str, body: Object | None = None, content_type: str = "application/json") -> Object:
+    def _request(
+        self, method: str, path: str, body: Object | None = None, content_type: str = "application/json"
+    ) -> Object:
         response = self._http.request(
             method,
             self._url + path,
@@ -94,8 +91,27 @@ class Api:
         return found
 
 
-def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    rest = b""
-    for chunk in response.stream(amt=None):
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
+class Watch:
+    """Iterate for (type, object): ADDED, MODIFIED, DELETED, BOOKMARK or ERROR. `close` ends it from any thread."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self._closed = False
+
+    def __iter__(self) -> Iterator[tuple[str, Object]]:
+        rest = b""
+        try:
+            for chunk in self._response.stream():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    event = json.loads(line)
+                    yield event["type"], event["object"]
+        except Exception:
+            if not self._closed:  # how a read ends whose socket was shut under it is not defined
+                raise
+        finally:
+            self._response.close()
+
+    def close(self) -> None:
+        self._closed = True
+        self._response.shutdown()

@@ -152,7 +152,11 @@ def _go_build(folder: str, names: list[str]) -> None:
     minutes = sum(PROGRAMS[name].minutes for name in names)
     for name in names:
         _say(f"{name} ({PROGRAMS[name].purpose}) is not there yet")
-    _say(f"building it from Go modules: about {minutes:.0f} min on two cores the first time, once" if minutes >= 1 else "building")
+    _say(
+        f"building it from Go modules: about {minutes:.0f} min on two cores the first time, once"
+        if minutes >= 1
+        else "building"
+    )
     target = _build_folder(folder)
     assert target is not None  # Go is there, _build saw it
     target.mkdir(exist_ok=True)
@@ -163,14 +167,17 @@ def _go_build(folder: str, names: list[str]) -> None:
         started = time.monotonic()
         _run_go(["build", *_flags(folder), "-v", "-o", output, *packages], GO_MODULES / folder)
         for name in names:
-            os.replace(Path(temporary) / name, target / name)  # atomic: half a program is never seen
+            (Path(temporary) / name).replace(target / name)  # atomic: half a program is never seen
     _say(f"built in {time.monotonic() - started:.0f} s: {target}")
 
 
 def _run_go(arguments: list[str], module: Path) -> None:
     """Runs `go`, which names each package it has compiled, and turns that into a line every 15 seconds."""
     lines: list[str] = []
-    environment = {**os.environ, "CGO_ENABLED": "0"}  # static: runs on any distribution, needs no C library at build time
+    environment = {
+        **os.environ,
+        "CGO_ENABLED": "0",
+    }  # static: runs on any distribution, needs no C library at build time
     go = subprocess.Popen(["go", *arguments], cwd=module, env=environment, stderr=subprocess.PIPE, text=True)
     assert go.stderr is not None
     started = spoke = time.monotonic()
@@ -192,7 +199,12 @@ def _build_folder(folder: str) -> Path | None:
         return None
     key = hashlib.sha256()
     module = GO_MODULES / folder
-    for part in ((module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), *(f.encode() for f in _flags(folder)), go):
+    for part in (
+        (module / "go.mod").read_bytes(),
+        (module / "go.sum").read_bytes(),
+        *(f.encode() for f in _flags(folder)),
+        go,
+    ):
         key.update(part)
         key.update(b"\0")
     return cache() / f"{folder}-{key.hexdigest()[:16]}"

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 # What a Job needs from its creation to its end, and what cleans up after it. Others would only cost CPU.
 CONTROLLERS = (
     "job-controller",
+    "clusterrole-aggregation-controller",
     "garbage-collector-controller",
     "namespace-controller",
     "pod-garbage-collector-controller",
@@ -44,6 +45,7 @@ CONTROLLERS = (
 SERVICE_ADDRESSES = "10.96.0.0/16"
 API_SERVICE_ADDRESS = "10.96.0.1"  # the first of SERVICE_ADDRESSES, by Kubernetes' rule
 START_SECONDS = 60
+NAMESPACE_SECONDS = 15
 
 AuditLevel = Literal["Metadata", "Request", "RequestResponse"]
 
@@ -121,6 +123,12 @@ class ControlPlane:
             raise KubectlFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def make_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
+        """Returns once pods can be created in it: its service account and the authority's certificate are there."""
+        self.api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})
+        if self._controllers:
+            self._manager.wait_until(lambda: self._accepts_pods(name), NAMESPACE_SECONDS)
+
     def audit_events(self) -> list[dict[str, Any]]:
         """The audit log so far, oldest first: audit.k8s.io/v1 Events, one a request, long-running ones when they start.
 
@@ -170,7 +178,9 @@ class ControlPlane:
     def _start_api_server(self, stack: contextlib.ExitStack, etcd_url: str, port: int) -> None:
         addresses = [self._address, API_SERVICE_ADDRESS, "127.0.0.1", "localhost", "kubernetes.default.svc"]
         certificate, key = self.authority.issue("api-server", "kube-apiserver", addresses=addresses)
-        client_certificate, client_key = self.authority.issue("kubelet-client", "kube-apiserver", groups=["system:masters"])
+        client_certificate, client_key = self.authority.issue(
+            "kubelet-client", "kube-apiserver", groups=["system:masters"]
+        )
         self._service_account_key = write_key(self.authority.folder / "service-accounts.key")
         server = self._run(
             stack,
@@ -220,7 +230,7 @@ class ControlPlane:
 
     def _start_controller_manager(self, stack: contextlib.ExitStack) -> None:
         kubeconfig = self.kubeconfig_for("system:kube-controller-manager", ["system:masters"])
-        manager = self._run(
+        self._manager = self._run(
             stack,
             "kube-controller-manager",
             f"--kubeconfig={kubeconfig}",
@@ -233,12 +243,12 @@ class ControlPlane:
             "--kube-api-burst=500",
             *self._controller_manager_arguments,
         )
-        manager.wait_until(self._controllers_work, START_SECONDS)
+        self._manager.wait_until(lambda: self._accepts_pods("default"), START_SECONDS)
 
-    def _controllers_work(self) -> bool:
-        """Pods can be created in `default`: its service account is there."""
+    def _accepts_pods(self, namespace: str) -> bool:
         try:
-            self.api.get("/api/v1/namespaces/default/serviceaccounts/default")
+            self.api.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+            self.api.get(f"/api/v1/namespaces/{namespace}/configmaps/kube-root-ca.crt")
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -246,7 +256,7 @@ class ControlPlane:
         return True
 
     def _run(self, stack: contextlib.ExitStack, program: str, *arguments: str) -> ServerProcess:
-        command = [self._programs[program], *arguments]
+        command: list[str | Path] = [self._programs[program], *arguments]
         # Memory is there, cores are not: collect garbage half as often.
         server = ServerProcess(program, command, self.folder / f"{program}.log", env={**os.environ, "GOGC": "200"})
         stack.callback(server.stop)

@@ -52,7 +52,7 @@ def fetch(cache: Path, version: str, limit: float = LIMIT) -> Path:
         _unpack(packed, unpacked)
         folder = cache / f"{name.removesuffix('.tar.gz')}-{archive['hash'][:16]}"
         if not folder.exists():  # atomic, and keyed by content: who came first has the same
-            os.replace(unpacked, folder)
+            unpacked.replace(folder)
         return folder
 
 
@@ -61,7 +61,17 @@ def _download(url: str, target: Path, deadline: float) -> None:
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise ArchiveUnavailable(f"no time left for {url}")
-    command = ["curl", "--fail", "--location", "--silent", "--show-error", "--output", str(target), "--max-time", f"{seconds:.1f}"]
+    command = [
+        "curl",
+        "--fail",
+        "--location",
+        "--silent",
+        "--show-error",
+        "--output",
+        str(target),
+        "--max-time",
+        f"{seconds:.1f}",
+    ]
     try:
         done = subprocess.run([*command, url], capture_output=True, text=True, check=False)
     except FileNotFoundError:

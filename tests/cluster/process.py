@@ -22,7 +22,9 @@ class ServerFailed(RuntimeError):
 class ServerProcess:
     """A running server; `log` holds what it wrote."""
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log = log
         with log.open("wb") as out:

@@ -1,0 +1,70 @@
+"""The real servers as pytest fixtures, loaded by tests/conftest.py.
+
+Each starts at its first use, once a test process: with pytest-xdist each worker has its own, so tests need no order. What
+they are made of is imported only then, so that unit tests neither wait for it nor need it installed.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cluster.control_plane import ControlPlane
+    from tests.cluster.s3 import S3Server
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def control_plane_manifests() -> Sequence[Path]:
+    """What is applied before the controllers start: the project's CRDs. Override it for others."""
+    return sorted((REPOSITORY / "crds").glob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def control_plane(control_plane_manifests: Sequence[Path]) -> Iterator[ControlPlane]:
+    """A real API server with the controllers that Jobs need, and an audit log of who asked for what."""
+    from tests.cluster.control_plane import CONTROLLERS, ControlPlane
+
+    require_program("kube-controller-manager")
+    with ControlPlane(controllers=CONTROLLERS, manifests=control_plane_manifests, audit="Metadata") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A namespace of the test's own, under restricted Pod Security. Deleted afterwards without waiting for it."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    control_plane.make_namespace(name, labels)
+    yield name
+    control_plane.api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server; make buckets of your own in it."""
+    from tests.cluster.s3 import S3Server
+
+    with S3Server() as server:
+        yield server
+
+
+def require_program(name: str) -> Path:
+    """The program's path. Where it can be neither found nor built, the test is skipped with the reason; under CI it fails."""
+    from tests.cluster.binaries import BinaryUnavailable, provide
+
+    try:
+        return provide(name)[name]
+    except BinaryUnavailable as error:
+        if os.environ.get("CI", "").lower() in ("1", "true"):
+            raise
+        warnings.warn(f"Skipped, so not shown by this run: {error}", stacklevel=2)
+        pytest.skip(str(error))
