@@ -1,0 +1,135 @@
+"""The `finetune` command: run, validate and render manifests without a cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import yaml
+from rich.console import Console
+
+from finetune_api import KIND
+from finetune_api.job import FineTuneJob
+from finetune_api.manifest import Document, ManifestError, load, resolve_paths, set_values
+from finetune_api.problems import InvalidManifest, validate as validate_manifest
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the job failed; the reason and what to do are printed
+  2    the manifest or an option is wrong; nothing was started
+  130  suspended by Ctrl-C; the same command goes on
+"""
+
+Manifest = click.Path(exists=True, dir_okay=False, allow_dash=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="finetune-operator", prog_name="finetune")
+def main() -> None:
+    """Fine-tune models from one small manifest, here or in a cluster."""
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("file", type=Manifest)
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a field: --set training.epochs=1.")
+@click.option("--output", metavar="DIR", help="Where the results go, instead of spec.output.uri.")
+@click.option("--name", help="Which job, when FILE holds several.")
+def run(file: Path, settings: tuple[str, ...], output: str | None, name: str | None) -> None:
+    """Run the job in FILE on this machine.
+
+    Ctrl-C saves and suspends, a second Ctrl-C stops at once. The same command goes on where it stopped; a finished run is not
+    trained again. Credentials come from the environment, such as AWS_ACCESS_KEY_ID or HF_TOKEN.
+    """
+    if output is not None:
+        settings = (*settings, f"output.uri={json.dumps(str(Path(output).absolute()))}")
+    job = _valid(resolve_paths(_set(_one_job(_documents(file), name), settings), file.parent))
+    from finetune_operator.cli.run import command_line, run as run_job  # not needed to validate
+
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    sys.exit(run_job(job.metadata.name, spec, Console(), command_line()))
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("files", type=Manifest, nargs=-1, required=True)
+def validate(files: tuple[Path, ...]) -> None:
+    """Check manifests as strictly as the API server does, and say everything that is wrong with them."""
+    refused = False
+    for file in files:
+        try:
+            for document in _jobs(_documents(file)):
+                job = _valid(resolve_paths(document, file.parent))
+                click.echo(f"{document.place(())}: {job.metadata.name} is valid")
+        except _Refused as refusal:
+            refusal.show()
+            refused = True
+    if refused:
+        sys.exit(_Refused.exit_code)
+
+
+@main.command(epilog=EXIT_CODES)
+@click.argument("file", type=Manifest)
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a field: --set training.epochs=1.")
+@click.option("--name", help="Which job, when FILE holds several.")
+@click.option("--namespace", default="default", show_default=True, help="Where the job would be applied.")
+@click.option("--trainer-image", help="The operator's default trainer image, for a job that names none.")
+def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: str, trainer_image: str | None) -> None:
+    """Print the Kubernetes Job that the operator would create for the job in FILE."""
+    from finetune_operator.cli.render import render as render_job
+
+    job = _valid(_set(_one_job(_documents(file), name), settings))
+    click.echo(yaml.safe_dump(render_job(job, namespace, trainer_image), sort_keys=False), nl=False)
+
+
+def _documents(file: Path) -> list[Document]:
+    try:
+        return load(file)
+    except ManifestError as error:
+        raise _Refused(str(error)) from error
+
+
+def _jobs(documents: list[Document]) -> list[Document]:
+    """The FineTuneJobs among `documents`; a lone document is taken as one, so that a misspelt kind is said."""
+    jobs = [document for document in documents if document.get("kind") == KIND]
+    return jobs or documents
+
+
+def _one_job(documents: list[Document], name: str | None) -> Document:
+    jobs = _jobs(documents)
+    names = [str((job.get("metadata") or {}).get("name")) for job in jobs]
+    if name is not None:
+        if name not in names:
+            raise _Refused(f"there is no {KIND} named {name}; there is {', '.join(names)}")
+        return jobs[names.index(name)]
+    if len(jobs) > 1:
+        raise _Refused(f"the file holds {len(jobs)} jobs; choose one with --name: {', '.join(names)}")
+    return jobs[0]
+
+
+def _valid(document: Document) -> FineTuneJob:
+    try:
+        return validate_manifest(document, strict=True)
+    except InvalidManifest as error:
+        raise _Refused(str(error)) from error
+
+
+def _set(document: Document, settings: tuple[str, ...]) -> Document:
+    try:
+        return set_values(document, settings)
+    except ManifestError as error:
+        raise _Refused(str(error)) from error
+
+
+class _Refused(click.ClickException):
+    """A wrong manifest: said in full, exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        click.echo(self.message, err=True)
+
+
+if __name__ == "__main__":
+    main()
