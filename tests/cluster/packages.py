@@ -49,7 +49,9 @@ def ensure_packages() -> None:
         return
     wanted = " ".join(missing)
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise PackagesMissing(f"A node needs these Debian packages: {wanted}. Install them, or run this as root on Debian.")
+        raise PackagesMissing(
+            f"A node needs these Debian packages: {wanted}. Install them, or run this as root on Debian."
+        )
     print("Installing Debian packages (no service is started):")
     for name in missing:
         print(f"  {name}: {NODE_PACKAGES[name]}")

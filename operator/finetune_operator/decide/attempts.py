@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
 from finetune_api.status import Attempt
-from pydantic import ValidationError
-
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
 
 COMPLETED, PREEMPTED, DELETED = "Completed", "Preempted", "Deleted"

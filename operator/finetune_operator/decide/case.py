@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
+from pydantic import ValidationError
+
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
-from pydantic import ValidationError
-
 from finetune_operator.decide.attempts import record, spent
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Job, Limits, Observed, Training
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from finetune_api.exit_codes import NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase
-from pydantic import ValidationError
-
 from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import conditions, sentences, status

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from finetune_api.status import Condition, FineTuneJobStatus, Phase
-
 from finetune_operator.decide.case import Case
 
 State = Literal["True", "False", "Unknown"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
-
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining

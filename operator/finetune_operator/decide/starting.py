@@ -5,7 +5,6 @@ from __future__ import annotations
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
-
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import failed
 from finetune_operator.decide.report import sentences, status

@@ -15,7 +15,6 @@ from typing import Any
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus
-
 from finetune_operator.decide.announce import Announcement, announcement
 from finetune_operator.worlds.protocol import (
     Action,

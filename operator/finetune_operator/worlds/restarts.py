@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED, ExitCode
-
 from finetune_operator.worlds.protocol import AttemptSeen, Ending, Limits
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
-
 from finetune_trainer.data.examples import Examples, Origin, Origins, Split
 from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from finetune_api.dataset import Csv
 from finetune_api.failures import JobError
-
 from finetune_trainer.data.encoding import decoded_lines
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.problems import SHOWN, column_missing, data_invalid, nearest, shortened

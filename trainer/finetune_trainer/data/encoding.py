@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_api.failures import FailureReason, JobError
-
 from finetune_trainer.data.problems import data_invalid
 
 

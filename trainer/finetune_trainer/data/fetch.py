@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
-
 from finetune_trainer.data import hub
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finetune_api.dataset import Dataset
-from finetune_api.failures import FailureReason, JobError
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
 
+from finetune_api.dataset import Dataset
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.problems import column_missing, listed, nearest
 

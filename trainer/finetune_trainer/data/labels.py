@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from finetune_api.failures import FailureReason, JobError
 from numpy.typing import NDArray
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.check import Rows
 from finetune_trainer.data.examples import Origin
 from finetune_trainer.data.problems import at, listed, nearest, rows_of, shortened

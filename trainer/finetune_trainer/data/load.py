@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
 import numpy as np
+from fsspec.utils import glob_translate  # type: ignore[import-untyped]
+
 from finetune_api.dataset import Columns, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from fsspec.utils import glob_translate  # type: ignore[import-untyped]
-
 from finetune_trainer.data import hub
 from finetune_trainer.data.check import (
     Rows,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from finetune_api.job import Storage
-
 from finetune_trainer.data.examples import Stop
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from finetune_api.failures import FailureReason, JobError
-
 from finetune_trainer.data.examples import Origin, Split
 
 SHOWN = 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-from finetune_api.failures import FailureReason, JobError
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples
 
 

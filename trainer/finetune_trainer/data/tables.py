@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from finetune_api.dataset import Csv
 
+from finetune_api.dataset import Csv
 from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.encoding import decoded_lines
 from finetune_trainer.data.examples import Stop

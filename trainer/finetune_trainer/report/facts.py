@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import RunIdentity
-from numpy.typing import NDArray
-
 from finetune_trainer.data.examples import Examples, Source
 
 

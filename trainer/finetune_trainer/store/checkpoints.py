@@ -13,7 +13,6 @@ from typing import Any, Literal, Self
 
 from finetune_api.base import Contract
 from finetune_api.result import Artifact
-
 from finetune_trainer.store.folder import Folder
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Self
 
 from finetune_api.failures import JobError
-
 from finetune_trainer.store.folder import Folder
 
 LEASE = 60.0

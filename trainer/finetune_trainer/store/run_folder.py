@@ -7,7 +7,6 @@ from pathlib import Path
 
 from finetune_api.result import Result
 from finetune_api.run import RunIdentity
-
 from finetune_trainer.store.folder import Folder
 
 RESULT = "result.json"

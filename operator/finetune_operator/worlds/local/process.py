@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
-
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
 
 TRAINER = (sys.executable, "-m", "finetune_trainer")

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED, ExitCode
-
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.process import Attempt
 from finetune_operator.worlds.protocol import AttemptSeen, Ending, Limits, StartTraining, Training

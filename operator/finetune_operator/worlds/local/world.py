@@ -14,7 +14,6 @@ from typing import Any
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress
-
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.supervisor import Supervisor
 from finetune_operator.worlds.protocol import (

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from finetune_api.failures import FailureReason, JobError
 
+from finetune_api.failures import FailureReason, JobError
 from tests.unit.trainer.data.folders import csv, load_from, reviews, written
 
 
