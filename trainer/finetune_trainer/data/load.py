@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
+from urllib.parse import unquote
 
 import numpy as np
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
@@ -155,7 +156,7 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
     """
     if not existing:
         raise JobError(FailureReason.DATASET_NOT_FOUND, f"there is no file at {dataset.uri}", field="spec.dataset.uri")
-    is_one_file = len(existing) == 1 and dataset.uri.endswith("/" + existing[0])
+    is_one_file = existing == [PurePosixPath(unquote(dataset.uri)).name]
     wanted = _wanted_splits(dataset)
     chosen: dict[Split, list[str]] = {}
     taken: dict[str, Split] = {}

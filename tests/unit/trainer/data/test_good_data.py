@@ -1,0 +1,220 @@
+"""What good data becomes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetune_trainer.data import Data, Examples
+from tests.unit.trainer.data.folders import csv, load_from, reviews, written
+
+DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
+
+
+def rows_of(examples: Examples) -> list[tuple[str, int]]:
+    return list(zip(examples.texts, examples.labels.tolist(), strict=True))
+
+
+@pytest.mark.skipif(not (DATA / "mrpc").is_dir(), reason=f"there is no {DATA / 'mrpc'}; set FINETUNE_TEST_DATA")
+def test_mrpc_reads_whole_although_its_sentences_hold_quotes() -> None:
+    data = load_from(
+        DATA / "mrpc",
+        splits={"train": "train.tsv", "validation": "dev.tsv"},
+        columns={"text": "#1 String", "textPair": "#2 String", "label": "Quality"},
+        labels=["different", "same"],
+    )
+    assert (len(data.train), len(data.validation), data.test) == (3668, 408, None)
+    assert data.train.texts[0].startswith('Amrozi accused his brother, whom he called "the witness"')
+    assert data.train.pairs is not None
+    assert len(data.train.pairs) == 3668
+    assert np.bincount(data.train.labels).tolist() == [1194, 2474]
+    assert str(data.train.origins[0]) == "train.tsv, line 2"
+    assert str(data.validation.origins[407]) == "dev.tsv, line 409"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", 'text,label\n"a, b",x\nc,y\n"d ""e""",x\n'),
+        ("train.tsv", 'label\ttext\nx\ta, b\ny\tc\nx\td "e"\n'),
+        (
+            "train.jsonl",
+            '{"text": "a, b", "label": "x"}\n\n{"text": "c", "label": "y"}\n{"text": "d \\"e\\"", "label": "x"}\n',
+        ),
+        (
+            "train.ndjson",
+            '{"text": "a, b", "label": "x"}\n{"text": "c", "label": "y"}\n{"text": "d \\"e\\"", "label": "x"}',
+        ),
+    ],
+)
+def test_each_format_gives_the_same_rows(name: str, content: str, tmp_path: Path) -> None:
+    written(tmp_path, {name: content, "dev.csv": csv("f,y")})
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert rows_of(data.train) == [("a, b", 0), ("c", 1), ('d "e"', 0)]
+
+
+def test_parquet_gives_the_same_rows_whatever_its_string_type(tmp_path: Path) -> None:
+    for strings in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
+        table = pa.table(
+            {"text": pa.array(["a", "b"], pa.string()).cast(strings), "label": pa.array([0, 1], pa.int8())}
+        )
+        pq.write_table(table, tmp_path / "train.parquet")
+        pq.write_table(table, tmp_path / "dev.parquet")
+        assert rows_of(load_from(tmp_path, splits={"validation": "dev.parquet"}).train) == [("a", 0), ("b", 1)]
+
+
+def test_parquet_written_by_the_hub_library_keeps_its_label_names(tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset as HubDataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["world", "sports"])})
+    rows = HubDataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    rows.to_parquet(tmp_path / "train.parquet")
+    rows.to_parquet(tmp_path / "dev.parquet")
+    data = load_from(tmp_path, splits={"validation": "dev.parquet"})
+    assert data.labels == ("world", "sports")
+    assert rows_of(data.train) == [("a", 1), ("b", 0)]
+    turned = load_from(tmp_path, splits={"validation": "dev.parquet"}, labels=["sports", "world"])
+    assert rows_of(turned.train) == [("a", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "names", "numbers"),
+    [
+        ('"pos" "neg"', None, ("neg", "pos"), [1, 0]),
+        ("10 9", None, ("9", "10"), [1, 0]),
+        ("1.0 0.0", None, ("0", "1"), [1, 0]),
+        ('"1.0" "0.0"', None, ("0", "1"), [1, 0]),
+        ("true false", None, ("false", "true"), [1, 0]),
+        ("true false", ["no", "yes"], ("no", "yes"), [1, 0]),
+        ("1 0", ["no", "yes"], ("no", "yes"), [1, 0]),
+        ('"1" "0"', ["no", "yes"], ("no", "yes"), [1, 0]),
+        ('"yes" "no"', ["yes", "no"], ("yes", "no"), [0, 1]),
+        ("5 4", ["5", "4"], ("5", "4"), [0, 1]),
+        ("1 2", ["2", "1"], ("2", "1"), [1, 0]),
+    ],
+)
+def test_label_values_become_these_names_and_numbers(
+    values: str, labels: list[str] | None, names: tuple[str, ...], numbers: list[int], tmp_path: Path
+) -> None:
+    lines = [f'{{"text": "text {n}", "label": {value}}}' for n, value in enumerate(values.split())]
+    written(tmp_path, {"train.jsonl": "\n".join(lines), "dev.jsonl": "\n".join(lines)})
+    spec = {"labels": labels} if labels else {}
+    data = load_from(tmp_path, splits={"validation": "dev.jsonl"}, **spec)
+    assert data.labels == names
+    assert data.train.labels.tolist() == data.validation.labels.tolist() == numbers
+
+
+def test_latin_1_reads_as_such_when_said(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": csv("hübsch,gut", "häßlich,schlecht").encode("latin-1"), "dev.csv": csv("x,gut")})
+    data = load_from(tmp_path, csv={"encoding": "latin-1"}, splits={"validation": "dev.csv"})
+    assert data.train.texts == ["hübsch", "häßlich"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": b"\xef\xbb\xbf" + reviews(20).encode()})
+    assert len(load_from(tmp_path).train) == 18
+
+
+def test_files_without_a_header_take_the_names_of_the_spec(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "good,fine\nbad,dull\n", "dev.csv": "bad,dire\n"})
+    data = load_from(tmp_path, csv={"columnNames": ["label", "text"]}, splits={"validation": "dev.csv"})
+    assert rows_of(data.train) == [("fine", 1), ("dull", 0)]
+    assert str(data.train.origins[0]) == "train.csv, line 1"
+
+
+def test_lines_are_counted_through_texts_of_several_lines(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": csv('"fine,\r\nindeed",good', "", "dull,bad"), "dev.csv": csv("x,bad")})
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert data.train.texts == ["fine,\r\nindeed", "dull"]
+    assert [str(data.train.origins[row]) for row in (0, 1)] == ["train.csv, line 2", "train.csv, line 5"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "files"),
+    [
+        ("train", ["train-1.csv", "train-2.csv", "train/3.csv"]),
+        ("train-1.csv", ["train-1.csv"]),
+        ("*.csv", ["train-1.csv", "train-2.csv"]),
+        ("**/*.csv", ["train-1.csv", "train-2.csv", "train/3.csv"]),
+        ("train/*", ["train/3.csv"]),
+        ("train-[12].csv", ["train-1.csv", "train-2.csv"]),
+    ],
+)
+def test_a_split_is_a_path_a_pattern_or_the_beginning_of_names(pattern: str, files: list[str], tmp_path: Path) -> None:
+    names = ("train-1.csv", "train-2.csv", "train/3.csv", ".train.csv", "train.md")
+    written(tmp_path, {name: csv(*(f"{name} {n},{n % 2}" for n in range(20))) for name in names})
+    data = load_from(tmp_path, splits={"train": pattern})
+    assert [source.name for source in data.sources] == files
+    assert {source.rows for source in data.sources} == {20}
+
+
+def test_a_uri_may_be_one_file(tmp_path: Path) -> None:
+    written(tmp_path, {"my reviews.csv": reviews(20), "other.csv": "nothing"})
+    assert len(load_from(tmp_path / "my reviews.csv").train) == 18
+
+
+def drawn(data: Data) -> tuple[list[str], list[str]]:
+    return data.train.texts, data.validation.texts
+
+
+def test_a_drawn_validation_split_keeps_proportions_and_shares_no_text(tmp_path: Path) -> None:
+    twice = [f"text {n // 2},{'rare' if n // 2 % 10 == 0 else 'common'}" for n in range(400)]
+    written(tmp_path, {"train.csv": csv(*twice)})
+    data = load_from(tmp_path, validationFraction=0.2)
+    assert np.bincount(data.validation.labels).tolist() == [72, 8]
+    assert len(data.train) == 320
+    assert not set(data.train.texts) & set(data.validation.texts)
+    assert data.sources[0].rows == 400
+
+
+def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None:
+    rows = [f"text {n},{n % 2}" for n in range(100)]
+    one = load_from(written(tmp_path / "one", {"train.csv": csv(*rows)}), seed=1)
+    turned = load_from(written(tmp_path / "turned", {"train.csv": csv(*reversed(rows))}), seed=1)
+    other = load_from(tmp_path / "one", seed=2)
+    assert set(one.validation.texts) == set(turned.validation.texts)
+    assert set(one.validation.texts) != set(other.validation.texts)
+    # Fixed for all versions and machines: a resumed run must draw what its first attempt drew.
+    assert sorted(one.validation.texts)[:3] == ["text 0", "text 13", "text 25"]
+
+
+def test_rows_shared_by_splits_and_contradictions_are_counted_in_warnings(tmp_path: Path) -> None:
+    train = csv("a,x", "b,y", "a,y", "c,x")
+    written(tmp_path, {"train.csv": train, "dev.csv": csv("b,y", "d,x"), "test.csv": csv("e,x", "a,x", "c,x")})
+    warnings = load_from(tmp_path, splits={"validation": "dev.csv", "test": "test.csv"}).warnings
+    assert warnings == (
+        "1 training rows have the text of an earlier row and another label: train.csv, line 4.",
+        "1 of 2 validation rows have the text of a training row, so their metrics flatter: dev.csv, line 2.",
+        "2 of 3 test rows have the text of a training row, so their metrics flatter: test.csv, line 3; test.csv, line 4.",
+    )
+
+
+def test_listed_labels_without_examples_and_look_alikes_are_warnings(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": csv("a,x", "b,X", "c,x"), "dev.csv": csv("d,z")})
+    warnings = load_from(tmp_path, splits={"validation": "dev.csv"}, labels=["x", "X", "z"]).warnings
+    assert any('"z" is listed and has no training example' in warning for warning in warnings)
+    assert any('"x", "X" differ only in case' in warning for warning in warnings)
+
+
+def test_quotes_around_all_values_of_a_tsv_are_a_warning(tmp_path: Path) -> None:
+    written(tmp_path, {"train.tsv": 'text\tlabel\n"a"\tx\n"b"\ty\n', "dev.tsv": "text\tlabel\nc\tx\n"})
+    (warning,) = load_from(tmp_path, splits={"validation": "dev.tsv"}).warnings
+    assert "2 of 2 values stand in quotes" in warning
+
+
+def test_the_fingerprint_changes_with_contents_and_names_and_is_that_of_sha256sum(tmp_path: Path) -> None:
+    folder = written(tmp_path, {"train.csv": reviews(20), "dev.csv": reviews(4), "notes.md": "x"})
+    splits = {"validation": "dev.csv"}
+    first = load_from(folder, splits=splits).fingerprint
+    (folder / "notes.md").write_text("files that are not read do not count")
+    assert load_from(folder, splits=splits).fingerprint == first
+    lines = "".join(f"{hashlib.sha256((folder / n).read_bytes()).hexdigest()}  {n}\n" for n in ("dev.csv", "train.csv"))
+    assert first == hashlib.sha256(lines.encode()).hexdigest()
+    (folder / "dev.csv").write_text(reviews(6))
+    assert load_from(folder, splits=splits).fingerprint != first
