@@ -10,7 +10,7 @@ from finetune_operator.decide.ending import failed
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
-FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
+FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT, FailureReason.OUTPUT_CONFLICT})
 RETRY_REFUSED = 30.0
 """Seconds until a refused action is tried again: a quota that becomes free announces itself to nobody."""
 RETRY_PASSING = 2.0

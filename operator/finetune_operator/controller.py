@@ -1,0 +1,89 @@
+"""Runs `reconcile` for every job about which something may have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from finetune_operator.queue import WorkQueue
+from finetune_operator.reconcile import reconcile
+from finetune_operator.worlds.protocol import Key, World
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8
+RESYNC_SECONDS = 600.0
+"""Each job is looked at again about this often, at a moment of its own, should a change have been missed."""
+
+current_job: ContextVar[Key | None] = ContextVar("current_job", default=None)
+"""The job that the running code works on, for the log."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Controller:
+    """Workers over one queue of keys. `observed` hears how long each reconcile took and whether it failed."""
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        workers: int = WORKERS,
+        clock: Callable[[], datetime] = _utc_now,
+        observed: Callable[[float, bool], None] = lambda seconds, failed: None,
+    ) -> None:
+        self._world = world
+        self._workers = workers
+        self._clock = clock
+        self._observed = observed
+        self.queue: WorkQueue[Key] = WorkQueue()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._resync())
+            for _ in range(self._workers):
+                tasks.create_task(self._work())
+
+    async def _listen(self) -> None:
+        async for key in self._world.changes():
+            self.queue.add(key)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for key in self._world.keys():  # noqa: SIM118 (a world is no mapping)
+                self.queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))  # noqa: S311
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._reconcile(key)
+            finally:
+                self.queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        current_job.set(key)
+        began = time.monotonic()
+        failed = False
+        try:
+            recheck_after = await reconcile(self._world, key, self._clock())
+        except Exception as error:
+            failed = True
+            delay = self.queue.add_failed(key)
+            log.exception("Could not be reconciled (%s); again in %.1f s.", error or type(error).__name__, delay)
+        else:
+            self.queue.succeeded(key)
+            if recheck_after is not None:
+                self.queue.add_after(key, recheck_after)
+        finally:
+            self._observed(time.monotonic() - began, failed)

@@ -1,0 +1,42 @@
+"""Logs to standard error, as text or as one JSON object a line, each with the job it is about."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from pythonjsonlogger.json import JsonFormatter
+
+from finetune_operator.controller import current_job
+
+LogFormat = Literal["text", "json"]
+
+
+class _NameTheJob(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        job = current_job.get()
+        record.job = str(job) if job else ""
+        return True
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        job = getattr(record, "job", "")
+        return text if not job else text.replace(" | ", f" | {job}: ", 1)
+
+
+def set_up(log_format: LogFormat, level: int = logging.INFO) -> None:
+    """Give the root logger one handler; kopf's and asyncio's lines go the same way."""
+    handler = logging.StreamHandler()
+    handler.addFilter(_NameTheJob())
+    if log_format == "json":
+        rename = {"asctime": "time", "levelname": "level", "name": "logger"}
+        handler.setFormatter(
+            JsonFormatter("%(asctime)s %(levelname)s %(name)s %(job)s %(message)s", rename_fields=rename)
+        )
+    else:
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s | %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,94 @@
+"""`finetune-operator run`: connect, watch, reconcile, until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from finetune_operator.controller import Controller
+from finetune_operator.handlers import watch_jobs
+from finetune_operator.logs import set_up
+from finetune_operator.serve import Metrics, serving
+from finetune_operator.worlds.kube.client import ApiError, Client, NoCluster
+from finetune_operator.worlds.kube.world import KubeWorld
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 600.0
+ALL = "all"
+
+
+async def run(client: Client, *, namespace: str | None, trainer_image: str, listen: str) -> None:
+    """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
+    stop = asyncio.Event()
+    world = KubeWorld(client, namespace=namespace, default_image=trainer_image)
+    controller: Controller
+    metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
+    controller = Controller(world, observed=metrics.observe)
+
+    async def reconcile() -> None:
+        await world.synced()  # before that, children would seem to be missing
+        log.info("Watching FineTuneJobs in %s.", f"namespace {namespace}" if namespace else "all namespaces")
+        await controller.run()
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await world.drop_ghosts()
+            except (ApiError, OSError, TimeoutError) as error:
+                log.warning("FineTuneJobs could not be listed: %s", error)
+
+    async with client, serving(listen, metrics) as port:
+        log.info("Serving /healthz and /metrics on port %d.", port)
+        parts = [asyncio.create_task(part()) for part in (*world.watches, reconcile, sweep)]
+        for part in parts:
+            part.add_done_callback(lambda _: stop.set())
+        try:
+            await watch_jobs(world, client, namespace=namespace, stop=stop)
+        finally:
+            broken = [part for part in parts if part.done() and not part.cancelled() and part.exception()]
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)
+        for part in broken:
+            part.result()
+    log.info("Stopped. Trainings go on without the operator.")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    set_up(options.log_format)
+    try:
+        client = Client.from_environment()
+    except NoCluster as error:
+        sys.exit(f"finetune-operator: {error}")
+    namespace = None if options.namespace == ALL else options.namespace
+    asyncio.run(run(client, namespace=namespace, trainer_image=options.trainer_image, listen=options.listen))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="finetune-operator", description="Fine-tune models on Kubernetes.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_command = commands.add_parser("run", help="operate the FineTuneJobs of a cluster until stopped")
+    image = os.environ.get("FINETUNE_TRAINER_IMAGE")
+    run_command.add_argument(
+        "--trainer-image",
+        default=image,
+        required=image is None,
+        help="trainer image of jobs that name none (default: $FINETUNE_TRAINER_IMAGE)",
+    )
+    run_command.add_argument("--namespace", default=ALL, help="the one namespace to watch (default: all)")
+    run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
+    run_command.add_argument(
+        "--listen", default=":8080", metavar="[HOST]:PORT", help="where /healthz and /metrics are (default: :8080)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""One session with the API server: credentials that stay fresh, JSON in and out, and the age of every watch.
+
+A typed client costs three times the CPU of plain dictionaries, and all that is sent here is built in `manifest` and `world`.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import aiohttp
+from kubernetes import client as kubernetes_client, config as kubernetes_config
+
+Object = dict[str, Any]
+
+MERGE_PATCH = "application/merge-patch+json"
+REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+FIELD_MANAGER = "finetune-operator"
+
+
+class ApiError(Exception):
+    """The API server's refusal: a Status object with its HTTP code."""
+
+    def __init__(self, code: int, status: Object) -> None:
+        self.code = code
+        self.reason: str = status.get("reason") or ""
+        self.message: str = status.get("message") or f"the API server answered {code}"
+        self.causes: list[Object] = (status.get("details") or {}).get("causes") or []
+        super().__init__(f"{code} {self.reason}: {self.message}")
+
+
+class NoCluster(Exception):
+    """Nothing says where the API server is."""
+
+
+class Heard:
+    """When each kind's watch last brought proof of life, in seconds of the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._born = time.monotonic()
+        self._at: dict[str, float] = {}
+
+    def mark(self, plural: str) -> None:
+        self._at[plural] = time.monotonic()
+
+    def age(self, plural: str) -> float:
+        """Seconds since then; since the start of the process where nothing was ever heard."""
+        return time.monotonic() - self._at.get(plural, self._born)
+
+
+class Client:
+    """Requests to one API server, as whoever the kubeconfig or the service account says."""
+
+    def __init__(self, configuration: kubernetes_client.Configuration) -> None:
+        self._configuration = configuration
+        self._ssl = _ssl_context(configuration)
+        self.server: str = configuration.host.rstrip("/")
+        self.heard = Heard()
+        self._session: aiohttp.ClientSession | None = None
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """By the service account inside a pod, else by $KUBECONFIG or ~/.kube/config. Raises NoCluster."""
+        configuration = kubernetes_client.Configuration()
+        try:
+            kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kubernetes_config.ConfigException:
+            try:
+                kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            except kubernetes_config.ConfigException as error:
+                said = f"no API server is configured ({error}); set KUBECONFIG, or run inside a cluster"
+                raise NoCluster(said) from error
+        return cls(configuration)
+
+    async def __aenter__(self) -> Self:
+        self._session = self.new_session()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def new_session(self) -> aiohttp.ClientSession:
+        """A session of one's own, with the same credentials. Kopf gets one, since it closes what it is given."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
+            middlewares=(self._authorize, self._hear),
+            headers={"User-Agent": FIELD_MANAGER, "Accept": "application/json"},
+            proxy=self._configuration.proxy or None,
+        )
+
+    async def _authorize(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        # Asked at every request: service account tokens are rotated, and the configuration reads them again in time.
+        token = self._configuration.get_api_key_with_prefix("BearerToken", "authorization")
+        if token:
+            request.headers["Authorization"] = token
+        return await handler(request)
+
+    async def _hear(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        if response.ok and request.url.query.get("watch") == "true":
+            self.heard.mark(request.url.name)
+        return response
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    async def get(self, path: str, **query: str) -> Object:
+        return await self._request("GET", path, query)
+
+    async def create(self, path: str, body: Object) -> Object:
+        return await self._request("POST", path, {"fieldManager": FIELD_MANAGER}, body)
+
+    async def merge(self, path: str, patch: Object) -> Object:
+        """A JSON merge patch: null removes, lists are replaced as a whole."""
+        return await self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, MERGE_PATCH)
+
+    async def delete(self, path: str, options: Object) -> Object:
+        return await self._request("DELETE", path, {}, options)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        async with self._open.request(
+            method,
+            self.server + path,
+            params=query,
+            data=None if body is None else json.dumps(body),
+            headers={"Content-Type": content_type} if body is not None else None,
+            timeout=REQUEST_TIMEOUT,
+        ) as response:
+            return await _answer(response)
+
+    @asynccontextmanager
+    async def watch(self, path: str, query: dict[str, str], silence: float) -> AsyncIterator[AsyncIterator[Object]]:
+        """The events of a watch; raises TimeoutError after `silence` seconds without a byte."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
+        async with self._open.get(self.server + path, params={**query, "watch": "true"}, timeout=timeout) as response:
+            if not response.ok:
+                await _answer(response)
+            yield _lines(response)
+
+    @property
+    def _open(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "enter the client first"
+        return self._session
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Object:
+    raw = await response.read()
+    try:
+        body: Object = json.loads(raw)
+    except ValueError:  # a proxy between us and the API server
+        body = {"message": raw[:300].decode(errors="replace")}
+    if not response.ok:
+        raise ApiError(response.status, body)
+    return body
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
+    # Not aiohttp's own readline: it refuses lines over 64 KiB, and an object may be larger.
+    rest = b""
+    async for chunk in response.content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def _ssl_context(configuration: kubernetes_client.Configuration) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert or None)
+    if not configuration.verify_ssl:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if configuration.cert_file:
+        context.load_cert_chain(configuration.cert_file, configuration.key_file)
+    return context

@@ -1,0 +1,203 @@
+"""From Jobs, pods and refusals, as the API server shows them, to the facts that decisions are made of."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from finetune_api import KIND
+from finetune_api.failures import FailureReason
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import ApiError, Object
+from finetune_operator.worlds.kube.reflector import Child
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Ending, Key, Limits, Refusal, Training
+
+ENDINGS = {
+    "PodFailurePolicy": Ending.NEVER_RETRIED,
+    "BackoffLimitExceeded": Ending.BACKOFF_LIMIT_EXCEEDED,
+    "DeadlineExceeded": Ending.DEADLINE_EXCEEDED,
+}
+DISRUPTIONS = {
+    "PreemptionByScheduler": "Preempted",
+    "DeletionByTaintManager": "NodeLost",
+    "DeletionByPodGC": "NodeLost",
+    "EvictionByEvictionAPI": "Evicted",
+    "TerminationByKubelet": "Evicted",
+}
+"""By the reason of a pod's DisruptionTarget condition."""
+IMAGE_PROBLEMS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ImageInspectError",
+        "ErrImageNeverPull",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    }
+)
+CONTAINER_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+def time_of(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def read_training(job: Object) -> Child[Training] | None:
+    """The batch Job as a training; None when it is not the child of a FineTuneJob."""
+    meta, spec, status = job["metadata"], job["spec"], job.get("status") or {}
+    owner = controller_of(job)
+    if owner is None or owner["kind"] != KIND:
+        return None
+    done = next(
+        (c for c in status.get("conditions") or [] if c["type"] in ("Complete", "Failed") and c["status"] == "True"),
+        None,
+    )
+    ending = None
+    if done is not None:
+        ending = Ending.COMPLETE if done["type"] == "Complete" else ENDINGS.get(done.get("reason", ""), Ending.OTHER)
+    created = time_of(meta["creationTimestamp"])
+    assert created is not None
+    return Child(
+        job=Key(KIND, meta["namespace"], owner["name"]),
+        owner=owner["uid"],
+        uid=meta["uid"],
+        version=int(meta["resourceVersion"]),
+        fact=Training(
+            name=meta["name"],
+            run_id=meta.get("labels", {}).get(names.RUN_LABEL, ""),
+            uid=meta["uid"],
+            created=created,
+            limits=Limits(
+                backoff_limit=spec.get("backoffLimit", 6),
+                active_deadline_seconds=spec.get("activeDeadlineSeconds"),
+                ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
+            ),
+            placement=meta.get("annotations", {}).get(names.PLACEMENT_ANNOTATION, ""),
+            queued=bool(spec.get("suspend")),
+            deleting="deletionTimestamp" in meta,
+            ending=ending,
+            ended=time_of(done["lastTransitionTime"]) if done else None,
+            message=done.get("message", "") if done else "",
+        ),
+    )
+
+
+def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
+    """The pod as an attempt; None when it does not carry our labels."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    labels = meta.get("labels") or {}
+    if names.UID_LABEL not in labels or names.JOB_LABEL not in labels:
+        return None
+    owner = controller_of(pod)
+    created = time_of(meta["creationTimestamp"])
+    assert created is not None
+    container: Object = next((c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {})
+    state = container.get("state") or {}
+    terminated = state.get("terminated") or {}
+    running = state.get("running") or {}
+    phase = _phase(status, running)
+    return Child(
+        job=Key(KIND, meta["namespace"], labels[names.JOB_LABEL]),
+        owner=labels[names.UID_LABEL],
+        uid=meta["uid"],
+        version=int(meta["resourceVersion"]),
+        fact=AttemptSeen(
+            name=meta["name"],
+            run_id=labels.get(names.RUN_LABEL, ""),
+            training=owner["uid"] if owner else "",
+            phase=phase,
+            created=created,
+            started=time_of(running.get("startedAt") or terminated.get("startedAt")),
+            ended=time_of(terminated.get("finishedAt")) if phase is AttemptPhase.ENDED else None,
+            node=pod["spec"].get("nodeName"),
+            deleting="deletionTimestamp" in meta,
+            waiting=_problem(pod, state.get("waiting") or {}) if phase is AttemptPhase.WAITING else None,
+            exit_code=terminated.get("exitCode") if phase is AttemptPhase.ENDED else None,
+            termination_message=terminated.get("message", "") if phase is AttemptPhase.ENDED else "",
+            out_of_memory=terminated.get("reason") == "OOMKilled",
+            disruption=_disruption(status),
+        ),
+    )
+
+
+def controller_of(obj: Object) -> Object | None:
+    return next((ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("controller")), None)
+
+
+def _phase(status: Object, running: Object) -> AttemptPhase:
+    match status.get("phase"):
+        case "Succeeded" | "Failed":
+            return AttemptPhase.ENDED
+        case "Running" | "Unknown":
+            return AttemptPhase.RUNNING
+        case _:
+            return AttemptPhase.RUNNING if running else AttemptPhase.WAITING
+
+
+def _disruption(status: Object) -> str | None:
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return DISRUPTIONS.get(condition.get("reason", ""), "Evicted")
+    # A kubelet that refuses or gives up a pod says so in the reason of its status.
+    if status.get("phase") == "Failed" and status.get("reason") in ("Evicted", "NodeLost", "NodeShutdown", "Shutdown"):
+        return "NodeLost" if status["reason"] == "NodeLost" else "Evicted"
+    return None
+
+
+def _problem(pod: Object, waiting: Object) -> Refusal | None:
+    """Why this pod does not start, when that is more than taking its time."""
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in IMAGE_PROBLEMS:
+        image = pod["spec"]["containers"][0]["image"]
+        return Refusal(FailureReason.IMAGE_PULL_FAILED, f"The image {image} cannot be pulled: {message or reason}")
+    if reason in CONTAINER_PROBLEMS:
+        if "secret" in message.lower():
+            return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {message}")
+        return Refusal(FailureReason.INTERNAL, f"The container cannot start: {reason}: {message}")
+    for condition in pod["status"].get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return Refusal(FailureReason.UNSCHEDULABLE, f"No node can take the pod: {condition.get('message', '')}")
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+_INTRODUCTION = re.compile(r'^(Error creating: )?(pods|jobs\.batch) "[^"]*" is forbidden: ')
+"""Holds the name of a pod that is another at each try; without it a refusal reads the same each time."""
+
+
+def refusal_of(error: ApiError) -> Refusal | None:
+    """What the API server's answer to a creation means; None when that is nothing the job's user could act on."""
+    if error.code == 422:
+        field = next((_spec_path(cause.get("field", "")) for cause in error.causes), None)
+        message = "; ".join(f"{_spec_path(c.get('field', ''))}: {c.get('message', '')}" for c in error.causes[:3])
+        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message or error.message}", field)
+    if error.code == 403 or (error.code == 400 and "admission webhook" in error.message):
+        return creation_refused(error.message)
+    return None
+
+
+def creation_refused(message: str) -> Refusal:
+    """A forbidden creation, by the API server's or the Job controller's words."""
+    message = _INTRODUCTION.sub("", message)
+    if "exceeded quota" in message:
+        return Refusal(FailureReason.QUOTA_EXCEEDED, f"The namespace has no room for it: {message}")
+    return Refusal(FailureReason.ADMISSION_DENIED, f"The cluster does not admit the pod: {message}")
+
+
+_PATHS = (
+    ("spec.template.spec.containers[0].resources", "spec.resources"),
+    ("spec.template.spec.containers[0].image", "spec.image"),
+    ("spec.template.spec", "spec.pod"),
+    ("spec.template.labels", "spec.pod.labels"),
+    ("spec.template.annotations", "spec.pod.annotations"),
+)
+
+
+def _spec_path(path: str) -> str:
+    """The part of the FineTuneJob that became this part of the Job."""
+    for of_job, ours in _PATHS:
+        if path.startswith(of_job):
+            return ours + path[len(of_job) :]
+    return path

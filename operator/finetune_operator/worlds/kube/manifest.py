@@ -1,0 +1,154 @@
+"""The batch Job of a run: what its pod is, may do and may not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finetune_api import API_VERSION, KIND
+from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.run import ATTEMPT_ENV, RUN_ENV, WORKSPACE_ENV
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import Object
+from finetune_operator.worlds.protocol import Key, Limits, StartTraining
+
+SECONDS_TO_SAVE = 120
+"""From SIGTERM to SIGKILL: long enough to write a checkpoint to object storage."""
+USER = 65532
+"""`nonroot` of the trainer image; any other number would do, nothing in the image belongs to it."""
+WORKSPACE = "/workspace"
+CACHES = {
+    "HOME": WORKSPACE,
+    "TMPDIR": "/tmp",  # noqa: S108 (an emptyDir of this pod alone)
+    "XDG_CACHE_HOME": f"{WORKSPACE}/.cache",
+    "HF_HOME": f"{WORKSPACE}/.cache/huggingface",
+    "MPLCONFIGDIR": f"{WORKSPACE}/.cache/matplotlib",
+    "TORCHINDUCTOR_CACHE_DIR": f"{WORKSPACE}/.cache/torchinductor",
+    "TRITON_CACHE_DIR": f"{WORKSPACE}/.cache/triton",
+}
+"""The root of the file system is read-only; whatever libraries want to write goes to the workspace."""
+
+
+def training_job(key: Key, uid: str, start: StartTraining, queue: str | None) -> Object:
+    """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue.
+
+    Raises JobError when the Run does not fit into an environment variable.
+    """
+    spec = start.run.spec
+    labels = {
+        "app.kubernetes.io/name": "finetune-trainer",
+        "app.kubernetes.io/instance": key.name,
+        "app.kubernetes.io/managed-by": "finetune-operator",
+        names.JOB_LABEL: key.name,
+        names.UID_LABEL: uid,
+        names.RUN_LABEL: start.run.run.id,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": start.name,
+            "namespace": key.namespace,
+            "labels": labels | ({names.QUEUE_LABEL: queue} if queue else {}),
+            "annotations": {names.PLACEMENT_ANNOTATION: start.placement},
+            # No blockOwnerDeletion: setting it takes the right to update finalizers on some clusters.
+            "ownerReferences": [
+                {"apiVersion": API_VERSION, "kind": KIND, "name": key.name, "uid": uid, "controller": True}
+            ],
+        },
+        "spec": {
+            **limits(start.limits),
+            "podReplacementPolicy": "Failed",  # never two pods of one run at a time
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "template": {
+                "metadata": _without_none(
+                    {"labels": (spec.pod.labels or {}) | labels, "annotations": spec.pod.annotations}
+                ),
+                "spec": _pod(start, spec),
+            },
+        },
+    }
+
+
+def limits(limits: Limits) -> Object:
+    """The fields of a Job's spec that may change while it runs; as a merge patch, None takes a limit away."""
+    return {
+        "backoffLimit": limits.backoff_limit,
+        "activeDeadlineSeconds": limits.active_deadline_seconds,
+        "ttlSecondsAfterFinished": limits.ttl_seconds_after_finished,
+    }
+
+
+def _failure_rules() -> list[Object]:
+    def exit_codes(action: str, codes: frozenset[Any]) -> Object:
+        values = sorted(int(code) for code in codes)
+        return {
+            "action": action,
+            "onExitCodes": {"containerName": names.CONTAINER, "operator": "In", "values": values},
+        }
+
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        exit_codes("Ignore", NOT_COUNTED),
+        exit_codes("FailJob", NEVER_RETRIED),
+    ]
+
+
+def _pod(start: StartTraining, spec: FineTuneJobSpec) -> Object:
+    wanted = spec.pod.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"labels", "annotations"})
+    return {
+        **wanted,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": SECONDS_TO_SAVE,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(start, spec)],
+        "volumes": [
+            {"name": "workspace", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},  # 64 MiB otherwise, too little for data loaders
+        ],
+    }
+
+
+def _container(start: StartTraining, spec: FineTuneJobSpec) -> Object:
+    environment: list[Object] = [
+        {"name": RUN_ENV, "value": start.run.to_env()},
+        {"name": ATTEMPT_ENV, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
+        {"name": WORKSPACE_ENV, "value": WORKSPACE},
+        *({"name": name, "value": value} for name, value in CACHES.items()),
+    ]
+    if spec.hub is not None:
+        token = {"name": spec.hub.token_secret_ref.name, "key": spec.hub.token_secret_ref.key}
+        environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}})
+    container: Object = {
+        "name": names.CONTAINER,
+        "image": start.image,
+        "env": environment,
+        "resources": spec.resources.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "workspace", "mountPath": WORKSPACE},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+    }
+    if spec.storage.secret_ref is not None:
+        container["envFrom"] = [{"secretRef": {"name": spec.storage.secret_ref.name}}]
+    return container
+
+
+def _without_none(fields: Object) -> Object:
+    return {name: value for name, value in fields.items() if value is not None}

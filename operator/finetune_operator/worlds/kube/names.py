@@ -1,0 +1,39 @@
+"""Labels, annotations and paths, each named once."""
+
+from __future__ import annotations
+
+from finetune_api import GROUP, PLURAL, VERSION
+
+JOB_LABEL = f"{GROUP}/job"
+UID_LABEL = f"{GROUP}/uid"
+RUN_LABEL = f"{GROUP}/run"
+PLACEMENT_ANNOTATION = f"{GROUP}/placement"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+CONTAINER = "trainer"
+OURS = UID_LABEL
+"""Label selector of everything this operator makes."""
+
+
+def finetunejobs(namespace: str | None = None) -> str:
+    return _collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL)
+
+
+def jobs(namespace: str | None = None) -> str:
+    return _collection("/apis/batch/v1", namespace, "jobs")
+
+
+def pods(namespace: str | None = None) -> str:
+    return _collection("/api/v1", namespace, "pods")
+
+
+def core_events(namespace: str) -> str:
+    return _collection("/api/v1", namespace, "events")
+
+
+def events(namespace: str) -> str:
+    return _collection("/apis/events.k8s.io/v1", namespace, "events")
+
+
+def _collection(group: str, namespace: str | None, plural: str) -> str:
+    return f"{group}/namespaces/{namespace}/{plural}" if namespace else f"{group}/{plural}"

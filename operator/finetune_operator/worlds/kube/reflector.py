@@ -1,0 +1,176 @@
+"""A local copy of one kind of object, kept true by list and watch.
+
+A watch tells what changes; what changed while it was broken is found by listing again and comparing, so a deletion is never
+missed. Own writes are put in at once: nobody decides by a copy that is older than what this process did itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import aiohttp
+
+from finetune_operator.worlds.kube.client import ApiError, Client, Object
+from finetune_operator.worlds.protocol import Key
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PAGE = 500
+WATCH_SECONDS = 240
+SILENCE = 90.0
+"""Seconds without a byte after which a watch is taken for dead; the API server sends a bookmark each minute."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+REMEMBERED_DELETIONS = 4096
+
+
+@dataclass(frozen=True)
+class Child(Generic[T]):
+    """What is kept of an object: whose it is, and the facts it states."""
+
+    job: Key
+    owner: str
+    """UID of the FineTuneJob."""
+    uid: str
+    version: int
+    fact: T
+
+
+class Reflector(Generic[T]):
+    """Objects of one kind below `path` (a collection's path), reduced by `read` to what decisions need.
+
+    `read` answers None for an object that is none of ours. `changed` hears the key of the job whose facts changed.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        selector: str,
+        read: Callable[[Object], Child[T] | None],
+        changed: Callable[[Key], None],
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._plural = path.rsplit("/", 1)[-1]
+        self._selector = selector
+        self._read = read
+        self._changed = changed
+        self._children: dict[tuple[str, str], Child[T]] = {}
+        self._by_owner: dict[str, dict[tuple[str, str], Child[T]]] = {}
+        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._version = ""
+        """Where the next watch goes on; empty when the list must be read again."""
+        self.synced = asyncio.Event()
+
+    def of(self, owner: str) -> Iterable[T]:
+        """The facts of the children of this FineTuneJob."""
+        return [child.fact for child in self._by_owner.get(owner, {}).values()]
+
+    def put(self, obj: Object) -> None:
+        """Take in an object as the API server just showed it; one that is older than what is known is ignored."""
+        meta = obj["metadata"]
+        place = (meta.get("namespace", ""), meta["name"])
+        old = self._children.get(place)
+        if meta["uid"] in self._deleted or (old is not None and _version(obj) < old.version):
+            return
+        new = self._read(obj)
+        if new is None:
+            self._forget(place)
+        else:
+            self._children[place] = new
+            self._by_owner.setdefault(new.owner, {})[place] = new
+            if old is None or old.fact != new.fact:
+                self._changed(new.job)
+
+    def drop(self, obj: Object) -> None:
+        meta = obj["metadata"]
+        self._deleted[meta["uid"]] = None
+        if len(self._deleted) > REMEMBERED_DELETIONS:
+            self._deleted.popitem(last=False)
+        place = (meta.get("namespace", ""), meta["name"])
+        if place in self._children and self._children[place].uid == meta["uid"]:
+            self._forget(place)
+
+    def _forget(self, place: tuple[str, str]) -> None:
+        child = self._children.pop(place, None)
+        if child is None:
+            return
+        siblings = self._by_owner[child.owner]
+        siblings.pop(place, None)
+        if not siblings:
+            del self._by_owner[child.owner]
+        self._changed(child.job)
+
+    async def run(self) -> None:
+        """List, watch, and begin again, for ever."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if not self._version:
+                    self._version = await self._list()
+                await self._watch(self._version)
+                pause = FIRST_PAUSE
+            except ApiError as error:
+                self._version = ""
+                if error.code != 410:  # too old to go on from: list at once
+                    pause = await self._rest(error, pause)
+            except (TimeoutError, aiohttp.ClientError) as error:
+                pause = await self._rest(error, pause)
+
+    async def _rest(self, error: Exception, pause: float) -> float:
+        said = str(error) or type(error).__name__
+        log.warning("The watch of %s broke (%s); again in %.0f s.", self._plural, said, pause)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        return min(pause * 2, LONGEST_PAUSE)
+
+    async def _list(self) -> str:
+        query = {"labelSelector": self._selector, "limit": str(PAGE)}
+        seen: set[tuple[str, str]] = set()
+        while True:
+            page = await self._client.get(self._path, **query)
+            for obj in page["items"]:
+                seen.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
+                self.put(obj)
+            if not page["metadata"].get("continue"):
+                break
+            query["continue"] = page["metadata"]["continue"]
+        version: str = page["metadata"]["resourceVersion"]
+        # Younger than the list are only our own writes.
+        for place in [p for p, child in self._children.items() if p not in seen and child.version <= int(version)]:
+            self._forget(place)
+        self._client.heard.mark(self._plural)
+        self.synced.set()
+        return version
+
+    async def _watch(self, version: str) -> None:
+        query = {
+            "labelSelector": self._selector,
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS + random.randrange(60)),  # noqa: S311
+        }
+        async with self._client.watch(self._path, query, SILENCE) as events:
+            async for event in events:
+                self._client.heard.mark(self._plural)
+                obj = event["object"]
+                match event["type"]:
+                    case "ERROR":
+                        raise ApiError(obj.get("code", 500), obj)
+                    case "DELETED":
+                        self.drop(obj)
+                    case "ADDED" | "MODIFIED":
+                        self.put(obj)
+                self._version = obj["metadata"]["resourceVersion"]
+
+
+def _version(obj: Object) -> int:
+    # Officially comparable since Kubernetes 1.35, in fact since ever: etcd counts them.
+    return int(obj["metadata"]["resourceVersion"])

@@ -1,0 +1,275 @@
+"""The cluster as a world: FineTuneJobs are put in from outside, Jobs and pods are watched here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from pydantic import ValidationError
+
+from finetune_api import KIND, PLURAL
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.decide.announce import announcement
+from finetune_operator.worlds.kube import facts, manifest, names
+from finetune_operator.worlds.kube.client import ApiError, Client, Object
+from finetune_operator.worlds.kube.events import event_of
+from finetune_operator.worlds.kube.patch import merge_patch
+from finetune_operator.worlds.kube.reflector import Reflector
+from finetune_operator.worlds.protocol import (
+    Action,
+    AttemptPhase,
+    AttemptSeen,
+    ChangeLimits,
+    Decision,
+    Job,
+    Key,
+    Observed,
+    Refusal,
+    StartTraining,
+    StopTraining,
+    Training,
+)
+
+log = logging.getLogger(__name__)
+
+SLOW_TO_CREATE = timedelta(seconds=3)
+"""A Job without a pod for longer than this has an event that says why."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A FineTuneJob as last seen."""
+
+    uid: str
+    version: int
+    generation: int
+    deleting: bool
+    queue: str | None
+    spec: Object
+    status: Object
+
+
+class KubeWorld:
+    """The protocol's promises, kept by the API server.
+
+    `watches` are the coroutines to run beside it; before they are `synced`, what it observes is not the whole.
+    """
+
+    def __init__(self, client: Client, *, namespace: str | None, default_image: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._default_image = default_image
+        self._jobs: dict[Key, _Record] = {}
+        self._changes: asyncio.Queue[Key] = asyncio.Queue()
+        self._trainings = Reflector(
+            client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
+        )
+        self._attempts = Reflector(
+            client, names.pods(namespace), names.OURS, facts.read_attempt, self._changes.put_nowait
+        )
+        self.watches = (self._trainings.run, self._attempts.run)
+
+    async def synced(self) -> None:
+        await self._trainings.synced.wait()
+        await self._attempts.synced.wait()
+
+    # -- FineTuneJobs come from a watch outside --------------------------------------------------------------------
+
+    def put(self, obj: Object) -> None:
+        """Take in a FineTuneJob as the API server just showed it; one that is older than what is known is ignored."""
+        meta = obj["metadata"]
+        key = Key(KIND, meta["namespace"], meta["name"])
+        new = _Record(
+            uid=meta["uid"],
+            version=int(meta["resourceVersion"]),
+            generation=meta["generation"],
+            deleting="deletionTimestamp" in meta,
+            queue=(meta.get("labels") or {}).get(names.QUEUE_LABEL),
+            spec=obj.get("spec") or {},
+            status=obj.get("status") or {},
+        )
+        old = self._jobs.get(key)
+        if old is None or new.version > old.version:
+            self._jobs[key] = new
+            if old is None or replace(new, version=old.version) != old:
+                self._changes.put_nowait(key)
+
+    def drop(self, key: Key, uid: str) -> None:
+        """This FineTuneJob is gone."""
+        if key in self._jobs and self._jobs[key].uid == uid:
+            del self._jobs[key]
+            self._changes.put_nowait(key)
+
+    async def drop_ghosts(self) -> None:
+        """Forget FineTuneJobs whose deletion the watch outside has missed."""
+        before = {key: record.uid for key, record in self._jobs.items()}
+        query = {"limit": "500"}
+        alive: set[str] = set()
+        while True:
+            page = await self._client.get(names.finetunejobs(self._namespace), **query)
+            alive.update(item["metadata"]["uid"] for item in page["items"])
+            if not page["metadata"].get("continue"):
+                break
+            query["continue"] = page["metadata"]["continue"]
+        for key, uid in before.items():
+            if uid not in alive:
+                self.drop(key, uid)
+
+    def phases(self) -> Collection[str]:
+        """The phase of every job, for metrics."""
+        return [record.status.get("phase") or "Pending" for record in self._jobs.values()]
+
+    def watch_ages(self) -> dict[str, float]:
+        """Seconds since each kind's watch last showed that it lives."""
+        return {plural: self._client.heard.age(plural) for plural in (PLURAL, "jobs", "pods")}
+
+    # -- the protocol ----------------------------------------------------------------------------------------------
+
+    async def changes(self) -> AsyncIterator[Key]:
+        while True:
+            yield await self._changes.get()
+
+    def keys(self) -> Collection[Key]:
+        return list(self._jobs)
+
+    async def observe(self, key: Key) -> Observed:
+        record = self._jobs.get(key)
+        if record is None:
+            return Observed(key=key, job=None)
+        trainings = list(self._trainings.of(record.uid))
+        attempts = sorted(self._attempts.of(record.uid), key=lambda attempt: (attempt.created, attempt.name))
+        return Observed(
+            key=key,
+            job=Job(
+                uid=record.uid,
+                generation=record.generation,
+                spec=record.spec,
+                status=_read_status(key, record.status),
+                deleting=record.deleting,
+            ),
+            trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
+            attempts=tuple(attempts),
+            default_image=self._default_image,
+        )
+
+    async def act(self, key: Key, action: Action) -> Refusal | None:
+        path = f"{names.jobs(key.namespace)}/{action.name}"
+        match action:
+            case StartTraining():
+                return await self._start(key, action)
+            case StopTraining():
+                # In the foreground: the Job stays until its pods have saved and ended.
+                options = {"propagationPolicy": "Foreground", "preconditions": {"uid": action.uid}}
+                try:
+                    answer = await self._client.delete(path, options)
+                    if answer["kind"] == "Job":  # a Status when there was nothing to wait for
+                        self._trainings.put(answer)
+                except ApiError as error:
+                    if error.code not in (404, 409):  # gone already, or another of that name
+                        raise
+            case ChangeLimits():
+                change = {"metadata": {"uid": action.uid}, "spec": manifest.limits(action.limits)}
+                try:
+                    self._trainings.put(await self._client.merge(path, change))
+                except ApiError as error:
+                    if error.code not in (404, 409):
+                        raise
+        return None
+
+    async def report(self, key: Key, decision: Decision) -> None:
+        record = self._jobs.get(key)
+        if record is None or decision.status is None:
+            return
+        patch = merge_patch(record.status, decision.status.wire())
+        if not patch:
+            return
+        try:
+            written = await self._client.merge(
+                f"{names.finetunejobs(key.namespace)}/{key.name}/status",
+                {"metadata": {"uid": record.uid}, "status": patch},
+            )
+        except ApiError as error:
+            if error.code == 404:
+                self.drop(key, record.uid)
+                return
+            if error.code == 409:  # deleted and made anew; the watch will show it
+                return
+            raise
+        event = announcement(_read_status(key, record.status), decision.status)
+        self.put(written)
+        if event is not None:
+            try:
+                await self._client.create(names.events(key.namespace), event_of(key, record.uid, event))
+            except ApiError as error:
+                log.warning("an event could not be written: %s", error)
+
+    # -- details ---------------------------------------------------------------------------------------------------
+
+    async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
+        record = self._jobs[key]
+        try:
+            job = manifest.training_job(key, record.uid, start, record.queue)
+        except JobError as error:
+            return Refusal(error.reason, error.message, error.field)
+        try:
+            self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
+        except ApiError as error:
+            if error.code == 409:
+                return await self._name_is_taken(key, record.uid, start.name)
+            if refusal := facts.refusal_of(error):
+                return refusal
+            raise
+        return None
+
+    async def _name_is_taken(self, key: Key, uid: str, name: str) -> Refusal | None:
+        """The Job of that name is ours, or that of a deleted FineTuneJob of our name, or somebody else's."""
+        job = await self._client.get(f"{names.jobs(key.namespace)}/{name}")
+        owner = facts.controller_of(job)
+        if owner is not None and owner["uid"] == uid:
+            self._trainings.put(job)
+            return None
+        if "deletionTimestamp" in job["metadata"] or (owner and (owner["kind"], owner["name"]) == (KIND, key.name)):
+            message = f"The Job {name} of an earlier FineTuneJob of this name is still being deleted."
+            return Refusal(FailureReason.NAME_CONFLICT, message, passing=True)
+        return Refusal(
+            FailureReason.NAME_CONFLICT,
+            f"A Job named {name} is there already and belongs to {_who(owner)}; it was left as it is",
+            "metadata.name",
+        )
+
+    async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
+        """A Job whose pods cannot be created says so only in an event."""
+        alive = any(a.training == training.uid and a.phase is not AttemptPhase.ENDED for a in attempts)
+        young = datetime.now(UTC) - training.created < SLOW_TO_CREATE
+        if alive or young or training.ending or training.deleting or training.queued:
+            return training
+        selector = f"involvedObject.uid={training.uid},reason=FailedCreate"
+        found = await self._client.get(names.core_events(key.namespace), fieldSelector=selector)
+        latest = max(found["items"], key=_event_time, default=None)
+        began = max((a.created for a in attempts if a.training == training.uid), default=training.created)
+        if latest is None or _event_time(latest) < began:
+            return training
+        return replace(training, refusal=facts.creation_refused(latest.get("message", "")))
+
+
+def _event_time(event: Object) -> datetime:
+    text = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return facts.time_of(text or event["metadata"]["creationTimestamp"]) or datetime.min.replace(tzinfo=UTC)
+
+
+def _who(owner: Object | None) -> str:
+    return f"{owner['kind']} {owner['name']}" if owner else "somebody else"
+
+
+def _read_status(key: Key, status: Object) -> FineTuneJobStatus:
+    try:
+        return FineTuneJobStatus.model_validate(status)
+    except ValidationError as error:
+        # Better to do nothing than to take a finished job for a new one.
+        raise RuntimeError(
+            f"the status of {key} was written by something this operator does not understand: {error}"
+        ) from error
