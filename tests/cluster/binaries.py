@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -49,7 +50,7 @@ class Program:
 
 PROGRAMS = {
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1),
-    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 5),
+    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 4),
     "kube-controller-manager": Program(
         "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 1
     ),
@@ -62,7 +63,7 @@ PROGRAMS = {
         "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 0.2
     ),
     "ctr": Program("containerd", "github.com/containerd/containerd/v2/cmd/ctr", "imports images", 0.2),
-    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 2),
+    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 3),
     "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 1.5),
 }
 
@@ -149,13 +150,11 @@ def _build(names: list[str]) -> None:
 
 
 def _go_build(folder: str, names: list[str]) -> None:
-    minutes = sum(PROGRAMS[name].minutes for name in names)
     for name in names:
         _say(f"{name} ({PROGRAMS[name].purpose}) is not there yet")
+    minutes = math.ceil(sum(PROGRAMS[name].minutes for name in names))
     _say(
-        f"building it from Go modules: about {minutes:.0f} min on two cores the first time, once"
-        if minutes >= 1
-        else "building"
+        f"building from the Go modules pinned in go/{folder}: about {minutes} min on two cores the first time, then never again"
     )
     target = _build_folder(folder)
     assert target is not None  # Go is there, _build saw it
@@ -185,8 +184,9 @@ def _run_go(arguments: list[str], module: Path) -> None:
         lines.append(line)
         if time.monotonic() - spoke > 15:
             spoke = time.monotonic()
-            compiled = sum(not entry.startswith("go: ") for entry in lines)
-            _say(f"  {module.name}: {compiled} packages compiled after {spoke - started:.0f} s")
+            downloaded = sum(entry.startswith("go: downloading") for entry in lines)
+            compiled = len(lines) - downloaded
+            _say(f"  {downloaded} modules downloaded, {compiled} packages compiled after {spoke - started:.0f} s")
     if go.wait():
         said = "".join(line for line in lines[-20:] if not line.startswith("go: downloading"))
         raise BinaryUnavailable(f"`go {' '.join(arguments)}` failed in {module}:\n{said}")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ServerFailed(RuntimeError):
@@ -29,13 +25,12 @@ class ServerProcess:
         self.log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [str(part) for part in command],
+                [*_with_parent(), *(str(part) for part in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=env,
                 start_new_session=True,  # Ctrl-C is for the tests; they then stop their servers in order
-                preexec_fn=_die_with_parent,
             )
 
     @property
@@ -78,6 +73,10 @@ class ReservedPort:
         self._socket.close()
 
 
-def _die_with_parent() -> None:
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _with_parent() -> list[str]:
+    """A prefix that has the kernel kill the server when the thread that started it ends, however it ends (Linux only).
+
+    Not a preexec_fn: Python code between fork and exec can hang a process that has threads.
+    """
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []

@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster import envtest
-from tests.cluster.binaries import KUBERNETES_VERSION
+from tests.cluster import binaries, envtest
+from tests.cluster.binaries import KUBERNETES_VERSION, BinaryUnavailable
+from tests.cluster.fixtures import require_program
 
 REPOSITORY = Path(__file__).parents[3]
 MINOR = KUBERNETES_VERSION.rpartition(".")[0]
@@ -106,6 +107,7 @@ def test_programs_of_kubebuilder_assets_come_first(archive: Archive, machine: Ma
 
 def test_two_processes_at_once_fetch_once(archive: Archive, machine: Machine) -> None:
     archive.offers(f"{MINOR}.0", PLATFORM)
+    archive.answers_after = 1  # longer than the second needs to come
     both = [machine.start("etcd") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert archive.requests.count("/index.yaml") == 1
@@ -122,6 +124,17 @@ def test_without_an_archive_the_pinned_version_is_built(archive: Archive, machin
     assert [path.stat().st_mtime_ns for path in machine.provide("etcd")] == [built], "the second time it is only found"
 
 
+def test_what_needs_the_controller_manager_is_skipped_with_a_warning_where_it_cannot_be_had(no_program: None) -> None:
+    with pytest.warns(UserWarning, match="not shown by this run"), pytest.raises(pytest.skip.Exception):
+        require_program("kube-controller-manager")
+
+
+def test_what_needs_the_controller_manager_fails_under_ci(no_program: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(BinaryUnavailable):
+        require_program("kube-controller-manager")
+
+
 @dataclass
 class Archive:
     """A loopback server of envtest archives. Its programs print their name and version."""
@@ -130,6 +143,7 @@ class Archive:
     files: dict[str, bytes] = field(default_factory=dict)
     releases: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    answers_after: float = 0  # seconds
     drips: str = "nothing"  # paths with this ending are sent a byte at a time
 
     @property
@@ -196,6 +210,7 @@ def archive(monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.requests.append(self.path)
+            time.sleep(made.answers_after)
             content = made.files.get(self.path)
             if content is None:
                 self.send_error(404)
@@ -235,6 +250,15 @@ def machine(archive: Archive, tmp_path: Path) -> Machine:
     made = Machine(programs, cache, env)
     made.install("curl")
     return made
+
+
+@pytest.fixture
+def no_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    def provide(*names: str) -> dict[str, Path]:
+        raise BinaryUnavailable(f"no {names}")
+
+    monkeypatch.setattr(binaries, "provide", provide)
+    monkeypatch.delenv("CI", raising=False)
 
 
 def script(says: str) -> str:
