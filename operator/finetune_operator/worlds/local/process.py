@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Training
 
 TRAINER = (sys.executable, "-m", "finetune_trainer")
 _PR_SET_PDEATHSIG = 1
@@ -48,7 +48,9 @@ class Attempt:
     oom_kills_before: int
 
     @classmethod
-    async def start(cls, run: Run, training: str, name: str, folder: Path, lock_fd: int, progress: Path) -> Attempt:
+    async def start(
+        cls, run: Run, training: Training, name: str, folder: Path, lock_fd: int, progress: Path
+    ) -> Attempt:
         """Start a trainer whose scratch files and termination message go to `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         parent = os.getpid()
@@ -72,7 +74,8 @@ class Attempt:
         now = datetime.now(UTC)
         seen = AttemptSeen(
             name=name,
-            training=training,
+            run_id=training.run_id,
+            training=training.uid,
             phase=AttemptPhase.RUNNING,
             created=now,
             started=now,

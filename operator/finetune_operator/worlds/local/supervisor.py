@@ -9,15 +9,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED, ExitCode
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.process import Attempt
 from finetune_operator.worlds.protocol import AttemptSeen, Ending, Limits, StartTraining, Training
+from finetune_operator.worlds.restarts import ending_after
 
 RETRY_SECONDS = 2.0
-"""Pause before the first counted restart; each next one waits twice as long."""
-PREEMPTIONS_WITHOUT_PAUSE = 3
-"""A trainer that is stopped from outside again and again is restarted with the same growing pauses."""
+"""Pause before the first restart; each next one waits twice as long."""
 GRACE_SECONDS = 120.0
 """Time to save before a trainer that was told to stop is killed, the same as a pod's."""
 
@@ -72,35 +70,28 @@ class Supervisor:
 
     async def _supervise(self) -> None:
         try:
-            failures = restarts = 0
             while not self._stopping.is_set():
-                code = await self._attempt()
+                await self._attempt()
                 if self._stopping.is_set():
-                    return None
-                if code == ExitCode.DONE:
-                    return self._end(Ending.COMPLETE)
-                if code in NEVER_RETRIED:
-                    return self._end(Ending.NEVER_RETRIED)
-                if code not in NOT_COUNTED:
-                    failures += 1
-                    if failures > self.training.limits.backoff_limit:
-                        return self._end(Ending.BACKOFF_LIMIT_EXCEEDED)
-                restarts += 1
-                if failures or restarts > PREEMPTIONS_WITHOUT_PAUSE:
-                    await self._pause(min(RETRY_SECONDS * 2 ** (restarts - 1), 60.0))
+                    return
+                ending = ending_after(self.attempts, self.training.limits)
+                if ending is not None:
+                    self._end(ending)
+                    return
+                await self._pause(min(RETRY_SECONDS * 2 ** (len(self._attempts) - 1), 60.0))
         except TimeoutError:
             self._end(Ending.DEADLINE_EXCEEDED)
         finally:
             self._lock.release()
             self._changed()
 
-    async def _attempt(self) -> int:
-        """Run one attempt to its end and return its exit code; raises TimeoutError at the deadline."""
+    async def _attempt(self) -> None:
+        """Run one attempt to its end; raises TimeoutError at the deadline."""
         number = len(self._attempts) + 1
         name = f"{self.training.name}-{number}"
         folder = self._folder / f"attempt-{number}"
         shutil.rmtree(folder, ignore_errors=True)
-        attempt = await Attempt.start(self._run, self.training.uid, name, folder, self._lock.fd, self.progress)
+        attempt = await Attempt.start(self._run, self.training, name, folder, self._lock.fd, self.progress)
         self._attempts.append(attempt)
         self._changed()
         reading = asyncio.create_task(self._read_lines(attempt))
@@ -121,8 +112,6 @@ class Supervisor:
             stopping.cancel()
             shutil.rmtree(folder / "workspace", ignore_errors=True)
             self._changed()
-        assert attempt.seen.exit_code is not None
-        return attempt.seen.exit_code
 
     async def _read_lines(self, attempt: Attempt) -> None:
         assert attempt.process.stdout is not None
