@@ -127,9 +127,9 @@ class HttpSink:
                 body, self._newest = self._newest, None
             if body is None:
                 return
-            request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
+            request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout):
+                with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310, open_sink lets only http and https through
                     pass
             except (OSError, ValueError):
                 # Nobody listens: training goes on, and the next report tries again.

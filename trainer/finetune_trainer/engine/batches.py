@@ -41,4 +41,3 @@ class LengthBucketedBatches:
         for batch in random.permutation(len(self)):
             begin = int(batch) * self._batch_size
             yield order[begin : begin + self._batch_size].tolist()
-

@@ -104,13 +104,16 @@ def _backbone(model: PreTrainedModel) -> str:
             field=f"{FIELD}.backbone",
             remedy=f"Name what to keep by patterns in {FIELD}.modules.",
         )
-    return next(name for name, module in model.named_modules() if module is model.base_model)
+    backbone: str = next(name for name, module in model.named_modules() if module is model.base_model)
+    return backbone
 
 
 def _matching(model: PreTrainedModel, names: set[str], pattern: str, field: str) -> set[str]:
     matched = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
     if not matched:
-        modules = {f"{name}.*" for name, module in model.named_modules() if name and any(True for _ in module.parameters())}
+        modules = {
+            f"{name}.*" for name, module in model.named_modules() if name and any(True for _ in module.parameters())
+        }
         near = difflib.get_close_matches(pattern, sorted(names | modules), n=3, cutoff=0.3) or sorted(names)[:3]
         raise JobError(
             FailureReason.INVALID_SPEC,

@@ -39,7 +39,9 @@ def predict(
 ) -> tuple[NDArray[np.float32], float]:
     """Logits of all examples in their order, and the mean loss. `check` is called between two batches and may raise."""
     lengths = encoded.lengths
-    order = np.argsort(-lengths, kind="stable")  # neighbours of like length; the longest first, where memory runs out if at all
+    order = np.argsort(
+        -lengths, kind="stable"
+    )  # neighbours of like length; the longest first, where memory runs out if at all
     tokens = TOKENS[arithmetic.device.type]
     logits: NDArray[np.float32] | None = None
     loss = 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-STATE_FILE = "state.json"
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -26,8 +26,7 @@ class TrainingState:
     best_value: float | None = None
     """Of the metric that the best model is chosen by."""
     best_step: int | None = None
-    best_name: str | None = None
-    """What the store calls the best model."""
+    """The step that the best model comes from."""
     evaluations_without_gain: int = 0
     stopped_early: bool = False
     train_seconds: float = 0.0
@@ -36,16 +35,20 @@ class TrainingState:
     """Metrics before training, by split."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """The rows of metrics.jsonl."""
+    data_fingerprint: str | None = None
+    """Of the data and the model that the steps were done with."""
 
-    def save(self, folder: Path) -> None:
+    def facts(self) -> dict[str, Any]:
+        """All but the rows, as JSON values."""
         values = asdict(self)
-        write_rows(folder / METRICS_FILE, values.pop("rows"))
-        (folder / STATE_FILE).write_text(json.dumps(values, indent=1))
+        del values["rows"]
+        return values
 
     @classmethod
-    def load(cls, folder: Path) -> TrainingState:
+    def of(cls, facts: dict[str, Any], folder: Path) -> TrainingState:
+        """The state of a checkpoint: its facts, and its rows from its `folder`."""
         rows = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-        return cls(**json.loads((folder / STATE_FILE).read_text()), rows=rows)
+        return cls(**facts, rows=rows)
 
     def improves(self, value: float, greater_is_better: bool) -> bool:
         if self.best_value is None:
@@ -53,6 +56,6 @@ class TrainingState:
         return value > self.best_value if greater_is_better else value < self.best_value
 
 
-def write_rows(file: Path, rows: list[dict[str, float]]) -> None:
+def dump_rows(rows: list[dict[str, float]]) -> bytes:
     """`rows` as one JSON object a line."""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -30,7 +30,7 @@ SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_
 WEIGHTS = "model.safetensors"
 
 
-class BucketTrainer(transformers.Trainer):
+class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is not type-checked
     """Trains `task.model` on `encoded`; `after_step(step)` is called after each optimiser step and returns True to stop."""
 
     def __init__(
@@ -91,7 +91,7 @@ class BucketTrainer(transformers.Trainer):
             labels = batch.pop("labels")
             # Every example weighs the same, whatever the size of its micro-batch.
             loss = self.task.loss(self.arithmetic.logits(model, batch), labels) / len(examples)
-            loss.backward()
+            torch.autograd.backward(loss)
             total += loss.detach()
         return total
 
@@ -114,7 +114,7 @@ class BucketTrainer(transformers.Trainer):
         self.state.save_to_json(str(folder / "trainer_state.json"))
 
 
-class _Hooks(TrainerCallback):
+class _Hooks(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
     def __init__(
         self, batches: LengthBucketedBatches, before_step: Callable[[], None], after_step: Callable[[int], bool]
     ) -> None:

@@ -13,10 +13,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
 
 Feature = dict[str, Any]
 """One encoded example: `labels`, and an array of integers for each input of the model."""
+
+
+DEFAULT_MAX_LENGTH = 512
+UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,21 @@ class Task(ABC):
         Raises JobError MODEL_INVALID when they are not what the task needs.
         """
 
+    def max_length(self, given: int | None) -> int:
+        """Tokens after which an example is cut: what was asked for, else 512 or what the model can take if that is less.
+
+        Raises JobError INVALID_SPEC when more was asked for than the model can take.
+        """
+        limit = min(_positions(self.model), self.tokenizer.model_max_length)
+        if given is not None and given > limit:
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f"maxLength is {given}, but the model takes at most {limit} tokens",
+                field="spec.training.maxLength",
+                remedy=f"Set spec.training.maxLength to at most {limit}, or leave it out.",
+            )
+        return given or min(DEFAULT_MAX_LENGTH, limit)
+
     @abstractmethod
     def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
         """Tokenise; each example gets at most `max_length` tokens."""
@@ -82,3 +102,15 @@ class Task(ABC):
     @abstractmethod
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the report shows of the predictions; the shape of `logits`."""
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """Tokens that the model has positions for."""
+    count = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(count, int) or count <= 0:
+        return UNLIMITED
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from behind the padding's, so some of the matrix is never used.
+        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            return count - int(module.padding_idx) - 1
+    return count

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ BLOCK = 1000
 
 
 class TextClassification(Task):
-    greater_is_better = {"accuracy": True, "f1": True, "macro_f1": True}
+    greater_is_better: ClassVar[Mapping[str, bool]] = {"accuracy": True, "f1": True, "macro_f1": True}
 
     def __init__(self, folder: Path, labels: Sequence[str], *, trust_remote_code: bool) -> None:
         self._labels = tuple(labels)
@@ -121,8 +121,7 @@ class TextClassification(Task):
         return values
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+        return torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
 
     def _refuse_foreign_weights(self) -> None:
         """A model whose whole body is new was not pretrained: the weights belong to another architecture."""

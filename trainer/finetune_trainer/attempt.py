@@ -1,0 +1,246 @@
+"""One attempt of one run: from the Run in the environment to an exit code, a termination message and the run's folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from finetune_api.exit_codes import ExitCode
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.progress import TrainerPhase
+from finetune_api.result import Result, ResultError
+from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
+from finetune_trainer import log
+from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.log import logger, redact
+from finetune_trainer.progress import Reporter, open_sink
+from finetune_trainer.stop import Preempted, StopSignal
+from finetune_trainer.store import Checkpoints, Claim, RunFolder, open_folder
+
+if TYPE_CHECKING:
+    from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
+
+TERMINATION_LOG = "/dev/termination-log"
+LOG_INTERVAL = 60.0
+"""Seconds between two uploads of the log."""
+LEAVING_PATIENCE = 5.0
+"""Seconds that the last upload of an attempt's log may take when the store does not answer."""
+
+
+def main(stop: StopSignal) -> ExitCode:
+    """Make one attempt at the run in the environment."""
+    workspace = Path(os.environ.get(WORKSPACE_ENV) or tempfile.mkdtemp(prefix="finetune-"))
+    workspace.mkdir(parents=True, exist_ok=True)
+    log.start(workspace / "log.txt")
+    try:
+        run = Run.from_env(os.environ.get(RUN_ENV, ""))
+        reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
+    except JobError as error:
+        logger.error("%s %s", error.message, error.remedy)
+        nobody = Result(outcome="failed", run_id="", uri="", owner="", fingerprint="", error=ResultError.of(error))
+        return _terminate(nobody)
+    attempt = Attempt(run, workspace, reporter, stop)
+    result = attempt.run()
+    with stop.finishing():
+        attempt.leave(result)
+        reporter.close()
+        return _terminate(result)
+
+
+class Attempt:
+    """The story is in `_succeed`; `run` turns every way it can end into a Result."""
+
+    def __init__(self, run: Run, workspace: Path, reporter: Reporter, stop: StopSignal) -> None:
+        self._run = run
+        self._workspace = workspace
+        self._scratch = workspace / "scratch"
+        self._name = os.environ.get(ATTEMPT_ENV) or socket.gethostname()
+        self._reporter = reporter
+        self._stop = stop
+        self._number: int | None = None
+        self._checkpoints: Checkpoints | None = None
+        self._session: Session | None = None
+
+    def run(self) -> Result:
+        try:
+            return self._succeed()
+        except Preempted:
+            return self._preempted()
+        except JobError as error:
+            return self._failed(error)
+        except Exception as error:
+            # A library may turn the signal's exception, which interrupted it, into an error of its own.
+            return self._preempted() if self._stop.requested else self._failed(_explain(error))
+
+    def _succeed(self) -> Result:
+        run, spec = self._run, self._run.spec
+        folder = open_folder(run.run.uri, spec.storage)
+        run_folder = RunFolder(folder, run.run)
+        finished = run_folder.finished()
+        if finished is not None:
+            logger.info("This run is finished already, its result is adopted and nothing is trained: %s", run.run.uri)
+            return finished.model_copy(update={"adopted": True})
+        with Claim.take(folder, owner=run.owner, holder=self._name) as claim:
+            self._number = run_folder.begin_attempt(self._name)
+            logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
+            self._upload_log_now_and_then(run_folder)
+            with Checkpoints(
+                folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
+            ) as self._checkpoints:
+                session = self._session = self._open_session(self._checkpoints, self._number)
+                session.train()
+            self._reporter.phase(TrainerPhase.UPLOADING)
+            results = self._scratch / "results"
+            results.mkdir()
+            metrics = session.write(results)
+            claim.check()
+            result = run_folder.promote(results, self._result("succeeded").model_copy(update={"metrics": metrics}))
+        logger.info("Done: model, metrics and report are in %s", run.run.uri)
+        self._reporter.phase(TrainerPhase.DONE)
+        return result
+
+    def _open_session(self, checkpoints: Checkpoints, number: int) -> Session:
+        """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
+        from finetune_trainer.data import fetch_model, load
+
+        spec, stop = self._run.spec, self._stop.check
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
+        self._scratch.mkdir()
+        checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
+        threads = _limit_threads()
+        self._reporter.phase(TrainerPhase.DOWNLOADING)
+        pool = ThreadPoolExecutor(thread_name_prefix="fetch")
+        fetching = pool.submit(fetch_model, spec.model, storage=spec.storage, workspace=self._workspace, stop=stop)
+        loading = pool.submit(
+            load, spec.dataset, storage=spec.storage, workspace=self._workspace, seed=spec.training.seed, stop=stop
+        )
+        resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder)
+        pool.shutdown(wait=False)
+
+        from finetune_trainer.engine.session import Inputs, Session
+
+        self._stop.check()
+        inputs = Inputs(
+            run=self._run,
+            model=fetching.result(),
+            data=loading.result(),
+            checkpoint=resuming.result(),
+            checkpoint_folder=checkpoint_folder,
+            best_folder=best_folder,
+            attempt=number,
+            threads=threads,
+            scratch=self._scratch,
+        )
+        for warning in inputs.data.warnings:
+            logger.warning("%s", warning)
+        if inputs.checkpoint is not None:
+            self._reporter.phase(TrainerPhase.RESUMING, f"from step {inputs.checkpoint.step}")
+            logger.info(
+                "Going on from step %d, saved by attempt %d.", inputs.checkpoint.step, inputs.checkpoint.attempt
+            )
+        return Session(inputs, checkpoints, self._reporter, self._stop)
+
+    def _preempted(self) -> Result:
+        with self._stop.finishing():
+            result = self._result("preempted")
+            logger.info("Told to stop: step %d is saved, the next attempt goes on from there.", result.step)
+            return result
+
+    def _failed(self, error: JobError) -> Result:
+        with self._stop.finishing():
+            logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
+            shown = JobError(error.reason, redact(error.message), field=error.field, remedy=error.remedy)
+            return self._result("failed", error=shown)
+
+    def _result(self, outcome: Literal["succeeded", "failed", "preempted"], error: JobError | None = None) -> Result:
+        identity, session = self._run.run, self._session
+        return Result(
+            outcome=outcome,
+            run_id=identity.id,
+            uri=identity.uri,
+            owner=self._run.owner,
+            attempt=self._number,
+            fingerprint=identity.fingerprint,
+            data_fingerprint=session.state.data_fingerprint if session else None,
+            model_revision=session.model_revision if session else None,
+            step=self._checkpoints.saved_step() if self._checkpoints else 0,
+            total_steps=session.total_steps if session else None,
+            error=ResultError.of(error) if error else None,
+        )
+
+    def leave(self, result: Result) -> None:
+        """Put the attempt's own files beside the run; what cannot be written now is given up, the log says so."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        if self._number is None:
+            return
+        rows = self._session.metrics_jsonl() if self._session else b""
+        try:
+            folder = open_folder(self._run.run.uri, self._run.spec.storage).patient(LEAVING_PATIENCE)
+            RunFolder(folder, self._run.run).save_attempt(
+                self._number,
+                {
+                    "log.txt": self._workspace / "log.txt",
+                    "metrics.jsonl": rows,
+                    "result.json": result.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode(),
+                },
+            )
+        except JobError as error:
+            logger.warning("The log of this attempt was not uploaded: %s", error.message)
+
+    def _upload_log_now_and_then(self, run_folder: RunFolder) -> None:
+        number, file = self._number, self._workspace / "log.txt"
+        assert number is not None
+
+        def upload() -> None:
+            while True:
+                time.sleep(LOG_INTERVAL)
+                with suppress(JobError):
+                    run_folder.save_attempt(number, {"log.txt": file})
+
+        threading.Thread(target=upload, name="log", daemon=True).start()
+
+
+def _explain(error: Exception) -> JobError:
+    """The typed failure that `error`, which nobody foresaw where it happened, amounts to."""
+    if "torch" in sys.modules:
+        import torch
+
+        from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
+
+        if is_out_of_memory(error):
+            return does_not_fit(torch.device("cuda" if torch.cuda.is_available() else "cpu"), "this model")
+    elif isinstance(error, MemoryError):
+        return JobError(FailureReason.OUT_OF_MEMORY, "memory ran out while the data was read")
+    logger.error("Unforeseen error", exc_info=error)
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return JobError(FailureReason.INTERNAL, f"{type(error).__name__}: {first_line}")
+
+
+def _limit_threads() -> int:
+    """Tell the libraries how many threads to start. Before they are imported: OpenMP reads the environment once."""
+    threads = available_threads()
+    os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    # Their progress bars and hints are written for a terminal and a developer, not for the log of a job.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return threads
+
+
+def _terminate(result: Result) -> ExitCode:
+    """Leave the termination message."""
+    file = Path(os.environ.get(RESULT_ENV) or TERMINATION_LOG)
+    try:
+        file.write_text(redact(result.termination_message()))
+    except OSError as error:
+        logger.warning("The termination message was not written to %s: %s", file, error.strerror)
+    return result.exit_code()

@@ -1,0 +1,263 @@
+"""Training from wherever it stands to its end: after each step, in this order, write down, evaluate, save, stop.
+
+A step counts as done only when all four were considered, so a checkpoint always lies between two steps.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from finetune_api.base import seconds
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.progress import TrainerPhase
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.trainer import BucketTrainer, save_weights
+from finetune_trainer.log import logger
+from finetune_trainer.progress import Reporter
+from finetune_trainer.stop import Preempted, StopSignal
+from finetune_trainer.store.checkpoints import Checkpoints
+from finetune_trainer.tasks.base import Encoded, Task
+
+MAX_ROWS = 500
+"""About how many rows of training metrics a run leaves; a row needs a look at the loss, for which a GPU has to wait."""
+DEFAULT_INTERVAL = "10m"
+
+
+@dataclass(frozen=True)
+class Splits:
+    train: Encoded
+    validation: Encoded
+
+
+class Loop:
+    """One attempt's part of the training."""
+
+    def __init__(
+        self,
+        spec: FineTuneJobSpec,
+        task: Task,
+        splits: Splits,
+        *,
+        metric: str,
+        state: TrainingState,
+        arithmetic: Arithmetic,
+        best: Path | None,
+        checkpoints: Checkpoints,
+        attempt: int,
+        reporter: Reporter,
+        stop: StopSignal,
+        folder: Path,
+        write_extra: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        """`metric` chooses the best model; `best` holds the weights of the one that `state` names; `write_extra` puts more files
+        into each checkpoint; `folder` is for scratch files."""
+        training = spec.training
+        self.state = state
+        self.steps_per_epoch = math.ceil(len(splits.train) / training.batch_size)
+        self.total_steps = min(training.epochs * self.steps_per_epoch, training.max_steps or 2**31)
+        self._training = training
+        self._task = task
+        self._splits = splits
+        self._metric = metric
+        self._arithmetic = arithmetic
+        self.best = best
+        """The folder with the weights of the best model so far."""
+        self._new_best = False
+        self._checkpoints = checkpoints
+        self._attempt = attempt
+        self._reporter = reporter
+        self._stop = stop
+        self._folder = folder
+        self._write_extra = write_extra
+        self._row_every = math.ceil(self.total_steps / MAX_ROWS)
+        self._save_every = spec.checkpoints.every_steps
+        self._save_after = seconds(spec.checkpoints.interval or DEFAULT_INTERVAL)
+        self._micro = MicroBatch.start(
+            state.micro_batch_size or training.micro_batch_size,
+            training.batch_size,
+            int(splits.train.lengths.max()),
+            arithmetic.device,
+        )
+        self._window = torch.tensor(state.window_loss, device=arithmetic.device)
+        self._trainer = BucketTrainer(
+            task,
+            splits.train,
+            training,
+            arithmetic=arithmetic,
+            micro=self._micro,
+            total_steps=self.total_steps,
+            folder=folder,
+            before_step=self._before_step,
+            after_step=self._after_step,
+        )
+
+    @property
+    def micro_batch_size(self) -> int:
+        return self._micro.size
+
+    def run(self, checkpoint: Path | None) -> None:
+        """Train on from `checkpoint`, a local folder whose weights are loaded already, or from the start.
+
+        Returns when training is finished and its last checkpoint is committed. Raises Preempted when told to stop, after the same.
+        """
+        if self._evaluation_due and self.state.evaluated_step < self.state.step:
+            self._evaluate()
+        if self.state.step < self.total_steps and not self.state.stopped_early:
+            self._reporter.phase(TrainerPhase.TRAINING)
+            self._saved_at = self._step_ended = time.monotonic()
+            with self._stop.finishing():
+                self._trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                self._checkpoints.flush()
+                self._stop.unsaved = False
+        self._stop.check()
+
+    @property
+    def _evaluation_due(self) -> bool:
+        return self.state.step > 0 and (
+            self.state.step % self.steps_per_epoch == 0 or self.state.step == self.total_steps
+        )
+
+    def _before_step(self) -> None:
+        self._stop.unsaved = True
+
+    def _after_step(self, step: int) -> bool:
+        """What follows an optimiser step; True ends training."""
+        self.state.step = step
+        self._write_down()
+        if self._evaluation_due:
+            try:
+                self._evaluate()
+            except Preempted:
+                logger.info("Stopped in the evaluation after step %d; the next attempt does it again.", step)
+        if self._save_due:
+            self._save()
+        return self._stop.requested or self.state.stopped_early
+
+    def _write_down(self) -> None:
+        now = time.monotonic()
+        self.state.train_seconds += now - self._step_ended
+        self._step_ended = now
+        self._window += self._trainer.step_loss
+        self.state.window_steps += 1
+        if self.state.step % self._row_every == 0 or self._evaluation_due:
+            loss = self._look_at_window() / self.state.window_steps
+            learning_rate = self._trainer.step_learning_rate
+            self._add_row(loss=loss, learning_rate=learning_rate)
+            self._reporter.numbers(loss=loss, learning_rate=learning_rate)
+            self._window.zero_()
+            self.state.window_steps = 0
+        self._reporter.step(
+            self.state.step,
+            self.total_steps,
+            self._training.batch_size,
+            epoch=self.state.step / self.steps_per_epoch,
+            total_epochs=self._training.epochs,
+        )
+
+    def _look_at_window(self) -> float:
+        """The sum of the losses since the last row. Raises LOSS_DIVERGED when one of them was no number."""
+        loss = self._window.item()
+        if not math.isfinite(loss):
+            first = self.state.step - self.state.window_steps + 1
+            at = f"step {first}" if first == self.state.step else f"steps {first} to {self.state.step}"
+            raise JobError(
+                FailureReason.LOSS_DIVERGED, f"the loss became {loss} at {at} of {self.total_steps}: training diverged"
+            )
+        return loss
+
+    def _evaluate(self) -> None:
+        self._reporter.phase(TrainerPhase.EVALUATING)
+        begin = time.monotonic()
+        logits, loss = predict(
+            self._task, self._task.model, self._splits.validation, self._arithmetic, self._stop.check
+        )
+        if not math.isfinite(loss):
+            raise JobError(
+                FailureReason.LOSS_DIVERGED,
+                f"the validation loss is {loss} after step {self.state.step}: training diverged",
+            )
+        metrics = {"loss": loss, **self._task.metrics(logits, self._splits.validation.labels)}
+        self._add_row(**{f"eval_{name}": value for name, value in metrics.items()})
+        self._reporter.numbers(**{f"eval_{name}": value for name, value in metrics.items()})
+        self._compare(metrics[self._metric])
+        self.state.evaluated_step = self.state.step
+        logger.info(
+            "Epoch %.4g of %d, step %d of %d: %s, loss %.4f on %d validation examples in %.1f s%s.",
+            self.state.step / self.steps_per_epoch,
+            self._training.epochs,
+            self.state.step,
+            self.total_steps,
+            ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "loss"),
+            loss,
+            len(self._splits.validation),
+            time.monotonic() - begin,
+            "; the best so far" if self.state.best_step == self.state.step else "",
+        )
+        self._reporter.phase(TrainerPhase.TRAINING)
+        self._step_ended = time.monotonic()
+
+    def _compare(self, value: float) -> None:
+        """Keep the model if it is the best so far; else count towards stopping early."""
+        state = self.state
+        if state.improves(value, self._task.greater_is_better.get(self._metric, False)):
+            self._keep()
+            state.best_step, state.best_value, state.evaluations_without_gain = state.step, value, 0
+            return
+        state.evaluations_without_gain += 1
+        patience = self._training.evaluation.early_stopping_patience
+        if patience is not None and state.evaluations_without_gain >= patience:
+            state.stopped_early = True
+            logger.info(
+                "Stopping early: %s was not better than %.4f of step %d for %d evaluations.",
+                self._metric, state.best_value, state.best_step, state.evaluations_without_gain,
+            )  # fmt: skip
+
+    def _keep(self) -> None:
+        former, self.best = self.best, self._folder / f"best-{self.state.step}"
+        self.best.mkdir(parents=True, exist_ok=True)
+        save_weights(self._task.model, self.best)
+        self._new_best = True
+        if former is not None and former != self.best:
+            shutil.rmtree(former)  # the store has links of its own to what it still needs
+
+    @property
+    def _save_due(self) -> bool:
+        if self._evaluation_due or self._stop.requested:
+            return True
+        if self._save_every is not None:
+            return self.state.step % self._save_every == 0
+        return time.monotonic() - self._saved_at >= self._save_after
+
+    def _save(self) -> None:
+        # Looked at here as well: a checkpoint of a diverged model would make each next attempt diverge at once.
+        self.state.window_loss = self._look_at_window()
+        self.state.micro_batch_size = self._micro.size
+        folder = self._folder / f"checkpoint-{self.state.step}"
+        folder.mkdir(parents=True)
+        self._trainer.save(folder)
+        (folder / METRICS_FILE).write_bytes(dump_rows(self.state.rows))
+        self._write_extra(folder)
+        self._checkpoints.commit(
+            folder,
+            step=self.state.step,
+            attempt=self._attempt,
+            facts=self.state.facts(),
+            best=self.best if self._new_best else None,
+        )
+        self._new_best = False
+        self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
+        self._saved_at = self._step_ended = time.monotonic()
+
+    def _add_row(self, **values: float) -> None:
+        epoch = self.state.step / self.steps_per_epoch
+        self.state.rows.append({"step": self.state.step, "epoch": round(epoch, 6), **values, "time": time.time()})

@@ -1,0 +1,291 @@
+"""From fetched inputs to a folder of results: check, tokenise, measure, train, measure again, write down."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.progress import TrainerPhase
+from finetune_api.result import MetricResult
+from finetune_api.run import Run
+from finetune_trainer.data import Data, Examples, FetchedModel
+from finetune_trainer.engine.freeze import ParameterCount, freeze
+from finetune_trainer.engine.loop import Loop, Splits
+from finetune_trainer.engine.precision import uses_bf16
+from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.trainer import load_weights
+from finetune_trainer.log import logger
+from finetune_trainer.progress import Reporter
+from finetune_trainer.report import Predictions, ReportFacts, write_report
+from finetune_trainer.stop import StopSignal
+from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
+from finetune_trainer.tasks import TASKS, Encoded, Task
+
+BASELINE_FILE = "baseline.npz"
+VERSIONS = ("torch", "transformers", "accelerate", "safetensors", "scikit-learn", "finetune-operator")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a session works on, all of it local."""
+
+    run: Run
+    model: FetchedModel
+    data: Data
+    checkpoint: Checkpoint | None
+    """Where an earlier attempt got to; its files are in `checkpoint_folder`, its best model in `best_folder`."""
+    checkpoint_folder: Path
+    best_folder: Path
+    attempt: int
+    threads: int
+    scratch: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over data and model."""
+        return hashlib.sha256(f"{self.data.fingerprint} {self.model.fingerprint}".encode()).hexdigest()
+
+
+@dataclass
+class Measured:
+    """A split as the model saw it, before and after."""
+
+    name: Literal["validation", "test"]
+    examples: Examples
+    encoded: Encoded
+    before: NDArray[np.float32] | None = None
+    after: NDArray[np.float32] | None = None
+    values: dict[str, float] = field(default_factory=dict)
+
+
+class Session:
+    """`train`, then `write`. `state` and `total_steps` say at any time how far it got."""
+
+    def __init__(self, inputs: Inputs, checkpoints: Checkpoints, reporter: Reporter, stop: StopSignal) -> None:
+        self._inputs = inputs
+        self._spec = inputs.run.spec
+        self._checkpoints = checkpoints
+        self._reporter = reporter
+        self._stop = stop
+        self.state = TrainingState(data_fingerprint=inputs.fingerprint)
+        self.total_steps: int | None = None
+        if inputs.checkpoint is not None:
+            self.state = TrainingState.of(inputs.checkpoint.facts, inputs.checkpoint_folder)
+            if self.state.data_fingerprint != inputs.fingerprint:
+                raise JobError(
+                    FailureReason.OUTPUT_CONFLICT,
+                    f"the data or the model changed since step {self.state.step} of this run was saved",
+                    field="spec.runId",
+                )
+
+    @property
+    def model_revision(self) -> str | None:
+        return self._inputs.model.revision
+
+    def metrics_jsonl(self) -> bytes:
+        """The rows of metrics.jsonl so far."""
+        return dump_rows(self.state.rows)
+
+    def train(self) -> None:
+        """Train to the end and measure the best model. Raises Preempted, with everything saved, when told to stop."""
+        self._choose_arithmetic()
+        self._load_model()
+        self._encode()
+        if self._inputs.checkpoint is None:
+            self._measure_baseline()
+        else:
+            self._load_checkpoint()
+        checkpoint = self._inputs.checkpoint
+        loop = Loop(
+            self._spec,
+            self._task,
+            Splits(self._train, self._validation.encoded),
+            metric=self._metric,
+            state=self.state,
+            arithmetic=self._arithmetic,
+            best=self._inputs.best_folder if checkpoint and checkpoint.best else None,
+            checkpoints=self._checkpoints,
+            attempt=self._inputs.attempt,
+            reporter=self._reporter,
+            stop=self._stop,
+            folder=self._inputs.scratch,
+            write_extra=self._write_baseline,
+        )
+        self.total_steps = loop.total_steps
+        logger.info(
+            "Training for %d steps, %d an epoch, of %d examples in micro-batches of %d, on %d threads, %s, from step %d.",
+            loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size, loop.micro_batch_size,
+            self._inputs.threads, "bf16" if self._arithmetic.bf16 else "fp32", self.state.step,
+        )  # fmt: skip
+        loop.run(self._inputs.checkpoint_folder if checkpoint else None)
+        assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
+        load_weights(self._task.model, loop.best)
+        self._measure_best()
+
+    def write(self, folder: Path) -> list[MetricResult]:
+        """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
+        self._task.model.save_pretrained(folder / "model")
+        self._task.tokenizer.save_pretrained(folder / "model")
+        (folder / METRICS_FILE).write_bytes(self.metrics_jsonl())
+        metrics = self._metric_results()
+        self._stop.check()
+        write_report(folder, self._facts(metrics))
+        return metrics
+
+    def _choose_arithmetic(self) -> None:
+        torch.set_num_threads(self._inputs.threads)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        limits = self._spec.resources.limits or {}
+        if device.type == "cpu" and any(name.endswith("/gpu") and count for name, count in limits.items()):
+            logger.warning("A GPU was asked for, but no CUDA device is visible: training on the CPU.")
+        if device.type == "cuda" and torch.cuda.device_count() > 1:
+            logger.warning("%d GPUs are visible; one of them is used.", torch.cuda.device_count())
+        self._arithmetic = Arithmetic(device, uses_bf16(self._spec.training.precision, device))
+
+    def _load_model(self) -> None:
+        data = self._inputs.data
+        transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
+        self._task: Task = TASKS[self._spec.task](
+            self._inputs.model.path, data.labels, trust_remote_code=self._spec.model.trust_remote_code
+        )
+        self._metric = self._spec.training.evaluation.metric or ("f1" if len(data.labels) == 2 else "macro_f1")
+        if self._metric == "f1" and len(data.labels) != 2:
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f"metric f1 is that of the positive class of two labels, but the data has {len(data.labels)}",
+                field="spec.training.evaluation.metric",
+                remedy="Use macro_f1.",
+            )
+        self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
+        self._task.model.to(self._arithmetic.device)
+        logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
+
+    def _encode(self) -> None:
+        self._reporter.phase(TrainerPhase.VALIDATING, "tokenising")
+        data = self._inputs.data
+        length = self._task.max_length(self._spec.training.max_length)
+        self._train = self._task.encode(data.train, length, self._stop.check)
+        encode = self._task.encode
+        self._validation = Measured("validation", data.validation, encode(data.validation, length, self._stop.check))
+        self._splits = [self._validation]
+        if data.test is not None:
+            self._splits.append(Measured("test", data.test, encode(data.test, length, self._stop.check)))
+        logger.info(
+            "%d examples to train on, %s; %.0f tokens an example in the mean, %d examples cut at %d tokens.",
+            len(self._train),
+            ", ".join(f"{len(split.encoded)} for {split.name}" for split in self._splits),
+            self._train.lengths.mean(),
+            self._train.cut,
+            length,
+        )
+
+    def _measure_baseline(self) -> None:
+        self._reporter.phase(TrainerPhase.EVALUATING, "before training")
+        for split in self._splits:
+            split.before, self.state.baseline[split.name] = self._measure(split)
+        values = self.state.baseline["validation"]
+        self.state.rows.append(
+            {"step": 0, "epoch": 0.0, **{f"eval_{name}": value for name, value in values.items()}, "time": time.time()}
+        )
+        logger.info("Before training: %s on the validation examples.", _listed(values))
+
+    def _load_checkpoint(self) -> None:
+        load_weights(self._task.model, self._inputs.checkpoint_folder)
+        before = np.load(self._inputs.checkpoint_folder / BASELINE_FILE)
+        for split in self._splits:
+            split.before = before[split.name]
+
+    def _write_baseline(self, folder: Path) -> None:
+        np.savez(folder / BASELINE_FILE, **{split.name: split.before for split in self._splits})  # type: ignore[arg-type]
+
+    def _measure_best(self) -> None:
+        self._reporter.phase(TrainerPhase.EVALUATING, "the best model")
+        for split in self._splits:
+            split.after, split.values = self._measure(split)
+            logger.info(
+                "The best model, of step %d: %s on the %s examples.",
+                self.state.best_step,
+                _listed(split.values),
+                split.name,
+            )
+
+    def _measure(self, split: Measured) -> tuple[NDArray[np.float32], dict[str, float]]:
+        """Probabilities and metrics of the model as it is."""
+        logits, loss = predict(self._task, self._task.model, split.encoded, self._arithmetic, self._stop.check)
+        metrics = {"loss": loss, **self._task.metrics(logits, split.encoded.labels)}
+        return self._task.probabilities(logits), metrics
+
+    def _metric_results(self) -> list[MetricResult]:
+        results = [
+            MetricResult(name=name, split=split.name, baseline=self.state.baseline[split.name][name], value=value)
+            for split in self._splits
+            for name, value in split.values.items()
+        ]
+        return sorted(results, key=lambda result: (result.name != self._metric, result.split != "validation"))
+
+    def _facts(self, metrics: list[MetricResult]) -> ReportFacts:
+        inputs, data = self._inputs, self._inputs.data
+        hardware = {"cpu": _cpu_name()}
+        if self._arithmetic.device.type == "cuda":
+            hardware["gpu"] = torch.cuda.get_device_name(self._arithmetic.device)
+        return ReportFacts(
+            run=inputs.run.run,
+            spec=self._spec,
+            metrics=metrics,
+            history=self.state.rows,
+            labels=data.labels,
+            predictions=[
+                Predictions(s.name, s.examples, s.after, s.before) for s in self._splits if s.after is not None
+            ],
+            sources=data.sources,
+            train_rows=len(data.train),
+            parameters_trained=self._parameters.trained,
+            parameters_frozen=self._parameters.frozen,
+            seed=self._spec.training.seed,
+            threads=inputs.threads,
+            hardware=hardware,
+            versions={"python": platform.python_version(), **_versions()},
+            durations={"train": self.state.train_seconds},
+            data_fingerprint=inputs.fingerprint,
+            model_fingerprint=inputs.model.fingerprint,
+            model_revision=inputs.model.revision,
+            best_step=self.state.best_step,
+            train_counts=np.bincount(data.train.labels, minlength=len(data.labels)).tolist(),
+            attempts=inputs.attempt,
+            warnings=data.warnings,
+        )
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
