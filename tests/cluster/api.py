@@ -5,6 +5,7 @@ Thin on purpose. The typed client costs milliseconds of CPU a call, and the help
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,4 +115,5 @@ class Watch:
 
     def close(self) -> None:
         self._closed = True
-        self._response.shutdown()
+        with contextlib.suppress(OSError, ValueError):  # the server may have ended it just before
+            self._response.shutdown()

@@ -6,17 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane, KubectlFailed
-from tests.cluster.kubelet import KubeletStandIn, disrupted, fail, run_on, succeed, unschedulable, waits
+from tests.cluster.kubelet import Fate, KubeletStandIn, disrupted, fail, run_on, succeed, unschedulable, waits
+from tests.cluster.process import ServerFailed
+from tests.cluster.waiting import eventually
 
-T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -70,6 +69,49 @@ def test_a_job_deleted_by_its_owner_leaves_no_pod_behind(control_plane: ControlP
         eventually(lambda: pods(control_plane, namespace))
         control_plane.kubectl("-n", namespace, "delete", "job", "train", "--wait=false")
         eventually(lambda: not pods(control_plane, namespace))
+
+
+def test_what_a_finetunejob_owns_goes_with_it(control_plane: ControlPlane, namespace: str) -> None:
+    owner = control_plane.api.post(
+        f"/apis/finetune.dev/v1alpha1/namespaces/{namespace}/finetunejobs", finetunejob("tune")
+    )
+    owned = job(namespace, "train", suspend=True)
+    reference = {key: owner[key] for key in ("apiVersion", "kind")} | {
+        key: owner["metadata"][key] for key in ("name", "uid")
+    }
+    owned["metadata"]["ownerReferences"] = [{**reference, "controller": True}]
+    create(control_plane, owned)
+    control_plane.kubectl("-n", namespace, "delete", "finetunejob", "tune")
+    # Fast, because the controllers know the CRD from their start; else they look for it each 30 seconds.
+    eventually(lambda: not jobs(control_plane, namespace), seconds=10)
+
+
+def test_a_running_pod_ends_when_the_test_says_so(control_plane: ControlPlane, namespace: str) -> None:
+    with KubeletStandIn(control_plane.api, lambda pod: run_on(), namespace=namespace) as kubelet:
+        create(control_plane, job(namespace, "train"))
+        (pod,) = eventually(
+            lambda: [pod for pod in pods(control_plane, namespace) if pod["status"]["phase"] == "Running"]
+        )
+        kubelet.finish(namespace, pod["metadata"]["name"], succeed())
+        assert eventually(lambda: finished(control_plane, namespace, "train"))["type"] == "Complete"
+
+
+def test_an_error_in_the_stand_in_fails_the_test(control_plane: ControlPlane, namespace: str) -> None:
+    def on_pod(pod: dict[str, Any]) -> Fate:
+        raise KeyError("a mistake of the test's author")
+
+    stand_in = KubeletStandIn(control_plane.api, on_pod, namespace=namespace)
+    with pytest.raises(KeyError, match="a mistake"), stand_in:  # noqa: PT012 - leaving the block raises
+        create(control_plane, job(namespace, "train"))
+        eventually(lambda: stand_in.pods)
+
+
+def test_a_server_that_cannot_start_shows_its_log() -> None:
+    with (
+        pytest.raises(ServerFailed, match="unknown flag: --no-such-flag"),
+        ControlPlane(api_server_arguments=["--no-such-flag"]),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("fate", [waits("ImagePullBackOff"), unschedulable()], ids=["waiting", "unschedulable"])
@@ -148,6 +190,24 @@ def job(namespace: str, name: str, **spec: Any) -> dict[str, Any]:
     }
 
 
+def finetunejob(name: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "finetune.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "metadata": {"name": name},
+        "spec": {
+            "task": "text-classification",
+            "model": {"uri": "s3://models/base"},
+            "dataset": {
+                "uri": "s3://data/reviews",
+                "splits": {"train": "train.csv"},
+                "columns": {"text": "text", "label": "label"},
+            },
+            "output": {"uri": "s3://models/tuned"},
+        },
+    }
+
+
 def create(cluster: ControlPlane, made: dict[str, Any]) -> None:
     cluster.api.post(f"/apis/batch/v1/namespaces/{made['metadata']['namespace']}/jobs", made)
 
@@ -160,6 +220,11 @@ def evict(cluster: ControlPlane, pod: dict[str, Any]) -> None:
 
 def pods(cluster: ControlPlane, namespace: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = cluster.api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+    return found
+
+
+def jobs(cluster: ControlPlane, namespace: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = cluster.api.get(f"/apis/batch/v1/namespaces/{namespace}/jobs")["items"]
     return found
 
 
@@ -186,12 +251,3 @@ def processes_of(folder: str) -> list[int]:
     return [
         int(line.split()[0]) for line in listed.splitlines() if folder in line and str(os.getpid()) != line.split()[0]
     ]
-
-
-def eventually(look: Callable[[], T], seconds: float = 20) -> T:
-    """What `look` returns once it is truthy."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not seen within {seconds:.0f} s"
-        time.sleep(0.1)
-    return found
