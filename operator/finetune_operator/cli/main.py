@@ -77,10 +77,13 @@ def validate(files: tuple[Path, ...]) -> None:
 @click.option("--trainer-image", help="The operator's default trainer image, for a job that names none.")
 def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: str, trainer_image: str | None) -> None:
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
-    from finetune_operator.cli.render import render as render_job
+    from finetune_operator.cli.render import NothingToCreate, render as render_job
 
     job = _valid(_set(_one_job(_documents(file), name), settings))
-    click.echo(yaml.safe_dump(render_job(job, namespace, trainer_image), sort_keys=False), nl=False)
+    try:
+        click.echo(yaml.safe_dump(render_job(job, namespace, trainer_image), sort_keys=False), nl=False)
+    except NothingToCreate as reason:
+        raise _Refused(str(reason)) from reason
 
 
 def _documents(file: Path) -> list[Document]:

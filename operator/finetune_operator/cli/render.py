@@ -1,0 +1,43 @@
+"""`finetune render`: the Job that the operator would create, by asking the same rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from finetune_api import KIND
+from finetune_api.job import FineTuneJob
+from finetune_operator.decide import decide
+from finetune_operator.worlds.kube.manifest import training_job
+from finetune_operator.worlds.kube.names import QUEUE_LABEL
+from finetune_operator.worlds.protocol import Job, Key, Observed, StartTraining
+
+UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
+"""The API server gives the real one when the job is applied."""
+
+
+class NothingToCreate(Exception):
+    """The operator would create no Job for this manifest; the message is what its status would say."""
+
+
+def render(job: FineTuneJob, namespace: str, trainer_image: str | None) -> dict[str, Any]:
+    """The Job for `job`. Raises NothingToCreate for a job that is suspended or cannot run in a cluster."""
+    if job.spec.output.uri.startswith("file:"):
+        raise NothingToCreate(
+            "spec.output.uri is a file, which would go with its pod; in a cluster give s3://, gs:// or az://."
+        )
+    key = Key(KIND, namespace, job.metadata.name)
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    seen = Observed(key, Job(uid=UNKNOWN_UID, generation=1, spec=spec), default_image=trainer_image)
+    decision = decide(seen, datetime.now(UTC))
+    for action in decision.actions:
+        if isinstance(action, StartTraining):
+            return _present(training_job(key, UNKNOWN_UID, action, (job.metadata.labels or {}).get(QUEUE_LABEL)))
+    raise NothingToCreate((decision.status and decision.status.message) or "There is nothing to create.")
+
+
+def _present(value: Any) -> Any:
+    """`value` without the nulls that the API server would drop."""
+    if isinstance(value, dict):
+        return {name: _present(item) for name, item in value.items() if item is not None}
+    return [_present(item) for item in value] if isinstance(value, list) else value
