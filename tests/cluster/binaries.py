@@ -28,7 +28,11 @@ from tests.cluster import envtest
 
 GO_MODULES = Path(__file__).parent / "go"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager")
-KUBERNETES_VERSION = "v1.36.3"
+KUBERNETES_VERSION = next(
+    line.split()[1]
+    for line in (GO_MODULES / "kubernetes" / "go.mod").read_text().splitlines()
+    if line.strip().startswith("k8s.io/kubernetes ")
+)
 LINKER_FLAGS = {
     # Without a version stamped in, clients take the server for v0.0.0 and refuse features.
     "kubernetes": "-s -w"

@@ -4,7 +4,8 @@
         store = s3.store(s3.make_bucket("models"))
 
 Conditional writes are obeyed, also between racing clients: `If-None-Match: *` (create) and `If-Match` (replace this ETag)
-answer 412 when the condition does not hold.
+answer 412 when the condition does not hold. A refused body of many megabytes may end in a broken connection instead: the
+server answers and closes before it has read it all.
 """
 
 from __future__ import annotations
