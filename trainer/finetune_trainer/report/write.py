@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+from finetune_trainer.report.card import model_card
 from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.page import draw, render
 
 
 def write_report(directory: Path, facts: ReportFacts) -> None:
@@ -12,4 +16,34 @@ def write_report(directory: Path, facts: ReportFacts) -> None:
 
     Needs no network, no torch and no display; the same facts give the same files.
     """
-    raise NotImplementedError
+    plots = draw(facts)
+    (directory / "plots").mkdir(exist_ok=True)
+    for plot in plots:
+        (directory / "plots" / f"{plot.name}.png").write_bytes(plot.png)
+    (directory / "report.html").write_text(render(facts, plots), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+    (directory / "run.json").write_text(json.dumps(_run(facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _run(facts: ReportFacts) -> dict[str, Any]:
+    """What it takes to run this again and get the same."""
+    return {
+        "version": 1,
+        "run": facts.run.wire(),
+        "spec": facts.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "seed": facts.seed,
+        "threads": facts.threads,
+        "hardware": dict(facts.hardware),
+        "versions": dict(facts.versions),
+        "fingerprints": {"data": facts.data_fingerprint, "model": facts.model_fingerprint},
+        "modelRevision": facts.model_revision,
+        "labels": list(facts.labels),
+        "sources": [{"split": source.split, "name": source.name, "rows": source.rows} for source in facts.sources],
+        "trainRows": facts.train_rows,
+        "parameters": {"trained": facts.parameters_trained, "frozen": facts.parameters_frozen},
+        "bestStep": facts.best_step,
+        "attempts": facts.attempts,
+        "metrics": [metric.wire() for metric in facts.metrics],
+        "durations": {name: round(seconds, 3) for name, seconds in facts.durations.items()},
+        "warnings": list(facts.warnings),
+    }

@@ -1,0 +1,90 @@
+"""README.md: the model card, with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import re
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.story import (
+    MetricRow,
+    base_name,
+    certainty,
+    dataset_name,
+    headline,
+    headline_metric,
+    honesty,
+    metric_rows,
+    spec_yaml,
+)
+
+
+def model_card(facts: ReportFacts) -> str:
+    """The card. Says nothing that the run does not know: no language, no licence, no intended use."""
+    metrics = metric_rows(facts)
+    # Markdown, so no HTML escaping; what users wrote stands in code spans and fences, where it is text.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("finetune_trainer.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = _code
+    main_metric = headline_metric(metrics)
+    return environment.get_template("card.md.j2").render(
+        facts=facts,
+        front_matter=_front_matter(facts, metrics).to_yaml(),
+        base=base_name(facts.spec),
+        dataset=dataset_name(facts.spec),
+        headline=headline(main_metric),
+        certainty=certainty(main_metric),
+        honesty=honesty(facts),
+        metrics=metrics,
+        is_pair=facts.spec.dataset.columns.text_pair is not None,
+        spec=_fenceless(spec_yaml(facts.spec, defaults=False)),
+    )
+
+
+def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData:
+    spec = facts.spec
+    on_hub = spec.dataset.uri.startswith("hf://")
+    results = [
+        EvalResult(
+            task_type=spec.task,
+            task_name="Text Classification",
+            dataset_type=spec.dataset.uri.removeprefix("hf://") if on_hub else "custom",
+            dataset_name=dataset_name(spec),
+            dataset_config=spec.dataset.subset,
+            dataset_split=row.split,
+            metric_type="f1" if row.name == "macro_f1" else row.name,
+            metric_name=row.title,
+            metric_value=round(row.value, 6),
+        )
+        for row in metrics
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=spec.task,
+        base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
+        datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
+        metrics=sorted({"f1" if row.name == "macro_f1" else row.name for row in metrics if row.name != "loss"}),
+        tags=["finetune-operator"],
+        model_name=facts.run.id,
+        eval_results=results,
+    )
+
+
+def _code(text: object) -> str:
+    """Text as a Markdown code span on one line, whatever it holds, also inside a table."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
+    ticks = "`" * (longest + 1)
+    return f"{ticks} {line} {ticks}" if longest else f"`{line}`"
+
+
+def _fenceless(text: str) -> str:
+    """Text that cannot end the fence it stands in."""
+    return text.replace("```", "'''")

@@ -1,0 +1,198 @@
+"""The plots: loss, metrics and confusion, as PNG for files and as SVG that follows the page's colours.
+
+The colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dash and marker besides.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+INK, GRID = "#222326", "#d9dade"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+DASHES = ("-", "--", "-.", ":")
+MARKERS = ("o", "s", "^", "D")
+
+# What the page's style sheet calls these colours, so that one SVG serves light, dark and print.
+_PAGE_COLOURS = {INK: "currentColor", GRID: "var(--line)", **{c: f"var(--series-{i})" for i, c in enumerate(SERIES)}}
+
+NAMED = 12
+"""Labels up to which the cells of a confusion matrix carry their numbers."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot in both forms."""
+
+    name: str
+    title: str
+    """What it shows, for those who do not see it too."""
+    png: bytes
+    svg: str
+
+
+def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> Plot | None:
+    """Training and validation loss by step; None when there is nothing to draw."""
+    training = _series(history, "loss")
+    validation = _series(history, "eval_loss")
+    if not training and not validation:
+        return None
+    with _figure(7.0, 3.4) as (figure, axes):
+        if training:
+            steps, values = zip(*training, strict=True)
+            crowded = len(values) > 40
+            axes.plot(steps, values, color=SERIES[0], linewidth=0.8 if crowded else 1.6, alpha=0.35 if crowded else 1)
+            if crowded:
+                axes.plot(steps, _smooth(values), color=SERIES[0], linewidth=1.8)
+            axes.lines[-1].set_label("training, smoothed" if crowded else "training")
+        if validation:
+            _line(axes, validation, 1, "validation")
+        _mark_best(axes, best_step)
+        axes.set_ylabel("loss (cross-entropy)")
+        axes.set_ylim(bottom=0)
+        _by_step(axes)
+        return _plot("loss", "Loss of training and validation by optimiser step", figure)
+
+
+def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> Plot | None:
+    """Validation metrics by step, the baseline at step 0; None when there is nothing to draw."""
+    names = [name for name in ("eval_f1", "eval_macro_f1", "eval_accuracy") if _series(history, name)]
+    if not names:
+        return None
+    with _figure(7.0, 3.4) as (figure, axes):
+        for index, name in enumerate(names):
+            _line(axes, _series(history, name), index, metric_name(name.removeprefix("eval_")))
+        _mark_best(axes, best_step)
+        axes.set_ylabel("validation")
+        axes.set_ylim(-0.02, 1.02)
+        _by_step(axes)
+        return _plot("metrics", "Validation metrics by optimiser step", figure)
+
+
+def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str) -> Plot:
+    """True label by predicted label, shaded by the share of the true label's rows."""
+    number = len(labels)
+    side = min(9.0, max(3.4, 1.6 + 0.55 * number))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with _figure(side + 0.6, side) as (figure, axes):
+        # A mesh of vectors, not an image, stays sharp at any size.
+        axes.pcolormesh(
+            shares[::-1], cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1 if number <= 30 else 0
+        )
+        axes.set_aspect("equal")
+        short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
+        ticks = np.arange(number) + 0.5
+        step = max(1, number // 40)
+        turned = number > 3 or max(map(len, short)) > 10
+        axes.set_xticks(ticks[::step], short[::step], rotation=45 if turned else 0, ha="right" if turned else "center")
+        axes.set_yticks(ticks[::step], short[::-1][::step])
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        if number <= NAMED:
+            for row in range(number):
+                for column in range(number):
+                    colour = "#ffffff" if shares[row, column] > 0.55 else "#0b2239"
+                    place = (column + 0.5, number - row - 0.5)
+                    axes.annotate(
+                        f"{counts[row, column]:,}", place, ha="center", va="center", color=colour, fontsize=11
+                    )
+        return _plot(
+            f"confusion-{split}", f"Confusion matrix of the {split} split: true label by predicted label", figure
+        )
+
+
+def metric_name(metric: str) -> str:
+    """As people write it."""
+    return {"f1": "F1", "macro_f1": "macro-F1"}.get(metric, metric)
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    style = {
+        "font.family": ["DejaVu Sans"],
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GRID,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.grid": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "text.parse_math": False,  # labels are users' words; a dollar sign is one
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.add_subplot()
+
+
+def _plot(name: str, title: str, figure: Figure) -> Plot:
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    # The salt makes ids repeatable, and different in each plot of one page.
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Plot(name, title, png.getvalue(), _inline(svg.getvalue().decode(), name, title))
+
+
+def _inline(svg: str, name: str, title: str) -> str:
+    """The SVG for a page: no prologue, no fixed size, ids of its own, the page's colours and font."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    view_box = re.search(r'viewBox="([^"]+)"', body)
+    assert view_box
+    opening = f'<svg class="plot" role="img" aria-label="{title}" viewBox="{view_box[1]}">'
+    body = opening + body[body.index(">") + 1 :]
+    body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", body).replace("xlink:href", "href")
+    for colour, name_on_page in _PAGE_COLOURS.items():
+        body = body.replace(colour, name_on_page)
+    return re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", body)
+
+
+def _series(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[name]) for row in history if row.get(name) is not None and np.isfinite(row[name])]
+
+
+def _line(axes: Axes, points: list[tuple[float, float]], index: int, label: str) -> None:
+    steps, values = zip(*points, strict=True)
+    style = {"color": SERIES[index], "linestyle": DASHES[index], "marker": MARKERS[index] if len(points) <= 30 else ""}
+    axes.plot(steps, values, linewidth=1.8, markersize=5, label=label, **style)
+
+
+def _mark_best(axes: Axes, step: int | None) -> None:
+    if step is not None:
+        axes.axvline(step, color=INK, linewidth=1, linestyle=(0, (2, 3)), label="kept model")
+
+
+def _by_step(axes: Axes) -> None:
+    axes.set_xlabel("optimiser step")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+
+
+def _smooth(values: Sequence[float]) -> NDArray[np.float64]:
+    """A running mean over a twentieth of all values, with as many as there are at the ends."""
+    width = max(3, len(values) // 20) | 1
+    kernel = np.ones(width)
+    return np.asarray(np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same"))

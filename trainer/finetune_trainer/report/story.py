@@ -1,0 +1,131 @@
+"""What the report says, in words and numbers, for the page and for the model card alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import yaml
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.report.facts import Predictions, ReportFacts
+from finetune_trainer.report.measures import Interval, difference_interval
+from finetune_trainer.report.plots import metric_name
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A metric before and after, and how sure the difference is."""
+
+    name: str
+    """The metric's key, such as `macro_f1`."""
+    split: Literal["validation", "test"]
+    rows: int
+    baseline: float | None
+    value: float
+    interval: Interval | None
+    """Of value minus baseline."""
+
+    @property
+    def title(self) -> str:
+        return metric_name(self.name)
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.baseline is None else self.value - self.baseline
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the difference is an improvement and not chance."""
+        if self.interval is None or not self.interval.is_clear or self.difference is None:
+            return False
+        return self.difference < 0 if self.name == "loss" else self.difference > 0
+
+
+def metric_rows(facts: ReportFacts) -> list[MetricRow]:
+    """All metrics in the order of the facts."""
+    by_split = {predictions.split: predictions for predictions in facts.predictions}
+    return [
+        MetricRow(
+            metric.name,
+            metric.split,
+            len(by_split[metric.split].examples) if metric.split in by_split else 0,
+            metric.baseline,
+            metric.value,
+            difference_interval(metric.name, by_split[metric.split], facts.seed) if metric.split in by_split else None,
+        )
+        for metric in facts.metrics
+    ]
+
+
+def headline_metric(rows: list[MetricRow]) -> MetricRow:
+    """The metric that the model was chosen by, on rows that it was not chosen on if there are any."""
+    chosen_by = rows[0].name
+    return next((row for row in rows if row.split == "test" and row.name == chosen_by), rows[0])
+
+
+def headline(row: MetricRow) -> str:
+    """One sentence: what training did."""
+    name = row.title[0].upper() + row.title[1:]
+    where = f"on the {row.rows:,} {row.split} rows"
+    if row.baseline is None or row.difference is None:
+        return f"{name} is {row.value:.3f} {where}."
+    if row.difference == 0:
+        return f"{name} stayed at {row.value:.3f} {where}."
+    moved = "rose" if row.difference > 0 else "fell"
+    return f"{name} {moved} from {row.baseline:.3f} to {row.value:.3f} {where}."
+
+
+def certainty(row: MetricRow) -> str:
+    """What the interval means."""
+    if row.interval is None or row.difference is None:
+        return "There is no baseline of the same rows to compare with."
+    interval = f"95 % interval {row.interval.low:+.3f} to {row.interval.high:+.3f}"
+    if not row.interval.is_clear:
+        return f"The difference of {row.difference:+.3f} may be chance ({interval})."
+    if not row.is_better:
+        return f"The model got worse by {abs(row.difference):.3f} ({interval})."
+    return f"That is {row.difference:+.3f} ({interval})."
+
+
+def honesty(facts: ReportFacts) -> str:
+    """What a reader must know about the rows of the headline."""
+    if any(predictions.split == "test" for predictions in facts.predictions):
+        return "The test rows were used neither for training nor for choosing the model."
+    return "The kept model was chosen on these same validation rows, so the value flatters a little; a test split would not."
+
+
+def base_name(spec: FineTuneJobSpec) -> str:
+    """The model as people call it: `owner/name` on the hub, else the last part of its URI."""
+    if spec.model.uri.startswith("hf://"):
+        return spec.model.uri.removeprefix("hf://")
+    return spec.model.uri.rstrip("/").rpartition("/")[2]
+
+
+def dataset_name(spec: FineTuneJobSpec) -> str:
+    """The data as people call it."""
+    uri = spec.dataset.uri
+    name = uri.removeprefix("hf://") if uri.startswith("hf://") else uri.rstrip("/").rpartition("/")[2]
+    return f"{name} ({spec.dataset.subset})" if spec.dataset.subset else name
+
+
+def spec_yaml(spec: FineTuneJobSpec, *, defaults: bool) -> str:
+    """The spec as a manifest's YAML, with or without what was left at its default."""
+    document: dict[str, Any] = spec.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults
+    )
+    return yaml.safe_dump({"spec": document}, sort_keys=False, allow_unicode=True, width=100)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def of_split(facts: ReportFacts, split: str) -> Predictions | None:
+    return next((predictions for predictions in facts.predictions if predictions.split == split), None)
