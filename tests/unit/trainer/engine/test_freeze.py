@@ -1,0 +1,129 @@
+"""Frozen layers, on every architecture by its own structure."""
+
+import pytest
+
+from finetune_api.failures import JobError
+from finetune_api.training import Freeze
+from finetune_trainer.engine.freeze import freeze
+from tests.training.models import CONFIGS, LAYERS, tiny
+
+ARCHITECTURES = sorted(CONFIGS)
+
+EMBEDDINGS = {
+    "bert": "bert.embeddings.",
+    "distilbert": "distilbert.embeddings.",
+    "roberta": "roberta.embeddings.",
+    "deberta-v2": "deberta.embeddings.",
+    "electra": "electra.embeddings.",
+    "modernbert": "model.embeddings.",
+}
+FIRST_LAYERS = {
+    "bert": "bert.encoder.layer.{}.",
+    "distilbert": "distilbert.transformer.layer.{}.",
+    "roberta": "roberta.encoder.layer.{}.",
+    "deberta-v2": "deberta.encoder.layer.{}.",
+    "electra": "electra.encoder.layer.{}.",
+    "modernbert": "model.layers.{}.",
+}
+HEADS = {
+    "bert": ("classifier.",),
+    "distilbert": ("pre_classifier.", "classifier."),
+    "roberta": ("classifier.",),
+    "deberta-v2": ("pooler.", "classifier."),
+    "electra": ("classifier.",),
+    "modernbert": ("head.", "classifier."),
+}
+
+
+def frozen(model):
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+
+
+def all_below(model, *prefixes):
+    return {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_embeddings_are_all_that_is_added_up_before_the_first_layer(architecture):
+    model = tiny(architecture)
+
+    freeze(model, Freeze(embeddings=True))
+
+    assert frozen(model) == all_below(model, EMBEDDINGS[architecture]) != set()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_lowest_layers_are_those_next_to_the_input(architecture):
+    model = tiny(architecture)
+
+    freeze(model, Freeze(lowestLayers=2))
+
+    wanted = all_below(model, *(FIRST_LAYERS[architecture].format(index) for index in (0, 1)))
+    assert frozen(model) == wanted != set()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_backbone_leaves_the_head_alone(architecture):
+    model = tiny(architecture)
+
+    freeze(model, Freeze(backbone=True))
+
+    trained = {name for name, _ in model.named_parameters()} - frozen(model)
+    assert trained == all_below(model, *HEADS[architecture]) != set()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_more_layers_than_there_are_is_an_error_with_their_number(architecture):
+    with pytest.raises(JobError, match=f"lowestLayers is 12, but the model has {LAYERS} layers") as error:
+        freeze(tiny(architecture), Freeze(lowestLayers=12))
+
+    assert error.value.field == "spec.method.freeze.lowestLayers"
+    assert str(LAYERS) in error.value.remedy
+
+
+def test_patterns_match_the_dotted_names_of_parameters():
+    model = tiny("bert")
+
+    freeze(model, Freeze(modules=["*.layer.[02].attention.*", "*LayerNorm.bias"]))
+
+    layers = ("bert.encoder.layer.0.attention.", "bert.encoder.layer.2.attention.")
+    norms = {name for name, _ in model.named_parameters() if name.endswith("LayerNorm.bias")}
+    assert frozen(model) == all_below(model, *layers) | norms
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_names():
+    with pytest.raises(JobError, match=r"'\*\.layr\.1\.\*' matches no parameter") as error:
+        freeze(tiny("bert"), Freeze(modules=["*.bias", "*.layr.1.*"]))
+
+    assert "encoder.layer.1" in error.value.message
+    assert error.value.field == "spec.method.freeze.modules[1]"
+
+
+def test_a_pooler_without_pretrained_values_is_trained_with_the_head():
+    model = tiny("bert")
+
+    freeze(model, Freeze(backbone=True), new={"bert.pooler.dense.weight", "bert.pooler.dense.bias"})
+
+    assert all_below(model, "bert.pooler.").isdisjoint(frozen(model))
+
+
+def test_freezing_everything_is_an_error():
+    with pytest.raises(JobError, match="every parameter is frozen"):
+        freeze(tiny("bert"), Freeze(modules=["*"]))
+
+
+def test_trained_and_frozen_parameters_are_counted():
+    model = tiny("bert")
+
+    count = freeze(model, Freeze(backbone=True))
+
+    assert count.trained == 2 * 16 + 2
+    assert count.trained + count.frozen == sum(parameter.numel() for parameter in model.parameters())
+    assert str(count).startswith("34 of ")
+
+
+def test_without_a_choice_everything_is_trained():
+    model = tiny("bert")
+
+    assert freeze(model, None).frozen == 0
+    assert frozen(model) == set()
