@@ -20,6 +20,7 @@ from finetune_operator.decide.running import (
     limits_have_changed,
     placement_has_changed,
     training_is_queued,
+    verdict_is_due,
 )
 from finetune_operator.decide.starting import (
     action_was_refused,
@@ -46,6 +47,7 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     limits_have_changed,
     training_is_queued,
     attempt_is_running,
+    verdict_is_due,
     placement_has_changed,
     attempt_cannot_be_created,
     attempt_cannot_start,

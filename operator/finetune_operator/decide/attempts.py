@@ -60,11 +60,9 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
     if attempt.disruption is not None:
         return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
     if attempt.out_of_memory or (attempt.exit_code == KILLED and not attempt.deleting):
-        return Cause(
-            FailureReason.OUT_OF_MEMORY,
-            f"{attempt.name} was killed (exit code {KILLED}) because it reached its memory limit.",
-            REMEDIES[FailureReason.OUT_OF_MEMORY],
-        )
+        why = "because it reached its memory limit" if attempt.out_of_memory else "most likely because memory ran out"
+        message = f"{attempt.name} was killed (exit code {attempt.exit_code}), {why}."
+        return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
     if attempt.exit_code == ExitCode.PREEMPTED:
         return Cause(PREEMPTED, f"{attempt.name} was told to stop and saved its work.")
     result = result_of(attempt)
@@ -89,11 +87,17 @@ def record(before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime
         if attempt.end_time is None and name not in visible:
             known[name] = attempt.model_copy(update={"end_time": now, "reason": DELETED})
     number = max((attempt.number for attempt in before), default=0)
+    latest = max((attempt.start_time for attempt in before if attempt.start_time), default=None)
     for attempt_seen in seen:
         old = known.get(attempt_seen.name)
-        if old is None and attempt_seen.started is None and attempt_seen.phase is not AttemptPhase.ENDED:
-            continue
         if old is None:
+            begun = attempt_seen.started or attempt_seen.created
+            never_ran = attempt_seen.started is None and attempt_seen.phase is not AttemptPhase.ENDED
+            left_the_record = (
+                latest is not None and begun < latest
+            )  # there is one at a time, so this one had its number
+            if never_ran or left_the_record:
+                continue
             number += 1
         if old is None or old.end_time is None:
             known[attempt_seen.name] = _entry(attempt_seen, old.number if old else number, now)

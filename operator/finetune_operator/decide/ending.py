@@ -10,7 +10,7 @@ from finetune_api.exit_codes import NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase
-from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of
+from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of, spent
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import conditions, sentences, status
 from finetune_operator.worlds.protocol import (
@@ -162,8 +162,9 @@ def _failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decisio
         message = f"The run did not finish within {case.spec.active_deadline_seconds} seconds"
         return failed(case, FailureReason.DEADLINE_EXCEEDED, message, last=last)
     if ending is Ending.BACKOFF_LIMIT_EXCEEDED:
-        allowed = case.spec.backoff_limit
-        message = f"More than {allowed} attempt{'s' if allowed != 1 else ''} failed"
+        count = spent(case.attempts, until=None).failures
+        failures = f"{count} attempt{'s' if count != 1 else ''} failed"
+        message = f"{failures}, and spec.backoffLimit allows {case.spec.backoff_limit}"
         if last is not None:
             message = f"{message}. The last one: {cause.reason}: {cause.message}"
         return failed(case, FailureReason.BACKOFF_LIMIT_EXCEEDED, message, cause.remedy, cause.field, last=last)

@@ -7,6 +7,7 @@ from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining
+from finetune_operator.worlds.restarts import ending_after
 
 FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
 """Seconds between looks at a training without attempts: what keeps them from being created announces itself to nobody."""
@@ -59,6 +60,14 @@ def attempt_cannot_be_created(case: Case) -> Decision | None:
 def attempt_cannot_start(case: Case) -> Decision | None:
     problems = [a.waiting for a in case.attempts_now if a.phase is AttemptPhase.WAITING and a.waiting is not None]
     return _waits_for(case, problems[-1]) if problems else None
+
+
+def verdict_is_due(case: Case) -> Decision | None:
+    """The last attempt has ended in a way that ends the training too; the world has yet to say so."""
+    ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
+    if len(ended) < len(case.attempts_now) or ending_after(ended, case.current.limits) is None:
+        return None
+    return Decision()
 
 
 def attempt_is_awaited(case: Case) -> Decision:

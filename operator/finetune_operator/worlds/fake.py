@@ -174,9 +174,7 @@ class FakeWorld:
         ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
         if ending is not None:
             self.end_training(key, ending)
-        elif training.deleting:
-            self.remove_training(key)
-        else:
+        elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
             self._begin_attempt(key, training)
 
     def end_training(self, key: Key, ending: Ending, message: str = "") -> None:

@@ -1,0 +1,552 @@
+"""Each rule of `decide` as a claim about one job's life."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, ExitCode
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.status import Phase
+from finetune_operator.decide import RULES
+from finetune_operator.worlds.protocol import (
+    AttemptPhase,
+    ChangeLimits,
+    Ending,
+    Refusal,
+    StartTraining,
+    StopTraining,
+)
+from tests.unit.operator.story import NO_GPU, TUNED, Story, result_message
+
+RUNNING = {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"}
+
+
+# -------------------------------------------------------------------------------------------------------------- start
+
+
+def test_a_new_job_starts_one_training_named_after_its_run() -> None:
+    story = Story(runId="first").starts()
+    assert story.trainings == ["demo-first"]
+    assert story.state() == ("Starting", "Starting")
+
+
+def test_the_first_status_has_all_four_conditions_and_the_observed_generation() -> None:
+    status = Story().starts().status
+    assert {c.type: c.status for c in status.conditions or []} == RUNNING
+    assert status.observed_generation == 1
+    assert all(c.observed_generation == 1 for c in status.conditions or [])
+
+
+def test_the_run_is_pinned_at_its_first_start_and_a_new_default_image_changes_nothing() -> None:
+    story = Story(runId="r1").starts()
+    pinned = story.status.run
+    assert pinned is not None
+    assert (pinned.id, pinned.uri, pinned.image) == ("r1", "s3://models/out/r1", "trainer:test")
+    story.world.default_image = "trainer:newer"
+    story.loses_its_training()
+    assert story.status.run == pinned
+    assert isinstance(story.actions[-1], StartTraining)
+    assert story.actions[-1].image == "trainer:test"
+
+
+def test_an_image_in_the_spec_wins_over_the_default() -> None:
+    story = Story(image="mine:1").starts()
+    assert isinstance(story.actions[0], StartTraining)
+    assert story.actions[0].image == "mine:1"
+
+
+def test_the_trainer_is_told_who_owns_the_run() -> None:
+    story = Story().starts()
+    assert isinstance(story.actions[0], StartTraining)
+    assert story.actions[0].run.owner == "default/demo/job-1"
+
+
+def test_a_job_suspended_from_the_start_starts_nothing() -> None:
+    story = Story(suspend=True).looks()
+    assert story.trainings == []
+    assert story.state() == ("Suspended", "Suspended")
+    assert story.status.start_time is None
+
+
+def test_a_deleted_job_is_left_alone() -> None:
+    story = Story().starts()
+    job = replace(story.world.jobs[story.key], deleting=True)
+    decision = story.decision(job=job, trainings=())
+    assert (decision.actions, decision.status) == ((), None)
+
+
+def test_an_invalid_spec_fails_with_path_value_and_remedy() -> None:
+    story = Story(training={"epochs": 0}).looks()
+    assert story.state() == ("Failed", "InvalidSpec")
+    failure = story.status.failure
+    assert failure is not None
+    assert failure.field == "spec.training.epochs"
+    assert "greater than or equal to 1" in failure.message
+    assert failure.remedy == REMEDIES[FailureReason.INVALID_SPEC]
+    assert story.trainings == []
+
+
+def test_a_corrected_spec_starts_although_the_job_had_failed() -> None:
+    story = Story(training={"epochs": 0}).looks().is_edited(training={"epochs": 1})
+    assert story.state() == ("Starting", "Starting")
+    assert story.status.failure is None
+
+
+def test_a_foreign_training_of_the_same_name_is_a_name_conflict_and_final() -> None:
+    story = Story().is_refused(FailureReason.NAME_CONFLICT, "A Job named demo-r is there already")
+    assert story.state() == ("Failed", "NameConflict")
+    writes = story.writes
+    story.world.refuse_starts = None
+    story.waits(3600)
+    assert story.state() == ("Failed", "NameConflict")
+    assert story.writes == writes
+    assert story.trainings == []
+
+
+def test_the_vanishing_training_of_an_earlier_job_of_that_name_is_waited_for() -> None:
+    story = Story().is_refused(FailureReason.NAME_CONFLICT, "still being deleted", passing=True)
+    assert story.state() == ("Pending", "NameConflict")
+    assert "Rename" not in (story.status.message or "")
+    story.world.refuse_starts = None
+    assert story.waits(2).state() == ("Starting", "Starting")
+
+
+@pytest.mark.parametrize("reason", [FailureReason.QUOTA_EXCEEDED, FailureReason.ADMISSION_DENIED])
+def test_a_refused_start_shows_why_with_its_remedy_and_is_tried_again(reason: FailureReason) -> None:
+    story = Story().is_refused(reason, "no room")
+    assert story.state() == ("Pending", reason)
+    assert story.status.message == f"no room. {REMEDIES[reason]}"
+    assert story.conditions() == RUNNING
+    assert story.recheck == 30
+    assert story.status.start_time is None
+    story.world.refuse_starts = None
+    assert story.waits(30).state() == ("Starting", "Starting")
+
+
+# ------------------------------------------------------------------------------------------------------------ waiting
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (FailureReason.UNSCHEDULABLE, NO_GPU),
+        (FailureReason.IMAGE_PULL_FAILED, "not found"),
+        (FailureReason.SECRET_MISSING, 'secret "s3" not found'),
+    ],
+)
+def test_an_attempt_that_cannot_start_shows_why_with_its_remedy_and_goes_on_waiting(
+    reason: FailureReason, message: str
+) -> None:
+    story = Story().starts().is_held(reason, message)
+    assert story.state() == ("Starting", reason)
+    assert message in (story.status.message or "")
+    assert REMEDIES[reason] in (story.status.message or "")
+    assert story.conditions() == RUNNING
+    assert story.runs().state() == ("Running", "Training")
+
+
+def test_the_first_words_about_an_image_stand_while_the_kubelet_repeats_itself() -> None:
+    story = Story().starts().is_held(FailureReason.IMAGE_PULL_FAILED, "trainer:x: not found")
+    writes = story.writes
+    story.is_held(FailureReason.IMAGE_PULL_FAILED, "Back-off pulling image")
+    story.is_held(FailureReason.IMAGE_PULL_FAILED, "trainer:x: not found")
+    assert story.writes == writes
+
+
+def test_a_training_whose_attempts_are_refused_shows_why() -> None:
+    story = Story().starts()
+    refusal = Refusal(FailureReason.QUOTA_EXCEEDED, "exceeded quota: gpus")
+    training = replace(story.world.trainings["default", story.trainings[0]][1], refusal=refusal)
+    decision = story.decision(trainings=(training,), attempts=())
+    assert decision.status is not None
+    assert (decision.status.phase, decision.status.reason) == ("Starting", "QuotaExceeded")
+    assert decision.recheck_after == 30
+
+
+def test_a_training_held_by_a_queue_is_queued() -> None:
+    story = Story().starts().changes_training(queued=True)
+    assert story.state() == ("Pending", "Queued")
+    assert story.changes_training(queued=False).state() == ("Starting", "Starting")
+
+
+def test_a_pod_spec_that_changes_while_nothing_runs_replaces_the_training() -> None:
+    story = Story(resources={"limits": {"nvidia.com/gpu": 8}}).starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU)
+    story.is_edited(resources={"limits": {"nvidia.com/gpu": 1}})
+    assert isinstance(story.actions[-1], StopTraining)
+    story.looks()
+    assert isinstance(story.actions[-1], StartTraining)
+    assert len(story.trainings) == 1
+
+
+def test_a_pod_spec_that_changes_while_an_attempt_runs_is_left_to_the_next_pod() -> None:
+    story = Story().starts().runs().is_edited(resources={"limits": {"memory": "1Gi"}})
+    assert not any(isinstance(action, StopTraining) for action in story.actions)
+    assert story.state() == ("Running", "Training")
+
+
+def test_limits_that_change_reach_the_training_without_a_restart() -> None:
+    story = Story().starts().runs().is_edited(activeDeadlineSeconds=600, ttlSecondsAfterFinished=60)
+    change = story.actions[-1]
+    assert isinstance(change, ChangeLimits)
+    assert (change.limits.active_deadline_seconds, change.limits.ttl_seconds_after_finished) == (600, 60)
+    assert story.looks().actions[-1] is change
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+def test_a_running_attempt_is_named_with_its_node() -> None:
+    story = Story().starts().runs()
+    assert story.state() == ("Running", "Training")
+    assert story.status.message == "Attempt 1 is running on node node-1."
+    [attempt] = story.status.attempts or []
+    assert (attempt.number, attempt.node, attempt.end_time) == (1, "node-1", None)
+
+
+def test_a_failed_attempt_is_recorded_and_the_next_one_awaited() -> None:
+    story = Story().starts().runs().ends(20, error=(FailureReason.STORAGE_UNAVAILABLE, "the bucket did not answer"))
+    assert story.state() == ("Starting", "Restarting")
+    assert "Attempt 1 ended with StorageUnavailable (exit code 20)" in (story.status.message or "")
+    story.runs()
+    assert [(a.number, a.reason) for a in story.status.attempts or []] == [(1, "StorageUnavailable"), (2, None)]
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"exit_code": 137, "out_of_memory": True}, "OutOfMemory"),
+        ({"exit_code": 137}, "OutOfMemory"),
+        ({"exit_code": 137, "deleting": True}, "Deleted"),
+        ({"exit_code": 30}, "Preempted"),
+        ({"exit_code": 30, "disruption": "Evicted"}, "Evicted"),
+        ({"exit_code": None, "disruption": "NodeLost"}, "NodeLost"),
+        ({"exit_code": None}, "NodeLost"),
+        ({"exit_code": 143, "deleting": True}, "Deleted"),
+        ({"exit_code": 1}, "Internal"),
+        ({"exit_code": 21}, "OutOfMemory"),
+    ],
+)
+def test_an_attempt_is_recorded_by_who_ended_it(facts: dict[str, object], reason: str) -> None:
+    story = Story().starts().runs().ends(**facts)  # type: ignore[arg-type]
+    assert [a.reason for a in story.status.attempts or []] == [reason]
+    assert story.status.phase == Phase.STARTING
+
+
+def test_the_trainers_own_words_win_over_its_exit_code() -> None:
+    story = Story(backoffLimit=0).starts().runs().ends(1, error=(FailureReason.HUB_UNREACHABLE, "no route"))
+    assert "HubUnreachable: no route" in (story.status.message or "")
+
+
+def test_a_disrupted_attempt_never_counts() -> None:
+    story = Story(backoffLimit=0).starts()
+    for _ in range(5):
+        story.runs().ends(143, disruption="Preempted")
+    assert story.status.phase == Phase.STARTING
+    assert len(story.status.attempts or []) == 5
+
+
+def test_the_latest_32_attempts_are_kept_and_numbers_go_on() -> None:
+    story = Story().starts()
+    for _ in range(40):
+        story.runs().ends(30)
+    attempts = story.status.attempts or []
+    assert (len(attempts), attempts[0].number, attempts[-1].number) == (32, 9, 40)
+
+
+def test_a_training_deleted_by_hand_comes_back_as_a_disruption() -> None:
+    story = Story(runId="r").starts().runs()
+    started = story.status.start_time
+    story.world.pass_time(30)
+    story.loses_its_training()
+    assert story.trainings == ["demo-r"]
+    assert story.state() == ("Starting", "Restarting")
+    assert [a.reason for a in story.status.attempts or []] == ["Deleted"]
+    assert story.status.start_time == started
+
+
+def test_no_training_starts_while_a_pod_of_the_last_one_still_writes() -> None:
+    story = Story().starts().runs()
+    attempt = story.world.attempts[story.key][0]
+    decision = story.decision(trainings=(), attempts=(attempt,))
+    assert decision.actions == ()
+    assert decision.status is not None
+    assert (
+        decision.status.message == f"{attempt.name} on node node-1 is still ending; training goes on when it is gone."
+    )
+
+
+def test_a_training_that_is_being_deleted_is_waited_for() -> None:
+    story = Story().starts().runs().changes_training(deleting=True)
+    assert story.state() == ("Starting", "Restarting")
+    assert len(story.actions) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------- suspension
+
+
+def test_suspend_stops_the_training_and_lets_it_save() -> None:
+    story = Story(runId="r").starts().runs().is_edited(suspend=True)
+    assert isinstance(story.actions[-1], StopTraining)
+    assert story.state() == ("Suspended", "Suspending")
+    story.ends(30)
+    assert story.trainings == []
+    assert story.state() == ("Suspended", "Suspended")
+    assert story.conditions() == {"Ready": "False", "Reconciling": "False", "Stalled": "False", "Finished": "False"}
+    assert [a.reason for a in story.status.attempts or []] == ["Preempted"]
+
+
+def test_resume_goes_on_with_the_same_run() -> None:
+    story = Story(runId="r").starts().runs().is_edited(suspend=True).ends(30)
+    run = story.status.run
+    story.is_edited(suspend=False)
+    assert story.trainings == ["demo-r"]
+    assert story.status.run == run
+    assert story.state() == ("Starting", "Restarting")
+
+
+def test_time_before_a_suspension_counts_and_time_in_it_does_not() -> None:
+    story = Story(activeDeadlineSeconds=1000).starts().runs()
+    story.is_edited(suspend=True).ends(30)  # 60 seconds of training
+    story.world.pass_time(86400)
+    story.is_edited(suspend=False)
+    start = story.actions[-1]
+    assert isinstance(start, StartTraining)
+    assert start.limits.active_deadline_seconds == 940
+
+
+def test_failures_before_a_suspension_count() -> None:
+    story = (
+        Story(backoffLimit=3).starts().runs().ends(20).runs().is_edited(suspend=True).ends(30).is_edited(suspend=False)
+    )
+    start = story.actions[-1]
+    assert isinstance(start, StartTraining)
+    assert start.limits.backoff_limit == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- success
+
+
+def test_a_finished_run_reports_metrics_before_and_after_and_where_the_model_is() -> None:
+    story = Story(runId="r").starts().runs().ends(0, TUNED)
+    status = story.status
+    assert story.state() == ("Succeeded", "Succeeded")
+    assert status.summary == "f1 0.512 → 0.874"
+    assert [(m.name, m.baseline, m.value) for m in status.metrics or []] == [
+        ("f1", 0.512, 0.874),
+        ("accuracy", 0.5, 0.9),
+    ]
+    assert status.message == "f1 0.512 → 0.874. The model is in s3://models/out/r/model."
+    assert status.artifacts is not None
+    assert status.artifacts.model_uri == "s3://models/out/r/model"
+    assert status.run is not None
+    assert status.run.data_fingerprint == "d" * 64
+    assert status.completion_time == story.now
+    assert story.conditions() == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
+
+
+def test_a_run_that_ended_without_a_message_succeeded_with_unknown_metrics() -> None:
+    story = Story(runId="r").starts().runs().ends(0, "Killed")
+    assert story.state() == ("Succeeded", "Succeeded")
+    assert story.status.metrics is None
+    assert "metrics are unknown" in (story.status.message or "")
+    assert "s3://models/out/r" in (story.status.message or "")
+
+
+def test_an_adopted_result_says_that_nothing_was_trained() -> None:
+    story = Story().starts().runs().ends(0, result_message(adopted=True))
+    assert "nothing had to be trained" in (story.status.message or "")
+
+
+def test_the_verdict_waits_ten_seconds_for_the_last_words_of_the_attempt() -> None:
+    story = Story().starts().runs()
+    writes = story.writes
+    story.changes_training(ending=Ending.COMPLETE, ended=story.now)
+    assert story.recheck == 1
+    assert story.writes == writes
+    assert story.waits(11).state() == ("Succeeded", "Succeeded")
+
+
+def test_nothing_is_said_between_the_last_attempt_and_the_verdict() -> None:
+    story = Story().starts().runs()
+    [attempt] = story.world.attempts[story.key]
+    decision = story.decision(attempts=(replace(attempt, phase=AttemptPhase.ENDED, exit_code=0, ended=story.now),))
+    assert (decision.actions, decision.status, decision.rule) == ((), None, "verdict_is_due")
+
+
+# ----------------------------------------------------------------------------------------------------------- failure
+
+
+@pytest.mark.parametrize("reason", sorted(reason for reason, code in EXIT_CODES.items() if code in NEVER_RETRIED))
+def test_what_the_user_must_correct_ends_the_job_with_the_trainers_reason_and_remedy(reason: FailureReason) -> None:
+    story = Story(runId="r").starts().runs().ends(EXIT_CODES[reason], error=(reason, "it is so"))
+    assert story.state() == ("Failed", reason)
+    failure = story.status.failure
+    assert failure is not None
+    assert (failure.message, failure.remedy) == ("it is so.", REMEDIES[reason])
+    assert failure.exit_code == EXIT_CODES[reason]
+    assert failure.attempt == 1
+    assert failure.log_uri == "s3://models/out/r/attempts/1/log.txt"
+    assert story.status.message == f"it is so. {REMEDIES[reason]}"
+    assert story.conditions() == {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "True"}
+
+
+def test_a_never_retried_exit_without_a_message_still_has_a_reason() -> None:
+    story = Story().starts().runs().ends(ExitCode.DATA_ERROR, "Traceback: boom")
+    assert story.state() == ("Failed", "DataInvalid")
+    assert "exit code 11; its log ends with: Traceback: boom" in (story.status.message or "")
+
+
+def test_too_many_failures_name_the_cause_of_the_last_one_and_its_remedy() -> None:
+    story = Story(backoffLimit=1).starts().runs().ends(137, out_of_memory=True).runs().ends(137, out_of_memory=True)
+    assert story.state() == ("Failed", "BackoffLimitExceeded")
+    message = story.status.message or ""
+    assert message.startswith("2 attempts failed, and spec.backoffLimit allows 1. The last one: OutOfMemory: ")
+    assert REMEDIES[FailureReason.OUT_OF_MEMORY] in message
+    assert story.status.failure is not None
+    assert story.status.failure.exit_code == 137
+
+
+def test_a_missed_deadline_says_which() -> None:
+    story = Story(activeDeadlineSeconds=60).starts().runs().exceeds_its_deadline()
+    assert story.state() == ("Failed", "DeadlineExceeded")
+    assert "within 60 seconds" in (story.status.message or "")
+
+
+def test_an_unknown_ending_is_internal_in_the_worlds_own_words() -> None:
+    story = Story().starts().changes_training(ending=Ending.OTHER, ended=None, message="The controller gave up")
+    story.waits(0)
+    story.changes_training(ended=story.now - timedelta(seconds=20))
+    assert story.state() == ("Failed", "Internal")
+    assert (story.status.message or "").startswith("The controller gave up.")
+
+
+# -------------------------------------------------------------------------------------------------- finished is finished
+
+
+@pytest.mark.parametrize("exit_code", [0, 11])
+def test_a_finished_job_stays_finished_whatever_happens_to_its_training(exit_code: int) -> None:
+    story = Story().starts().runs().ends(exit_code)
+    before, writes, acted = story.status, story.writes, len(story.actions)
+    story.loses_its_training().waits(86400)
+    assert story.status == before
+    assert (story.writes, len(story.actions)) == (writes, acted)
+
+
+def test_a_new_run_id_runs_a_finished_job_again_from_an_empty_record() -> None:
+    story = Story(runId="one").starts().runs().ends(11).is_edited(runId="two")
+    story.looks()
+    assert "demo-two" in story.trainings
+    assert story.state() == ("Starting", "Starting")
+    assert story.status.failure is None
+    assert story.status.attempts is None
+    assert story.status.run is not None
+    assert story.status.run.id == "two"
+
+
+def test_a_new_run_id_ends_the_running_run_first() -> None:
+    story = Story(runId="one").starts().runs().is_edited(runId="two")
+    assert story.state() == ("Pending", "Replacing")
+    assert story.trainings == ["demo-one"]
+    story.ends(30)
+    assert story.trainings == ["demo-two"]
+
+
+def test_an_edit_after_the_end_is_acknowledged_and_nothing_else() -> None:
+    story = Story().starts().runs().ends(0, TUNED)
+    before = story.status
+    story.is_edited(ttlSecondsAfterFinished=60)
+    assert story.status.observed_generation == 2
+    assert story.status.phase == before.phase
+    assert story.status.completion_time == before.completion_time
+    assert [c.last_transition_time for c in story.status.conditions or []] == [
+        c.last_transition_time for c in before.conditions or []
+    ]
+    assert isinstance(story.actions[-1], ChangeLimits)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def lives() -> dict[str, Story]:
+    """A job in every state it can rest in."""
+    return {
+        "pending": Story().is_refused(FailureReason.QUOTA_EXCEEDED, "full"),
+        "starting": Story().starts(),
+        "unschedulable": Story().starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU),
+        "running": Story().starts().runs(),
+        "restarting": Story().starts().runs().ends(20),
+        "suspending": Story().starts().runs().is_edited(suspend=True),
+        "suspended": Story().starts().runs().is_edited(suspend=True).ends(30),
+        "queued": Story().starts().changes_training(queued=True),
+        "succeeded": Story().starts().runs().ends(0, TUNED),
+        "failed": Story().starts().runs().ends(11),
+        "invalid": Story(training={"epochs": 0}).looks(),
+    }
+
+
+@pytest.mark.parametrize("state", sorted(lives()))
+def test_looking_again_later_writes_and_does_nothing(state: str) -> None:
+    story = lives()[state]
+    writes, acted = story.writes, len(story.actions)
+    story.waits(3600).waits(3600)
+    assert (story.writes, len(story.actions)) == (writes, acted)
+
+
+def test_conditions_keep_the_time_of_their_last_change() -> None:
+    story = Story().starts()
+    began = story.now
+    story.runs().ends(0, TUNED)
+    times = {c.type: c.last_transition_time for c in story.status.conditions or []}
+    assert times["Stalled"] == began
+    assert times["Ready"] == story.now
+
+
+def test_each_transition_is_announced_once() -> None:
+    story = Story().starts().runs().looks().ends(11, error=(FailureReason.COLUMN_MISSING, "no column label")).looks()
+    assert [(e.type, e.reason) for e in story.events] == [
+        ("Normal", "Starting"),
+        ("Normal", "Training"),
+        ("Warning", "ColumnMissing"),
+    ]
+
+
+def test_an_ordinary_life_takes_three_status_writes() -> None:
+    assert Story().starts().runs().ends(0, TUNED).writes == 3
+
+
+def test_a_crash_between_the_start_and_its_report_changes_nothing_in_the_end() -> None:
+    story = Story(runId="r")
+    for action in story.decision().actions:
+        asyncio.run(story.world.act(story.key, action))
+    story.looks()
+    assert story.trainings == ["demo-r"]
+    assert story.status.run is not None
+    assert story.status.start_time == story.now
+    assert len(story.actions) == 1
+
+
+def test_every_rule_speaks_in_some_life_of_a_job() -> None:
+    """A rule that never speaks is dead code, or hidden behind another."""
+    Story.rules_that_spoke.clear()
+    for story in lives().values():
+        story.looks()
+    Story(runId="one").starts().runs().is_edited(runId="two").ends(30)
+    Story().starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU).is_edited(resources={"limits": {"cpu": 1}})
+    Story().starts().runs().changes_training(deleting=True)
+    Story().starts().is_edited(backoffLimit=9)
+    others = Story().starts().runs()
+    [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
+    refusal = Refusal(FailureReason.ADMISSION_DENIED, "no")
+    ended = replace(attempt, phase=AttemptPhase.ENDED, exit_code=0)
+    spoke = Story.rules_that_spoke | {
+        others.decision(job=None).rule,
+        others.decision(trainings=()).rule,
+        others.decision(refusal=refusal).rule,
+        others.decision(trainings=(replace(training, refusal=refusal),), attempts=()).rule,
+        others.decision(attempts=(ended,)).rule,
+    }
+    assert spoke == {rule.__name__ for rule in RULES}

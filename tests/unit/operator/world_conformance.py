@@ -1,0 +1,234 @@
+"""What every world must do, as tests. A world joins by a Driver, which does to it what its users and its machines do:
+
+class TestMyWorld(WorldConformance):
+    @pytest.fixture
+    async def driver(self) -> AsyncIterator[Driver]:
+        …
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.decide import decide
+from finetune_operator.reconcile import reconcile
+from finetune_operator.worlds.protocol import (
+    AttemptPhase,
+    Decision,
+    Ending,
+    Key,
+    Observed,
+    StartTraining,
+    StopTraining,
+    World,
+)
+from tests.unit.operator.story import TUNED, result_message
+
+T = TypeVar("T")
+
+PATIENCE = 15.0
+"""Seconds of real time that a world may take to show the effect of something."""
+
+
+class Driver(Protocol):
+    """The hands of a test in a world."""
+
+    @property
+    def world(self) -> World: ...
+
+    async def apply(self, **changes: Any) -> Key:
+        """A job with the tests' spec and these changes to it; again: another spec for the same job."""
+        ...
+
+    async def run_attempt(self, key: Key) -> None:
+        """The attempt that waits starts to run; a world that starts attempts at once does nothing."""
+        ...
+
+    async def end_attempt(self, key: Key, exit_code: int, message: str) -> None:
+        """The running attempt ends so."""
+        ...
+
+    async def let_attempt_save(self, key: Key) -> None:
+        """The running attempt, told to stop, ends with the code for that."""
+        ...
+
+
+class WorldConformance:
+    """Claims about observe, act, report and changes."""
+
+    async def test_an_unknown_job_is_observed_as_gone(self, driver: Driver) -> None:
+        seen = await driver.world.observe(Key("FineTuneJob", "default", "nobody"))
+        assert seen.job is None
+
+    async def test_a_new_job_is_announced_listed_and_observed_without_children(self, driver: Driver) -> None:
+        key = await driver.apply()
+        assert await announced(driver) == key
+        assert list(driver.world.keys()) == [key]
+        seen = await driver.world.observe(key)
+        assert seen.job is not None
+        assert seen.job.status == FineTuneJobStatus()
+        assert (seen.trainings, seen.attempts) == ((), ())
+
+    async def test_a_started_training_is_observed_at_once_as_it_was_asked_for(self, driver: Driver) -> None:
+        key = await driver.apply(backoffLimit=1, runId="r")
+        start = await started(driver, key)
+        [training] = (await driver.world.observe(key)).trainings
+        assert (training.name, training.run_id) == (start.name, "r")
+        assert (training.limits, training.placement) == (start.limits, start.placement)
+        assert (training.ending, training.deleting, training.queued) == (None, False, False)
+
+    async def test_starting_twice_makes_no_twin(self, driver: Driver) -> None:
+        key = await driver.apply()
+        start = await started(driver, key)
+        before = (await driver.world.observe(key)).trainings
+        assert await driver.world.act(key, start) is None
+        assert (await driver.world.observe(key)).trainings == before
+
+    async def test_an_attempt_runs_and_its_end_completes_the_training(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await started(driver, key)
+        await driver.run_attempt(key)
+        seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
+        assert seen.attempts[-1].started is not None
+        await driver.end_attempt(key, 0, TUNED)
+        seen = await shown(driver, key, has_ended)
+        assert seen.trainings[0].ending is Ending.COMPLETE
+        [attempt] = seen.attempts
+        assert (attempt.phase, attempt.exit_code, attempt.termination_message) == (AttemptPhase.ENDED, 0, TUNED)
+        assert attempt.training == seen.trainings[0].uid
+
+    async def test_a_never_retried_code_ends_the_training(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await started(driver, key)
+        await driver.run_attempt(key)
+        await driver.end_attempt(key, 11, result_message("failed"))
+        seen = await shown(driver, key, has_ended)
+        assert seen.trainings[0].ending is Ending.NEVER_RETRIED
+
+    async def test_a_counted_failure_is_followed_by_another_attempt_up_to_the_limit(self, driver: Driver) -> None:
+        key = await driver.apply(backoffLimit=1)
+        await started(driver, key)
+        for number in (1, 2):
+            await driver.run_attempt(key)
+            await driver.end_attempt(key, 1, "")
+            await shown(driver, key, lambda s, n=number: has_ended(s) or len(s.attempts) > n)  # type: ignore[misc]
+        seen = await shown(driver, key, has_ended)
+        assert seen.trainings[0].ending is Ending.BACKOFF_LIMIT_EXCEEDED
+        assert len([a for a in seen.attempts if a.exit_code == 1]) == 2
+
+    async def test_a_preempted_attempt_is_followed_by_another_and_not_counted(self, driver: Driver) -> None:
+        key = await driver.apply(backoffLimit=0)
+        await started(driver, key)
+        await driver.run_attempt(key)
+        await driver.end_attempt(key, 30, result_message("preempted"))
+        seen = await shown(driver, key, lambda s: len(s.attempts) == 2)
+        assert seen.trainings[0].ending is None
+
+    async def test_a_stopped_training_lets_its_attempt_save_and_is_gone(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await started(driver, key)
+        await driver.run_attempt(key)
+        seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
+        [training] = seen.trainings
+        stop = StopTraining(training.name, training.uid)
+        assert await driver.world.act(key, stop) is None
+        assert all(t.deleting for t in (await driver.world.observe(key)).trainings)
+        await driver.let_attempt_save(key)
+        await shown(driver, key, lambda s: not s.trainings)
+        assert await driver.world.act(key, stop) is None
+
+    async def test_a_report_is_observed_at_once_and_an_equal_one_is_not_announced(self, driver: Driver) -> None:
+        key = await driver.apply()
+        decision = decide(await driver.world.observe(key), datetime.now(UTC))
+        await driver.world.report(key, decision)
+        seen = await driver.world.observe(key)
+        assert seen.job is not None
+        assert seen.job.status == decision.status
+        await quiet(driver)
+        await driver.world.report(key, decision)
+        assert not await anything_announced(driver)
+
+    async def test_a_decision_without_a_status_leaves_it_alone(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await driver.world.report(key, decide(await driver.world.observe(key), datetime.now(UTC)))
+        before = (await driver.world.observe(key)).job
+        await driver.world.report(key, Decision())
+        assert (await driver.world.observe(key)).job == before
+
+    async def test_another_spec_is_another_generation(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await driver.apply(backoffLimit=7)
+        seen = await shown(driver, key, lambda s: s.job is not None and s.job.generation == 2)
+        assert seen.job is not None
+        assert seen.job.spec["backoffLimit"] == 7
+
+    async def test_a_whole_life_by_reconcile_ends_succeeded(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await reconciled(driver, key, lambda s: s.phase in ("Starting", "Running"))
+        await driver.run_attempt(key)
+        await reconciled(driver, key, lambda s: s.phase == "Running")
+        await driver.end_attempt(key, 0, TUNED)
+        status = await reconciled(driver, key, lambda s: s.phase == "Succeeded")
+        assert status.summary == "f1 0.512 → 0.874"
+
+
+def has_ended(seen: Observed) -> bool:
+    return any(training.ending is not None for training in seen.trainings)
+
+
+async def started(driver: Driver, key: Key) -> StartTraining:
+    """The training that the rules ask for, started."""
+    [action] = decide(await driver.world.observe(key), datetime.now(UTC)).actions
+    assert isinstance(action, StartTraining)
+    assert await driver.world.act(key, action) is None
+    return action
+
+
+async def shown(driver: Driver, key: Key, holds: Callable[[Observed], bool]) -> Observed:
+    """What is observed once it is so."""
+
+    async def look() -> Observed | None:
+        seen = await driver.world.observe(key)
+        return seen if holds(seen) else None
+
+    return await eventually(look)
+
+
+async def reconciled(driver: Driver, key: Key, holds: Callable[[FineTuneJobStatus], bool]) -> FineTuneJobStatus:
+    """The status once it is so, after as many reconciles as that takes."""
+
+    async def look() -> FineTuneJobStatus | None:
+        await reconcile(driver.world, key, datetime.now(UTC))
+        job = (await driver.world.observe(key)).job
+        return job.status if job is not None and holds(job.status) else None
+
+    return await eventually(look)
+
+
+async def eventually(look: Callable[[], Awaitable[T | None]]) -> T:
+    async with asyncio.timeout(PATIENCE):
+        while (found := await look()) is None:  # noqa: ASYNC110 (a world need not announce what it shows)
+            await asyncio.sleep(0.02)
+    return found
+
+
+async def announced(driver: Driver) -> Key:
+    changes = driver.world.changes()
+    return await asyncio.wait_for(anext(changes), PATIENCE)
+
+
+async def anything_announced(driver: Driver, seconds: float = 0.3) -> bool:
+    try:
+        await asyncio.wait_for(anext(driver.world.changes()), seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def quiet(driver: Driver) -> None:
+    while await anything_announced(driver):
+        pass
