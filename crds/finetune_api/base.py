@@ -37,7 +37,7 @@ class Rule:
 
 
 class Model(BaseModel):
-    """Base of everything a user can write: camelCase on the wire, no silent conversions, nulls refused.
+    """Base of everything a user can write: camelCase on the wire, no silent conversions, null is absent.
 
     Unknown fields are ignored, so that an older operator can read a newer manifest; pass `extra="forbid"` to
     `model_validate` to be strict, as the command line is.
@@ -61,12 +61,18 @@ class Model(BaseModel):
             handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
         return schema
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: Any) -> Any:
+        # So it is to the API server, for every field that is not nullable, and none of ours is.
+        if not isinstance(data, dict):
+            return data
+        known = {field.alias for field in cls.model_fields.values()}
+        return {name: value for name, value in data.items() if value is not None or name not in known}
+
     @field_validator("*", mode="before")
     @classmethod
-    def _as_json(cls, value: Any) -> Any:
-        # The API server refuses null for a field that is not nullable, and none of ours is.
-        if value is None:
-            raise PydanticCustomError("null", "null is not a value")
+    def _whole_number(cls, value: Any) -> Any:
         return whole_number(value)
 
     @model_validator(mode="after")
@@ -209,6 +215,14 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity such as `4`, `500m` or `16Gi`."""
+
+
+def _without_nulls(value: Any) -> Any:
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+NULL_IS_ABSENT = BeforeValidator(_without_nulls)
+"""For the values of a map, as `Model` has it for its fields. Stands last, so that bounds count what remains."""
 
 
 def all_different(values: list[str]) -> list[str]:

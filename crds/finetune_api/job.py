@@ -8,6 +8,7 @@ from pydantic import Field
 
 from finetune_api.base import (
     MAX_INT32,
+    NULL_IS_ABSENT,
     OBJECT_NAME,
     SAYS_OBJECT_NAME,
     DnsLabel,
@@ -108,7 +109,7 @@ class FineTuneJobSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "training.microBatchSize must not be larger than training.batchSize",
+            "training.microBatchSize must not be larger than training.batchSize; lower it, or leave it out",
             "!has(self.training) || !has(self.training.microBatchSize) || "
             "self.training.microBatchSize <= (has(self.training.batchSize) ? self.training.batchSize : 32)",
             lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
@@ -209,10 +210,10 @@ class Metadata(Model):
     namespace: DnsLabel | None = None
     """Where the job lives. Default: the namespace of kubectl's context; local runs have none."""
 
-    labels: dict[LabelKey, LabelValue] | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], NULL_IS_ABSENT] | None = None
     """Labels of the job. Default: none."""
 
-    annotations: dict[LabelKey, str] | None = None
+    annotations: Annotated[dict[LabelKey, str], NULL_IS_ABSENT] | None = None
     """Annotations of the job. Default: none."""
 
 

@@ -126,7 +126,7 @@ def set_values(document: Document, assignments: Iterable[str]) -> Document:
     document = copy.deepcopy(document)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        keys = _path_keys(path.strip())
+        keys = path_keys(path.strip())
         if not equals or not keys:
             raise ManifestError("is not of the form path=value, such as training.epochs=3", f"--set {assignment}")
         if keys[0] not in ("spec", "metadata", "apiVersion", "kind"):
@@ -310,7 +310,7 @@ def _number(value: float, text: str) -> Json:
 # --- --set ------------------------------------------------------------------------------------------------------------
 
 
-def _path_keys(path: str) -> PathKeys:
+def path_keys(path: str) -> PathKeys:
     """`a.b[0][x.y/z]` as ("a", "b", 0, "x.y/z"); empty for what is no path."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\[[^\[\]]+\]|\.[A-Za-z0-9_-]+)*", path):
         return ()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import MAX_INT32, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
+from finetune_api.base import MAX_INT32, NULL_IS_ABSENT, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
 
 ResourceName = LabelKey
 
@@ -14,10 +14,10 @@ ResourceName = LabelKey
 class Resources(Model):
     """Resources of the training pod, as in every container of Kubernetes."""
 
-    limits: Annotated[dict[ResourceName, Quantity], Field(max_length=16)] | None = None
+    limits: Annotated[dict[ResourceName, Quantity], Field(max_length=16), NULL_IS_ABSENT] | None = None
     """The most the pod may use, such as `{nvidia.com/gpu: 1, memory: 16Gi}`. Default: none, and no GPU."""
 
-    requests: Annotated[dict[ResourceName, Quantity], Field(max_length=16)] | None = None
+    requests: Annotated[dict[ResourceName, Quantity], Field(max_length=16), NULL_IS_ABSENT] | None = None
     """What the scheduler sets aside. Default: the limits."""
 
 
@@ -62,7 +62,7 @@ class Pod(Model):
     """The service account, for a cloud identity that may read and write the storage. Its token is not mounted.
     Default: the namespace's default account."""
 
-    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] | None = None
+    node_selector: Annotated[dict[LabelKey, LabelValue], Field(max_length=32), NULL_IS_ABSENT] | None = None
     """Labels a node must have. Default: any node."""
 
     tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
@@ -79,10 +79,12 @@ class Pod(Model):
     runtime_class_name: ObjectName | None = None
     """The RuntimeClass, such as `nvidia`. Default: the node's default runtime."""
 
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] | None = None
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32), NULL_IS_ABSENT] | None = None
     """More labels of the pod. Default: the operator's own only."""
 
-    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32)] | None = None
+    annotations: (
+        Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32), NULL_IS_ABSENT] | None
+    ) = None
     """More annotations of the pod. Default: none."""
 
     image_pull_secrets: Annotated[list[SecretName], Field(max_length=8)] | None = None

@@ -16,7 +16,7 @@ from finetune_api.base import KEY_WORDS
 from finetune_api.crd import Schema
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import Document, PathKeys
-from finetune_api.schema import allowed, child, job_schema, paths_of
+from finetune_api.schema import allowed, child, fields, job_schema, paths_of
 
 WRITTEN_BY_THE_SERVER = frozenset(
     {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"}
@@ -87,7 +87,7 @@ def _problems(details: ErrorDetails, document: Mapping[str, Any]) -> Iterator[Pr
     place = document.place(keys) if isinstance(document, Document) else ""
     if keys and keys[-1] == "[key]":
         yield Problem(
-            path_text(keys[:-2]), f"the key {shown(value, ())} does not fit", KEY_WORDS, "Correct the key.", place
+            path_text(keys[:-2]), f"the key {shown(value, ())} does not fit", KEY_WORDS, "Rename the key.", place
         )
         return
     path, schema = path_text(keys), child(job_schema(), keys)
@@ -96,9 +96,13 @@ def _problems(details: ErrorDetails, document: Mapping[str, Any]) -> Iterator[Pr
             for message in details["ctx"]["messages"]:
                 yield Problem(path, message, "", "", place)
         case "extra_forbidden":
-            yield Problem(path, "there is no such field", _fields_beside(keys), _nearest_field(keys), place)
+            near = _nearest_field(keys)
+            beside = "" if near else fields(child(job_schema(), keys[:-1]))
+            yield Problem(path, "there is no such field", beside, near or "Remove it.", place)
         case "missing":
-            yield Problem(path, "is missing", allowed(schema), f"Add `{keys[-1]}:` to {path_text(keys[:-1])}.", place)
+            choices = schema.get("enum", [])
+            line = f"{keys[-1]}: {choices[0]}" if len(choices) == 1 else f"{keys[-1]}:"
+            yield Problem(path, "missing", allowed(schema), f"Add `{line}` to {path_text(keys[:-1])}.", place)
         case _:
             yield Problem(
                 path, _complaint(kind, value, keys), allowed(schema), _remedy(kind, value, keys, schema), place
@@ -109,6 +113,8 @@ def path_text(keys: PathKeys) -> str:
     """`("spec", "labels", 0)` as `spec.labels[0]`; a key with dots or slashes stands in brackets too."""
     text = ""
     for key in keys:
+        if SECRET_VALUE.search(str(key)):
+            key = "…"
         plain = isinstance(key, str) and re.fullmatch(r"[A-Za-z0-9_-]+", key)
         text += (f".{key}" if text else str(key)) if plain else f"[{key}]"
     return text or "the manifest"
@@ -117,88 +123,106 @@ def path_text(keys: PathKeys) -> str:
 def shown(value: Any, keys: PathKeys) -> str:
     """A value as a message may show it: short, and never a secret."""
     if isinstance(value, dict):
-        return "a block of fields"
+        return _counted(len(value), "field")
     if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    if any(isinstance(key, str) and SECRET_NAME.search(key) for key in keys) or SECRET_VALUE.search(str(value)):
-        return "a value that is not shown, because it may be secret,"
+        return _counted(len(value), "item")
+    if _secret(value, keys):
+        return "what is given (not shown, as it may be secret)"
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 2]}…{text[-1]}"
+
+
+def _secret(value: Any, keys: PathKeys) -> bool:
+    named = any(isinstance(key, str) and SECRET_NAME.search(key) for key in keys)
+    return named or SECRET_VALUE.search(str(value)) is not None
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _complaint(kind: str, value: Any, keys: PathKeys) -> str:
     text = shown(value, keys)
     match kind:
-        case "null":
-            return "is empty (null)"
-        case "int_from_float":
-            return f"{text} is not a whole number"
         case "greater_than" | "greater_than_equal":
             return f"{text} is too small"
         case "less_than" | "less_than_equal":
             return f"{text} is too large"
-        case "string_too_short" | "too_short":
-            return f"{text} is too short"
-        case "string_too_long" | "too_long":
-            return f"{text} is too long"
+        case "string_too_short" | "string_too_long":
+            return f"{text} has {_counted(len(value), 'character')}"
+        case "too_short":
+            return f"{text} are too few" if len(value) != 1 else f"{text} is too few"
+        case "too_long":
+            return f"{text} are too many"
         case "string_pattern_mismatch" | "quantity":
             return f"{text} does not fit"
-        case "literal_error":
+        case "literal_error" if isinstance(value, str):
             return f"{text} is no choice here"
         case "not_unique":
-            return f"{text} names something twice"
+            return "an item is given twice"
+    match value:
+        case None:
+            return "empty (null)"
+        case bool():
+            return f"{text} is a boolean"
+        case str():
+            return f"{text} is text"
+        case int():
+            return f"{text} is a number"
+        case float():
+            return f"{text} is not a whole number" if kind == "int_type" else f"{text} is a number"
+        case list():
+            return "this is a list"
         case _:
-            return f"{text} is {_kind_of(value)}"
-
-
-def _kind_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, int | float):
-        return "a number"
-    return "not what belongs here"
+            return "this is a block of fields"
 
 
 def _remedy(kind: str, value: Any, keys: PathKeys, schema: Schema) -> str:
+    quoted = isinstance(value, int | float) and not isinstance(value, bool) and _fits(str(value), schema)
     match kind:
-        case "null":
-            return "Give it a value, or remove the line."
-        case "int_from_float":
-            return "Write a whole number."
-        case "literal_error" if isinstance(value, str) and (near := _nearest(value, schema.get("enum", []))):
-            return f"Did you mean {near}?"
+        case _ if value is None:
+            return "Give it a value, or remove it."
+        case _ if _secret(value, keys):
+            return "Write it in that form; a secret itself never belongs in a manifest."
+        case "literal_error":
+            near = _nearest(value, schema["enum"]) if isinstance(value, str) else None
+            return f"Did you mean {near}?" if near else "Choose one of these."
         case "string_type" if isinstance(value, bool):
             return "YAML reads y, n, yes, no, on and off as booleans too; put the word in quotes."
-        case "string_type" | "quantity" if isinstance(value, int | float) and not isinstance(value, bool):
+        case "string_type" | "quantity" if quoted:
             return f'Put it in quotes: "{value}".'
         case "int_type" | "float_type" if isinstance(value, str) and re.fullmatch(
             r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?", value
         ):
             return f"Write {value} without quotes."
-        case "bool_type" if isinstance(value, str):
+        case "bool_type":
             return "Write true or false, without quotes."
         case "not_unique":
-            return "Remove the second one."
-        case "string_pattern_mismatch" if keys[-1] == "uri" and isinstance(value, str):
+            return "Remove one of the two."
+        case "string_pattern_mismatch" if keys[-1] == "uri":
             return _uri_remedy(value, keys)
-        case "string_pattern_mismatch" if (
-            isinstance(value, str) and value != value.lower() and "lower" in allowed(schema)
-        ):
-            return "Write it in lower case."
-        case "model_type" | "dict_type" if schema.get("properties"):
-            return "Write its fields below it, one a line."
+        case "string_pattern_mismatch" if value != value.lower() and _fits(value.lower(), schema):
+            return f"Write {value.lower()}, in lower case."
+        case "model_type" | "dict_type":
+            return "Write its fields below it, one a line: `name: value`."
         case "list_type":
             return "Write it as a list: [first, second]."
         case "greater_than" | "greater_than_equal":
             return "Raise it."
         case "less_than" | "less_than_equal":
             return "Lower it."
-        case "string_too_long" | "too_long":
+        case "string_too_long":
             return "Shorten it."
+        case "too_long":
+            return "Remove some."
+        case "string_too_short" | "too_short":
+            return "Add to it, or remove it."
         case _:
-            return "Correct it."
+            return "Write it in that form."
+
+
+def _fits(text: str, schema: Schema) -> bool:
+    return re.search(schema.get("pattern", ""), text) is not None and len(text) <= schema.get("maxLength", len(text))
 
 
 def _uri_remedy(value: str, keys: PathKeys) -> str:
@@ -213,26 +237,23 @@ def _uri_remedy(value: str, keys: PathKeys) -> str:
     return "Begin it with one of these."
 
 
-def _fields_beside(keys: PathKeys) -> str:
-    names = child(job_schema(), keys[:-1]).get("properties", {})
-    return ", ".join(names)
-
-
 def _nearest_field(keys: PathKeys) -> str:
-    """The known field the unknown one was probably meant to be: one beside it by spelling, or of that name elsewhere."""
+    """A question for the field that was probably meant: one beside it by spelling, or one of that name elsewhere."""
     name = str(keys[-1])
     if near := _nearest(name, list(child(job_schema(), keys[:-1]).get("properties", {}))):
         return f"Did you mean {near}?"
     everywhere = paths_of(job_schema())
-    same = [path for path in everywhere if path[-1] == name]
-    if not same and (near := _nearest(name, sorted({str(path[-1]) for path in everywhere}))):
-        same = [path for path in everywhere if path[-1] == near]
-    if len(same) == 1:
-        return f"Did you mean {path_text(same[0])}?"
-    return "Remove it."
+    meant = _nearest(name, sorted({str(path[-1]) for path in everywhere}), cutoff=0.85)
+    places = [path for path in everywhere if path[-1] == meant]
+    return f"Did you mean {path_text(places[0])}?" if len(places) == 1 else ""
 
 
-def _nearest(word: str, choices: list[str]) -> str | None:
-    by_form = {re.sub(r"[-_ ]", "", choice.lower()): choice for choice in choices}
-    near = difflib.get_close_matches(re.sub(r"[-_ ]", "", word.lower()), by_form, n=1, cutoff=0.7)
-    return by_form[near[0]] if near else None
+def _nearest(word: str, choices: list[str], cutoff: float = 0.6) -> str | None:
+    by_form = {_form(choice): choice for choice in choices}
+    near = difflib.get_close_matches(_form(word), by_form, n=1, cutoff=cutoff)
+    begins = [choice for form, choice in by_form.items() if len(word) > 2 and form.startswith(_form(word))]
+    return by_form[near[0]] if near else begins[0] if begins else None
+
+
+def _form(word: str) -> str:
+    return re.sub(r"[-_ ]", "", word.lower())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from finetune_api.base import MAX_INT32
 from finetune_api.crd import Schema, structural
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import PathKeys
+
+MOST_FIELDS = 8
+"""How many field names a message lists."""
 
 
 @cache
@@ -58,9 +60,15 @@ def allowed(schema: Schema) -> str:
             size = _size("keys", schema.get("minProperties"), schema.get("maxProperties"))
             return f"{size} with values; each value {allowed(schema['additionalProperties'])}"
         case _ if "properties" in schema:
-            return f"a block with the fields {', '.join(schema['properties'])}"
+            return f"a block of the fields {fields(schema)}"
         case _:
             return "a block of fields"
+
+
+def fields(schema: Schema) -> str:
+    """The names of an object's fields, required ones first, the rest of a long list left out."""
+    names = sorted(schema.get("properties", {}), key=lambda name: name not in schema.get("required", []))
+    return ", ".join(names[:MOST_FIELDS]) + (" and more" if len(names) > MOST_FIELDS else "")
 
 
 def _range(schema: Schema) -> str:
@@ -68,12 +76,12 @@ def _range(schema: Schema) -> str:
     if low is None and high is None:
         return ""
     plain = not schema.get("exclusiveMinimum") and not schema.get("exclusiveMaximum")
-    if plain and low is not None and high not in (None, MAX_INT32):
+    if plain and low is not None and high is not None:
         return f" from {low} to {high}"
     parts = []
     if low is not None:
         parts.append(f"{'above' if schema.get('exclusiveMinimum') else 'of at least'} {low}")
-    if high not in (None, MAX_INT32):
+    if high is not None:
         parts.append(f"{'below' if schema.get('exclusiveMaximum') else 'at most'} {high}")
     return " " + " and ".join(parts)
 

@@ -1,0 +1,404 @@
+"""Good and bad manifests, each named by a sentence.
+
+Both doors, the API server (strict field validation) and Pydantic (strict), must say the same about each. Where one may be
+looser, the case says which and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.api_cases.builder import REMOVED, job
+
+
+@dataclass(frozen=True)
+class Good:
+    claim: str
+    changes: dict[str, Any]
+
+    def manifest(self) -> dict[str, Any]:
+        return job(self.changes)
+
+
+@dataclass(frozen=True)
+class Bad:
+    claim: str
+    changes: dict[str, Any]
+    path: str
+    """Where the problem is, as the command line names it."""
+    says: str
+    """A word that the command line's message must contain."""
+    server_accepts_because: str = ""
+    pydantic_accepts_because: str = ""
+
+    def manifest(self) -> dict[str, Any]:
+        return job(self.changes)
+
+
+FILES = {"spec.dataset.uri": "s3://data/reviews"}
+MANY_LABELS = [f"label-{number}" for number in range(1000)]
+
+GOOD = [
+    Good("the smallest manifest", {}),
+    Good("a model in object storage", {"spec.model.uri": "s3://models/base"}),
+    Good("a model on the hub without an owner", {"spec.model.uri": "hf://gpt2"}),
+    Good("a bucket without a path", {"spec.output.uri": "gs://results"}),
+    Good("a container of Azure", {"spec.output.uri": "az://results/a/b"}),
+    Good("a file inside the image as data", {"spec.dataset.uri": "file:///opt/data"}),
+    Good("a path with letters beyond ASCII", {"spec.dataset.uri": "s3://data/Übung"}),
+    Good("a model's revision and its code", {"spec.model.revision": "refs/pr/1", "spec.model.trustRemoteCode": True}),
+    Good("a subset of a hub dataset", {"spec.dataset.subset": "mrpc"}),
+    Good("semicolons between values", FILES | {"spec.dataset.format": "csv", "spec.dataset.csv.delimiter": ";"}),
+    Good("a tab between values", FILES | {"spec.dataset.csv.delimiter": "\t"}),
+    Good("quotes that are ordinary characters", FILES | {"spec.dataset.csv.quoteChar": ""}),
+    Good("an encoding and named columns", FILES | {"spec.dataset.csv": {"encoding": "latin-1", "columnNames": ["a"]}}),
+    Good("patterns of files for each split", FILES | {"spec.dataset.splits": {"train": "t/*.csv", "test": "test.csv"}}),
+    Good("a validation split", {"spec.dataset.splits.validation": "dev"}),
+    Good("a fraction for validation", {"spec.dataset.validationFraction": 0.2}),
+    Good("pairs of texts", {"spec.dataset.columns": {"text": "a", "textPair": "b", "label": "c"}}),
+    Good("a thousand labels", {"spec.dataset.labels": MANY_LABELS}),
+    Good("a label of one letter beyond 16 bits", {"spec.dataset.labels": ["😀", "y"]}),
+    Good("full tuning, said", {"spec.method.type": "full"}),
+    Good("a frozen backbone", {"spec.method.freeze.backbone": True}),
+    Good("frozen embeddings and layers", {"spec.method.freeze": {"embeddings": True, "lowestLayers": 4}}),
+    Good("a backbone and nothing beside it", {"spec.method.freeze": {"backbone": True, "lowestLayers": 0}}),
+    Good("frozen patterns", {"spec.method.freeze.modules": ["*.layer.5.*", "bert.pooler.[dw]*"]}),
+    Good("an epoch written 3.0", {"spec.training.epochs": 3.0}),
+    Good("a learning rate of 1, a whole number", {"spec.training.learningRate": 1}),
+    Good("the largest micro-batch", {"spec.training.batchSize": 8, "spec.training.microBatchSize": 8}),
+    Good("a micro-batch of the default batch", {"spec.training.microBatchSize": 32}),
+    Good("f1 with two labels", {"spec.training.evaluation.metric": "f1", "spec.dataset.labels": ["no", "yes"]}),
+    Good("early stopping", {"spec.training.evaluation.earlyStoppingPatience": 1}),
+    Good("a warm-up of nothing", {"spec.training.warmupRatio": 0}),
+    Good(
+        "all the training fields",
+        {
+            "spec.training": {
+                "epochs": 10,
+                "maxSteps": 100,
+                "batchSize": 16,
+                "learningRate": 2e-5,
+                "learningRateSchedule": "cosine",
+                "warmupRatio": 0.1,
+                "weightDecay": 0.01,
+                "maxLength": 128,
+                "precision": "bf16",
+                "seed": 0,
+            },
+        },
+    ),
+    Good("a save each hour and a half", {"spec.checkpoints": {"interval": "1h30m", "keep": 1}}),
+    Good("a save each hundred steps", {"spec.checkpoints.everySteps": 100}),
+    Good(
+        "storage of one's own",
+        {
+            "spec.storage": {
+                "endpoint": "http://minio.storage:9000",
+                "region": "eu-west-1",
+                "secretRef": {"name": "s3"},
+            },
+        },
+    ),
+    Good("a server by its IPv6 address", {"spec.storage.endpoint": "https://[::1]:9000"}),
+    Good("a hub token", {"spec.hub.tokenSecretRef": {"name": "hf", "key": "HF_TOKEN"}}),
+    Good("an image by digest", {"spec.image": "registry.example:5000/team/trainer@sha256:" + "0" * 64}),
+    Good("a GPU and memory", {"spec.resources.limits": {"nvidia.com/gpu": 1, "memory": "16Gi", "cpu": "1.5"}}),
+    Good("requests with fractions in exponents", {"spec.resources.requests": {"cpu": "500m", "memory": "1e9"}}),
+    Good(
+        "where the pod runs",
+        {
+            "spec.pod": {
+                "nodeSelector": {"example.com/disk": "ssd", "empty": ""},
+                "tolerations": [
+                    {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                    {"operator": "Exists"},
+                ],
+                "affinity": {"nodeAffinity": {"anything": [1, None, {"goes": True}]}},
+                "serviceAccountName": "trainer",
+                "priorityClassName": "low",
+                "runtimeClassName": "nvidia",
+                "labels": {"team": "nlp"},
+                "annotations": {"note": "a text, of any kind"},
+                "imagePullSecrets": [{"name": "pull"}],
+            },
+        },
+    ),
+    Good("a run by name", {"spec.runId": "second-try"}),
+    Good("a run named 2 in quotes", {"spec.runId": "2"}),
+    Good(
+        "a suspended job with limits of time",
+        {
+            "spec.suspend": True,
+            "spec.activeDeadlineSeconds": 3600,
+            "spec.ttlSecondsAfterFinished": 0,
+            "spec.backoffLimit": 0,
+        },
+    ),
+    Good("empty blocks", {f"spec.{block}": {} for block in ("training", "method", "checkpoints", "storage", "pod")}),
+    Good(
+        "empty values, which are as if absent",
+        {
+            "spec.training": {"epochs": None},
+            "spec.hub": None,
+            "spec.pod": {"nodeSelector": {"a": None}},
+            "metadata.labels": {"a": None},
+        },
+    ),
+    Good("a name of 40 characters", {"metadata.name": "n" * 40}),
+    Good("a name with a dot", {"metadata.name": "glue.mrpc"}),
+    Good("labels and annotations", {"metadata.labels": {"team": "nlp"}, "metadata.annotations": {"a/b": "c d"}}),
+    Good("an object as the server gives it back", {"metadata.creationTimestamp": None, "status": {"phase": "Running"}}),
+]
+
+BAD = [
+    # fields that are not there, or are not known
+    Bad("no task", {"spec.task": REMOVED}, "spec.task", "missing"),
+    Bad("no model", {"spec.model": REMOVED}, "spec.model", "missing"),
+    Bad("no uri of the model", {"spec.model": {}}, "spec.model.uri", "missing"),
+    Bad("no dataset", {"spec.dataset": REMOVED}, "spec.dataset", "missing"),
+    Bad("no output", {"spec.output": REMOVED}, "spec.output", "Add `output:` to spec"),
+    Bad("an empty model", {"spec.model": None}, "spec.model", "missing"),
+    Bad("an unknown field that is empty", {"spec.flavour": None}, "spec.flavour", "no such field"),
+    Bad("an empty item of a list", {"spec.pod.tolerations": [None]}, "spec.pod.tolerations[0]", "null"),
+    Bad("no spec", {"spec": REMOVED}, "spec", "missing"),
+    Bad("no name", {"metadata": {}}, "metadata.name", "missing"),
+    Bad("no Secret's name", {"spec.storage.secretRef": {}}, "spec.storage.secretRef.name", "missing"),
+    Bad("an unknown field", {"spec.flavour": "x"}, "spec.flavour", "no such field"),
+    Bad("a slip of the pen", {"spec.training.epoch": 3}, "spec.training.epoch", "Did you mean epochs?"),
+    Bad(
+        "a field in snake case", {"spec.training.batch_size": 8}, "spec.training.batch_size", "Did you mean batchSize?"
+    ),
+    Bad("a field one level too high", {"spec.epochs": 3}, "spec.epochs", "Did you mean spec.training.epochs?"),
+    Bad("a field beside spec", {"training": {}}, "training", "Did you mean spec.training?"),
+    Bad("an unknown field in a list", {"spec.pod.tolerations": [{"kee": "x"}]}, "spec.pod.tolerations[0].kee", "key"),
+    Bad("an unknown field of the metadata", {"metadata.lables": {}}, "metadata.lables", "Did you mean labels?"),
+    # values of the wrong kind
+    Bad("epochs in quotes", {"spec.training.epochs": "3"}, "spec.training.epochs", "Write 3 without quotes"),
+    Bad("epochs as a word", {"spec.training.epochs": "three"}, "spec.training.epochs", "text"),
+    Bad("half an epoch", {"spec.training.epochs": 2.5}, "spec.training.epochs", "not a whole number"),
+    Bad("true epochs", {"spec.training.epochs": True}, "spec.training.epochs", "a boolean"),
+    Bad(
+        "a learning rate in quotes",
+        {"spec.training.learningRate": "5e-5"},
+        "spec.training.learningRate",
+        "without quotes",
+    ),
+    Bad("a true learning rate", {"spec.training.learningRate": True}, "spec.training.learningRate", "a boolean"),
+    Bad("a switch in quotes", {"spec.suspend": "true"}, "spec.suspend", "true or false"),
+    Bad("a switch as a number", {"spec.suspend": 1}, "spec.suspend", "true or false"),
+    Bad(
+        "a column that YAML reads as a boolean",
+        {"spec.dataset.columns.label": True},
+        "spec.dataset.columns.label",
+        "quotes",
+    ),
+    Bad("a run named by a number", {"spec.runId": 2}, "spec.runId", 'Put it in quotes: "2"'),
+    Bad("labels that are numbers", {"spec.dataset.labels": [0, 1]}, "spec.dataset.labels[0]", 'Put it in quotes: "0"'),
+    Bad("a label that is empty", {"spec.dataset.labels": ["a", None]}, "spec.dataset.labels[1]", "text"),
+    Bad("labels in one text", {"spec.dataset.labels": "no, yes"}, "spec.dataset.labels", "a list"),
+    Bad("labels as a block", {"spec.dataset.labels": {"no": 0}}, "spec.dataset.labels", "a list"),
+    Bad("a model as a text", {"spec.model": "hf://a/b"}, "spec.model", "a block of the fields uri"),
+    Bad("training as a list", {"spec.training": [{"epochs": 3}]}, "spec.training", "a block"),
+    Bad("a spec that is a text", {"spec": "train"}, "spec", "a block"),
+    Bad("limits as a list", {"spec.resources.limits": ["gpu"]}, "spec.resources.limits", "keys with values"),
+    Bad(
+        "half a core as a number", {"spec.resources.limits": {"cpu": 0.5}}, "spec.resources.limits.cpu", 'quotes: "0.5"'
+    ),
+    Bad("affinity as a text", {"spec.pod.affinity": "zone-a"}, "spec.pod.affinity", "a block"),
+    Bad(
+        "a selector's value as a boolean",
+        {"spec.pod.nodeSelector": {"gpu": True}},
+        "spec.pod.nodeSelector.gpu",
+        "quotes",
+    ),
+    # values out of bounds
+    Bad("no epochs", {"spec.training.epochs": 0}, "spec.training.epochs", "too small"),
+    Bad("too many epochs", {"spec.training.epochs": 10_001}, "spec.training.epochs", "10000"),
+    Bad("a seed beyond 32 bits", {"spec.training.seed": 2**31}, "spec.training.seed", "too large"),
+    Bad("epochs beyond 64 bits", {"spec.training.epochs": 10**20}, "spec.training.epochs", "too large"),
+    Bad("a learning rate of nothing", {"spec.training.learningRate": 0}, "spec.training.learningRate", "above 0"),
+    Bad("a learning rate of 5", {"spec.training.learningRate": 5}, "spec.training.learningRate", "at most 1"),
+    Bad("all steps as warm-up", {"spec.training.warmupRatio": 1}, "spec.training.warmupRatio", "below 1"),
+    Bad(
+        "all rows for validation",
+        {"spec.dataset.validationFraction": 1.0},
+        "spec.dataset.validationFraction",
+        "below 1",
+    ),
+    Bad("examples of three tokens", {"spec.training.maxLength": 3}, "spec.training.maxLength", "too small"),
+    Bad("no checkpoint kept", {"spec.checkpoints.keep": 0}, "spec.checkpoints.keep", "too small"),
+    Bad("a negative limit of attempts", {"spec.backoffLimit": -1}, "spec.backoffLimit", "too small"),
+    Bad("a single label", {"spec.dataset.labels": ["spam"]}, "spec.dataset.labels", "2 to 1000"),
+    Bad("a label twice", {"spec.dataset.labels": ["a", "b", "a"]}, "spec.dataset.labels", "twice"),
+    Bad("a label without letters", {"spec.dataset.labels": ["", "a"]}, "spec.dataset.labels[0]", "0 characters"),
+    Bad(
+        "two characters as delimiter",
+        FILES | {"spec.dataset.csv.delimiter": "||"},
+        "spec.dataset.csv.delimiter",
+        "one char",
+    ),
+    Bad(
+        "a column's name of 129 characters",
+        {"spec.dataset.columns.text": "t" * 129},
+        "spec.dataset.columns.text",
+        "129 characters",
+    ),
+    Bad("a name of 41 characters", {"metadata.name": "n" * 41}, "metadata.name", "40"),
+    Bad("a run's name of 21 characters", {"spec.runId": "r" * 21}, "spec.runId", "20"),
+    Bad(
+        "seventeen limits",
+        {"spec.resources.limits": {f"r{n}": 1 for n in range(17)}},
+        "spec.resources.limits",
+        "too many",
+    ),
+    # choices and forms
+    Bad("an unknown task", {"spec.task": "text-clasification"}, "spec.task", "Did you mean text-classification?"),
+    Bad("a format in capitals", FILES | {"spec.dataset.format": "CSV"}, "spec.dataset.format", "Did you mean csv?"),
+    Bad(
+        "an unknown schedule",
+        {"spec.training.learningRateSchedule": "step"},
+        "spec.training.learningRateSchedule",
+        "cosine",
+    ),
+    Bad("half precision that is not offered", {"spec.training.precision": "fp16"}, "spec.training.precision", "bf16"),
+    Bad("another version", {"apiVersion": "finetune.dev/v1"}, "apiVersion", "finetune.dev/v1alpha1"),
+    Bad("another kind", {"kind": "FinetuneJob"}, "kind", "FineTuneJob"),
+    Bad(
+        "a hub model without hf://",
+        {"spec.model.uri": "google-bert/bert-base"},
+        "spec.model.uri",
+        "hf://google-bert/bert",
+    ),
+    Bad("a web page as a model", {"spec.model.uri": "https://huggingface.co/a/b"}, "spec.model.uri", "hf://owner/name"),
+    Bad(
+        "a hub dataset by its path",
+        {"spec.dataset.uri": "hf://datasets/a/b"},
+        "spec.dataset.uri",
+        "Leave out `datasets/`",
+    ),
+    Bad("a space in a URI", {"spec.dataset.uri": "s3://data/my reviews"}, "spec.dataset.uri", "spaces"),
+    Bad("a bucket without a name", {"spec.output.uri": "s3:///models"}, "spec.output.uri", "s3://bucket/path"),
+    Bad("results on the hub", {"spec.output.uri": "hf://me/model"}, "spec.output.uri", "bucket"),
+    Bad("a password in a URI", {"spec.output.uri": "s3://key:hunter2@models"}, "spec.output.uri", "not shown"),
+    Bad("an endpoint without http", {"spec.storage.endpoint": "minio:9000"}, "spec.storage.endpoint", "http://"),
+    Bad(
+        "an endpoint with a path",
+        {"spec.storage.endpoint": "http://minio/s3"},
+        "spec.storage.endpoint",
+        "without a path",
+    ),
+    Bad("ten minutes as a number", {"spec.checkpoints.interval": 10}, "spec.checkpoints.interval", "10m"),
+    Bad("ten minutes in words", {"spec.checkpoints.interval": "10 min"}, "spec.checkpoints.interval", "1h30m"),
+    Bad("a save each moment", {"spec.checkpoints.interval": "0s"}, "spec.checkpoints", "longer than 0s"),
+    Bad("a run's name in capitals", {"spec.runId": "Second"}, "spec.runId", "lower case"),
+    Bad("a job's name in capitals", {"metadata.name": "Paraphrase"}, "metadata.name", "lower case"),
+    Bad("a job's name with a slash", {"metadata.name": "a/b"}, "metadata.name", "letters"),
+    Bad(
+        "memory with an unknown unit",
+        {"spec.resources.limits": {"memory": "16GB"}},
+        "spec.resources.limits.memory",
+        "16Gi",
+    ),
+    Bad("negative memory", {"spec.resources.limits": {"memory": -1}}, "spec.resources.limits.memory", "whole number"),
+    Bad("a resource with a space", {"spec.resources.limits": {"a b": 1}}, "spec.resources.limits", "key"),
+    Bad("a selector with two slashes", {"spec.pod.nodeSelector": {"a/b/c": "d"}}, "spec.pod.nodeSelector", "key"),
+    Bad(
+        "a selector's value with a space", {"spec.pod.nodeSelector": {"a": "b c"}}, "spec.pod.nodeSelector.a", "letters"
+    ),
+    Bad(
+        "an unknown effect",
+        {"spec.pod.tolerations": [{"effect": "Never"}]},
+        "spec.pod.tolerations[0].effect",
+        "NoSchedule",
+    ),
+    Bad(
+        "a pattern of modules with a space",
+        {"spec.method.freeze.modules": ["a b"]},
+        "spec.method.freeze.modules[0]",
+        "dotted",
+    ),
+    # rules over several fields
+    Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
+    Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),
+    Bad(
+        "csv details of parquet",
+        FILES | {"spec.dataset.format": "parquet", "spec.dataset.csv": {}},
+        "spec.dataset",
+        "csv or tsv",
+    ),
+    Bad(
+        "two sources of validation",
+        {
+            "spec.dataset.validationFraction": 0.1,
+            "spec.dataset.splits.validation": "dev",
+        },
+        "spec.dataset",
+        "not both",
+    ),
+    Bad("text and label from one column", {"spec.dataset.columns.text": "label"}, "spec.dataset", "different columns"),
+    Bad("both texts from one column", {"spec.dataset.columns.textPair": "text"}, "spec.dataset", "different columns"),
+    Bad("a revision of a folder", {"spec.model": {"uri": "s3://a/b", "revision": "v1"}}, "spec.model", "remove it"),
+    Bad(
+        "a backbone and its layers",
+        {
+            "spec.method.freeze": {"backbone": True, "lowestLayers": 2},
+        },
+        "spec.method.freeze",
+        "remove embeddings",
+    ),
+    Bad(
+        "a micro-batch larger than the batch",
+        {
+            "spec.training.batchSize": 8,
+            "spec.training.microBatchSize": 16,
+        },
+        "spec",
+        "microBatchSize",
+    ),
+    Bad("a micro-batch larger than the default batch", {"spec.training.microBatchSize": 33}, "spec", "microBatchSize"),
+    Bad(
+        "f1 with three labels",
+        {
+            "spec.training.evaluation.metric": "f1",
+            "spec.dataset.labels": ["a", "b", "c"],
+        },
+        "spec",
+        "use macro_f1",
+    ),
+    Bad(
+        "saves by time and by steps",
+        {"spec.checkpoints": {"interval": "1m", "everySteps": 5}},
+        "spec.checkpoints",
+        "not both",
+    ),
+    Bad(
+        "a label that is the operator's own",
+        {"spec.pod.labels": {"finetune.dev/run": "x"}},
+        "spec.pod",
+        "another prefix",
+    ),
+    # secrets in the wrong place
+    Bad("a token in the spec", {"spec.hub": {"token": "hf_abcdefghijklmnop"}}, "spec.hub.token", "no such field"),
+    Bad(
+        "a key as a reference",
+        {"spec.storage.secretRef": "AKIAABCDEFGHIJKLMNOP"},
+        "spec.storage.secretRef",
+        "not shown",
+    ),
+    # where one door is looser, and why
+    Bad(
+        "results in a file",
+        {"spec.output.uri": "file:///tmp/out"},
+        "spec.output",
+        "object storage",
+        pydantic_accepts_because="a local run writes to files, and reads the manifest by the same models",
+    ),
+    Bad(
+        "a name to be made up",
+        {"metadata": {"generateName": "try-"}},
+        "metadata.name",
+        "missing",
+        server_accepts_because="only a server can make a name up; for us a job without a name has no folder of its own",
+    ),
+]

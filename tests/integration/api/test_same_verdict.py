@@ -1,0 +1,96 @@
+"""The API server and Pydantic say the same about a manifest, and kubectl reads YAML as our loader does."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from finetune_api.manifest import loads
+from finetune_api.problems import InvalidManifest, validate
+from tests.api_cases.builder import job
+from tests.api_cases.generated import manifests
+from tests.api_cases.manifests import BAD, GOOD, Bad, Good
+from tests.api_cases.scalars import COERCION, FIELDS, NO_YAML, RAW_JSON, STRICTER_THAN_KUBECTL, YAML
+from tests.cluster.control_plane import KubectlFailed
+from tests.integration.api.conftest import Server
+
+GENERATED = 2_000
+
+
+def our_refusal(document: dict[str, Any]) -> str:
+    try:
+        validate(document, strict=True)
+    except InvalidManifest as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.claim)
+def test_the_server_takes_a_good_manifest(server: Server, case: Good) -> None:
+    assert server.refusal(case.manifest()) == ""
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.claim)
+def test_the_server_refuses_a_bad_manifest_unless_the_case_says_why_not(server: Server, case: Bad) -> None:
+    assert bool(server.refusal(case.manifest())) == (not case.server_accepts_because)
+    assert bool(our_refusal(case.manifest())) == (not case.pydantic_accepts_because)
+
+
+def test_generated_manifests_get_the_same_verdict(server: Server) -> None:
+    verdicts: Counter[bool] = Counter()
+
+    @settings(
+        max_examples=GENERATED,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(document=manifests())
+    def agree(document: dict[str, Any]) -> None:
+        theirs, ours = server.refusal(document), our_refusal(document)
+        assert bool(theirs) == bool(ours), f"server: {theirs or 'takes it'}\nours: {ours or 'takes it'}\n{document}"
+        verdicts[bool(theirs)] += 1
+
+    agree()
+    assert verdicts.total() >= GENERATED
+    assert min(verdicts[True], verdicts[False]) > GENERATED / 5
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_a_value_becomes_on_the_server_what_the_shared_table_says(server: Server, kind: str) -> None:
+    for written, held in [*COERCION, *RAW_JSON]:
+        document = job({FIELDS[kind]: loads(f"v: {written}")[0]["v"]})
+        assert (server.refusal(document) == "") == (kind in held), written
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_json_numbers_in_other_spellings_become_what_the_shared_table_says(server: Server, kind: str) -> None:
+    for written, held in RAW_JSON:
+        text = json.dumps(job({FIELDS[kind]: "HERE"})).replace('"HERE"', written)
+        assert (server.refusal_of_text(text) == "") == (kind in held), written
+
+
+def test_kubectl_reads_every_scalar_as_our_loader_does(server: Server) -> None:
+    lines = "".join(f"- {written}\n" for written in YAML)
+    read = server.as_kubectl_reads(f"apiVersion: v1\nkind: K\nmetadata: {{name: job}}\nspec:\n{lines}")
+    for written, theirs in zip(YAML, read["spec"], strict=True):
+        ours = YAML[written]
+        assert (float(theirs) if isinstance(ours, float) else theirs) == ours, written
+        assert isinstance(theirs, bool) == isinstance(ours, bool), written
+
+
+@pytest.mark.parametrize("written", NO_YAML, ids=repr)
+def test_kubectl_refuses_what_our_loader_refuses(server: Server, written: str) -> None:
+    with pytest.raises(KubectlFailed):
+        server.as_kubectl_reads(f"apiVersion: v1\nkind: K\nmetadata: {{name: job}}\nspec: {written}\n")
+
+
+@pytest.mark.parametrize("written", STRICTER_THAN_KUBECTL, ids=repr)
+def test_kubectl_takes_what_only_our_loader_refuses(server: Server, written: str) -> None:
+    assert server.as_kubectl_reads(f"apiVersion: v1\nkind: K\nmetadata: {{name: job}}\nspec: {written}\n")["spec"]

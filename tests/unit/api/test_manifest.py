@@ -1,0 +1,170 @@
+"""The loader reads what kubectl reads (tests/integration/api asks kubectl itself) and says where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_api.manifest import ManifestError, load, loads, resolve_paths, set_values
+from tests.api_cases.scalars import NO_YAML, STRICTER_THAN_KUBECTL, YAML
+
+
+def value_of(written: str) -> Any:
+    return loads(f"spec: {written}\n")[0]["spec"]
+
+
+def refusal(text: str, file: str = "job.yaml") -> str:
+    with pytest.raises(ManifestError) as caught:
+        loads(text, file)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("written", YAML, ids=repr)
+def test_a_scalar_becomes_what_kubectl_makes_of_it(written: str) -> None:
+    value = value_of(written)
+    assert value == YAML[written]
+    assert isinstance(value, bool) == isinstance(YAML[written], bool)
+
+
+@pytest.mark.parametrize("written", [*NO_YAML, *STRICTER_THAN_KUBECTL], ids=repr)
+def test_what_cannot_be_read_is_refused_with_line_and_column(written: str) -> None:
+    message = refusal(f"kind: K\nspec: {written}\n")
+    assert message.startswith("job.yaml:2:")
+    assert (NO_YAML | STRICTER_THAN_KUBECTL)[written] in message
+
+
+def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
+    assert [type(value_of(text)) for text in ("3.0", "1e3", "5.", "3.5")] == [int, int, int, float]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "job.yaml: holds no manifest"),
+        ("# nothing\n---\n", "job.yaml: holds no manifest"),
+        ("- a\n", "job.yaml:1:1: is not a manifest, which begins with apiVersion, kind and metadata"),
+        ("a: 1\nspec:\n\tb: 1\n", "job.yaml:3:1: a tab cannot indent YAML; use spaces"),
+        ("a:\n  b: 1\n  c: 2\n  b: 3\n", "job.yaml:4:3: `b` is given twice, first in line 2; remove one"),
+        ("a: [1\nb: 2\n", "(while parsing a flow sequence that began in line 1)"),
+        ("a: &x [*x]\n", "job.yaml:1:4: an alias stands for something that contains it"),
+        ("a: 1\nb: \x01\n", "job.yaml:2: holds a control character"),
+        ("kind: List\nitems: [3]\n", "holds an item that is not a manifest"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_place_and_a_sentence(text: str, message: str) -> None:
+    assert message in refusal(text)
+
+
+def test_aliases_that_multiply_are_stopped() -> None:
+    lines = ["a: &a [1,1,1,1,1,1,1,1,1,1]"]
+    lines += [
+        f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]" for before, name in zip("abcde", "bcdef", strict=True)
+    ]
+    assert "more than 100000 values" in refusal("\n".join(lines))
+
+
+def test_several_documents_and_lists_are_unfolded_in_order(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    file.write_text("---\n# nothing here\n---\nk: 1\n---\nkind: List\nitems:\n- k: 2\n- k: 3\n...\n---\n")
+    assert [document["k"] for document in load(file)] == [1, 2, 3]
+
+
+def test_json_is_read_too_even_with_tabs_and_escaped_pairs() -> None:
+    assert loads('{\t"a":\t"\\ud83d\\ude00",\n\t"b": 3.0}')[0] == {"a": "😀", "b": 3}
+
+
+def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_bytes(b"\xef\xbb\xbfkind: K\r\nspec: y\r\n")
+    assert load(file)[0] == {"kind": "K", "spec": True}
+
+
+def test_a_file_in_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_bytes(b"kind: K\nspec: \xe4\n")
+    with pytest.raises(ManifestError, match=r"job\.yaml:2: is not UTF-8"):
+        load(file)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"none\.yaml: cannot be read: No such file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_each_value_knows_its_line() -> None:
+    (document,) = loads("kind: K\nspec:\n  training:\n    epochs: 3\n  labels:\n  - a\n  - b\n", "job.yaml")
+    assert document.place(("spec", "training", "epochs")) == "job.yaml:4"
+    assert document.place(("spec", "labels", 1)) == "job.yaml:7"
+    assert document.place(("spec", "training", "absent")) == "job.yaml:3"
+
+
+def after(*assignments: str) -> Any:
+    document = loads("spec: {training: {epochs: 1}, labels: [a, b], suspend: true}")[0]
+    return set_values(document, assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("training.epochs=5", ("training", "epochs"), 5),
+        ("spec.training.learningRate=5e-5", ("training", "learningRate"), 5e-5),
+        ("runId='2'", ("runId",), "2"),
+        ("dataset.uri=s3://a/b?c=d#e", ("dataset", "uri"), "s3://a/b?c=d#e"),
+        ("labels=[no, 'no']", ("labels",), [False, "no"]),
+        ("labels[1]=c", ("labels",), ["a", "c"]),
+        ("labels[2]=c", ("labels",), ["a", "b", "c"]),
+        ("labels[0]=", ("labels",), ["b"]),
+        ("pod.nodeSelector[example.com/disk]=ssd", ("pod", "nodeSelector"), {"example.com/disk": "ssd"}),
+        ("dataset.csv={delimiter: ';'}", ("dataset", "csv", "delimiter"), ";"),
+    ],
+)
+def test_set_puts_a_value_where_its_path_says(assignment: str, path: tuple[str, ...], value: Any) -> None:
+    found = after(assignment)["spec"]
+    for key in path:
+        found = found[key]
+    assert found == value
+
+
+def test_set_removes_with_null_and_leaves_the_original_alone() -> None:
+    document = loads("spec: {suspend: true}")[0]
+    assert set_values(document, ["suspend=null"]) == {"spec": {}}
+    assert document == {"spec": {"suspend": True}}
+
+
+def test_set_reaches_the_metadata() -> None:
+    assert after("metadata.name=other")["metadata"] == {"name": "other"}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "word"),
+    [
+        ("epochs", "path=value"),
+        ("=3", "path=value"),
+        ("a..b=3", "path=value"),
+        ("labels[9]=x", "there is no [9]"),
+        ("labels.x=1", "there is no [x]"),
+        ("suspend.x=1", "there is no [x]"),
+        ("training.epochs=.inf", "no number in JSON"),
+        ("labels=[a", "expected"),
+    ],
+)
+def test_set_refuses_what_has_no_place_and_names_the_assignment(assignment: str, word: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        after(assignment)
+    assert word in str(caught.value)
+    assert f"--set {assignment.partition('=')[0]}" in str(caught.value)
+
+
+def test_plain_paths_become_file_uris_and_everything_with_a_scheme_stays() -> None:
+    text = "spec: {model: {uri: ../base}, dataset: {uri: /data//train.csv}, output: {uri: s3://models/x}}"
+    spec = resolve_paths(loads(text)[0], "/work/jobs")["spec"]
+    assert spec["model"]["uri"] == "file:///work/base"
+    assert spec["dataset"]["uri"] == "file:///data/train.csv"
+    assert spec["output"]["uri"] == "s3://models/x"
+
+
+def test_paths_that_are_no_text_are_left_to_validation() -> None:
+    document = loads("spec: {model: hf://a, dataset: {uri: 3}}")[0]
+    assert resolve_paths(document, "/") == document
