@@ -16,14 +16,13 @@ from finetune_trainer.report.story import (
     headline,
     headline_metric,
     honesty,
-    metric_rows,
+    signed,
     spec_yaml,
 )
 
 
-def model_card(facts: ReportFacts) -> str:
+def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
     """The card. Says nothing that the run does not know: no language, no licence, no intended use."""
-    metrics = metric_rows(facts)
     # Markdown, so no HTML escaping; what users wrote stands in code spans and fences, where it is text.
     environment = Environment(  # noqa: S701
         loader=PackageLoader("finetune_trainer.report"),
@@ -32,6 +31,7 @@ def model_card(facts: ReportFacts) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["signed"] = signed
     environment.filters["code"] = _code
     main_metric = headline_metric(metrics)
     return environment.get_template("card.md.j2").render(

@@ -162,4 +162,4 @@ def _blocks(total: int, largest: int) -> list[int]:
 
 def _ratio(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np.float64]:
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)
+    return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole != 0))

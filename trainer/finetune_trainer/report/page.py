@@ -6,12 +6,12 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from finetune_trainer.report.facts import Predictions, ReportFacts
 from finetune_trainer.report.measures import RESAMPLES, confusion, scores, worst_mistakes
 from finetune_trainer.report.plots import Plot, confusion_plot, loss_plot, metric_plot
 from finetune_trainer.report.story import (
+    MetricRow,
     base_name,
     certainty,
     dataset_name,
@@ -19,7 +19,7 @@ from finetune_trainer.report.story import (
     headline,
     headline_metric,
     honesty,
-    metric_rows,
+    signed,
     spec_yaml,
 )
 
@@ -36,7 +36,7 @@ def draw(facts: ReportFacts) -> list[Plot]:
     return [plot for plot in (*curves, *matrices) if plot is not None]
 
 
-def render(facts: ReportFacts, plots: list[Plot]) -> str:
+def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> str:
     """The page. Whatever users wrote is escaped; only our own style sheet and plots go in as they are."""
     environment = Environment(
         loader=PackageLoader("finetune_trainer.report"),
@@ -45,16 +45,16 @@ def render(facts: ReportFacts, plots: list[Plot]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["signed"] = signed
     environment.filters["duration"] = duration
     environment.filters["shortened"] = lambda text: text if len(text) <= TEXT else f"{text[:TEXT]}…"
     environment.filters["zip"] = lambda one, other: list(zip(one, other, strict=True))
-    metrics = metric_rows(facts)
     main_metric = headline_metric(metrics)
     by_name = {plot.name: plot for plot in plots}
     read = sum(source.rows for source in facts.sources if source.split == "train")
     return environment.get_template("report.html.j2").render(
         facts=facts,
-        style=Markup(files("finetune_trainer.report").joinpath("templates/report.css").read_text("utf-8")),
+        style=files("finetune_trainer.report").joinpath("templates/report.css").read_text("utf-8"),
         base=base_name(facts.spec),
         dataset=dataset_name(facts.spec),
         headline=headline(main_metric),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -48,7 +49,7 @@ def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> 
     validation = _series(history, "eval_loss")
     if not training and not validation:
         return None
-    with _figure(7.0, 3.4) as (figure, axes):
+    with _figure(5.6, 3.1) as (figure, axes):
         if training:
             steps, values = zip(*training, strict=True)
             crowded = len(values) > 40
@@ -70,7 +71,7 @@ def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -
     names = [name for name in ("eval_f1", "eval_macro_f1", "eval_accuracy") if _series(history, name)]
     if not names:
         return None
-    with _figure(7.0, 3.4) as (figure, axes):
+    with _figure(5.6, 3.1) as (figure, axes):
         for index, name in enumerate(names):
             _line(axes, _series(history, name), index, metric_name(name.removeprefix("eval_")))
         _mark_best(axes, best_step)
@@ -88,7 +89,13 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
     with _figure(side + 0.6, side) as (figure, axes):
         # A mesh of vectors, not an image, stays sharp at any size.
         axes.pcolormesh(
-            shares[::-1], cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1 if number <= 30 else 0
+            shares[::-1],
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            edgecolors="white",
+            linewidth=1 if number <= 30 else 0,
+            rasterized=number > 30,
         )
         axes.set_aspect("equal")
         short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
@@ -122,7 +129,7 @@ def metric_name(metric: str) -> str:
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    style = {
+    style: dict[Any, Any] = {
         "font.family": ["DejaVu Sans"],
         "font.size": 10,
         "text.color": INK,
@@ -175,8 +182,18 @@ def _series(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[flo
 
 def _line(axes: Axes, points: list[tuple[float, float]], index: int, label: str) -> None:
     steps, values = zip(*points, strict=True)
-    style = {"color": SERIES[index], "linestyle": DASHES[index], "marker": MARKERS[index] if len(points) <= 30 else ""}
-    axes.plot(steps, values, linewidth=1.8, markersize=5, label=label, **style)
+    marker = MARKERS[index] if len(points) <= 30 else ""
+    axes.plot(
+        steps,
+        values,
+        DASHES[index],
+        color=SERIES[index],
+        marker=marker,
+        linewidth=1.8,
+        markersize=5,
+        label=label,
+        clip_on=False,
+    )
 
 
 def _mark_best(axes: Axes, step: int | None) -> None:

@@ -80,12 +80,12 @@ def certainty(row: MetricRow) -> str:
     """What the interval means."""
     if row.interval is None or row.difference is None:
         return "There is no baseline of the same rows to compare with."
-    interval = f"95 % interval {row.interval.low:+.3f} to {row.interval.high:+.3f}"
+    interval = f"95 % interval {signed(row.interval.low)} to {signed(row.interval.high)}"
     if not row.interval.is_clear:
-        return f"The difference of {row.difference:+.3f} may be chance ({interval})."
+        return f"The difference of {signed(row.difference)} may be chance ({interval})."
     if not row.is_better:
         return f"The model got worse by {abs(row.difference):.3f} ({interval})."
-    return f"That is {row.difference:+.3f} ({interval})."
+    return f"That is {signed(row.difference)} ({interval})."
 
 
 def honesty(facts: ReportFacts) -> str:
@@ -115,6 +115,11 @@ def spec_yaml(spec: FineTuneJobSpec, *, defaults: bool) -> str:
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults
     )
     return yaml.safe_dump({"spec": document}, sort_keys=False, allow_unicode=True, width=100)
+
+
+def signed(value: float) -> str:
+    """`+0.361` or `−0.020`, with the minus sign of print."""
+    return f"{value:+.3f}".replace("-", "−")
 
 
 def duration(seconds: float) -> str:

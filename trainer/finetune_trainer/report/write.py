@@ -9,6 +9,7 @@ from typing import Any
 from finetune_trainer.report.card import model_card
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.page import draw, render
+from finetune_trainer.report.story import metric_rows
 
 
 def write_report(directory: Path, facts: ReportFacts) -> None:
@@ -16,12 +17,12 @@ def write_report(directory: Path, facts: ReportFacts) -> None:
 
     Needs no network, no torch and no display; the same facts give the same files.
     """
-    plots = draw(facts)
+    plots, metrics = draw(facts), metric_rows(facts)
     (directory / "plots").mkdir(exist_ok=True)
     for plot in plots:
         (directory / "plots" / f"{plot.name}.png").write_bytes(plot.png)
-    (directory / "report.html").write_text(render(facts, plots), encoding="utf-8")
-    (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+    (directory / "report.html").write_text(render(facts, metrics, plots), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(facts, metrics), encoding="utf-8")
     (directory / "run.json").write_text(json.dumps(_run(facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field as default
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ class Broken:
     says: tuple[str, ...]
     """All of them in the message."""
     field: str | None
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: Mapping[str, Any] = default(default_factory=dict)
     remedy: str = ""
 
 

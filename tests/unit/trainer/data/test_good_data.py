@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -104,7 +105,7 @@ def test_label_values_become_these_names_and_numbers(
 ) -> None:
     lines = [f'{{"text": "text {n}", "label": {value}}}' for n, value in enumerate(values.split())]
     written(tmp_path, {"train.jsonl": "\n".join(lines), "dev.jsonl": "\n".join(lines)})
-    spec = {"labels": labels} if labels else {}
+    spec: dict[str, Any] = {"labels": labels} if labels else {}
     data = load_from(tmp_path, splits={"validation": "dev.jsonl"}, **spec)
     assert data.labels == names
     assert data.train.labels.tolist() == data.validation.labels.tolist() == numbers

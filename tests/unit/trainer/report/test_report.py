@@ -1,0 +1,236 @@
+"""The report of a finished run: what it says, and that nothing in it can do harm."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from finetune_trainer.report import ReportFacts, write_report
+from tests.unit.trainer.report.runs import NASTY, finished_run
+
+
+class Page(HTMLParser):
+    """The elements and the visible text of a page; fails on elements that are never closed or closed twice."""
+
+    VOID = frozenset({"meta", "img", "br", "hr", "link", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag in ("td", "th", "dt", "dd", "p", "h1"):
+            self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.text += data
+
+
+def written(directory: Path, facts: ReportFacts) -> tuple[str, str]:
+    """The page and the card of a run."""
+    write_report(directory, facts)
+    return (directory / "report.html").read_text("utf-8"), (directory / "README.md").read_text("utf-8")
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_the_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, finished_run(with_test=True))
+    page = Page(html)
+    assert {tag for tag, _ in page.elements} & {
+        "script",
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+    } == set()
+    for _, attributes in page.elements:
+        assert [name for name in attributes if name.startswith("on")] == []
+        for name in ("src", "href", "action", "data", "srcset"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
+    assert re.findall(r"@import|url\((?!#)", html) == []
+
+
+def test_what_users_wrote_is_shown_as_text(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, finished_run(labels=("a<b>", NASTY[:100]), pairs=True))
+    page = Page(html)
+    assert NASTY in page.text
+    assert "{{ 7*7 }}" in page.text
+    assert "<b>" not in html.replace("a&lt;b&gt;", "")
+
+
+def test_ids_in_the_page_are_unique_and_every_reference_has_its_target(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, finished_run(with_test=True))
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
+
+
+def test_the_headline_is_that_of_the_test_rows_when_there_are_any(tmp_path: Path) -> None:
+    facts = finished_run(with_test=True)
+    metric = next(metric for metric in facts.metrics if (metric.name, metric.split) == ("f1", "test"))
+    html, card = written(tmp_path, facts)
+    sentence = f"F1 rose from {metric.baseline:.3f} to {metric.value:.3f} on the 400 test rows."
+    for text in (Page(html).text, card):
+        assert sentence in text
+        assert "95 % interval +0." in text
+        assert "used neither for training nor for choosing" in text
+
+
+def test_without_test_rows_the_page_says_that_the_value_flatters(tmp_path: Path) -> None:
+    html, card = written(tmp_path, finished_run())
+    assert "on the 200 validation rows." in Page(html).text
+    assert "flatters a little" in Page(html).text
+    assert "flatters a little" in card
+
+
+def test_the_page_tells_the_whole_run(tmp_path: Path) -> None:
+    facts = finished_run(with_test=True)
+    text = one_line(Page(written(tmp_path, facts)[0]).text)
+    for said in (
+        "sentence-transformers/all-MiniLM-L6-v2 tuned on nyu-mll/glue (mrpc)",
+        "10,000,000 (44.0 %)",
+        "12,713,216",
+        "train train.tsv 3,668",
+        "6 min 14 s",
+        "lowestLayers: 2",
+        "AMD EPYC",
+        "torch 2.13.0",
+        "d" * 64,
+        "dev.tsv, line",
+        "2 warnings about the data",
+    ):
+        assert said in text
+
+
+def test_plots_are_readable_pictures(tmp_path: Path) -> None:
+    written(tmp_path, finished_run(with_test=True))
+    names = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert names == ["confusion-test.png", "confusion-validation.png", "loss.png", "metrics.png"]
+    for name in names:
+        with Image.open(tmp_path / "plots" / name) as picture:
+            assert min(picture.size) > 400
+            colours = picture.convert("RGB").getcolors(1 << 24)
+            assert colours is not None
+            assert len(colours) > 50
+
+
+@pytest.mark.parametrize("number", [3, 60])
+def test_many_labels_are_drawn_and_listed(number: int, tmp_path: Path) -> None:
+    labels = tuple(f"label number {n} with a long name" for n in range(number))
+    html, card = written(tmp_path, finished_run(labels=labels, pairs=False))
+    assert all(label in Page(html).text for label in labels)
+    assert all(f"`{label}`" in card for label in labels)
+    assert len(html) < 600_000
+
+
+def test_the_front_matter_is_what_model_hubs_read(tmp_path: Path) -> None:
+    facts = finished_run(with_test=True)
+    card: Any = ModelCard(written(tmp_path, facts)[1])
+    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert card.data.datasets == ["nyu-mll/glue"]
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.library_name == "transformers"
+    assert card.data.language is None
+    assert card.data.license is None
+    results = card.data.eval_results
+    assert results is not None
+    assert {(r.dataset_split, r.metric_name, r.metric_value) for r in results} == {
+        (m.split, {"f1": "F1", "macro_f1": "macro-F1"}.get(m.name, m.name), round(m.value, 6)) for m in facts.metrics
+    }
+
+
+def test_a_model_from_storage_claims_no_hub_name(tmp_path: Path) -> None:
+    facts = finished_run(
+        model={"uri": "s3://models/base/minilm"},
+        dataset={"uri": "s3://data/mrpc", "columns": {"text": "a", "textPair": "b"}},
+    )
+    card: Any = ModelCard(written(tmp_path, facts)[1])
+    assert card.data.base_model is None
+    assert card.data.datasets is None
+    assert "# `minilm` tuned on `mrpc`" in card.text
+
+
+@pytest.mark.parametrize(
+    ("pairs", "call"), [(True, '{"text": "The first text.", "text_pair": "The second text."}'), (False, '"A text."')]
+)
+def test_the_card_shows_how_the_model_is_called(pairs: bool, call: str, tmp_path: Path) -> None:
+    _, card = written(tmp_path, finished_run(pairs=pairs))
+    snippet = card.split("```python\n")[1].split("```")[0]
+    compile(snippet, "card", "exec")
+    assert f"classify({call})" in snippet
+
+
+def test_what_users_wrote_cannot_leave_its_place_in_the_card(tmp_path: Path) -> None:
+    labels = ("```\n# I am a heading", "same")
+    card = ModelCard(written(tmp_path, finished_run(labels=labels))[1])
+    assert card.text.count("```") % 2 == 0
+    outside = re.sub(
+        r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"^```\w*\n.*?^```", "", card.text, flags=re.DOTALL | re.MULTILINE)
+    )
+    assert "<script" not in outside
+    assert "heading" not in outside
+
+
+def test_run_json_holds_what_it_takes_to_run_again(tmp_path: Path) -> None:
+    facts = finished_run()
+    write_report(tmp_path, facts)
+    run = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert run["run"] == {"id": facts.run.id, "uri": facts.run.uri, "fingerprint": facts.run.fingerprint}
+    assert run["fingerprints"] == {"data": "d" * 64, "model": "e" * 64}
+    assert run["spec"]["dataset"]["labels"] == ["different", "same"]
+    assert (run["seed"], run["threads"], run["versions"]["torch"]) == (42, 2, "2.13.0")
+    assert run["metrics"][0]["name"] == "f1"
+
+
+def test_the_same_facts_give_the_same_files(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    for folder in ("one", "two"):
+        write_report(tmp_path / folder, finished_run())
+    for path in (tmp_path / "one").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_a_run_without_history_or_baseline_still_has_a_report(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    facts = finished_run()
+    bare = replace(
+        facts,
+        history=[],
+        best_step=None,
+        train_counts=None,
+        warnings=[],
+        predictions=[replace(part, before=None) for part in facts.predictions],
+        metrics=[metric.model_copy(update={"baseline": None}) for metric in facts.metrics],
+    )
+    text = Page(written(tmp_path, bare)[0]).text
+    assert re.search(r"F1 is 0\.\d{3} on the 200 validation rows\.", text)
+    assert "no baseline" in text
