@@ -106,6 +106,9 @@ def _fixed_for_a_run(field: str, spec: Schema) -> Schema:
     # On spec and not on the field itself: a rule on a field is not asked when the field is removed or added.
     run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
     same = f"self.{field} == oldSelf.{field}"
+    if field == "dataset":
+        # Labels are a set, to be all different, and sets are equal in any order; but their order is the labels' numbers.
+        same += " && (!has(self.dataset.labels) || self.dataset.labels.map(l, l) == oldSelf.dataset.labels.map(l, l))"
     if field not in spec["required"]:
         same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
     return {

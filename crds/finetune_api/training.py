@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from finetune_api.base import MAX_INT32, Duration, Model, Rule, all_different, says, seconds
+from finetune_api.base import MAX_INT32, Duration, Model, Rule, says, seconds
 
 ModuleName = Annotated[
     str,
@@ -42,14 +42,7 @@ class Freeze(Model):
     backbone: bool = False
     """Keep everything but the task's head. Default: false. Fast, and the weakest of the choices."""
 
-    modules: (
-        Annotated[
-            list[ModuleName],
-            Field(min_length=1, max_length=64, json_schema_extra={"uniqueItems": True}),
-            AfterValidator(all_different),
-        ]
-        | None
-    ) = None
+    modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = None
     """Keep the parameters whose dotted names match one of these patterns (`*`, `?`, `[…]`), such as `*.layer.5.*`.
     Default: none. A pattern that matches nothing is an error."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -28,8 +29,10 @@ JSON_VALUES = st.one_of(
 KEYS = st.from_regex(r"[a-z]{1,8}(/[a-z]{1,4})?", fullmatch=True)
 
 
-def values(schema: Schema) -> st.SearchStrategy[Any]:
-    """Values that fit one field; rules over several fields may still refuse them."""
+@cache
+def values(path: PathKeys) -> st.SearchStrategy[Any]:
+    """Values that fit the field at `path`; rules over several fields may still refuse them."""
+    schema = child(job_schema(), path)
     if choices := schema.get("enum"):
         return st.sampled_from(choices)
     if "x-kubernetes-int-or-string" in schema:
@@ -55,27 +58,28 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
         case "array":
             different = schema.get("x-kubernetes-list-type") == "set"
             low = schema.get("minItems", 0)
-            return st.lists(values(schema["items"]), min_size=low, max_size=low + 2, unique=different)
+            return st.lists(values((*path, 0)), min_size=low, max_size=low + 2, unique=different)
         case _ if "additionalProperties" in schema:
-            return st.dictionaries(KEYS, values(schema["additionalProperties"]), max_size=2)
+            return st.dictionaries(KEYS, values((*path, "key")), max_size=2)
         case _:
-            return objects(schema)
+            return objects(path)
 
 
 @st.composite
-def objects(draw: st.DrawFn, schema: Schema) -> dict[str, Any]:
+def objects(draw: st.DrawFn, path: PathKeys) -> dict[str, Any]:
     """An object with its required fields and a few of the others."""
+    schema = child(job_schema(), path)
     required = schema.get("required", [])
     optional = [name for name in schema["properties"] if name not in required]
     chosen = draw(st.lists(st.sampled_from(optional), max_size=3, unique=True)) if optional else []
-    return {name: draw(values(schema["properties"][name])) for name in [*required, *chosen]}
+    return {name: draw(values((*path, name))) for name in [*required, *chosen]}
 
 
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
     """A manifest whose every field fits, or with one to three things changed at random."""
     document = copy.deepcopy(MINIMAL)
-    document["spec"] = draw(objects(child(job_schema(), ("spec",))))
+    document["spec"] = draw(values(("spec",)))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 3]))):
         if isinstance(document.get("spec"), dict):
             _change(draw, document)

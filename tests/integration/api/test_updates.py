@@ -1,0 +1,144 @@
+"""What may change in a job, asked of the real API server; and what `kubectl` shows of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from finetune_api.generate import CRD_FILE
+from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
+from tests.api_cases.builder import job
+from tests.cluster.fixtures import REPOSITORY
+from tests.integration.api.conftest import JOBS, Server
+
+Create = Callable[[dict[str, Any]], dict[str, Any]]
+
+FULL = {
+    "spec.method.freeze.lowestLayers": 2,
+    "spec.training": {"epochs": 2, "seed": 7},
+    "spec.image": "trainer:1",
+    "spec.dataset.labels": ["no", "yes"],
+}
+CHANGES: dict[str, Any] = {
+    "model": {"uri": "hf://other/model"},
+    "dataset": {"labels": ["yes", "no"]},
+    "method": {"freeze": {"lowestLayers": 3}},
+    "training": {"epochs": 3},
+    "output": {"uri": "s3://models/other"},
+    "image": "trainer:2",
+}
+MUTABLE: dict[str, Any] = {
+    "suspend": True,
+    "backoffLimit": 7,
+    "activeDeadlineSeconds": 60,
+    "ttlSecondsAfterFinished": 60,
+    "resources": {"limits": {"memory": "1Gi"}},
+    "pod": {"nodeSelector": {"a": "b"}},
+    "checkpoints": {"keep": 5},
+    "storage": {"region": "eu-west-1"},
+    "hub": {"tokenSecretRef": {"name": "hf"}},
+}
+
+
+def test_every_field_of_the_spec_is_either_fixed_or_mutable() -> None:
+    # task has one value so far, so no change of it can be shown
+    fields = {field.alias for field in FineTuneJobSpec.model_fields.values()}
+    assert set(CHANGES) | {"task"} == set(FIXED_FOR_A_RUN)
+    assert set(FIXED_FOR_A_RUN) | set(MUTABLE) | {"runId"} == fields
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_training_input_cannot_change_within_a_run_and_the_server_says_what_to_do(
+    server: Server, created: Create, field: str
+) -> None:
+    said = server.update(created(job(FULL)), {"spec": {field: CHANGES[field]}})
+    assert f"spec.{field}: Forbidden: {field} is fixed for a run" in said
+    assert "set spec.runId to a new value in the same update" in said
+
+
+@pytest.mark.parametrize("field", ["method", "training", "image"])
+def test_a_training_input_can_be_neither_removed_nor_added_within_a_run(
+    server: Server, created: Create, field: str
+) -> None:
+    assert f"spec.{field}: Forbidden" in server.update(created(job(FULL)), {"spec": {field: None}})
+    bare = created(job({"metadata.name": "bare"}))
+    assert f"spec.{field}: Forbidden" in server.update(bare, {"spec": {field: CHANGES[field]}})
+
+
+def test_a_part_of_a_training_input_cannot_be_removed_within_a_run(server: Server, created: Create) -> None:
+    assert "spec.dataset: Forbidden" in server.update(created(job(FULL)), {"spec": {"dataset": {"labels": None}}})
+    assert "spec.training: Forbidden" in server.update(job(FULL), {"spec": {"training": {"seed": None}}})
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_a_training_input_changes_together_with_the_run_id(server: Server, created: Create, field: str) -> None:
+    document = created(job(FULL))
+    assert server.update(document, {"spec": {field: CHANGES[field], "runId": "second"}}) == ""
+    assert "Forbidden" in server.update(document, {"spec": {field: job(FULL)["spec"][field], "runId": "second"}})
+    assert server.update(document, {"spec": {field: job(FULL)["spec"][field], "runId": "third"}}) == ""
+
+
+def test_going_back_to_the_run_id_by_content_is_another_run_too(server: Server, created: Create) -> None:
+    document = created(job(FULL | {"spec.runId": "first"}))
+    assert server.update(document, {"spec": {"training": CHANGES["training"], "runId": None}}) == ""
+
+
+@pytest.mark.parametrize("field", MUTABLE)
+def test_what_trains_nothing_else_may_change_at_any_time(server: Server, created: Create, field: str) -> None:
+    document = created(job(FULL))
+    assert server.update(document, {"spec": {field: MUTABLE[field]}}) == ""
+    assert server.update(document, {"spec": {field: None}}) == ""
+
+
+def test_several_changes_are_refused_at_once(server: Server, created: Create) -> None:
+    said = server.update(created(job(FULL)), {"spec": {"training": {"epochs": 9}, "image": "other"}})
+    assert "spec.training" in said
+    assert "spec.image" in said
+
+
+def test_a_new_job_reads_as_not_yet_observed_and_gets_no_other_default(server: Server, created: Create) -> None:
+    document = created(job())
+    assert document["status"] == {"observedGeneration": -1}
+    assert document["spec"] == job()["spec"]
+
+
+def test_kubectl_get_shows_phase_reason_metric_and_the_remedy(server: Server, created: Create) -> None:
+    created(job())
+    status = {
+        "observedGeneration": 1,
+        "phase": "Failed",
+        "reason": "ColumnMissing",
+        "summary": "f1 0.512 → 0.874",
+        "message": "No column sentence3. Name one of the columns that exist in spec.dataset.columns.",
+        "run": {"id": "ab12cd34ef", "uri": "s3://models/paraphrase/ab12cd34ef", "fingerprint": "0"},
+        "attempts": [{"number": number, "name": f"pod-{number}"} for number in (4, 5)],
+    }
+    server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": status})
+    head, row = server.cluster.kubectl("get", "ftj", "paraphrase").splitlines()
+    assert head.split() == ["NAME", "PHASE", "REASON", "METRIC", "AGE", "MESSAGE"]
+    assert row.split()[:3] == ["paraphrase", "Failed", "ColumnMissing"]
+    assert row.endswith(status["message"])
+    head, row = server.cluster.kubectl("get", "ftj", "paraphrase", "-o", "wide").splitlines()
+    assert head.split() == ["NAME", "PHASE", "REASON", "METRIC", "AGE", "ATTEMPTS", "MODEL", "OUTPUT", "RUN", "MESSAGE"]
+    assert " 5 " in row, "the latest attempt's number, though the list forgets old ones"
+    assert "ab12cd34ef" in row
+
+
+def test_the_definition_can_be_applied_client_side(server: Server) -> None:
+    # That keeps the whole text in an annotation, which has a limit; and it must change nothing.
+    assert "finetunejobs.finetune.dev" in server.cluster.kubectl(
+        "apply", "-f", str(REPOSITORY / CRD_FILE), "--dry-run=server"
+    )
+
+
+def test_kubectl_explains_a_field_with_its_default_and_consequence(server: Server) -> None:
+    said = server.cluster.kubectl("explain", "ftj.spec.training.batchSize")
+    assert "<integer>" in said
+    assert "Default: 32" in said
+
+
+def test_delete_all_spares_the_records(server: Server, created: Create) -> None:
+    created(job())
+    assert "paraphrase" not in server.cluster.kubectl("delete", "all", "--all", "-n", "default", "--dry-run=client")

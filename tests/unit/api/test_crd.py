@@ -1,0 +1,193 @@
+"""The definition made from the models is structural, bounded, documented and up to date."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel, Field
+
+from finetune_api.crd import COLUMNS, crd, root_schema, structural
+from finetune_api.exit_codes import ExitCode
+from finetune_api.failures import FailureReason
+from finetune_api.generate import CRD_FILE, MAX_CRD_BYTES, REPOSITORY, generated, main
+from finetune_api.job import FIXED_FOR_A_RUN, TRAINING_INPUTS
+from finetune_api.reference import EXIT_MEANINGS, reference
+from finetune_api.schema import job_schema
+
+STRUCTURAL_KEYS = (
+    {
+        "type",
+        "description",
+        "format",
+        "enum",
+        "required",
+        "properties",
+        "items",
+        "additionalProperties",
+        "default",
+        "pattern",
+    }
+    | {"minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    | {"minItems", "maxItems", "minProperties", "maxProperties"}
+)
+
+
+def nodes(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield from nodes(schema[key], f"{path}[]")
+
+
+ROOT = root_schema()
+SPEC = dict(nodes(ROOT["properties"]["spec"], "spec"))
+STATUS = dict(nodes(ROOT["properties"]["status"], "status"))
+ALL = SPEC | STATUS
+
+
+def test_the_files_in_the_repository_are_what_the_models_say() -> None:
+    for path, text in generated().items():
+        assert (REPOSITORY / path).read_text(encoding="utf-8") == text, f"{path}: run `make generate`"
+
+
+def test_drift_is_named_and_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    monkeypatch.setattr("finetune_api.generate.REPOSITORY", tmp_path)
+    assert main(["--check"]) == 1
+    assert f"{CRD_FILE} is not what the models say; run `make generate`" in capsys.readouterr().err
+    assert main([]) == 0
+    assert main(["--check"]) == 0
+
+
+def test_the_definition_fits_in_the_annotation_of_a_client_side_apply() -> None:
+    assert len(generated()[CRD_FILE].encode()) < MAX_CRD_BYTES
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_node_is_structural(path: str) -> None:
+    node = ALL[path]
+    assert "type" in node or "x-kubernetes-int-or-string" in node
+    unknown = {key for key in node if key not in STRUCTURAL_KEYS and not key.startswith("x-kubernetes-")}
+    assert not unknown
+
+
+@pytest.mark.parametrize("path", SPEC)
+def test_a_value_of_the_spec_is_bounded(path: str) -> None:
+    node = SPEC[path]
+    if "x-kubernetes-preserve-unknown-fields" in node:
+        return
+    bounds = {
+        "string": "enum" in node or "maxLength" in node,
+        "array": "maxItems" in node,
+        "integer": {"minimum", "maximum"} <= set(node),
+        "number": {"minimum", "maximum"} <= set(node),
+        "object": "properties" in node or "maxProperties" in node,
+        "boolean": True,
+    }
+    assert bounds.get(node.get("type", ""), "maxLength" in node)
+
+
+@pytest.mark.parametrize("path", STATUS)
+def test_a_text_list_or_map_of_the_status_is_bounded(path: str) -> None:
+    node = STATUS[path]
+    if node["type"] == "string":
+        assert {"maxLength", "enum", "format"} & set(node)
+    if node["type"] == "array":
+        assert "maxItems" in node
+
+
+@pytest.mark.parametrize("path", [path for path in SPEC if not path.endswith("[]")])
+def test_a_field_of_the_spec_is_described(path: str) -> None:
+    assert re.fullmatch(r"[A-Z`].*\.", SPEC[path]["description"])
+
+
+def test_only_the_status_has_a_default() -> None:
+    assert [path for path, node in ALL.items() if "default" in node] == ["status"]
+
+
+@pytest.mark.parametrize("path", [path for path, node in nodes(job_schema(), "job") if "default" in node])
+def test_the_description_names_the_default_that_the_model_has(path: str) -> None:
+    node = dict(nodes(job_schema(), "job"))[path]
+    described = re.search(r"Default: (.+?)\.(?=\s|$)", node["description"])
+    assert described, path
+    default = node["default"]
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        shown = str(default).lower() if isinstance(default, bool) else default
+        assert default is None or isinstance(default, dict) or str(shown) in described[1]
+    else:
+        numbers = [float(number) for number in re.findall(r"[0-9][0-9.]*(?:e-?[0-9]+)?", described[1])]
+        assert default in numbers
+
+
+def test_each_fixed_field_has_a_rule_of_its_own_on_the_spec() -> None:
+    rules = [rule for rule in ROOT["properties"]["spec"]["x-kubernetes-validations"] if "oldSelf" in rule["rule"]]
+    assert [rule["fieldPath"] for rule in rules] == [f".{field}" for field in FIXED_FOR_A_RUN]
+    assert set(TRAINING_INPUTS) <= set(FIXED_FOR_A_RUN)
+    assert all("runId" in rule["message"] for rule in rules)
+
+
+def test_only_labels_are_a_set_because_a_fixed_set_would_change_its_order_unseen() -> None:
+    sets = [path for path, node in SPEC.items() if node.get("x-kubernetes-list-type") == "set"]
+    assert sets == ["spec.dataset.labels"]
+
+
+def test_conditions_are_a_map_by_type() -> None:
+    conditions = ROOT["properties"]["status"]["properties"]["conditions"]
+    assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
+
+
+def test_the_job_is_no_part_of_the_category_all() -> None:
+    names = crd()["spec"]["names"]
+    assert names["shortNames"] == ["ftj"]
+    assert "categories" not in names
+
+
+def test_the_message_is_the_last_column_and_always_shown() -> None:
+    assert COLUMNS[-1] == ("Message", "string", ".status.message", False)
+
+
+def test_the_chart_carries_the_same_definition() -> None:
+    files = generated()
+    assert yaml.safe_load(files["charts/finetune-operator/files/crd.yaml"]) == yaml.safe_load(files[CRD_FILE])
+
+
+def test_what_a_structural_schema_cannot_say_is_an_error() -> None:
+    class Odd(BaseModel):
+        number: int = Field(multiple_of=2)
+
+    with pytest.raises(ValueError, match="multipleOf"):
+        structural(Odd.model_json_schema())
+
+
+def test_a_choice_between_two_types_is_an_error() -> None:
+    class Either(BaseModel):
+        value: int | str
+
+    with pytest.raises(ValueError, match="too many values"):
+        structural(Either.model_json_schema())
+
+
+def test_the_reference_names_every_field_reason_and_exit_code() -> None:
+    page = reference()
+    for path in SPEC:
+        assert f"`{path.rpartition('.')[2].removesuffix('[]')}`" in page or path == "spec"
+    assert all(f"| `{reason}` |" in page for reason in FailureReason)
+    assert all(f"| {int(code)} |" in page for code in ExitCode)
+    assert set(EXIT_MEANINGS) == set(ExitCode)
+
+
+def test_every_link_of_the_reference_leads_to_a_heading() -> None:
+    page = reference()
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line[3:].lower()).replace(" ", "-")
+        for line in page.splitlines()
+        if line[:3] == "## "
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", page)) <= headings
