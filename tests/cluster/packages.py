@@ -22,6 +22,7 @@ NODE_PACKAGES = {
     "iproute2": "makes the bridge",
     "conntrack": "lets kube-proxy forget stale connections",
     "buildah": "builds the images without a Docker daemon",
+    "skopeo": "hands the images from buildah to containerd",
     "debootstrap": "makes the images' base where no image registry can be reached",
 }
 
