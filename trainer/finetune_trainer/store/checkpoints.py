@@ -2,42 +2,39 @@
 
     checkpoints/step-800-attempt-1/{…, manifest.json}
     best/step-600-attempt-1/{…, manifest.json}
-"""
+"""  # fmt: skip
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from finetune_api.base import Contract
+from finetune_api.failures import JobError
 from finetune_api.result import Artifact
+from finetune_trainer.log import logger
+from finetune_trainer.store.background import LatestOnly
 from finetune_trainer.store.folder import Folder
+from finetune_trainer.store.manifest import (
+    BEST,
+    CHECKPOINTS,
+    MANIFEST,
+    Checkpoint,
+    Complete,
+    Inventory,
+    folder_name,
+    numbers,
+    place_of,
+)
 
+__all__ = ["Checkpoint", "Checkpoints"]
 
-class Checkpoint(Contract):
-    """The manifest of a checkpoint, the last of its files to be written."""
-
-    version: Literal[1] = 1
-    step: int
-    """Optimiser steps done."""
-    attempt: int
-    fingerprint: str
-    """Of the training inputs, as the Run says it."""
-    world_size: int = 1
-    """Processes that trained together."""
-    created_at: datetime
-    facts: dict[str, Any] = {}
-    """What the engine wants back: best metric, early-stopping counters, whether the evaluation was done. JSON values."""
-    best: str | None = None
-    """The best model so far, a folder below `best/`; None before the first evaluation."""
-    files: list[Artifact]
-    """Relative to the checkpoint's folder."""
-
-    @property
-    def name(self) -> str:
-        return f"step-{self.step}-attempt-{self.attempt}"
+PATIENCE = 600.0
+"""Seconds that a commit in the background waits for a store that does not answer. Training goes on meanwhile."""
 
 
 class Checkpoints:
@@ -51,6 +48,14 @@ class Checkpoints:
         self, folder: Folder, *, fingerprint: str, keep: int, may_write: Callable[[], None] = lambda: None
     ) -> None:
         """`may_write` is called before anything is written and raises when it must not be (`Claim.check`)."""
+        self._folder = folder
+        self._patient = folder.patient(max(PATIENCE, folder.patience))
+        self._fingerprint = fingerprint
+        self._keep = keep
+        self._may_write = may_write
+        self._saved_step = 0
+        self._best: str | None = None
+        self._background = LatestOnly(self._store, name="checkpoints")
 
     def commit(
         self, directory: Path, *, step: int, attempt: int, facts: dict[str, Any], best: Path | None = None
@@ -61,33 +66,159 @@ class Checkpoints:
         model when this step is the best so far; it stays the caller's and is hard-linked here, so write the next best to new
         files, never over these. Raises JobError when an earlier commit failed.
         """
-        raise NotImplementedError
+        staged = directory.with_name(f".{directory.name}.uploading")
+        shutil.rmtree(staged, ignore_errors=True)
+        directory.rename(staged)
+        staged_best = None
+        if best is not None:
+            self._best = folder_name(step, attempt)
+            staged_best = directory.with_name(f".{directory.name}.best.uploading")
+            shutil.rmtree(staged_best, ignore_errors=True)
+            shutil.copytree(best, staged_best, copy_function=_link_or_copy)
+        self._background.put(_Save(staged, step, attempt, facts, staged_best, self._best), _merge)
 
     def flush(self) -> None:
         """Wait until everything is stored. Raises JobError when it could not be."""
-        raise NotImplementedError
+        self._background.flush()
 
     def close(self) -> None:
         """`flush`, then end the background thread. As a context manager: when the block raised, what waits is dropped instead."""
-        raise NotImplementedError
+        self._background.close()
 
     def saved_step(self) -> int:
         """The step of the last checkpoint that is complete in storage, 0 before the first."""
-        raise NotImplementedError
+        return self._saved_step
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint of this fingerprint whose files are all there with the right sizes, its best model's too."""
-        raise NotImplementedError
+        inventory = self._inventory()
+        found = (inventory.complete(name) for name in inventory.newest_first())
+        return next((complete.checkpoint for complete in found if complete), None)
 
     def resume(self, directory: Path, best_directory: Path) -> Checkpoint | None:
         """Download the newest checkpoint that proves whole by its hashes, and its best model if it has one. None: start anew.
 
         One that is broken is passed over, with a line in the log, for the next older. Both directories are emptied first.
         """
-        raise NotImplementedError
+        for prefix in (CHECKPOINTS, BEST):
+            self._folder.sweep(prefix)
+        inventory = self._inventory()
+        for name in inventory.newest_first():
+            _empty(directory)
+            _empty(best_directory)
+            complete = inventory.complete(name)
+            if complete is not None and self._restore(complete, directory, best_directory):
+                self._saved_step, self._best = complete.checkpoint.step, complete.checkpoint.best
+                return complete.checkpoint
+        _empty(directory)
+        _empty(best_directory)
+        return None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        raise NotImplementedError
+        self._background.close(drop=kind is not None)
+
+    def _store(self, save: _Save) -> None:
+        """The best model first, because the checkpoint names it; then the checkpoint, whose manifest makes both count."""
+        name = folder_name(save.step, save.attempt)
+        if save.best is not None and save.best_name is not None:
+            step, attempt = numbers(save.best_name)
+            self._store_folder(save.best, f"{BEST}/{save.best_name}", self._manifest(step, attempt))
+        manifest = self._manifest(save.step, save.attempt)
+        manifest = manifest.model_copy(update={"facts": save.facts, "best": save.best_name})
+        self._store_folder(save.directory, f"{CHECKPOINTS}/{name}", manifest)
+        self._saved_step = save.step
+        logger.info("Step %d is saved as %s/%s.", save.step, CHECKPOINTS, name)
+        self._prune(manifest)
+
+    def _store_folder(self, source: Path, place: str, manifest: Checkpoint) -> None:
+        self._may_write()
+        digests = self._patient.upload_all(source, place)
+        files = [Artifact(path=path, size=found.size, sha256=found.sha256) for path, found in digests.items()]
+        text = manifest.model_copy(update={"files": files}).model_dump_json(by_alias=True, indent=1)
+        self._may_write()
+        self._patient.write(f"{place}/{MANIFEST}", text.encode())
+        shutil.rmtree(source, ignore_errors=True)
+
+    def _manifest(self, step: int, attempt: int) -> Checkpoint:
+        return Checkpoint(
+            step=step,
+            attempt=attempt,
+            fingerprint=self._fingerprint,
+            created_at=datetime.now(UTC),
+            facts={},
+            files=[],
+        )
+
+    def _prune(self, newest: Checkpoint) -> None:
+        """Delete all but the newest complete checkpoints and the best models that these name. Manifests go first."""
+        try:
+            inventory = self._inventory()
+            older = (inventory.complete(name) for name in inventory.newest_first() if name != newest.name)
+            complete = [found.checkpoint for found in older if found]
+            kept = [newest, *complete[: self._keep - 1]]
+            wanted = {f"{CHECKPOINTS}/{found.name}" for found in kept} | {f"{BEST}/{found.best}" for found in kept}
+            doomed = [file for file in inventory.files if (place := place_of(file)) and place not in wanted]
+            manifests = [file for file in doomed if file == f"{place_of(file)}/{MANIFEST}"]
+            self._may_write()
+            self._folder.delete(manifests)
+            self._folder.delete(file for file in doomed if file not in manifests)
+        except JobError as error:
+            # What is too much stays until the next commit; what was saved is saved.
+            logger.warning("Old checkpoints were not deleted: %s", error.message)
+
+    def _inventory(self) -> Inventory:
+        return Inventory(self._folder, self._fingerprint)
+
+    def _restore(self, complete: Complete, directory: Path, best_directory: Path) -> bool:
+        return self._download(f"{CHECKPOINTS}/{complete.checkpoint.name}", complete.checkpoint, directory) and (
+            complete.best is None or self._download(f"{BEST}/{complete.best.name}", complete.best, best_directory)
+        )
+
+    def _download(self, place: str, manifest: Checkpoint, directory: Path) -> bool:
+        try:
+            digests = self._folder.below(place).download_all([file.path for file in manifest.files], directory)
+        except FileNotFoundError:
+            logger.warning("%s is passed over: a file of it is gone.", place)
+            return False
+        for file in manifest.files:
+            if digests[file.path].sha256 != file.sha256:
+                logger.warning("%s is passed over: %s is not what was saved.", place, file.path)
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class _Save:
+    """What waits to be stored. Both directories are ours."""
+
+    directory: Path
+    step: int
+    attempt: int
+    facts: dict[str, Any]
+    best: Path | None
+    """The best model's files, when they are not in the store yet."""
+    best_name: str | None
+
+
+def _merge(waiting: _Save, newer: _Save) -> _Save:
+    shutil.rmtree(waiting.directory, ignore_errors=True)
+    if newer.best is None:
+        return replace(newer, best=waiting.best)
+    if waiting.best is not None:
+        shutil.rmtree(waiting.best, ignore_errors=True)
+    return newer
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+
+
+def _empty(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)

@@ -6,14 +6,38 @@ Every operation may be called from any thread, is retried while the store does n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import contextlib
+import hashlib
+import random
+import threading
+import time
+from builtins import list as List  # `list` is a method of Folder  # noqa: N812
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
+
+import obstore
 
 from finetune_api.job import Storage
+from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass
+from finetune_trainer.store.locations import Location, locate
+from finetune_trainer.store.swap import exclusive, is_lock
 
 PATIENCE = 120.0
 """Seconds that an operation is retried while the store does not answer."""
+LONGEST_PAUSE = 10.0
+"""Seconds between two tries, at most."""
+CHUNK = 8 * 1024 * 1024
+"""Bytes a part of an upload."""
+MOST_PARTS = 9000
+"""S3 allows 10,000."""
+PARALLEL_PARTS = 8
+PARALLEL_FILES = 4
+
+T = TypeVar("T")
+_waiting = ThreadPoolExecutor(max_workers=16, thread_name_prefix="store")
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Version:
-    """Which state of a file was read: opaque, for `replace`."""
+    """Which state of a file was read or written: opaque, for `replace`."""
 
     etag: str | None
     generation: str | None
@@ -55,61 +79,224 @@ def open_folder(uri: str, storage: Storage, *, patience: float = PATIENCE) -> Fo
     """The folder at `uri`: `s3://bucket/path`, `gs://bucket/path`, `az://container/path`, `file:///path`, or `memory://name/path`
     (shared by name within the process).
 
-    Credentials come from the environment or the cloud's identity, never from the URI. Raises JobError StorageDenied when an
-    endpoint is named and there are no credentials for it; nothing is asked of the store yet.
+    Credentials come from the environment or the cloud's identity, never from the URI. `patience` is in seconds. Raises JobError
+    StorageDenied when an endpoint is named and there are no credentials for it; nothing is asked of the store yet.
     """
-    raise NotImplementedError
+    return Folder(uri.rstrip("/"), locate(uri, storage, patience))
 
 
 class Folder:
     """Names are relative to the folder, with `/`. Writes are atomic: a reader sees the old content, the new, or none."""
 
-    uri: str
+    def __init__(self, uri: str, location: Location) -> None:
+        self.uri = uri
+        self._at = location
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an operation is retried while the store does not answer."""
+        return self._at.patience
 
     def below(self, prefix: str) -> Folder:
         """The folder at `prefix` in this one."""
-        raise NotImplementedError
+        return Folder(f"{self.uri}/{prefix}", replace(self._at, path=self._key(prefix)))
 
     def patient(self, seconds: float) -> Folder:
         """The same folder with another patience."""
-        raise NotImplementedError
+        return Folder(self.uri, replace(self._at, patience=seconds))
 
     def list(self, prefix: str = "") -> dict[str, StoredFile]:
         """Every file below the folder `prefix`, by name (relative to this folder, `prefix` included), sorted."""
-        raise NotImplementedError
+        key = self._key(prefix)
+        begin = len(self._at.path) + 1 if self._at.path else 0
+        found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect())
+        files = {meta["path"][begin:]: StoredFile(meta["size"], meta["e_tag"]) for meta in found or ()}
+        return {name: files[name] for name in sorted(files) if not is_lock(name)}
 
     def read(self, name: str) -> Content | None:
         """A small file, or None when there is none."""
-        raise NotImplementedError
+
+        def get() -> Content:
+            got = obstore.get(self._at.quick, self._key(name))
+            return Content(bytes(got.bytes()), Version(got.meta["e_tag"], got.meta.get("version")))
+
+        try:
+            return self._retried(name, get)
+        except NotThere:
+            return None
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, whatever was there."""
-        raise NotImplementedError
+        self._retried(name, lambda: self._put(name, data, "overwrite"))
 
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file that must not exist yet. False when it does; of several at once exactly one gets True."""
-        raise NotImplementedError
+    def create(self, name: str, data: bytes) -> Version | None:
+        """Write a file that must not exist yet. None when it does; of several at once exactly one gets a Version.
 
-    def replace(self, name: str, data: bytes, version: Version) -> bool:
-        """Write a file that must still be as read. False when it was changed or deleted since."""
-        raise NotImplementedError
+        None may also follow a write of our own whose answer was lost on the way: read the file to know.
+        """
+        try:
+            return self._retried(name, lambda: self._put(name, data, "create"))
+        except WasChanged:
+            return None
+
+    def replace(self, name: str, data: bytes, version: Version) -> Version | None:
+        """Write a file that must still be as read. None when it was changed or deleted since, or as for `create`."""
+        known = {"e_tag": version.etag, "version": version.generation}
+        mode = {key: value for key, value in known.items() if value is not None}
+        try:
+            if self._at.is_local:
+                return self._retried(name, lambda: self._swap_on_disk(name, data, version))
+            return self._retried(name, lambda: self._put(name, data, mode))
+        except (WasChanged, NotThere):
+            return None
 
     def delete(self, names: Iterable[str]) -> None:
         """Delete files; those that do not exist are no error."""
-        raise NotImplementedError
+        keys = [self._key(name) for name in names]
+        try:
+            self._retried("", lambda: obstore.delete(self._at.quick, keys) if keys else None)
+        except NotThere:
+            for key in keys:  # a disk deletes one at a time and stops at the first that is gone
+                with contextlib.suppress(NotThere):
+                    self._retried("", lambda key=key: obstore.delete(self._at.quick, key))  # type: ignore[misc]
+        if self._at.is_local:
+            for directory in {(Path("/") / key).parent for key in keys}:
+                self._remove_empty(directory)
 
     def upload(self, path: Path, name: str) -> Digest:
-        """Upload one file of any size; its hash is taken meanwhile."""
-        raise NotImplementedError
+        """Upload one file of any size; its hash is taken meanwhile, of exactly the bytes that are sent."""
+        size = path.stat().st_size
+        part = max(CHUNK, -(-size // MOST_PARTS))
+
+        def send() -> Digest:
+            chunks = _Chunks(path, part)
+            if size <= part:
+                obstore.put(self._at.bulk, self._key(name), b"".join(chunks))
+            else:
+                obstore.put(
+                    self._at.bulk, self._key(name), iter(chunks), chunk_size=part, max_concurrency=PARALLEL_PARTS
+                )
+            return chunks.digest()
+
+        return self._retried(name, send)
 
     def download(self, name: str, path: Path) -> Digest:
         """Download one file of any size to `path`, making its parents. Raises FileNotFoundError when there is none."""
-        raise NotImplementedError
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+        def receive() -> Digest:
+            digest = hashlib.sha256()
+            with path.open("wb") as file:
+                for chunk in obstore.get(self._at.bulk, self._key(name)).stream(min_chunk_size=CHUNK):
+                    digest.update(chunk)
+                    file.write(chunk)
+                return Digest(file.tell(), digest.hexdigest())
+
+        try:
+            return self._retried(name, receive)
+        except NotThere as missing:
+            raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
     def upload_all(self, directory: Path, prefix: str = "") -> dict[str, Digest]:
         """Upload all files below `directory` to `prefix`, several at a time. Names are relative to `directory`, sorted."""
-        raise NotImplementedError
+        names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+        begin = f"{prefix}/" if prefix else ""
+        return _in_parallel(names, lambda name: self.upload(directory / name, begin + name))
 
     def download_all(self, names: Iterable[str], directory: Path) -> dict[str, Digest]:
         """Download these files, several at a time, to the same names below `directory`."""
-        raise NotImplementedError
+        return _in_parallel(names, lambda name: self.download(name, directory / name))
+
+    def sweep(self, prefix: str) -> None:
+        """Remove what killed writers left half-written below `prefix`. Call it only when nobody else can be writing there.
+
+        On a disk these are files beside the ones to be; listings do not show them. A bucket keeps the parts of broken uploads out
+        of sight, and removes them by its own rule (AbortIncompleteMultipartUpload) only.
+        """
+        if self._at.is_local:
+            for path in self._path(prefix).rglob("*#*"):
+                if path.name.rpartition("#")[2].isdigit() and path.is_file():
+                    path.unlink(missing_ok=True)
+                    self._remove_empty(path.parent)
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self._at.path, name) if part)
+
+    def _path(self, name: str) -> Path:
+        return Path("/") / self._key(name)
+
+    def _put(self, name: str, data: bytes, mode: Any) -> Version:
+        done = obstore.put(self._at.quick, self._key(name), data, mode=mode)
+        return Version(done["e_tag"], done.get("version"))
+
+    def _swap_on_disk(self, name: str, data: bytes, version: Version) -> Version:
+        with exclusive(self._path(name)):
+            if obstore.head(self._at.quick, self._key(name))["e_tag"] != version.etag:
+                raise WasChanged(name)
+            return self._put(name, data, "overwrite")
+
+    def _remove_empty(self, directory: Path) -> None:
+        top = self._path("")
+        while directory != top and directory.is_relative_to(top):
+            try:
+                directory.rmdir()
+            except OSError:
+                return
+            directory = directory.parent
+
+    def _retried(self, name: str, request: Callable[[], T]) -> T:
+        uri = f"{self.uri}/{name}" if name else self.uri
+        return _interruptible(lambda: _patiently(request, uri, self._at))
+
+
+class _Chunks:
+    """The chunks of a file, hashed as they are read. For one pass."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._chunk = size
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        with self._path.open("rb") as file:
+            while chunk := file.read(self._chunk):
+                self._sha256.update(chunk)
+                self._size += len(chunk)
+                yield chunk
+
+    def digest(self) -> Digest:
+        return Digest(self._size, self._sha256.hexdigest())
+
+
+def _patiently(request: Callable[[], T], uri: str, at: Location) -> T:
+    """What `request` returns; tried again with growing pauses until `at.patience` is over."""
+    deadline = time.monotonic() + at.patience
+    pause = 0.2
+    while True:
+        try:
+            return request()
+        except (NotThere, WasChanged):
+            raise
+        except Exception as error:
+            if may_pass(error) and time.monotonic() + pause < deadline:
+                time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            raise explain(error, uri, at.endpoint) from error
+
+
+def _interruptible(request: Callable[[], T]) -> T:
+    # obstore serves no signals while it waits, and only the main thread can: it waits for another that waits.
+    if threading.current_thread() is threading.main_thread():
+        return _waiting.submit(request).result()
+    return request()
+
+
+def _in_parallel(names: Iterable[str], work: Callable[[str], T]) -> dict[str, T]:
+    wanted = List(names)
+    pool = ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="files")
+    try:
+        return dict(zip(wanted, pool.map(work, wanted), strict=True))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

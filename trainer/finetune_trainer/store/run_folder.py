@@ -2,37 +2,96 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from finetune_api.result import Result
+from pydantic import ValidationError
+
+from finetune_api.base import Contract
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.result import Artifact, Result
 from finetune_api.run import RunIdentity
+from finetune_trainer.log import logger
 from finetune_trainer.store.folder import Folder
 
 RESULT = "result.json"
+ATTEMPTS = "attempts"
+PATIENCE = 900.0
+"""Seconds that the upload of the results waits for a store that does not answer: all the training is in it."""
+
+
+class AttemptFile(Contract):
+    """What `attempts/K/attempt.json` holds: K is taken, and by whom."""
+
+    holder: str
+    token: str
+    fingerprint: str
+    started_at: datetime
 
 
 class RunFolder:
     """`<spec.output.uri>/<run id>/`."""
 
     def __init__(self, folder: Folder, run: RunIdentity) -> None:
-        raise NotImplementedError
+        self._folder = folder
+        self._run = run
 
     def finished(self) -> Result | None:
         """The result when this run is complete and its artefacts are still there; else None.
 
         Raises JobError OutputConflict when the folder holds the result of another fingerprint. The caller compares
-        `data_fingerprint`, once it knows its own, and may raise `conflict()`.
+        `data_fingerprint`, once it knows its own.
         """
-        raise NotImplementedError
+        content = self._folder.read(RESULT)
+        if content is None:
+            return None
+        try:
+            result = Result.model_validate_json(content.data)
+        except ValidationError as error:
+            raise self._conflict(f"a {RESULT} that this version cannot read") from error
+        if result.fingerprint != self._run.fingerprint:
+            raise self._conflict("the result of other training inputs")
+        files = self._folder.list()
+        for artifact in result.artifacts:
+            found = files.get(artifact.path)
+            if found is None or found.size != artifact.size:
+                logger.warning("%s was changed after this run had finished, so it runs again.", artifact.path)
+                return None
+        return result
 
     def begin_attempt(self, holder: str) -> int:
-        """The number of this attempt, from 1; nobody else gets the same. Leaves `attempts/K/attempt.json`."""
-        raise NotImplementedError
+        """The number of this attempt, from 1; nobody else gets the same. Leaves `attempts/K/attempt.json`.
+
+        Raises JobError OutputConflict when the attempt before was at other training inputs.
+        """
+        folders = {name.split("/")[1] for name in self._folder.list(ATTEMPTS)}
+        last = max((int(name) for name in folders if name.isascii() and name.isdigit()), default=0)
+        before = self._attempt(last)
+        if before is not None and before.fingerprint != self._run.fingerprint:
+            raise self._conflict(f"attempt {last} at other training inputs")
+        mine = AttemptFile(
+            holder=holder,
+            token=uuid.uuid4().hex,
+            fingerprint=self._run.fingerprint,
+            started_at=datetime.now(UTC),
+        )
+        text = mine.model_dump_json(by_alias=True, indent=1).encode()
+        number = last + 1
+        while not self._folder.create(_attempt_file(number), text):
+            taken = self._attempt(number)
+            if taken is not None and taken.token == mine.token:
+                break  # written after all, only the answer got lost
+            number += 1
+        return number
 
     def save_attempt(self, attempt: int, files: Mapping[str, Path | bytes]) -> None:
         """Write `attempts/K/<name>` for each, such as log.txt and metrics.jsonl, over what was there."""
-        raise NotImplementedError
+        for name, content in files.items():
+            # A log grows while it is read: what is there now is written.
+            data = content.read_bytes() if isinstance(content, Path) else content
+            self._folder.write(f"{ATTEMPTS}/{attempt}/{name}", data)
 
     def promote(self, directory: Path, result: Result) -> Result:
         """Upload all below `directory` (model/, plots/, report.html, …) into the run's folder and write `result.json` last.
@@ -40,4 +99,31 @@ class RunFolder:
         Returns the result as written, with its artefacts. May be repeated after a crash: files of an earlier try are replaced,
         and those below the same folders that are not wanted any more are deleted.
         """
-        raise NotImplementedError
+        folder = self._folder.patient(max(PATIENCE, self._folder.patience))
+        folder.delete([RESULT])  # of a finished run that was changed: it holds no longer
+        digests = folder.upload_all(directory)
+        folders = {name.partition("/")[0] for name in digests if "/" in name}
+        folder.delete(name for top in sorted(folders) for name in folder.list(top) if name not in digests)
+        artifacts = [Artifact(path=name, size=found.size, sha256=found.sha256) for name, found in digests.items()]
+        written = result.model_copy(update={"artifacts": artifacts})
+        folder.write(RESULT, written.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())
+        return written
+
+    def _attempt(self, number: int) -> AttemptFile | None:
+        content = self._folder.read(_attempt_file(number))
+        try:
+            return AttemptFile.model_validate_json(content.data) if content else None
+        except ValidationError:
+            return None
+
+    def _conflict(self, what: str) -> JobError:
+        return JobError(
+            FailureReason.OUTPUT_CONFLICT,
+            f"{self._run.uri} holds {what}",
+            field="spec.runId",
+            remedy="Set another spec.runId, or another spec.output.uri; or delete that folder if nobody needs it.",
+        )
+
+
+def _attempt_file(number: int) -> str:
+    return f"{ATTEMPTS}/{number}/attempt.json"

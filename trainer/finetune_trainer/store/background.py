@@ -1,0 +1,74 @@
+"""Work in the background, one piece at a time and at most one more waiting: a newer piece replaces the one that waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class LatestOnly(Generic[T]):
+    """Calls `work` with what is put, in a thread of its own. What `work` raises is raised by the next `put`, `flush` or `close`."""
+
+    def __init__(self, work: Callable[[T], None], *, name: str) -> None:
+        self._work = work
+        self._name = name
+        self._change = threading.Condition()
+        self._waiting: T | None = None
+        self._busy = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def put(self, item: T, merge: Callable[[T, T], T]) -> None:
+        """Have `item` worked on; `merge(waiting, item)` when another still waits."""
+        with self._change:
+            self._raise_error()
+            self._waiting = item if self._waiting is None else merge(self._waiting, item)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            self._change.notify_all()
+
+    def flush(self) -> None:
+        """Wait until nothing is left to do."""
+        with self._change:
+            self._change.wait_for(lambda: self._error is not None or (self._waiting is None and not self._busy))
+            self._raise_error()
+
+    def close(self, *, drop: bool = False) -> None:
+        """End the thread after what it has to do, or with `drop` after the piece that it is at, without waiting for that."""
+        try:
+            if not drop:
+                self.flush()
+        finally:
+            with self._change:
+                self._closed = True
+                self._waiting = None
+                self._change.notify_all()
+            if self._thread is not None and not drop:
+                self._thread.join()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._closed or self._waiting is not None)
+                if self._waiting is None or self._closed:
+                    return
+                item, self._waiting, self._busy = self._waiting, None, True
+            error: BaseException | None = None
+            try:
+                self._work(item)
+            except BaseException as raised:
+                error = raised
+            with self._change:
+                self._error = error or self._error
+                self._busy = False
+                self._change.notify_all()

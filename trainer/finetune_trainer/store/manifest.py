@@ -1,0 +1,121 @@
+"""What makes a checkpoint complete: a manifest, all files that it names, and the best model that it names, just as complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from finetune_api.base import Contract
+from finetune_api.result import Artifact
+from finetune_trainer.log import logger
+from finetune_trainer.store.folder import Folder, StoredFile
+
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+MANIFEST = "manifest.json"
+
+
+class Checkpoint(Contract):
+    """The manifest of a checkpoint, the last of its files to be written. That of a best model is the same, without facts."""
+
+    version: Literal[1] = 1
+    step: int
+    """Optimiser steps done."""
+    attempt: int
+    fingerprint: str
+    """Of the training inputs, as the Run says it."""
+    world_size: int = 1
+    """Processes that trained together."""
+    created_at: datetime
+    facts: dict[str, Any]
+    """What the engine wants back: best metric, early-stopping counters, whether the evaluation was done. JSON values."""
+    best: str | None = None
+    """The best model so far, a folder below `best/`; None before the first evaluation."""
+    files: list[Artifact]
+    """Relative to the checkpoint's folder."""
+
+    @property
+    def name(self) -> str:
+        return folder_name(self.step, self.attempt)
+
+
+@dataclass(frozen=True)
+class Complete:
+    """A checkpoint that can be restored, as far as names and sizes tell."""
+
+    checkpoint: Checkpoint
+    best: Checkpoint | None
+
+
+class Inventory:
+    """All checkpoints and best models of a run's folder at one moment."""
+
+    def __init__(self, folder: Folder, fingerprint: str) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self.files: dict[str, StoredFile] = {**folder.list(CHECKPOINTS), **folder.list(BEST)}
+
+    def newest_first(self) -> list[str]:
+        """The names of the checkpoints that have a manifest, good or bad: most steps first, then the latest attempt."""
+        names = {place.partition("/")[2] for place in map(place_of, self.files) if place.startswith(f"{CHECKPOINTS}/")}
+        return sorted(
+            (name for name in names if f"{CHECKPOINTS}/{name}/{MANIFEST}" in self.files), key=numbers, reverse=True
+        )
+
+    def complete(self, name: str) -> Complete | None:
+        """The checkpoint of this name, or None with the reason in the log."""
+        checkpoint = self._manifest(f"{CHECKPOINTS}/{name}")
+        if checkpoint is None:
+            return None
+        if checkpoint.best is None:
+            return Complete(checkpoint, None)
+        best = self._manifest(f"{BEST}/{checkpoint.best}")
+        if best is None:
+            logger.warning("%s/%s is passed over: its best model is not complete.", CHECKPOINTS, name)
+            return None
+        return Complete(checkpoint, best)
+
+    def _manifest(self, place: str) -> Checkpoint | None:
+        content = self._folder.read(f"{place}/{MANIFEST}")
+        if content is None:
+            logger.warning("%s is passed over: it has no manifest.", place)
+            return None
+        try:
+            manifest = Checkpoint.model_validate_json(content.data)
+        except ValidationError:
+            logger.warning("%s is passed over: its manifest cannot be read.", place)
+            return None
+        if manifest.fingerprint != self._fingerprint or manifest.name != place.rpartition("/")[2]:
+            logger.warning("%s is passed over: it is of other training inputs or of another step.", place)
+            return None
+        for file in manifest.files:
+            found = self.files.get(f"{place}/{file.path}")
+            if found is None or found.size != file.size:
+                problem = f"has {found.size} of {file.size} bytes" if found else "is missing"
+                logger.warning("%s is passed over: %s %s.", place, file.path, problem)
+                return None
+        return manifest
+
+
+def folder_name(step: int, attempt: int) -> str:
+    return f"step-{step}-attempt-{attempt}"
+
+
+def numbers(name: str) -> tuple[int, int]:
+    """Step and attempt of a folder's name."""
+    _, step, _, attempt = name.split("-")
+    return int(step), int(attempt)
+
+
+def place_of(file: str) -> str:
+    """The checkpoint or best model that a file belongs to, such as `best/step-8-attempt-1`; empty for a file of somebody else."""
+    prefix, _, rest = file.partition("/")
+    name, inside, _ = rest.partition("/")
+    parts = name.split("-")
+    ours = (
+        len(parts) == 4 and parts[0::2] == ["step", "attempt"] and all(n.isascii() and n.isdigit() for n in parts[1::2])
+    )
+    return f"{prefix}/{name}" if inside and ours else ""
