@@ -1,0 +1,256 @@
+"""The operator on a real API server with the real Job controller: how jobs live and end."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
+from finetune_api.failures import REMEDIES, FailureReason
+from tests.cluster.api import ApiError
+from tests.cluster.kubelet import disrupted, fail, out_of_memory, run_on, succeed, unschedulable, waits
+from tests.cluster.waiting import eventually
+from tests.integration.operator.lab import Lab
+from tests.unit.operator.story import NO_GPU, TUNED, result_message
+
+
+def conditions(status: dict) -> dict[str, str]:  # type: ignore[type-arg]
+    return {c["type"]: c["status"] for c in status["conditions"]}
+
+
+# ----------------------------------------------------------------------------------------------------------- good ends
+
+
+def test_a_job_succeeds_with_its_metrics_and_three_status_writes(lab: Lab) -> None:
+    lab.apply(runId="r")
+    lab.until(phase="Running")
+    lab.finish_attempt(succeed(TUNED))
+    status = lab.until(phase="Succeeded")
+    assert status["summary"] == "f1 0.512 → 0.874"
+    assert status["artifacts"]["modelUri"] == "s3://models/out/r/model"
+    assert [(a["number"], a["reason"], a["node"]) for a in status["attempts"]] == [(1, "Completed", "node-1")]
+    assert conditions(status) == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
+    assert lab.events() == [("Normal", "Starting"), ("Normal", "Training"), ("Normal", "Succeeded")]
+    assert sorted({write.split(" ")[0] + " " + write.split(" ")[1] for write in lab.writes()}) == [
+        "create events",
+        "create jobs",
+        "patch finetunejobs/status",
+    ]
+    assert sum(write.startswith("patch finetunejobs/status") for write in lab.writes()) == 3
+    assert lab.kubectl("wait", "--for=condition=Finished", "--timeout=5s", "ftj/demo")
+
+
+def test_spec_labels_and_annotations_are_never_written(lab: Lab) -> None:
+    lab.apply()
+    before = lab.job()
+    lab.until(phase="Running")
+    after = lab.job()
+    for field in ("labels", "annotations", "finalizers", "ownerReferences"):
+        assert after["metadata"].get(field) == before["metadata"].get(field)
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["generation"] == 1
+
+
+def test_a_run_without_a_message_succeeds_with_unknown_metrics(lab: Lab) -> None:
+    lab.fate = lambda pod: succeed("")
+    lab.apply()
+    status = lab.until(phase="Succeeded")
+    assert "metrics are unknown" in status["message"]
+    assert "metrics" not in status
+
+
+# ------------------------------------------------------------------------------------------------------------ bad ends
+
+
+@pytest.mark.parametrize("reason", sorted(reason for reason, code in EXIT_CODES.items() if code in NEVER_RETRIED))
+def test_what_the_user_must_correct_fails_at_once_with_the_trainers_reason(lab: Lab, reason: FailureReason) -> None:
+    lab.fate = lambda pod: fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so")))
+    lab.apply()
+    status = lab.until(phase="Failed", reason=reason)
+    assert status["failure"]["remedy"] == REMEDIES[reason]
+    assert status["failure"]["attempt"] == 1
+    assert len(lab.pods()) == 1
+    assert conditions(status) == {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "True"}
+
+
+@pytest.mark.parametrize("reason", sorted(reason for reason, code in EXIT_CODES.items() if code not in NEVER_RETRIED))
+def test_what_may_pass_fails_only_when_the_backoff_limit_is_reached(lab: Lab, reason: FailureReason) -> None:
+    lab.fate = lambda pod: fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so")))
+    lab.apply(backoffLimit=0)
+    status = lab.until(phase="Failed", reason="BackoffLimitExceeded")
+    assert status["message"].startswith(
+        f"1 attempt failed, and spec.backoffLimit allows 0. The last one: {reason}: it is so"
+    )
+    assert status["failure"]["exitCode"] == EXIT_CODES[reason]
+
+
+def test_a_kill_for_memory_is_told_apart_and_retried(lab: Lab) -> None:
+    fates = iter([out_of_memory(), succeed(TUNED)])
+    lab.fate = lambda pod: next(fates)
+    lab.apply(backoffLimit=1)
+    status = lab.until(phase="Succeeded", seconds=40)
+    assert [(a["reason"], a.get("exitCode")) for a in status["attempts"]] == [("OutOfMemory", 137), ("Completed", 0)]
+    assert ("Normal", "Restarting") in lab.events()
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        ("PreemptionByScheduler", "Preempted"),
+        ("DeletionByTaintManager", "NodeLost"),
+        ("DeletionByPodGC", "NodeLost"),
+        ("EvictionByEvictionAPI", "Evicted"),
+        ("TerminationByKubelet", "Evicted"),
+    ],
+)
+def test_a_disruption_is_named_and_never_counts(lab: Lab, cause: str, reason: str) -> None:
+    fates = iter([disrupted(cause), succeed(TUNED)])
+    lab.fate = lambda pod: next(fates)
+    lab.apply(backoffLimit=0)
+    status = lab.until(phase="Succeeded", seconds=40)
+    assert [a["reason"] for a in status["attempts"]] == [reason, "Completed"]
+
+
+def test_an_attempt_that_saved_and_ended_is_followed_by_another_uncounted(lab: Lab) -> None:
+    fates = iter([fail(30, result_message("preempted")), succeed(TUNED)])
+    lab.fate = lambda pod: next(fates)
+    lab.apply(backoffLimit=0)
+    status = lab.until(phase="Succeeded", seconds=40)
+    assert [a["reason"] for a in status["attempts"]] == ["Preempted", "Completed"]
+
+
+def test_a_missed_deadline_fails_the_job(lab: Lab) -> None:
+    lab.apply(activeDeadlineSeconds=2)
+    status = lab.until(phase="Failed", reason="DeadlineExceeded")
+    assert "within 2 seconds" in status["message"]
+
+
+# ------------------------------------------------------------------------------------------------------------- waiting
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason", "words"),
+    [
+        (unschedulable(NO_GPU), "Unschedulable", NO_GPU),
+        (waits("ErrImagePull", "trainer:x: not found"), "ImagePullFailed", "trainer:x: not found"),
+        (waits("ImagePullBackOff", "Back-off pulling image"), "ImagePullFailed", "Back-off pulling image"),
+        (waits("InvalidImageName", "couldn't parse image name"), "ImagePullFailed", "couldn't parse"),
+        (waits("CreateContainerConfigError", 'secret "s3" not found'), "SecretMissing", 'secret "s3" not found'),
+        (waits("CreateContainerConfigError", "couldn't find key token in Secret a/hf"), "SecretMissing", "key token"),
+        (waits("CreateContainerError", "no such device"), "Internal", "no such device"),
+    ],
+)
+def test_a_pod_that_cannot_start_shows_why_and_what_to_do(lab: Lab, fate, reason: str, words: str) -> None:  # type: ignore[no-untyped-def]
+    lab.fate = lambda pod: fate
+    lab.apply()
+    status = lab.until(phase="Starting", reason=reason)
+    assert words in status["message"]
+    assert REMEDIES[FailureReason(reason)] in status["message"]
+    assert conditions(status) == {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"}
+    assert ("Warning", reason) in lab.events()
+
+
+def test_a_full_quota_for_jobs_is_waited_out(empty_lab: Lab) -> None:
+    lab = empty_lab
+    quota(lab, {"count/jobs.batch": "0"})
+    with lab.kubelet(), lab.operator():
+        lab.apply()
+        status = lab.until(phase="Pending", reason="QuotaExceeded")
+        assert "exceeded quota" in status["message"]
+        assert REMEDIES[FailureReason.QUOTA_EXCEEDED] in status["message"]
+        lab.kubectl("delete", "resourcequota", "full")
+        lab.edit(backoffLimit=5)  # an edit is looked at at once, where the retry would take half a minute
+        lab.until(phase="Running")
+
+
+def test_a_full_quota_for_pods_is_read_from_the_job_controllers_event(empty_lab: Lab) -> None:
+    lab = empty_lab
+    quota(lab, {"pods": "0"})
+    with lab.kubelet(), lab.operator():
+        lab.apply()
+        status = lab.until(phase="Starting", reason="QuotaExceeded")
+        assert "exceeded quota" in status["message"]
+
+
+def test_a_pod_that_the_clusters_policy_refuses_is_admission_denied(empty_lab: Lab) -> None:
+    lab = empty_lab
+    with lab.kubelet(), lab.operator():
+        lab.apply(pod={"serviceAccountName": "nobody"})
+        status = lab.until(phase="Starting", reason="AdmissionDenied")
+        assert 'serviceaccount "nobody" not found' in status["message"]
+
+
+def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_spec(lab: Lab) -> None:
+    lab.apply(resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "2Gi"}})
+    status = lab.until(phase="Failed", reason="InvalidSpec")
+    assert status["failure"]["field"].startswith("spec.resources")
+    lab.edit(resources={"requests": {"memory": "1Gi"}})
+    lab.until(phase="Running")
+
+
+def test_a_spec_corrected_while_no_pod_can_be_scheduled_gets_a_new_pod(lab: Lab) -> None:
+    lab.fate = lambda pod: unschedulable() if pod["spec"].get("nodeSelector") else run_on()
+    lab.apply(pod={"nodeSelector": {"gpu": "none"}})
+    lab.until(reason="Unschedulable")
+    lab.edit(pod=None)
+    lab.until(phase="Running")
+    assert len(lab.jobs()) == 1
+
+
+def quota(lab: Lab, hard: dict[str, str]) -> None:
+    """A quota that the API server already enforces."""
+    lab.kubectl(
+        "create", "-f", "-",
+        input=json.dumps({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": hard}}),
+    )  # fmt: skip
+    path = f"/api/v1/namespaces/{lab.namespace}/resourcequotas/full"
+    eventually(lambda: lab.cluster.api.get(path).get("status", {}).get("hard") == hard)
+
+
+# ------------------------------------------------------------------------------------------------------ somebody else's
+
+
+def test_a_foreign_job_of_that_name_is_a_conflict_and_left_untouched(empty_lab: Lab) -> None:
+    lab = empty_lab
+    lab.kubectl("create", "-f", "-", input=json.dumps(foreign_job("demo-r")))
+    before = lab.cluster.api.get(f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/demo-r")
+    with lab.operator():
+        lab.apply(runId="r")
+        status = lab.until(phase="Failed", reason="NameConflict")
+    assert "demo-r" in status["message"]
+    after = lab.cluster.api.get(f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/demo-r")
+    assert (after["spec"], after["metadata"]["uid"]) == (before["spec"], before["metadata"]["uid"])
+    assert "ownerReferences" not in after["metadata"]
+    assert not any("jobs demo-r" in write and not write.startswith("create") for write in lab.writes())
+
+
+def foreign_job(name: str) -> dict:  # type: ignore[type-arg]
+    container = {"name": "other", "image": "other"}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"suspend": True, "template": template},
+    }
+
+
+def test_a_job_recreated_under_its_name_waits_for_its_predecessors_job_and_then_runs(lab: Lab) -> None:
+    lab.apply(runId="r")
+    lab.until(phase="Running")
+    first = lab.job()["metadata"]["uid"]
+    lab.delete()
+    eventually(lambda: gone(lab))
+    lab.apply(runId="r")
+    lab.until(phase="Running")
+    [job] = lab.jobs()
+    assert job["metadata"]["ownerReferences"][0]["uid"] == lab.job()["metadata"]["uid"] != first
+
+
+def gone(lab: Lab, name: str = "demo") -> bool:
+    try:
+        lab.job(name)
+    except ApiError:
+        return True
+    return False
