@@ -1,0 +1,91 @@
+"""Threads and precision from what the machine says about itself."""
+
+import pytest
+import torch
+
+from finetune_trainer.engine.precision import uses_bf16
+from finetune_trainer.engine.threads import available_threads
+
+
+@pytest.fixture(autouse=True)
+def no_choice(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def machine(tmp_path, cgroup, **files):
+    """A root folder with this /proc/self/cgroup and these files below /sys/fs/cgroup."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    for name, text in files.items():
+        file = tmp_path / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("quota", "threads"), [("200000 100000", 2), ("350000 100000", 3), ("50000 100000", 1), ("max 100000", 16)]
+)
+def test_the_quota_of_a_version_2_cgroup_is_obeyed(tmp_path, quota, threads):
+    root = machine(tmp_path, "0::/\n", **{"cpu.max": quota})
+
+    assert available_threads(root, affinity=16) == threads
+
+
+def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
+    files = {"cpu.max": "max 100000", "pods/cpu.max": "400000 100000", "pods/a/cpu.max": "600000 100000"}
+
+    assert available_threads(machine(tmp_path, "0::/pods/a\n", **files), affinity=16) == 4
+
+
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_the_quota_of_a_version_1_cgroup_is_obeyed(tmp_path, mount):
+    files = {f"{mount}/cpu.cfs_quota_us": "300000\n", f"{mount}/cpu.cfs_period_us": "100000\n"}
+    root = machine(tmp_path, "4:memory:/x\n3:cpu,cpuacct:/docker/abc\n", **files)
+
+    assert available_threads(root, affinity=16) == 3
+
+
+def test_no_version_1_quota_is_no_limit(tmp_path):
+    files = {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}
+
+    assert available_threads(machine(tmp_path, "3:cpu:/\n", **files), affinity=5) == 5
+
+
+def test_affinity_limits_below_the_quota(tmp_path):
+    root = machine(tmp_path, "0::/\n", **{"cpu.max": "800000 100000"})
+
+    assert available_threads(root, affinity=2) == 2
+
+
+def test_a_machine_without_cgroups_uses_its_cpus(tmp_path):
+    assert available_threads(tmp_path, affinity=7) == 7
+
+
+def test_the_users_own_choice_wins(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    assert available_threads(machine(tmp_path, "0::/\n", **{"cpu.max": "100000 100000"}), affinity=16) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx2 avx512f", False), ("", False)],
+)
+def test_bf16_is_chosen_where_the_cpu_has_it(tmp_path, flags, native):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: X\nflags\t\t: {flags}\n")
+
+    assert uses_bf16("auto", torch.device("cpu"), cpuinfo) is native
+
+
+def test_a_named_precision_is_obeyed(tmp_path):
+    assert uses_bf16("bf16", torch.device("cpu"), tmp_path / "absent") is True
+    assert uses_bf16("fp32", torch.device("cpu"), tmp_path / "absent") is False
+
+
+@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_bf16_is_chosen_on_gpus_from_ampere_on(monkeypatch, capability, native):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    assert uses_bf16("auto", torch.device("cuda")) is native

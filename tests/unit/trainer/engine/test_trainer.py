@@ -1,0 +1,212 @@
+"""The optimiser, the schedule and micro-batches of our Trainer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import get_scheduler
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.training import Training
+from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.trainer import BucketTrainer
+from finetune_trainer.tasks import TASKS
+from tests.training.models import save_tiny_bert, tiny
+from tests.training.sentences import ROWS
+
+CPU = Arithmetic(torch.device("cpu"), bf16=False)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return save_tiny_bert(tmp_path_factory.mktemp("model"), [text for text, _ in ROWS], dropout=0.0)
+
+
+@pytest.fixture
+def task(model_folder):
+    torch.manual_seed(0)
+    return TASKS["text-classification"](model_folder, ["cooking", "sky"], trust_remote_code=False)
+
+
+@pytest.fixture
+def encoded(task):
+    labels = np.array([label == "sky" for _, label in ROWS], dtype=np.int64)
+    origins = Origins(("rows",), ("row",), np.zeros(len(ROWS), np.int32), np.arange(1, len(ROWS) + 1))
+    return task.encode(Examples([text for text, _ in ROWS], None, labels, origins), 64, lambda: None)
+
+
+def trainer_for(task, encoded, tmp_path, *, micro=48, total_steps=1, after_step=lambda step: False, **training):
+    return BucketTrainer(
+        task,
+        encoded,
+        Training(**training),
+        arithmetic=CPU,
+        micro=MicroBatch(micro, CPU.device),
+        total_steps=total_steps,
+        folder=tmp_path,
+        before_step=lambda: None,
+        after_step=after_step,
+    )
+
+
+def gradients(task, encoded, tmp_path, micro):
+    task.model.zero_grad()
+    trainer = trainer_for(task, encoded, tmp_path, micro=micro)
+    trainer.create_optimizer()
+    loss = trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+    return loss, {name: parameter.grad.clone() for name, parameter in task.model.named_parameters()}
+
+
+@pytest.mark.parametrize("micro", [1, 5, 16, 47])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(task, encoded, tmp_path, micro):
+    whole_loss, whole = gradients(task, encoded, tmp_path, micro=48)
+    loss, parts = gradients(task, encoded, tmp_path, micro=micro)
+
+    torch.testing.assert_close(loss, whole_loss)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(task, encoded, tmp_path, monkeypatch):
+    task.model.config.hidden_dropout_prob = 0.1
+    for module in task.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    expected_loss, expected = gradients(task, encoded, tmp_path, micro=12)
+    collate = task.collate
+
+    def collate_within_memory(features):
+        if len(features) > 12:
+            torch.rand(1000)  # dropout masks drawn before memory ran out
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return collate(features)
+
+    monkeypatch.setattr(task, "collate", collate_within_memory)
+    task.model.zero_grad()
+    trainer = trainer_for(task, encoded, tmp_path, micro=48)
+    trainer.create_optimizer()
+    loss = trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+
+    assert trainer.micro.size == 12
+    assert torch.equal(loss, expected_loss)
+    found = {name: parameter.grad for name, parameter in task.model.named_parameters()}
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_one_example_that_does_not_fit_is_out_of_memory_on_a_cpu(task, encoded, tmp_path, monkeypatch):
+    def collate(features):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(task, "collate", collate)
+    trainer = trainer_for(task, encoded, tmp_path)
+    trainer.create_optimizer()
+
+    with pytest.raises(JobError, match=r"one example of \d+ tokens does not fit") as error:
+        trainer.training_step(task.model, [encoded[0], encoded[1]])
+
+    assert error.value.reason == FailureReason.OUT_OF_MEMORY
+
+
+def test_another_runtime_error_is_not_taken_for_too_little_memory(task, encoded, tmp_path, monkeypatch):
+    def collate(features):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(task, "collate", collate)
+    trainer = trainer_for(task, encoded, tmp_path)
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        trainer.training_step(task.model, [encoded[0]])
+
+
+@pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "modernbert"])
+def test_weight_decay_is_on_matrices_only(architecture, task, encoded, tmp_path):
+    task.model = tiny(architecture)
+    trainer = trainer_for(task, encoded, tmp_path, weightDecay=0.01)
+
+    decayed, plain = trainer.create_optimizer().param_groups
+
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
+    assert {parameter.ndim for parameter in decayed["params"]} == {2}
+    assert {parameter.ndim for parameter in plain["params"]} == {1}
+    norms = [p for module in task.model.modules() if "Norm" in type(module).__name__ for p in module.parameters()]
+    assert {id(p) for p in norms} <= {id(p) for p in plain["params"]}
+
+
+def test_frozen_parameters_are_not_in_the_optimiser_and_do_not_move(task, encoded, tmp_path):
+    from finetune_api.training import Freeze
+
+    freeze(task.model, Freeze(embeddings=True, lowestLayers=1))
+    before = {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
+    trainer = trainer_for(task, encoded, tmp_path, total_steps=3, batchSize=16, weightDecay=0.1)
+    trainer.train()
+
+    optimised = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in task.model.named_parameters():
+        assert (id(parameter) in optimised) == parameter.requires_grad, name
+        assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+        assert parameter.requires_grad or parameter.grad is None, name
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.3])
+def test_learning_rates_are_those_of_transformers(task, encoded, tmp_path, schedule, warmup):
+    steps = 10
+    rates = []
+    trainer = trainer_for(
+        task,
+        encoded,
+        tmp_path,
+        total_steps=steps,
+        after_step=lambda step: rates.append(trainer.step_learning_rate) or False,
+        batchSize=16,
+        learningRate=1e-3,
+        learningRateSchedule=schedule,
+        warmupRatio=warmup,
+    )
+    trainer.train()
+
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    name = "constant_with_warmup" if schedule == "constant" else schedule
+    scheduler = get_scheduler(name, optimizer, math.ceil(warmup * steps), steps)
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == expected
+
+
+def test_predictions_are_in_the_order_of_the_examples_and_draw_nothing_at_random(task, encoded):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    logits, loss = predict(task, task.model, encoded, CPU, lambda: None)
+
+    assert torch.equal(torch.get_rng_state(), before)
+    task.model.eval()
+    for index in (0, 17, 47):
+        batch = task.collate([encoded[index]])
+        labels = batch.pop("labels")
+        alone = task.model(**batch).logits
+        np.testing.assert_allclose(logits[index], alone.detach()[0].numpy(), atol=1e-5)
+        assert int(labels) == encoded.labels[index]
+    rows = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(encoded.labels))
+    assert loss == pytest.approx(float(rows), rel=1e-5)
+
+
+def test_predictions_go_on_in_smaller_batches_when_memory_runs_out(task, encoded, monkeypatch):
+    expected, _ = predict(task, task.model, encoded, CPU, lambda: None)
+    collate = task.collate
+
+    def collate_within_memory(features):
+        if len(features) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return collate(features)
+
+    monkeypatch.setattr(task, "collate", collate_within_memory)
+    logits, _ = predict(task, task.model, encoded, CPU, lambda: None)
+
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
