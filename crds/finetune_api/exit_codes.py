@@ -11,21 +11,26 @@ class ExitCode(IntEnum):
     """The trainer's exit codes. The pod failure policy of the Job is made from the three sets below."""
 
     DONE = 0
-    INTERNAL = 1
-    """A defect, or anything unforeseen: also what Python itself exits with on an uncaught exception."""
+    INTERNAL = 1  # also what Python itself exits with on an uncaught exception
     USER_ERROR = 10
-    """The manifest asks for something that cannot be."""
     DATA_ERROR = 11
-    """The data cannot be trained on as it is."""
     DOES_NOT_FIT = 12
-    """Not even one example fits in the accelerator's memory."""
     STORAGE = 20
-    """Object storage refused or did not answer."""
-    OUT_OF_MEMORY = 21
-    """Memory ran out inside the process; a kill by the kernel shows as 137 with reason OOMKilled instead."""
+    OUT_OF_MEMORY = 21  # a kill by the kernel shows as 137 with reason OOMKilled instead
     PREEMPTED = 30
-    """Told to stop; what was trained is saved."""
 
+
+MEANINGS = {
+    ExitCode.DONE: "Done; the results are complete.",
+    ExitCode.INTERNAL: "A defect, or anything unforeseen.",
+    ExitCode.USER_ERROR: "The manifest asks for something that cannot be.",
+    ExitCode.DATA_ERROR: "The data cannot be trained on as it is.",
+    ExitCode.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
+    ExitCode.STORAGE: "Object storage or the hub refused or did not answer.",
+    ExitCode.OUT_OF_MEMORY: "Memory ran out inside the process.",
+    ExitCode.PREEMPTED: "Told to stop; what was trained is saved.",
+}
+"""What each code says, for people."""
 
 NEVER_RETRIED = frozenset({ExitCode.USER_ERROR, ExitCode.DATA_ERROR, ExitCode.DOES_NOT_FIT})
 NOT_COUNTED = frozenset({ExitCode.PREEMPTED})

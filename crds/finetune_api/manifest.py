@@ -12,7 +12,7 @@ import copy
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ class ManifestError(Exception):
 class Document(dict[str, Json]):
     """One manifest as JSON, and where in its file each value stands."""
 
-    file: str
-    lines: dict[PathKeys, int]
+    def __init__(self, content: Mapping[str, Json], file: str = "manifest", lines: dict[PathKeys, int] | None = None):
+        super().__init__(content)
+        self.file = file
+        self.lines = lines or {}
 
     def place(self, path: PathKeys) -> str:
         """`job.yaml:12`: the line of the value at `path`, or of the nearest value around it."""
@@ -150,7 +152,7 @@ def resolve_paths(document: Document, base: str | Path) -> Document:
             continue
         if uri and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
             # Not resolve(): a link's own name may say what format the file has.
-            block["uri"] = f"file://{os.path.normpath(Path(base).absolute() / Path(uri).expanduser())}"
+            block["uri"] = Path(os.path.normpath(Path(base).absolute() / Path(uri).expanduser())).as_uri()
     return document
 
 
@@ -295,10 +297,8 @@ def _unfolded(reader: _Reader, node: Node) -> Iterator[Document]:
         item = value["items"][prefix[1]] if prefix else value
         if not isinstance(item, dict):
             raise reader.error("holds an item that is not a manifest", node)
-        document = Document(item)
-        document.file = reader.file
-        document.lines = {p[len(prefix) :]: line for p, line in reader.lines.items() if p[: len(prefix)] == prefix}
-        yield document
+        lines = {path[len(prefix) :]: line for path, line in reader.lines.items() if path[: len(prefix)] == prefix}
+        yield Document(item, reader.file, lines)
 
 
 def _number(value: float, text: str) -> Json:

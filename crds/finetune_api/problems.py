@@ -233,7 +233,7 @@ def _uri_remedy(value: str, keys: PathKeys) -> str:
     if value.startswith("hf://") and keys == ("spec", "output", "uri"):
         return "Results go to object storage; name a bucket."
     if " " in value:
-        return "Remove the spaces."
+        return "Write each space as %20." if value.startswith("file:///") else "Remove the spaces."
     return "Begin it with one of these."
 
 

@@ -7,22 +7,11 @@ from collections.abc import Iterator
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.crd import COLUMNS, SHORT_NAME, Schema, structural
-from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, NOT_COUNTED, ExitCode
+from finetune_api.exit_codes import EXIT_CODES, MEANINGS, NEVER_RETRIED, NOT_COUNTED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.job import FIXED_FOR_A_RUN
 from finetune_api.schema import allowed, job_schema
 from finetune_api.status import FineTuneJobStatus
-
-EXIT_MEANINGS = {
-    ExitCode.DONE: "Done; the results are complete.",
-    ExitCode.INTERNAL: "A defect, or anything unforeseen.",
-    ExitCode.USER_ERROR: "The manifest asks for something that cannot be.",
-    ExitCode.DATA_ERROR: "The data cannot be trained on as it is.",
-    ExitCode.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
-    ExitCode.STORAGE: "Object storage or the hub refused or did not answer.",
-    ExitCode.OUT_OF_MEMORY: "Memory ran out inside the process.",
-    ExitCode.PREEMPTED: "Told to stop; what was trained is saved.",
-}
 
 
 def reference() -> str:
@@ -53,12 +42,14 @@ def _page() -> Iterator[str]:
 def _objects(path: str, schema: Schema, heading: str) -> Iterator[str]:
     """A section for the object at `path` and for each object below it."""
     yield from ("", f"## {heading}", "", schema.get("description", ""), "")
-    yield "| field | takes | default | meaning |"
-    yield "|---|---|---|---|"
+    status = path.startswith("status")
+    yield "| field | meaning | holds |" if status else "| field | meaning | takes | default |"
+    yield "|---|---|---|" if status else "|---|---|---|---|"
     for name, field in schema["properties"].items():
-        label = f"**`{name}`**" if name in schema.get("required", []) else f"`{name}`"
+        label = f"**`{name}`**" if name in schema.get("required", []) and not status else f"`{name}`"
         meaning, default = _meaning_and_default(field)
-        yield f"| {label} | {_cell(_takes(field, f'{path}.{name}'))} | {_cell(default)} | {_cell(meaning)} |"
+        cells = [label, meaning, _takes(field, f"{path}.{name}"), *([] if status else [default])]
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
     if rules:
         yield from ("", "Rules:", "", *(f"- {rule}" for rule in rules))
@@ -92,10 +83,6 @@ def _meaning_and_default(field: Schema) -> tuple[str, str]:
     return description[: said.start()] + description[said.end() :], said[1]
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
 def _columns() -> Iterator[str]:
     yield from ("", f"## What `kubectl get {SHORT_NAME}` shows", "", "| column | from | shown |", "|---|---|---|")
     for name, _, where, wide in COLUMNS:
@@ -108,7 +95,7 @@ def _reasons() -> Iterator[str]:
     yield from ("", "| reason | what to do | exit code |", "|---|---|---|")
     for reason in FailureReason:
         code = EXIT_CODES.get(reason)
-        yield f"| `{reason}` | {_cell(REMEDIES[reason])} | {'' if code is None else int(code)} |"
+        yield f"| `{reason}` | {REMEDIES[reason]} | {'' if code is None else int(code)} |"
 
 
 def _exit_codes() -> Iterator[str]:
@@ -123,4 +110,4 @@ def _exit_codes() -> Iterator[str]:
             if code in NOT_COUNTED
             else "another attempt, up to `backoffLimit`"
         )
-        yield f"| {int(code)} | {EXIT_MEANINGS[code]} | {then} |"
+        yield f"| {int(code)} | {MEANINGS[code]} | {then} |"

@@ -87,6 +87,8 @@ def _range(schema: Schema) -> str:
 
 
 def _text(schema: Schema) -> str:
+    if schema.get("format") == "date-time":
+        return "a time such as 2026-01-31T09:30:00Z"
     low, high = schema.get("minLength"), schema.get("maxLength")
     if "x-says" in schema:
         return f"{schema['x-says']}" + (f", at most {high} characters" if high is not None and high <= 64 else "")

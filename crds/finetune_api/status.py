@@ -32,11 +32,17 @@ class Condition(Contract):
     `kubectl wait --for=condition=Finished`."""
 
     type: Literal["Ready", "Reconciling", "Stalled", "Finished"]
+    """`Ready`: it succeeded. `Reconciling`: it is on its way. `Stalled`: it failed. `Finished`: it ended, either way."""
     status: Literal["True", "False", "Unknown"]
+    """Whether that is so."""
     reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in one word."""
     message: Text = ""
+    """The same in a sentence."""
     last_transition_time: Time
+    """When the status changed last."""
     observed_generation: int
+    """The generation of the spec that this is about."""
 
 
 class RunStatus(Contract):
@@ -60,7 +66,9 @@ class MetricStatus(Contract):
     """A metric of the best model beside that of the model before training."""
 
     name: Annotated[str, Field(max_length=64)]
+    """Such as accuracy, f1 or macro_f1."""
     split: Literal["validation", "test"]
+    """The rows it was measured on."""
     baseline: float | None = None
     """Before training."""
     value: float
@@ -77,16 +85,20 @@ class Attempt(Contract):
     node: Name | None = None
     """Where it ran."""
     start_time: Time | None = None
+    """When its pod started."""
     end_time: Time | None = None
+    """When it ended."""
     reason: Annotated[str, Field(max_length=128)] | None = None
     """How it ended: Completed, Preempted, or a failure reason."""
     exit_code: int | None = None
+    """The trainer's exit code."""
 
 
 class Failure(Contract):
     """Why the job failed and what to do."""
 
     reason: FailureReason
+    """The cause, typed."""
     message: Text
     """What happened."""
     remedy: Text
@@ -94,6 +106,7 @@ class Failure(Contract):
     field: Annotated[str, Field(max_length=512)] | None = None
     """The part of the manifest to look at."""
     exit_code: int | None = None
+    """How the trainer ended."""
     attempt: int | None = None
     """Number of the attempt that failed last."""
     log_uri: Uri | None = None
@@ -104,7 +117,9 @@ class Artifacts(Contract):
     """Where the results are."""
 
     model_uri: Uri
+    """The folder that `from_pretrained` loads."""
     report_uri: Uri
+    """The report, an HTML page."""
     digest: Annotated[str, Field(max_length=128)] | None = None
     """SHA-256 of result.json."""
 
@@ -131,5 +146,8 @@ class FineTuneJobStatus(Contract):
     attempts: Annotated[list[Attempt], Field(max_length=32)] | None = None
     """The pods of this run, the latest 32."""
     failure: Failure | None = None
+    """Why the job failed and what to do."""
     artifacts: Artifacts | None = None
+    """Where the results are."""
     conditions: Annotated[list[Condition], Field(max_length=8)] | None = None
+    """For tools: `kubectl wait`, kstatus, Argo CD, Flux."""

@@ -11,11 +11,11 @@ import yaml
 from pydantic import BaseModel, Field
 
 from finetune_api.crd import COLUMNS, crd, root_schema, structural
-from finetune_api.exit_codes import ExitCode
+from finetune_api.exit_codes import MEANINGS, ExitCode
 from finetune_api.failures import FailureReason
 from finetune_api.generate import CRD_FILE, MAX_CRD_BYTES, REPOSITORY, generated, main
 from finetune_api.job import FIXED_FOR_A_RUN, TRAINING_INPUTS
-from finetune_api.reference import EXIT_MEANINGS, reference
+from finetune_api.reference import reference
 from finetune_api.schema import job_schema
 
 STRUCTURAL_KEYS = (
@@ -103,9 +103,9 @@ def test_a_text_list_or_map_of_the_status_is_bounded(path: str) -> None:
         assert "maxItems" in node
 
 
-@pytest.mark.parametrize("path", [path for path in SPEC if not path.endswith("[]")])
-def test_a_field_of_the_spec_is_described(path: str) -> None:
-    assert re.fullmatch(r"[A-Z`].*\.", SPEC[path]["description"])
+@pytest.mark.parametrize("path", [path for path in ALL if not path.endswith("[]")])
+def test_a_field_is_described(path: str) -> None:
+    assert re.fullmatch(r"[A-Z`].*\.", ALL[path]["description"])
 
 
 def test_only_the_status_has_a_default() -> None:
@@ -180,7 +180,7 @@ def test_the_reference_names_every_field_reason_and_exit_code() -> None:
         assert f"`{path.rpartition('.')[2].removesuffix('[]')}`" in page or path == "spec"
     assert all(f"| `{reason}` |" in page for reason in FailureReason)
     assert all(f"| {int(code)} |" in page for code in ExitCode)
-    assert set(EXIT_MEANINGS) == set(ExitCode)
+    assert set(MEANINGS) == set(ExitCode)
 
 
 def test_every_link_of_the_reference_leads_to_a_heading() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from finetune_api.manifest import ManifestError, load, loads, resolve_paths, set_values
+from finetune_api.manifest import Document, ManifestError, load, loads, resolve_paths, set_values
+from finetune_api.problems import validate
+from tests.api_cases.builder import job
 from tests.api_cases.scalars import NO_YAML, STRICTER_THAN_KUBECTL, YAML
 
 
@@ -163,6 +165,12 @@ def test_plain_paths_become_file_uris_and_everything_with_a_scheme_stays() -> No
     assert spec["model"]["uri"] == "file:///work/base"
     assert spec["dataset"]["uri"] == "file:///data/train.csv"
     assert spec["output"]["uri"] == "s3://models/x"
+
+
+def test_a_path_with_spaces_and_signs_becomes_a_uri_that_validates() -> None:
+    document = resolve_paths(Document(job({"spec.dataset.uri": "my data/100% größer.csv"})), "/home")
+    assert document["spec"]["dataset"]["uri"] == "file:///home/my%20data/100%25%20gr%C3%B6%C3%9Fer.csv"
+    assert validate(document, strict=True)
 
 
 def test_paths_that_are_no_text_are_left_to_validation() -> None:
