@@ -15,7 +15,7 @@ from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import listed
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-_NEEDED = (".json", ".safetensors", ".txt", ".model", ".jinja")
+_NEEDED = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
 """Config, tokenizer, weights: what `from_pretrained` reads."""
 
 

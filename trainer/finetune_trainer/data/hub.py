@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
+from huggingface_hub.utils import disable_progress_bars
 
 from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
@@ -48,6 +49,7 @@ def model_files(repo: str, revision: str | None) -> tuple[str, list[str]]:
 
 def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Path:
     """The folder that holds these files of a model, downloaded in parallel."""
+    disable_progress_bars()  # in a log they are noise
     with _explained("model", repo, commit):
         return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
 
@@ -72,14 +74,16 @@ def read_dataset(
     with _explained("dataset", repo, None):
         commit = HfApi().dataset_info(repo, timeout=ANSWER_WITHIN).sha or ""
     stop()
-    from datasets import get_dataset_config_names, load_dataset_builder  # a second's import, only for hub datasets
+    import datasets  # a second's import, only for hub datasets
     from datasets.exceptions import DatasetGenerationError, DatasetsError
 
+    disable_progress_bars()
+    datasets.disable_progress_bars()
     with _explained("dataset", repo, commit):
         try:
-            builder = load_dataset_builder(repo, dataset.subset, revision=commit, cache_dir=str(cache))
+            builder = datasets.load_dataset_builder(repo, dataset.subset, revision=commit, cache_dir=str(cache))
         except ValueError as error:
-            subsets = get_dataset_config_names(repo, revision=commit)
+            subsets = datasets.get_dataset_config_names(repo, revision=commit)
             if dataset.subset in subsets or (dataset.subset is None and len(subsets) < 2):
                 raise
             raise _no_such_subset(repo, dataset.subset, subsets) from error
