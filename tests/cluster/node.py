@@ -1,0 +1,239 @@
+"""A whole cluster of one real node on this machine, for as long as a command runs. Needs Linux, root and Debian's packages.
+
+    python -m tests.cluster.node -- kubectl get nodes
+
+etcd, API server, controllers, scheduler, containerd, kubelet and kube-proxy run in namespaces of their own, in about fifteen
+seconds, and the command runs beside them with KUBECONFIG set. Pods are real, their GPUs are not: the node says that it has
+`GPUS` of them. Nothing inside reaches the network outside, so images and programs are made ready before. When the command
+ends, everything is gone but the cache: the programs, the images, the logs of the last run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.cluster.api import ApiError
+from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
+from tests.cluster.containerd import start_runtime
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.images import Images, TooLittleDisk, containerd_root, ensure_images
+from tests.cluster.namespaces import CGROUP_NAME, empty_folder, run_isolated
+from tests.cluster.packages import PackagesMissing, ensure_packages
+from tests.cluster.process import ServerProcess
+
+NAME = "node-1"
+ADDRESS = "10.88.0.1"  # the node's on the bridge that its pods are on; servers for pods listen here
+POD_ADDRESSES = "10.88.0.0/16"
+GPUS = 4
+READY_SECONDS = 60
+
+
+def main() -> None:
+    command = sys.argv[2:] if sys.argv[1:2] == ["--"] else sys.argv[1:]
+    if not command:
+        sys.exit("Usage: python -m tests.cluster.node -- COMMAND…")
+    sys.exit(run_with_node(command))
+
+
+def run_with_node(command: Sequence[str]) -> int:
+    """Runs `command` beside a node and returns its exit code. It finds in its environment KUBECONFIG, the PATH of kubectl,
+    helm and ctr, NODE_ADDRESS, OPERATOR_IMAGE and TRAINER_IMAGE. One node at a time; a second one waits."""
+    if os.geteuid() != 0:
+        sys.exit(
+            "A node needs root: namespaces, mounts and a bridge. Run this as root, on a machine that may be used so."
+        )
+    with _lock():
+        try:
+            ensure_packages()
+            provide(*PROGRAMS)
+            images = ensure_images()
+        except (PackagesMissing, BinaryUnavailable, TooLittleDisk) as problem:
+            sys.exit(str(problem))
+        scratch = empty_folder(_folder() / "run")
+        inside = [
+            sys.executable,
+            "-m",
+            "tests.cluster.node",
+            "--inside",
+            str(scratch),
+            json.dumps(vars(images)),
+            *command,
+        ]
+        return run_isolated(inside, scratch)
+
+
+def run_inside(scratch: Path, images: Images, command: Sequence[str]) -> int:
+    """In the namespaces: starts the node and runs `command`."""
+    (scratch / "tmp").mkdir()
+    os.environ["TMPDIR"] = str(scratch / "tmp")  # gone with the run, whatever ends it
+    with Node(scratch, images) as node:
+        print(f"node ready after {node.seconds:.1f} s; logs in {scratch}", file=sys.stderr, flush=True)
+        return subprocess.run(command, env={**os.environ, **node.environment()}, check=False).returncode
+
+
+class Node:
+    """The cluster. Enter it inside the namespaces to start it; `scratch` keeps its state and logs."""
+
+    def __init__(self, scratch: Path, images: Images) -> None:
+        self._scratch = scratch
+        self._images = images
+
+    def __enter__(self) -> Self:
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            _make_bridge()
+            self.cluster = stack.enter_context(ControlPlane(controllers=["*"], address=ADDRESS))
+            for server in self._start_node():
+                stack.callback(server.stop)
+            self._claim_gpus()
+            self._stack = stack.pop_all()
+        self.seconds = time.monotonic() - started
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def environment(self) -> dict[str, str]:
+        folders = dict.fromkeys(str(path.parent) for path in provide("kubectl", "helm", "ctr").values())
+        return {
+            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "KUBECACHEDIR": str(self._scratch / "kubectl-cache"),
+            "PATH": ":".join([*folders, os.environ["PATH"]]),
+            "NODE_ADDRESS": ADDRESS,
+            "OPERATOR_IMAGE": self._images.operator,
+            "TRAINER_IMAGE": self._images.trainer,
+        }
+
+    def _start_node(self) -> Iterator[ServerProcess]:
+        state = self._scratch
+        yield start_runtime(containerd_root(), state, pause=self._images.pause, cni=_write_pod_network(state / "cni"))
+        yield self._run(
+            "kube-scheduler",
+            f"--kubeconfig={self.cluster.kubeconfig_for('system:kube-scheduler')}",
+            "--leader-elect=false",
+        )
+        kubelet = self._run(
+            "kubelet",
+            f"--kubeconfig={self.cluster.kubeconfig_for(f'system:node:{NAME}', ['system:nodes'])}",
+            f"--config={self._write_kubelet_configuration()}",
+            f"--hostname-override={NAME}",
+            f"--node-ip={ADDRESS}",
+            f"--root-dir={state / 'kubelet'}",
+        )
+        yield kubelet
+        yield self._run(
+            "kube-proxy",
+            f"--kubeconfig={self.cluster.kubeconfig_for('system:kube-proxy')}",
+            f"--cluster-cidr={POD_ADDRESSES}",
+            f"--hostname-override={NAME}",
+            "--conntrack-max-per-core=0",  # the table's size is the machine's, not this namespace's to set
+        )
+        kubelet.wait_until(self._is_ready, READY_SECONDS)
+
+    def _run(self, program: str, *arguments: str) -> ServerProcess:
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        return ServerProcess(
+            program, [provide(program)[program], *arguments], self._scratch / f"{program}.log", env=environment
+        )
+
+    def _write_kubelet_configuration(self) -> Path:
+        configuration = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {
+                "anonymous": {"enabled": False},
+                "webhook": {"enabled": True},
+                "x509": {"clientCAFile": str(self.cluster.authority.certificate)},
+            },
+            "authorization": {"mode": "Webhook"},
+            "containerRuntimeEndpoint": f"unix://{self._scratch / 'containerd.sock'}",
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": f"/{CGROUP_NAME}",
+            # Test machines are what they are: old control groups, swap, and disks that are nearly full.
+            "failCgroupV1": False,
+            "failSwapOn": False,
+            "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+            # There is no DNS service, and the machine's own resolver is out of reach.
+            "resolvConf": "",
+        }
+        path = self._scratch / "kubelet.yaml"
+        path.write_text(json.dumps(configuration))  # YAML is a superset of JSON
+        return path
+
+    def _is_ready(self) -> bool:
+        try:
+            node = self.cluster.api.get(f"/api/v1/nodes/{NAME}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        ready = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}.get(
+            "Ready"
+        ) == "True"
+        return ready and not node["spec"].get("taints")
+
+    def _claim_gpus(self) -> None:
+        """GPUs on paper: scheduler and kubelet take them as real."""
+        gpus = {"nvidia.com/gpu": str(GPUS)}
+        self.cluster.api.patch(f"/api/v1/nodes/{NAME}/status", {"status": {"capacity": gpus, "allocatable": gpus}})
+
+
+def _make_bridge() -> None:
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    for arguments in ("link add cni0 type bridge", f"addr add {ADDRESS}/16 dev cni0", "link set cni0 up"):
+        subprocess.run(["ip", *arguments.split()], check=True)
+
+
+def _write_pod_network(folder: Path) -> Path:
+    addresses = {
+        "type": "host-local",
+        "ranges": [[{"subnet": POD_ADDRESSES, "gateway": ADDRESS}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,
+        "ipam": addresses,
+    }
+    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
+    folder.mkdir()
+    (folder / "10-pods.conflist").write_text(
+        json.dumps({"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge, ports]})
+    )
+    return folder
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    with (_folder() / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another node is running on this machine; waiting for it to end", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _folder() -> Path:
+    folder = cache().parent / "node"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--inside"]:
+        sys.exit(run_inside(Path(sys.argv[2]), Images(**json.loads(sys.argv[3])), sys.argv[4:]))
+    main()
