@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
