@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import yaml
-
 from finetune_api.crd import crd
+from finetune_api.manifest import dump
 from finetune_api.reference import reference
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,17 +37,12 @@ def main(arguments: list[str]) -> int:
 
 def generated() -> dict[str, str]:
     """Text by path in the repository."""
-    definition = HEADER + yaml.dump(crd(), Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    definition = HEADER + dump(crd())
     return {
         CRD_FILE: definition,
         "charts/finetune-operator/files/crd.yaml": definition,
         "docs/reference/finetunejob.md": reference(),
     }
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True  # anchors in a CRD help nobody
 
 
 def _read(path: Path) -> str | None:

@@ -95,6 +95,11 @@ def loads(text: str, file: str = "manifest") -> list[Document]:
     return documents
 
 
+def dump(document: Json) -> str:
+    """YAML that kubectl and `loads` read back as `document`. Text that would be read as something else (`y`, `5e-5`) is quoted."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+
+
 def scalar(text: str) -> Json:
     """What an unquoted YAML scalar is to kubectl. Raises ValueError for infinity and not-a-number, which JSON has not."""
     if text in NULLS:
@@ -305,6 +310,21 @@ def _number(value: float, text: str) -> Json:
     if value in (float("inf"), float("-inf")):
         return text
     return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def text(self, text: str) -> ScalarNode:
+        try:
+            plain = text.isprintable() and scalar(text) == text
+        except ValueError:
+            plain = False
+        return self.represent_scalar(f"{TAG}str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 
 # --- --set ------------------------------------------------------------------------------------------------------------

@@ -395,6 +395,13 @@ BAD = [
         pydantic_accepts_because="a local run writes to files, and reads the manifest by the same models",
     ),
     Bad(
+        "a number written 0.0 where a rule compares it",
+        {"spec.method.freeze": {"backbone": True, "lowestLayers": 0.0}},
+        "spec.method.freeze.lowestLayers",
+        "float64",
+        pydantic_accepts_because="the server's rules do not convert; kubectl writes 0 for 0.0, so only programs meet this",
+    ),
+    Bad(
         "a name to be made up",
         {"metadata": {"generateName": "try-"}},
         "metadata.name",

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, strategies as st
 
-from finetune_api.manifest import Document, ManifestError, load, loads, resolve_paths, set_values
+from finetune_api.manifest import Document, ManifestError, dump, load, loads, resolve_paths, set_values
 from finetune_api.problems import validate
 from tests.api_cases.builder import job
 from tests.api_cases.scalars import NO_YAML, STRICTER_THAN_KUBECTL, YAML
@@ -100,6 +101,16 @@ def test_each_value_knows_its_line() -> None:
     assert document.place(("spec", "training", "epochs")) == "job.yaml:4"
     assert document.place(("spec", "labels", 1)) == "job.yaml:7"
     assert document.place(("spec", "training", "absent")) == "job.yaml:3"
+
+
+@given(
+    st.text(max_size=6)
+    | st.sampled_from([text for text in YAML if text.isprintable()])
+    | st.from_regex(r"[-+0-9._eExob]{1,6}")
+)
+def test_what_is_dumped_is_read_back_as_the_same_text(text: str) -> None:
+    assume(text.encode("utf-8", "replace").decode() == text)
+    assert loads(dump({"spec": [text, {text: 1}]}))[0] == {"spec": [text, {text: 1}]}
 
 
 def after(*assignments: str) -> Any:

@@ -6,11 +6,13 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import loads
 from finetune_api.problems import InvalidManifest, Problem, validate
 from tests.api_cases.builder import job
+from tests.api_cases.generated import manifests
 from tests.api_cases.manifests import BAD, GOOD, Bad, Good
 from tests.api_cases.scalars import ABSENT, COERCION, FIELDS, RAW_JSON
 
@@ -133,6 +135,19 @@ def test_a_secret_in_a_wrong_place_is_never_repeated(changes: dict[str, Any], se
         validate(job(changes), strict=True)
     assert secret not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck), deadline=None)
+@given(manifests())
+def test_any_manifest_is_taken_or_refused_in_words(document: dict[str, Any]) -> None:
+    try:
+        validate(document, strict=True)
+    except InvalidManifest as error:
+        said = [(problem.path, problem.value) for problem in error.problems]
+    else:
+        said = [("spec", "valid")]
+    assert said
+    assert all(path and value for path, value in said)
 
 
 @pytest.mark.parametrize("kind", FIELDS)
