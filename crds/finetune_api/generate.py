@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from finetune_api.crd import crd
-from finetune_api.manifest import dump
+from finetune_api.kubectl_yaml import dump
 from finetune_api.reference import reference
 
 REPOSITORY = Path(__file__).resolve().parents[2]

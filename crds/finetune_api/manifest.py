@@ -1,13 +1,7 @@
-"""Manifests, read as kubectl reads them.
-
-kubectl turns YAML 1.1 into JSON before anything else looks at it: `y` and `on` are booleans, `5e-5` is a number, `017` is 15, a
-date stays text, `3.0` becomes 3, keys become text. `scalar` holds those rules; files and `--set` share them. Stricter than
-kubectl on purpose: a key given twice is refused (kubectl takes the last one without a word), and so is text that is not UTF-8.
-"""
+"""Manifests: files of FineTuneJobs as kubectl would read them, and what `--set` and relative paths make of them."""
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import os
@@ -16,37 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from finetune_api.kubectl_yaml import Json, ManifestError, PathKeys, dump, read, scalar
 
-Json = Any
-PathKeys = tuple[str | int, ...]
+__all__ = ["Document", "ManifestError", "PathKeys", "dump", "load", "loads", "path_keys", "resolve_paths", "set_values"]
 
 MAX_BYTES = 1024 * 1024
-MAX_VALUES = 100_000
-"""Values a file may hold after its aliases are expanded."""
-
-BOOLEANS = {
-    form: value
-    for value, words in ((True, ("y", "yes", "on", "true")), (False, ("n", "no", "off", "false")))
-    for word in words
-    for form in (word, word.capitalize(), word.upper())
-}
-NULLS = frozenset({"", "~", "null", "Null", "NULL"})
-NOT_IN_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))", re.ASCII)
-DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
-
-TAG = "tag:yaml.org,2002:"
-PLAIN, MERGE = "plain", "merge"
-
-
-class ManifestError(Exception):
-    """A file that is no manifest: where and why, and what to do, in one sentence."""
-
-    def __init__(self, problem: str, file: str, line: int | None = None, column: int | None = None) -> None:
-        self.problem, self.file, self.line, self.column = problem, file, line, column
-        super().__init__(":".join(str(part) for part in (file, line, column) if part is not None) + f": {problem}")
 
 
 class Document(dict[str, Json]):
@@ -85,42 +53,11 @@ def loads(text: str, file: str = "manifest") -> list[Document]:
     if "\t" in text and text.lstrip().startswith("{") and _is_json(text):
         text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not; inside JSON's strings none can be
     documents = [
-        document
-        for node in _compose(text, file)
-        if not (isinstance(node, ScalarNode) and node.value == "")
-        for document in _unfolded(_Reader(file), node)
+        document for value, lines in read(text, file) if value is not None for document in _unfolded(value, lines, file)
     ]
     if not documents:
         raise ManifestError("holds no manifest", file)
     return documents
-
-
-def dump(document: Json) -> str:
-    """YAML that kubectl and `loads` read back as `document`. Text that would be read as something else (`y`, `5e-5`) is quoted."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-
-
-def scalar(text: str) -> Json:
-    """What an unquoted YAML scalar is to kubectl. Raises ValueError for infinity and not-a-number, which JSON has not."""
-    if text in NULLS:
-        return None
-    if text in BOOLEANS:
-        return BOOLEANS[text]
-    if NOT_IN_JSON.fullmatch(text):
-        raise ValueError(f"{text} is no number in JSON; write a finite one, or put it in quotes if it is text")
-    if text[0] in "+-.0123456789" and not text.startswith("._"):
-        number = text.replace("_", "")
-        if whole := INTEGER.fullmatch(number):
-            sign, hexadecimal, binary, octal, decimal = whole.groups()
-            digits, base = next(
-                (d, b) for d, b in ((hexadecimal, 16), (binary, 2), (octal, 8), (decimal, 10)) if d is not None
-            )
-            value = int(sign + digits, base)
-            if -(2**63) <= value < 2**64:
-                return value if value < 2**63 else float(value)
-        if DECIMAL.fullmatch(number):
-            return _number(float(number), text)
-    return text
 
 
 def set_values(document: Document, assignments: Iterable[str]) -> Document:
@@ -161,34 +98,6 @@ def resolve_paths(document: Document, base: str | Path) -> Document:
     return document
 
 
-# --- YAML to JSON -----------------------------------------------------------------------------------------------------
-
-
-class _Composer(yaml.SafeLoader):
-    """PyYAML's parser, leaving to `scalar` what an untagged plain scalar means."""
-
-    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
-        if kind is ScalarNode and implicit[0]:
-            return MERGE if value == "<<" else PLAIN
-        return f"{TAG}{ {ScalarNode: 'str', SequenceNode: 'seq', MappingNode: 'map'}[kind] }"
-
-
-def _compose(text: str, file: str) -> Iterator[Node]:
-    try:
-        yield from yaml.compose_all(text, _Composer)
-    except yaml.MarkedYAMLError as error:
-        problem = error.problem or "is not YAML"
-        if "'\\t'" in problem:
-            problem = "a tab cannot indent YAML; use spaces"
-        mark = error.problem_mark or error.context_mark
-        if error.context and error.context_mark and error.context_mark.line != (mark.line if mark else None):
-            problem += f" ({error.context} that began in line {error.context_mark.line + 1})"
-        raise ManifestError(problem, file, *((mark.line + 1, mark.column + 1) if mark else ())) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ManifestError("holds a control character, which YAML does not allow; remove it", file, line) from None
-
-
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -197,137 +106,15 @@ def _is_json(text: str) -> bool:
     return True
 
 
-class _Reader:
-    """Turns nodes into JSON, noting the line of each value."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.lines: dict[PathKeys, int] = {}
-        self.count = 0
-        self.open: list[Node] = []
-
-    def value(self, node: Node, path: PathKeys) -> Json:
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        self.count += 1
-        if self.count > MAX_VALUES:
-            raise self.error(f"holds more than {MAX_VALUES} values once its aliases are expanded", node)
-        if isinstance(node, ScalarNode):
-            return self.scalar(node)
-        if node in self.open:
-            raise self.error("an alias stands for something that contains it", node)
-        self.open.append(node)
-        try:
-            if isinstance(node, SequenceNode):
-                return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-            return self.mapping(node, path)
-        finally:
-            self.open.pop()
-
-    def mapping(self, node: Node, path: PathKeys) -> dict[str, Json]:
-        result: dict[str, Json] = {}
-        written: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == MERGE:
-                result |= self.merged(value_node, path)
-                continue
-            key = self.key(key_node)
-            line = key_node.start_mark.line + 1
-            if key in written:
-                raise self.error(f"`{key}` is given twice, first in line {written[key]}; remove one", key_node)
-            written[key] = line
-            self.lines[*path, key] = line
-            result[key] = self.value(value_node, (*path, key))
-        return result
-
-    def merged(self, node: Node, path: PathKeys) -> dict[str, Json]:
-        sources = node.value if isinstance(node, SequenceNode) else [node]
-        result: dict[str, Json] = {}
-        for source in reversed(sources):
-            if not isinstance(source, MappingNode):
-                raise self.error("`<<` takes a mapping or a list of mappings", node)
-            result |= self.value(source, path)
-        return result
-
-    def key(self, node: Node) -> str:
-        value = self.scalar(node) if isinstance(node, ScalarNode) else None
-        if isinstance(value, bool):
-            return "true" if value else "false"
-        if isinstance(value, str | int):
-            return str(value)
-        raise self.error("a key must be text; put it in quotes", node)
-
-    def scalar(self, node: ScalarNode) -> Json:
-        text, tag = node.value, node.tag.removeprefix(TAG)
-        if tag in (PLAIN, MERGE):
-            try:
-                return scalar(text)
-            except ValueError as error:
-                raise self.error(str(error), node) from None
-        if tag == "binary":
-            try:
-                return base64.b64decode(text, validate=False).decode()
-            except ValueError:
-                raise self.error("!!binary takes base64 of UTF-8 text", node) from None
-        kinds: dict[str, tuple[type, ...]] = {
-            "int": (int,),
-            "float": (int, float),
-            "bool": (bool,),
-            "null": (type(None),),
-        }
-        if tag not in kinds:
-            try:
-                # JSON writes characters beyond 16 bits as two escapes, which YAML reads one by one.
-                return text.encode("utf-16", "surrogatepass").decode("utf-16")
-            except UnicodeDecodeError:
-                raise self.error("half of an escaped character (\\ud800 to \\udfff) stands alone", node) from None
-        value = scalar(text)
-        if not isinstance(value, kinds[tag]) or isinstance(value, bool) != (tag == "bool"):
-            raise self.error(f"`{text}` is not a value of !!{tag}", node)
-        return value
-
-    def error(self, problem: str, node: Node) -> ManifestError:
-        return ManifestError(problem, self.file, node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def _unfolded(reader: _Reader, node: Node) -> Iterator[Document]:
-    value = reader.value(node, ())
-    if value is None:
-        return
+def _unfolded(value: Json, lines: dict[PathKeys, int], file: str) -> Iterator[Document]:
     if not isinstance(value, dict):
-        raise reader.error("is not a manifest, which begins with apiVersion, kind and metadata", node)
-    prefixes: list[PathKeys] = [()]
-    if value.get("kind") == "List" and isinstance(value.get("items"), list):
-        prefixes = [("items", index) for index in range(len(value["items"]))]
-    for prefix in prefixes:
-        item = value["items"][prefix[1]] if prefix else value
-        if not isinstance(item, dict):
-            raise reader.error("holds an item that is not a manifest", node)
-        lines = {path[len(prefix) :]: line for path, line in reader.lines.items() if path[: len(prefix)] == prefix}
-        yield Document(item, reader.file, lines)
-
-
-def _number(value: float, text: str) -> Json:
-    if value in (float("inf"), float("-inf")):
-        return text
-    return int(value) if value.is_integer() and abs(value) < 2**63 else value
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        return True
-
-    def text(self, text: str) -> ScalarNode:
-        try:
-            plain = text.isprintable() and scalar(text) == text
-        except ValueError:
-            plain = False
-        return self.represent_scalar(f"{TAG}str", text, style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _Dumper.text)
-
-
-# --- --set ------------------------------------------------------------------------------------------------------------
+        raise ManifestError("is not a manifest, which begins with apiVersion, kind and metadata", file, lines[()])
+    if value.get("kind") != "List" or not isinstance(value.get("items"), list):
+        yield Document(value, file, lines)
+        return
+    for index, item in enumerate(value["items"]):
+        within = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
+        yield from _unfolded(item, within, file)
 
 
 def path_keys(path: str) -> PathKeys:
@@ -340,9 +127,7 @@ def path_keys(path: str) -> PathKeys:
 
 def _value_of(text: str, name: str) -> Json:
     if text[:1] in ("'", '"', "[", "{"):
-        nodes = list(_compose(text, name))
-        if len(nodes) == 1:
-            return _Reader(name).value(nodes[0], ())
+        return next(read(text, name))[0]
     try:
         return scalar(text)
     except ValueError as error:

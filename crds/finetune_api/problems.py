@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from finetune_api.base import KEY_WORDS
 from finetune_api.crd import Schema
 from finetune_api.job import FineTuneJob
-from finetune_api.manifest import Document, PathKeys
+from finetune_api.kubectl_yaml import PathKeys
+from finetune_api.manifest import Document
 from finetune_api.schema import allowed, child, fields, job_schema, paths_of
 
 WRITTEN_BY_THE_SERVER = frozenset(

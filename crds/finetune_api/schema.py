@@ -6,7 +6,7 @@ from functools import cache
 
 from finetune_api.crd import Schema, structural
 from finetune_api.job import FineTuneJob
-from finetune_api.manifest import PathKeys
+from finetune_api.kubectl_yaml import PathKeys
 
 MOST_FIELDS = 8
 """How many field names a message lists."""

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from finetune_api.crd import Schema
-from finetune_api.manifest import PathKeys
+from finetune_api.kubectl_yaml import PathKeys
 from finetune_api.schema import child, job_schema
 from tests.api_cases.builder import MINIMAL
 

@@ -38,6 +38,11 @@ def test_what_cannot_be_read_is_refused_with_line_and_column(written: str) -> No
     assert (NO_YAML | STRICTER_THAN_KUBECTL)[written] in message
 
 
+def test_a_number_of_thousands_of_digits_is_text_as_for_kubectl() -> None:
+    assert value_of("1" * 5000) == "1" * 5000
+    assert value_of("0x" + "f" * 5000) == "0x" + "f" * 5000
+
+
 def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
     assert [type(value_of(text)) for text in ("3.0", "1e3", "5.", "3.5")] == [int, int, int, float]
 
@@ -47,13 +52,13 @@ def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
     [
         ("", "job.yaml: holds no manifest"),
         ("# nothing\n---\n", "job.yaml: holds no manifest"),
-        ("- a\n", "job.yaml:1:1: is not a manifest, which begins with apiVersion, kind and metadata"),
+        ("- a\n", "job.yaml:1: is not a manifest, which begins with apiVersion, kind and metadata"),
         ("a: 1\nspec:\n\tb: 1\n", "job.yaml:3:1: a tab cannot indent YAML; use spaces"),
         ("a:\n  b: 1\n  c: 2\n  b: 3\n", "job.yaml:4:3: `b` is given twice, first in line 2; remove one"),
         ("a: [1\nb: 2\n", "(while parsing a flow sequence that began in line 1)"),
         ("a: &x [*x]\n", "job.yaml:1:4: an alias stands for something that contains it"),
         ("a: 1\nb: \x01\n", "job.yaml:2: holds a control character"),
-        ("kind: List\nitems: [3]\n", "holds an item that is not a manifest"),
+        ("kind: List\nitems: [3]\n", "job.yaml:2: is not a manifest"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place_and_a_sentence(text: str, message: str) -> None:
