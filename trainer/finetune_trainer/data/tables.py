@@ -7,7 +7,7 @@ the same columns as Python strings, but knows no line numbers and takes stray qu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +113,7 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
                 if column not in schema.names:
                     raise column_missing(name, role, column, schema.names)
             columns: dict[str, list[Any]] = {role: [] for role in roles}
-            for batch in _batches(file, list(roles.values())):
+            for batch in file.iter_batches(batch_size=STOP_EVERY, columns=list(roles.values())):
                 stop()
                 for role, column in roles.items():
                     columns[role].extend(batch.column(column).to_pylist())
@@ -124,10 +124,6 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
         ) from error
     rows = len(next(iter(columns.values())))
     return Table(columns, range(1, rows + 1), "row", label_names=_class_names(schema, roles["label"]))
-
-
-def _batches(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from file.iter_batches(batch_size=STOP_EVERY, columns=columns)
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 
 from finetune_trainer.report.facts import Predictions, ReportFacts
 from finetune_trainer.report.measures import RESAMPLES, confusion, scores, worst_mistakes
@@ -85,5 +87,5 @@ def _split_part(part: Predictions, facts: ReportFacts, plot: Plot) -> dict[str, 
     }
 
 
-def _confusion(part: Predictions, facts: ReportFacts) -> Any:
+def _confusion(part: Predictions, facts: ReportFacts) -> NDArray[np.int64]:
     return confusion(part.examples.labels, part.after.argmax(axis=1), len(facts.labels))

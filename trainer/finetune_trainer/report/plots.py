@@ -100,10 +100,10 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
         axes.set_aspect("equal")
         short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
         ticks = np.arange(number) + 0.5
-        step = max(1, number // 40)
+        step = -(-number // 30)  # names of more would overlap
         turned = number > 3 or max(map(len, short)) > 10
         axes.set_xticks(ticks[::step], short[::step], rotation=45 if turned else 0, ha="right" if turned else "center")
-        axes.set_yticks(ticks[::step], short[::-1][::step])
+        axes.set_yticks(number - ticks[::step], short[::step])
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.grid(visible=False)

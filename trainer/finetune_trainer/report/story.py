@@ -8,7 +8,7 @@ from typing import Any, Literal
 import yaml
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.report.facts import Predictions, ReportFacts
+from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.measures import Interval, difference_interval
 from finetune_trainer.report.plots import metric_name
 
@@ -130,7 +130,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def of_split(facts: ReportFacts, split: str) -> Predictions | None:
-    return next((predictions for predictions in facts.predictions if predictions.split == split), None)
