@@ -54,7 +54,7 @@ def read_delimited(
     broken: list[tuple[int, int]] = []
     line = 0  # the last one read
     try:
-        header = csv.column_names or next(reader, None)
+        header = csv.column_names or next(filter(None, reader), None)
         if header is None:
             raise data_invalid(f"{name} is empty", "Give it rows, or name other files in spec.dataset.splits.")
         line = reader.line_num

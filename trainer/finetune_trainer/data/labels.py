@@ -85,10 +85,10 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
             f'the column "{column}" mixes types: {said}', "Write all labels as strings, or all as whole numbers."
         )
     if families == {"numbers"}:
-        broken = [row for row, value in enumerate(values) if value != int(value)]
+        broken = [row for row, value in enumerate(values) if not float(value).is_integer()]
         if broken:
             raise _invalid(
-                f"{values[broken[0]]!r} is a number with a fraction, not a label, in {len(broken):,} of {len(values):,} "
+                f"{values[broken[0]]!r} is no whole number, so no label, in {len(broken):,} of {len(values):,} "
                 f"{rows_of(rows.split)}: {at([rows.origins[row] for row in broken], column)}",
                 "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.",
             )

@@ -190,7 +190,8 @@ def _matching(pattern: str, existing: list[str]) -> list[str]:
     if has_magic(pattern):
         matches = re.compile(glob_translate(pattern)).match
         return [name for name in existing if matches(name)]
-    return [name for name in existing if name.startswith(pattern) and PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    begun = [name for name in existing if name.startswith(pattern)]
+    return [name for name in begun if PurePosixPath(name).suffix.lower() in EXTENSIONS] or begun
 
 
 def _format_of(name: str, dataset: Dataset) -> Format:

@@ -83,6 +83,9 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
         if not isinstance(row, dict):
             broken.append(f"line {number}: {_json_kind(row)}, not an object")
             continue
+        if "\\u" in line and not _is_unicode(row):
+            broken.append(f"line {number}: an escape that is half a character, such as \\ud83d alone")
+            continue
         if len(numbers) < 1000:
             seen.update(dict.fromkeys(row))
         for role, column in wanted:
@@ -98,6 +101,15 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
         if numbers and column not in seen and all(value is None for value in columns[role]):
             raise column_missing(name, role, column, list(seen))
     return Table(columns, numbers, "line")
+
+
+def _is_unicode(row: object) -> bool:
+    """False for strings with lone surrogates, which JSON can write and no tokenizer or file can take."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_kind(value: object) -> str:

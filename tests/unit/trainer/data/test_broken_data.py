@@ -193,7 +193,7 @@ BROKEN: dict[str, Broken] = {
     "labels with a fraction": Broken(
         FailureReason.LABEL_INVALID,
         {"train.jsonl": '{"text": "a", "label": 1.0}\n{"text": "b", "label": 2.5}\n'},
-        ("2.5 is a number with a fraction", "train.jsonl, line 2"),
+        ("2.5 is no whole number", "train.jsonl, line 2"),
         "spec.dataset.columns.label",
     ),
     "scores instead of labels": Broken(
@@ -271,6 +271,33 @@ BROKEN: dict[str, Broken] = {
         ("train.csv is in both the train and the validation split",),
         "spec.dataset.splits.validation",
         {"splits": {"validation": "*.csv"}},
+    ),
+    "an infinite label": Broken(
+        FailureReason.LABEL_INVALID,
+        {"train.jsonl": '{"text": "a", "label": 1}\n{"text": "b", "label": Infinity}\n'},
+        ("inf is no whole number", "train.jsonl, line 2"),
+        "spec.dataset.columns.label",
+    ),
+    "half a character in JSON": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.jsonl": '{"text": "a \\ud83d\\ude00", "label": 1}\n{"text": "b \\ud83d", "label": 0}\n'},
+        ("train.jsonl", "line 2: an escape that is half a character"),
+        None,
+    ),
+    "an encoding that is not one of text": Broken(
+        FailureReason.INVALID_SPEC,
+        {"train.csv": reviews(4)},
+        ("'rot13'",),
+        "spec.dataset.csv.encoding",
+        {"csv": {"encoding": "rot13"}},
+    ),
+    "a file of blank lines": Broken(FailureReason.DATA_INVALID, {"train.csv": "\n\n"}, ("train.csv is empty",), None),
+    "a compressed file": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.csv.gz": b"?"},
+        ("format of train.csv.gz",),
+        "spec.dataset.format",
+        remedy="unpack compressed files",
     ),
     "a format that the extension does not tell": Broken(
         FailureReason.DATA_INVALID,
