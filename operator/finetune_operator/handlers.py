@@ -50,6 +50,10 @@ async def watch_jobs(world: KubeWorld, client: Client, *, namespace: str | None,
         else:
             world.put(job)
 
+    @kopf.on.cleanup(registry=registry)
+    async def stopping(**_: Any) -> None:
+        stop.set()  # after a signal kopf would give its own waiter for this flag five seconds to end
+
     await kopf.operator(
         registry=registry,
         settings=settings(),

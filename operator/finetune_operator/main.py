@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from finetune_operator.controller import Controller
 from finetune_operator.handlers import watch_jobs
@@ -19,6 +21,8 @@ from finetune_operator.worlds.kube.world import KubeWorld
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 600.0
+DRAIN_SECONDS = 10.0
+"""For the reconciles under way, when told to stop."""
 ALL = "all"
 
 
@@ -30,11 +34,6 @@ async def run(client: Client, *, namespace: str | None, trainer_image: str, list
     metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
     controller = Controller(world, observed=metrics.observe)
 
-    async def reconcile() -> None:
-        await world.synced()  # before that, children would seem to be missing
-        log.info("Watching FineTuneJobs in %s.", f"namespace {namespace}" if namespace else "all namespaces")
-        await controller.run()
-
     async def sweep() -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
@@ -45,19 +44,37 @@ async def run(client: Client, *, namespace: str | None, trainer_image: str, list
 
     async with client, serving(listen, metrics) as port:
         log.info("Serving /healthz and /metrics on port %d.", port)
-        parts = [asyncio.create_task(part()) for part in (*world.watches, reconcile, sweep)]
-        for part in parts:
-            part.add_done_callback(lambda _: stop.set())
+        parts = [asyncio.create_task(part()) for part in (*world.watches, sweep)]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)  # until kopf takes over
         try:
-            await watch_jobs(world, client, namespace=namespace, stop=stop)
+            await _first(world.synced(), stop.wait(), *parts)  # before that, children would seem to be missing
+            if not stop.is_set():
+                parts.append(asyncio.create_task(controller.run()))
+                await asyncio.sleep(0)  # its workers exist before kopf counts the tasks that are not its own
+                for part in parts:
+                    part.add_done_callback(lambda _: stop.set())
+                log.info("Watching FineTuneJobs in %s.", f"namespace {namespace}" if namespace else "all namespaces")
+                await watch_jobs(world, client, namespace=namespace, stop=stop)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(controller.queue.drain(), DRAIN_SECONDS)
         finally:
-            broken = [part for part in parts if part.done() and not part.cancelled() and part.exception()]
+            broken = [part for part in parts if part.done()]
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
         for part in broken:
             part.result()
     log.info("Stopped. Trainings go on without the operator.")
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Until one of them is done; those that were started here are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task, wait in zip(tasks, waits, strict=True):
+        if task is not wait:
+            task.cancel()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -34,6 +34,8 @@ class WorkQueue(Generic[K]):
         self._order = itertools.count()
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         """Keys that could be worked on now."""
@@ -69,7 +71,7 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        while not self._waiting:
+        while not self._waiting or self._draining:
             self._wake.clear()
             await self._wake.wait()
         key = self._waiting.popleft()
@@ -82,6 +84,14 @@ class WorkQueue(Generic[K]):
         if key in self._dirty:
             self._waiting.append(key)
             self._wake.set()
+        if self._draining and not self._in_hand:
+            self._idle.set()
+
+    async def drain(self) -> None:
+        """Hands out nothing more, and returns when what is in hand is done."""
+        self._draining = True
+        if self._in_hand:
+            await self._idle.wait()
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -7,21 +7,25 @@ lab.until("demo", phase="Running")
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.cluster.api import ApiError, Object
+from finetune_api.exit_codes import ExitCode
+from tests.cluster.api import Object
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.kubelet import Fate, KubeletStandIn, run_on
+from tests.cluster.kubelet import Fate, KubeletStandIn, fail, run_on
 from tests.cluster.waiting import eventually
 from tests.unit.operator.story import SPEC
 
@@ -65,56 +69,70 @@ class OperatorProcess:
         self.process.wait(15)
 
 
-class Lab:
-    """See the module. `fate` decides about each pod as it appears; by default it runs until told otherwise."""
+class Site:
+    """A cluster with a kubelet; `fates` and `stops` say by namespace what it does with a pod and how that ends when told to."""
 
-    def __init__(self, cluster: ControlPlane, namespace: str, folder: Path) -> None:
+    def __init__(self, cluster: ControlPlane) -> None:
         self.cluster = cluster
-        self.namespace = namespace
-        self.fate: Callable[[Object], Fate] = lambda pod: run_on()
-        self.on_stop: Callable[[Object], Fate] = lambda pod: Fate(30, "", "Error")
-        self._folder = folder
-        self.kubeconfig = self._grant()
+        self.fates: dict[str, Callable[[Object], Fate]] = {}
+        self.stops: dict[str, Callable[[Object], Fate]] = {}
+        self.kubelet = KubeletStandIn(cluster.api, self._fate, on_stop=self._stop)
 
-    def _grant(self) -> Path:
-        """The operator's service account with exactly the chart's rules."""
-        account = f"{self.namespace}-account"
-        self.cluster.make_namespace(account)
-        self.cluster.api.post(f"/api/v1/namespaces/{account}/serviceaccounts", {"metadata": {"name": ACCOUNT}})
+    def _fate(self, pod: Object) -> Fate:
+        return self.fates.get(pod["metadata"]["namespace"], lambda pod: run_on())(pod)
+
+    def _stop(self, pod: Object) -> Fate:
+        return self.stops.get(pod["metadata"]["namespace"], lambda pod: fail(ExitCode.PREEMPTED))(pod)
+
+
+class Account:
+    """A service account with exactly the chart's rules, in one namespace or, with None, in all."""
+
+    def __init__(self, cluster: ControlPlane, namespace: str | None) -> None:
+        home = f"operator-{uuid.uuid4().hex[:8]}"
+        cluster.make_namespace(home)
+        cluster.api.post(f"/api/v1/namespaces/{home}/serviceaccounts", {"metadata": {"name": ACCOUNT}})
         rbac = "/apis/rbac.authorization.k8s.io/v1"
-        with contextlib.suppress(ApiError):
-            role = {"metadata": {"name": ACCOUNT}, "rules": yaml.safe_load(RULES.read_text())}
-            self.cluster.api.post(f"{rbac}/clusterroles", role)
+        self.rules: list[Object] = yaml.safe_load(RULES.read_text())
+        cluster.api.post(f"{rbac}/clusterroles", {"metadata": {"name": home}, "rules": self.rules})
         binding = {
-            "metadata": {"name": ACCOUNT},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ACCOUNT},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": account}],
+            "metadata": {"name": home},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": home},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}],
         }
-        self.cluster.api.post(f"{rbac}/namespaces/{self.namespace}/rolebindings", binding)
-        self.user = f"system:serviceaccount:{account}:{ACCOUNT}"
-        return self.cluster.service_account_kubeconfig(account, ACCOUNT)
+        where = f"namespaces/{namespace}/rolebindings" if namespace else "clusterrolebindings"
+        cluster.api.post(f"{rbac}/{where}", binding)
+        self.user = f"system:serviceaccount:{home}:{ACCOUNT}"
+        self.kubeconfig = cluster.service_account_kubeconfig(home, ACCOUNT)
 
-    @contextlib.contextmanager
-    def operator(self, *arguments: str) -> Iterator[OperatorProcess]:
-        process = OperatorProcess(
-            self.kubeconfig, self._folder / "operator.log", f"--namespace={self.namespace}", *arguments
-        )
-        try:
-            yield process
-        finally:
-            if process.process.poll() is None:
-                process.stop()
 
-    @contextlib.contextmanager
-    def kubelet(self) -> Iterator[KubeletStandIn]:
-        with KubeletStandIn(
-            self.cluster.api,
-            lambda pod: self.fate(pod),
-            on_stop=lambda pod: self.on_stop(pod),
-            namespace=self.namespace,
-        ) as kubelet:
-            self._kubelet = kubelet
-            yield kubelet
+@contextlib.contextmanager
+def operating(account: Account, folder: Path, *arguments: str) -> Iterator[OperatorProcess]:
+    """The operator runs meanwhile."""
+    process = OperatorProcess(account.kubeconfig, folder / f"operator-{uuid.uuid4().hex[:8]}.log", *arguments)
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            assert process.stop() == 0, process.lines()
+
+
+class Lab:
+    """A namespace: what users do in it, and what there is to see."""
+
+    def __init__(self, site: Site, namespace: str, account: Account) -> None:
+        self.site = site
+        self.cluster = site.cluster
+        self.namespace = namespace
+        self.account = account
+
+    def pods_are(self, *fates: Fate) -> None:
+        """What becomes of the pods, one after another; the last one of all further ones."""
+        following = itertools.chain(fates, itertools.repeat(fates[-1]))
+        self.site.fates[self.namespace] = lambda pod: next(following)
+
+    def pods_become(self, fate: Callable[[Object], Fate]) -> None:
+        self.site.fates[self.namespace] = fate
 
     # -- what users do ---------------------------------------------------------------------------------------------
 
@@ -140,7 +158,7 @@ class Lab:
     def finish_attempt(self, fate: Fate, name: str = "demo") -> None:
         """The running attempt ends so."""
         pod = eventually(lambda: next((p for p in self.pods(name) if p["status"].get("phase") == "Running"), None))
-        self._kubelet.finish(self.namespace, pod["metadata"]["name"], fate)
+        self.site.kubelet.finish(self.namespace, pod["metadata"]["name"], fate)
 
     # -- what there is to see --------------------------------------------------------------------------------------
 
@@ -185,8 +203,9 @@ class Lab:
         """What the operator has written: `verb resource/subresource name`, oldest first."""
         found = []
         for event in self.cluster.audit_events():
-            if event["user"]["username"] == self.user and event["verb"] not in ("get", "list", "watch"):
-                ref = event["objectRef"]
+            ref = event.get("objectRef", {})
+            ours = (event["user"]["username"], ref.get("namespace")) == (self.account.user, self.namespace)
+            if ours and event["verb"] not in ("get", "list", "watch"):
                 resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
                 found.append(f"{event['verb']} {resource} {ref.get('name', '')}")
         return found

@@ -53,7 +53,7 @@ def test_spec_labels_and_annotations_are_never_written(lab: Lab) -> None:
 
 
 def test_a_run_without_a_message_succeeds_with_unknown_metrics(lab: Lab) -> None:
-    lab.fate = lambda pod: succeed("")
+    lab.pods_are(succeed(""))
     lab.apply()
     status = lab.until(phase="Succeeded")
     assert "metrics are unknown" in status["message"]
@@ -65,7 +65,7 @@ def test_a_run_without_a_message_succeeds_with_unknown_metrics(lab: Lab) -> None
 
 @pytest.mark.parametrize("reason", sorted(reason for reason, code in EXIT_CODES.items() if code in NEVER_RETRIED))
 def test_what_the_user_must_correct_fails_at_once_with_the_trainers_reason(lab: Lab, reason: FailureReason) -> None:
-    lab.fate = lambda pod: fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so")))
+    lab.pods_are(fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so"))))
     lab.apply()
     status = lab.until(phase="Failed", reason=reason)
     assert status["failure"]["remedy"] == REMEDIES[reason]
@@ -76,7 +76,7 @@ def test_what_the_user_must_correct_fails_at_once_with_the_trainers_reason(lab: 
 
 @pytest.mark.parametrize("reason", sorted(reason for reason, code in EXIT_CODES.items() if code not in NEVER_RETRIED))
 def test_what_may_pass_fails_only_when_the_backoff_limit_is_reached(lab: Lab, reason: FailureReason) -> None:
-    lab.fate = lambda pod: fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so")))
+    lab.pods_are(fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so"))))
     lab.apply(backoffLimit=0)
     status = lab.until(phase="Failed", reason="BackoffLimitExceeded")
     assert status["message"].startswith(
@@ -86,8 +86,7 @@ def test_what_may_pass_fails_only_when_the_backoff_limit_is_reached(lab: Lab, re
 
 
 def test_a_kill_for_memory_is_told_apart_and_retried(lab: Lab) -> None:
-    fates = iter([out_of_memory(), succeed(TUNED)])
-    lab.fate = lambda pod: next(fates)
+    lab.pods_are(out_of_memory(), succeed(TUNED))
     lab.apply(backoffLimit=1)
     status = lab.until(phase="Succeeded", seconds=40)
     assert [(a["reason"], a.get("exitCode")) for a in status["attempts"]] == [("OutOfMemory", 137), ("Completed", 0)]
@@ -105,16 +104,14 @@ def test_a_kill_for_memory_is_told_apart_and_retried(lab: Lab) -> None:
     ],
 )
 def test_a_disruption_is_named_and_never_counts(lab: Lab, cause: str, reason: str) -> None:
-    fates = iter([disrupted(cause), succeed(TUNED)])
-    lab.fate = lambda pod: next(fates)
+    lab.pods_are(disrupted(cause), succeed(TUNED))
     lab.apply(backoffLimit=0)
     status = lab.until(phase="Succeeded", seconds=40)
     assert [a["reason"] for a in status["attempts"]] == [reason, "Completed"]
 
 
 def test_an_attempt_that_saved_and_ended_is_followed_by_another_uncounted(lab: Lab) -> None:
-    fates = iter([fail(30, result_message("preempted")), succeed(TUNED)])
-    lab.fate = lambda pod: next(fates)
+    lab.pods_are(fail(30, result_message("preempted")), succeed(TUNED))
     lab.apply(backoffLimit=0)
     status = lab.until(phase="Succeeded", seconds=40)
     assert [a["reason"] for a in status["attempts"]] == ["Preempted", "Completed"]
@@ -142,7 +139,7 @@ def test_a_missed_deadline_fails_the_job(lab: Lab) -> None:
     ],
 )
 def test_a_pod_that_cannot_start_shows_why_and_what_to_do(lab: Lab, fate, reason: str, words: str) -> None:  # type: ignore[no-untyped-def]
-    lab.fate = lambda pod: fate
+    lab.pods_are(fate)
     lab.apply()
     status = lab.until(phase="Starting", reason=reason)
     assert words in status["message"]
@@ -151,34 +148,28 @@ def test_a_pod_that_cannot_start_shows_why_and_what_to_do(lab: Lab, fate, reason
     assert ("Warning", reason) in lab.events()
 
 
-def test_a_full_quota_for_jobs_is_waited_out(empty_lab: Lab) -> None:
-    lab = empty_lab
+def test_a_full_quota_for_jobs_is_waited_out(lab: Lab) -> None:
     quota(lab, {"count/jobs.batch": "0"})
-    with lab.kubelet(), lab.operator():
-        lab.apply()
-        status = lab.until(phase="Pending", reason="QuotaExceeded")
-        assert "exceeded quota" in status["message"]
-        assert REMEDIES[FailureReason.QUOTA_EXCEEDED] in status["message"]
-        lab.kubectl("delete", "resourcequota", "full")
-        lab.edit(backoffLimit=5)  # an edit is looked at at once, where the retry would take half a minute
-        lab.until(phase="Running")
+    lab.apply()
+    status = lab.until(phase="Pending", reason="QuotaExceeded")
+    assert "exceeded quota" in status["message"]
+    assert REMEDIES[FailureReason.QUOTA_EXCEEDED] in status["message"]
+    lab.kubectl("delete", "resourcequota", "full")
+    lab.edit(backoffLimit=5)  # an edit is looked at at once, where the retry would take half a minute
+    lab.until(phase="Running")
 
 
-def test_a_full_quota_for_pods_is_read_from_the_job_controllers_event(empty_lab: Lab) -> None:
-    lab = empty_lab
+def test_a_full_quota_for_pods_is_read_from_the_job_controllers_event(lab: Lab) -> None:
     quota(lab, {"pods": "0"})
-    with lab.kubelet(), lab.operator():
-        lab.apply()
-        status = lab.until(phase="Starting", reason="QuotaExceeded")
-        assert "exceeded quota" in status["message"]
+    lab.apply()
+    status = lab.until(phase="Starting", reason="QuotaExceeded")
+    assert "exceeded quota" in status["message"]
 
 
-def test_a_pod_that_the_clusters_policy_refuses_is_admission_denied(empty_lab: Lab) -> None:
-    lab = empty_lab
-    with lab.kubelet(), lab.operator():
-        lab.apply(pod={"serviceAccountName": "nobody"})
-        status = lab.until(phase="Starting", reason="AdmissionDenied")
-        assert 'serviceaccount "nobody" not found' in status["message"]
+def test_a_pod_that_the_clusters_policy_refuses_is_admission_denied(lab: Lab) -> None:
+    lab.apply(pod={"serviceAccountName": "nobody"})
+    status = lab.until(phase="Starting", reason="AdmissionDenied")
+    assert 'serviceaccount "nobody" not found' in status["message"]
 
 
 def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_spec(lab: Lab) -> None:
@@ -190,7 +181,7 @@ def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_
 
 
 def test_a_spec_corrected_while_no_pod_can_be_scheduled_gets_a_new_pod(lab: Lab) -> None:
-    lab.fate = lambda pod: unschedulable() if pod["spec"].get("nodeSelector") else run_on()
+    lab.pods_become(lambda pod: unschedulable() if pod["spec"].get("nodeSelector") else run_on())
     lab.apply(pod={"nodeSelector": {"gpu": "none"}})
     lab.until(reason="Unschedulable")
     lab.edit(pod=None)
@@ -211,13 +202,11 @@ def quota(lab: Lab, hard: dict[str, str]) -> None:
 # ------------------------------------------------------------------------------------------------------ somebody else's
 
 
-def test_a_foreign_job_of_that_name_is_a_conflict_and_left_untouched(empty_lab: Lab) -> None:
-    lab = empty_lab
+def test_a_foreign_job_of_that_name_is_a_conflict_and_left_untouched(lab: Lab) -> None:
     lab.kubectl("create", "-f", "-", input=json.dumps(foreign_job("demo-r")))
     before = lab.cluster.api.get(f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/demo-r")
-    with lab.operator():
-        lab.apply(runId="r")
-        status = lab.until(phase="Failed", reason="NameConflict")
+    lab.apply(runId="r")
+    status = lab.until(phase="Failed", reason="NameConflict")
     assert "demo-r" in status["message"]
     after = lab.cluster.api.get(f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/demo-r")
     assert (after["spec"], after["metadata"]["uid"]) == (before["spec"], before["metadata"]["uid"])

@@ -102,3 +102,17 @@ async def test_jitter_spreads_the_retries_of_many_keys() -> None:
     delays = {round(queue.add_failed(key), 6) for key in range(50)}
     assert len(delays) > 40
     assert all(0.25 <= delay <= 0.5 for delay in delays)
+
+
+async def test_draining_hands_out_nothing_more_and_waits_for_what_is_in_hand() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    queue.add("b")
+    key = await queue.get()
+    drained = asyncio.create_task(queue.drain())
+    await asyncio.sleep(0.01)
+    assert not drained.done()
+    queue.done(key)
+    await asyncio.wait_for(drained, 1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.get(), 0.05)
