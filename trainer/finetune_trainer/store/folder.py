@@ -214,7 +214,7 @@ class Folder:
         of sight, and removes them by its own rule (AbortIncompleteMultipartUpload) only.
         """
         if self._at.is_local:
-            for path in self._path(prefix).rglob("*#*"):
+            for path in List(self._path(prefix).rglob("*#*")):
                 if path.name.rpartition("#")[2].isdigit() and path.is_file():
                     path.unlink(missing_ok=True)
                     self._remove_empty(path.parent)

@@ -1,0 +1,1 @@
+"""What tests of the store share: folders, saves and a store that fails on demand."""

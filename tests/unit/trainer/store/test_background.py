@@ -1,0 +1,68 @@
+"""Work in the background: one piece at a time, one more waits, nothing that fails is forgotten."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from finetune_trainer.store.background import LatestOnly
+
+
+class Gate:
+    """Work that notes its pieces and waits until it is let through."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.started = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self, piece: str) -> None:
+        self.begun.append(piece)
+        self.started.set()
+        assert self.open.wait(10)
+        if piece.startswith("bad"):
+            raise ValueError(piece)
+
+
+def newer(waiting: str, item: str) -> str:
+    return item
+
+
+def test_a_newer_piece_replaces_only_the_one_that_waits() -> None:
+    gate = Gate()
+    background = LatestOnly(gate, name="test")
+    background.put("a", newer)
+    assert gate.started.wait(10)
+    background.put("b", newer)
+    background.put("c", newer)
+    gate.open.set()
+    background.close()
+    assert gate.begun == ["a", "c"]
+
+
+def test_an_error_is_raised_by_the_next_put_and_then_the_next_piece_is_done() -> None:
+    gate = Gate()
+    gate.open.set()
+    background = LatestOnly(gate, name="test")
+    background.put("bad", newer)
+    with pytest.raises(ValueError, match="bad"):
+        background.flush()
+    background.put("good", newer)
+    background.flush()
+    background.put("bad again", newer)
+    with pytest.raises(ValueError, match="bad again"):
+        background.close()
+    assert gate.begun == ["bad", "good", "bad again"]
+
+
+def test_dropping_does_not_wait_and_does_not_begin_what_waits() -> None:
+    gate = Gate()
+    background = LatestOnly(gate, name="test")
+    background.put("a", newer)
+    assert gate.started.wait(10)
+    background.put("b", newer)
+    background.close(drop=True)
+    gate.open.set()
+    background._thread.join(10)  # type: ignore[union-attr]
+    assert gate.begun == ["a"]

@@ -1,0 +1,119 @@
+"""The folder of a run: a finished result is found again, attempts are numbered once, the result is written last."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.result import Result
+from finetune_api.run import RunIdentity
+from finetune_trainer.store.folder import Folder
+from finetune_trainer.store.run_folder import RunFolder
+from tests.storage.faults import Broken, FaultyFolder
+from tests.storage.saves import FINGERPRINT, memory_folder
+
+
+def run_folder(folder: Folder, fingerprint: str = FINGERPRINT) -> RunFolder:
+    return RunFolder(folder, RunIdentity(id="one", uri=folder.uri, fingerprint=fingerprint))
+
+
+def result(folder: Folder) -> Result:
+    return Result(
+        outcome="succeeded", run_id="one", uri=folder.uri, owner="team/job/1", attempt=1, fingerprint=FINGERPRINT
+    )
+
+
+def results(directory: Path, *extra: str) -> Path:
+    for name in ("model/model.safetensors", "model/config.json", "plots/loss.png", "report.html", "README.md", *extra):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(name)
+    return directory
+
+
+def test_a_finished_run_is_found_with_its_artefacts(tmp_path: Path) -> None:
+    folder = memory_folder()
+    assert run_folder(folder).finished() is None
+    written = run_folder(folder).promote(results(tmp_path), result(folder))
+    assert [artifact.path for artifact in written.artifacts] == [
+        "README.md", "model/config.json", "model/model.safetensors", "plots/loss.png", "report.html",
+    ]  # fmt: skip
+    assert run_folder(folder).finished() == written
+
+
+def test_the_result_of_other_training_inputs_is_a_conflict_with_its_remedy(tmp_path: Path) -> None:
+    folder = memory_folder()
+    run_folder(folder).promote(results(tmp_path), result(folder))
+    with pytest.raises(JobError) as caught:
+        run_folder(folder, "e" * 64).finished()
+    assert caught.value.reason is FailureReason.OUTPUT_CONFLICT
+    assert caught.value.message == f"{folder.uri} holds the result of other training inputs"
+    assert caught.value.field == "spec.runId"
+    assert caught.value.remedy.startswith("Set another spec.runId")
+
+
+def test_a_result_whose_model_was_deleted_or_cut_is_not_adopted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = memory_folder()
+    run_folder(folder).promote(results(tmp_path), result(folder))
+    folder.write("model/model.safetensors", b"cut")
+    assert run_folder(folder).finished() is None
+    folder.delete(["model/model.safetensors"])
+    assert run_folder(folder).finished() is None
+    assert "model/model.safetensors was changed" in caplog.text
+
+
+def test_a_result_that_cannot_be_read_is_a_conflict_and_not_overwritten() -> None:
+    folder = memory_folder()
+    folder.write("result.json", b'{"version": 7}')
+    with pytest.raises(JobError, match="cannot read"):
+        run_folder(folder).finished()
+
+
+def test_attempts_are_counted_from_one_and_no_number_is_given_twice() -> None:
+    folder = memory_folder()
+    assert run_folder(folder).begin_attempt("pod-1") == 1
+    assert run_folder(folder).begin_attempt("pod-2") == 2
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda n: run_folder(folder).begin_attempt(f"pod-{n}"), range(8)))
+    assert sorted(numbers) == list(range(3, 11))
+
+
+def test_a_number_whose_answer_got_lost_is_kept() -> None:
+    assert run_folder(FaultyFolder(memory_folder(), lose_answers=True)).begin_attempt("pod-1") == 1
+
+
+def test_an_attempt_at_other_training_inputs_in_the_same_folder_is_a_conflict() -> None:
+    folder = memory_folder()
+    run_folder(folder).begin_attempt("pod-1")
+    with pytest.raises(JobError, match="holds attempt 1 at other training inputs"):
+        run_folder(folder, "e" * 64).begin_attempt("pod-2")
+
+
+def test_the_files_of_an_attempt_are_written_over_what_was_there(tmp_path: Path) -> None:
+    folder = memory_folder()
+    log = tmp_path / "log.txt"
+    for text in ("one line", "one line, and another"):
+        log.write_text(text)
+        run_folder(folder).save_attempt(3, {"log.txt": log, "metrics.jsonl": b"{}"})
+    assert folder.read("attempts/3/log.txt").data == b"one line, and another"  # type: ignore[union-attr]
+    assert folder.read("attempts/3/metrics.jsonl").data == b"{}"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("after", range(9))
+def test_wherever_promoting_is_broken_off_the_run_is_not_finished_and_it_may_be_repeated(
+    tmp_path: Path, after: int
+) -> None:
+    folder = memory_folder()
+    directory = results(tmp_path / "first", "model/pytorch_model.old", "plots/older.png")
+    broken = FaultyFolder(folder, Broken(after))  # one deletion, seven files, and last the result
+    with pytest.raises(JobError):
+        run_folder(broken).promote(directory, result(folder))
+    assert run_folder(folder).finished() is None
+    written = run_folder(folder).promote(results(tmp_path / "second"), result(folder))
+    assert run_folder(folder).finished() == written
+    wanted = {artifact.path for artifact in written.artifacts} | {"result.json"}
+    assert set(folder.list()) == wanted
