@@ -22,6 +22,9 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 MAX_INT32 = 2**31 - 1
 
+PathKeys = tuple[str | int, ...]
+"""A place in a manifest: `("spec", "dataset", "labels", 0)`."""
+
 
 @dataclass(frozen=True)
 class Rule:

@@ -14,8 +14,9 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from finetune_api.base import PathKeys
+
 Json = Any
-PathKeys = tuple[str | int, ...]
 
 MAX_VALUES = 100_000
 """Values a file may hold after its aliases are expanded."""

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune_api.kubectl_yaml import Json, ManifestError, PathKeys, dump, read, scalar
+from finetune_api.base import PathKeys
+from finetune_api.kubectl_yaml import Json, ManifestError, dump, read, scalar
 
-__all__ = ["Document", "ManifestError", "PathKeys", "dump", "load", "loads", "path_keys", "resolve_paths", "set_values"]
+__all__ = ["Document", "ManifestError", "dump", "load", "loads", "path_keys", "resolve_paths", "set_values"]
 
 MAX_BYTES = 1024 * 1024
 

@@ -12,11 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api.base import KEY_WORDS
+from finetune_api.base import KEY_WORDS, PathKeys
 from finetune_api.crd import Schema
 from finetune_api.job import FineTuneJob
-from finetune_api.kubectl_yaml import PathKeys
-from finetune_api.manifest import Document
 from finetune_api.schema import allowed, child, fields, job_schema, paths_of
 
 WRITTEN_BY_THE_SERVER = frozenset(
@@ -76,16 +74,20 @@ def validate(document: Mapping[str, Any], *, strict: bool) -> FineTuneJob:
         raise InvalidManifest(problems(error, document)) from None
 
 
-def problems(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
-    """Everything that `error` says about `document`, in words, in the order of the file if it came from one."""
-    found = [problem for details in error.errors(include_url=False) for problem in _problems(details, document)]
+def problems(error: ValidationError, document: Mapping[str, Any], within: PathKeys = ()) -> list[Problem]:
+    """Everything that `error` says about `document`, in words, in the order of the file if it came from one.
+
+    `within` is where in a manifest the document belongs: `("spec",)` for the error of a spec alone.
+    """
+    found = [problem for details in error.errors(include_url=False) for problem in _problems(details, document, within)]
     return sorted(found, key=lambda problem: int(problem.place.rpartition(":")[2] or 0))
 
 
-def _problems(details: ErrorDetails, document: Mapping[str, Any]) -> Iterator[Problem]:
-    keys = details["loc"]
+def _problems(details: ErrorDetails, document: Mapping[str, Any], within: PathKeys) -> Iterator[Problem]:
+    keys = (*within, *details["loc"])
     kind, value = details["type"], details["input"]
-    place = document.place(keys) if isinstance(document, Document) else ""
+    # A manifest.Document knows its lines; that type needs a YAML library, which reading a spec in a cluster does not.
+    place = document.place(keys) if hasattr(document, "place") else ""
     if keys and keys[-1] == "[key]":
         yield Problem(
             path_text(keys[:-2]), f"the key {shown(value, ())} does not fit", KEY_WORDS, "Rename the key.", place

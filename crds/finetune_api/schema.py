@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from finetune_api.base import PathKeys
 from finetune_api.crd import Schema, structural
 from finetune_api.job import FineTuneJob
-from finetune_api.kubectl_yaml import PathKeys
 
 MOST_FIELDS = 8
 """How many field names a message lists."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
-from finetune_api.kubectl_yaml import PathKeys
 from finetune_api.schema import child, job_schema
 from tests.api_cases.builder import MINIMAL
 
@@ -87,11 +87,12 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def _change(draw: st.DrawFn, document: dict[str, Any]) -> None:
-    *parents, last = draw(st.sampled_from(_paths(document["spec"], ("spec",))))
-    target: Any = document
-    for key in parents:
-        target = target[key]
-    match draw(st.sampled_from(["value", "value", "remove", "unknown", "bound", "text"])):
+    how = draw(st.sampled_from(["value", "remove", "unknown", "bound", "bound", "text", "text"]))
+    paths = _paths(document["spec"], ("spec",))
+    leaves = [path for path in paths if not isinstance(_at(document, path), dict | list)]
+    *parents, last = draw(st.sampled_from(leaves if how in ("bound", "text") and leaves else paths))
+    target = _at(document, tuple(parents))
+    match how:
         case "remove":
             del target[last]
         case "unknown" if isinstance(target, dict):
@@ -99,9 +100,15 @@ def _change(draw: st.DrawFn, document: dict[str, Any]) -> None:
         case "bound":
             target[last] = draw(st.sampled_from(_beside_bounds(child(job_schema(), (*parents, last)))))
         case "text" if isinstance(target[last], str):
-            target[last] = draw(st.sampled_from(["", " ", "\n", "\t", "ß", "A", "-", "."])) + target[last]
+            target[last] = draw(st.sampled_from(["", " ", "\n", "\t", "ß", "A", "-", ".", "a" * 1024])) + target[last]
         case _:
             target[last] = draw(JSON_VALUES)
+
+
+def _at(document: Any, path: PathKeys) -> Any:
+    for key in path:
+        document = document[key]
+    return document
 
 
 def _paths(value: Any, path: PathKeys) -> list[PathKeys]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from pydantic import ValidationError
 
-from finetune_api.job import FineTuneJob
+from finetune_api.job import FineTuneJob, FineTuneJobSpec
 from finetune_api.manifest import loads
-from finetune_api.problems import InvalidManifest, Problem, validate
+from finetune_api.problems import InvalidManifest, Problem, problems, validate
 from tests.api_cases.builder import job
 from tests.api_cases.generated import manifests
 from tests.api_cases.manifests import BAD, GOOD, Bad, Good
@@ -107,6 +110,19 @@ def test_a_problem_reads_as_one_sentence_and_a_remedy() -> None:
     assert str(problem) == (
         'spec.training.epochs: "3" is text. Allowed: a whole number from 1 to 10000.\n    Write 3 without quotes.'
     )
+
+
+def test_the_problems_of_a_spec_alone_have_the_paths_of_the_manifest() -> None:
+    spec = job({"spec.training.epochs": "3"})["spec"]
+    with pytest.raises(ValidationError) as caught:
+        FineTuneJobSpec.model_validate(spec)
+    (problem,) = problems(caught.value, spec, within=("spec",))
+    assert str(problem) == str(problems_of(job({"spec.training.epochs": "3"}))[0])
+
+
+def test_a_cluster_needs_no_yaml_library_to_say_what_is_wrong() -> None:
+    code = "import sys, finetune_api.problems; sys.exit('yaml' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_long_values_are_cut() -> None:
