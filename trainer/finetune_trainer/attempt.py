@@ -24,7 +24,10 @@ from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.stop import Preempted, StopSignal
-from finetune_trainer.store import Checkpoints, Claim, RunFolder, open_folder
+from finetune_trainer.store.checkpoints import Checkpoints
+from finetune_trainer.store.claim import Claim
+from finetune_trainer.store.folder import open_folder
+from finetune_trainer.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds

@@ -1,0 +1,125 @@
+"""Attempts as they really are: `python -m finetune_trainer` with a Run in its environment, signals, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.result import Result
+from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, identify
+
+PATIENCE = 180.0
+"""Seconds; only a hang takes longer, however busy the machine is."""
+
+
+class Job:
+    """One run below `folder`, and its attempts. Each has an empty disk of its own unless it is told to share one."""
+
+    def __init__(self, folder: Path, *, owner: str = "team/job/uid", **spec: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._attempts = 0
+        parsed = FineTuneJobSpec.model_validate(
+            {"task": "text-classification", "output": {"uri": f"file://{folder}/results"}, **spec}
+        )
+        self.run = Run(run=identify(parsed), owner=owner, spec=parsed)
+
+    @property
+    def results(self) -> Path:
+        return Path(self.run.run.uri.removeprefix("file://"))
+
+    def start(self, **environment: str) -> Attempt:
+        self._attempts += 1
+        folder = self._folder / f"attempt-{self._attempts}"
+        folder.mkdir()
+        return Attempt(self.run, folder, environment)
+
+    def complete(self, **environment: str) -> Attempt:
+        """An attempt that nobody disturbs; it must succeed."""
+        attempt = self.start(**environment)
+        assert attempt.wait() == 0, attempt.log
+        return attempt
+
+    def saved_step(self) -> int:
+        """The step of the newest checkpoint whose manifest is there, 0 without one."""
+        manifests = self.results.glob("checkpoints/*/manifest.json")
+        return max((json.loads(file.read_text())["step"] for file in manifests), default=0)
+
+    def weights(self) -> bytes:
+        return (self.results / "model/model.safetensors").read_bytes()
+
+    def rows(self) -> list[dict[str, float]]:
+        """metrics.jsonl without its times."""
+        rows = [json.loads(line) for line in (self.results / "metrics.jsonl").read_text().splitlines()]
+        return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+
+
+@dataclass
+class Attempt:
+    """A running attempt."""
+
+    run: Run
+    folder: Path
+    environment: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self._log = self.folder / "stdout.txt"
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",  # equal numbers need equal threads
+            RUN_ENV: self.run.to_env(),
+            RESULT_ENV: str(self.folder / "termination-log"),
+            WORKSPACE_ENV: str(self.folder / "workspace"),
+            PROGRESS_ENV: f"file://{self.folder}/progress.jsonl",
+            ATTEMPT_ENV: f"pod-{self.folder.name}",
+            **self.environment,
+        }
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "finetune_trainer"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    @property
+    def result(self) -> Result:
+        """The termination message."""
+        return Result.model_validate_json((self.folder / "termination-log").read_text())
+
+    @property
+    def first_step(self) -> int | None:
+        """The step that training went on from; None when it did not get there."""
+        found = re.search(r"from step (\d+)\.$", self.log, re.MULTILINE)
+        return int(found[1]) if found else None
+
+    def wait_for(self, text: str) -> bool:
+        """Wait until the log says `text`; False when the attempt ended without."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            ended = self.process.poll() is not None
+            if text in self.log:
+                return True
+            if ended:
+                return False
+            time.sleep(0.01)
+        self.process.kill()
+        raise AssertionError(f"not said within {PATIENCE} s: {text!r}; the log:\n{self.log}")
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def signal(self, number: signal.Signals) -> int:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(number)
+        return self.wait()
