@@ -1,9 +1,10 @@
-"""Hypothesis strategies made from the schema: valid manifests, and manifests with one thing changed."""
+"""Manifests made from the schema: one for each bound, and by Hypothesis valid ones and ones with something changed."""
 
 from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
-from finetune_api.schema import child, job_schema
+from finetune_api.schema import child, job_schema, paths_of
 from tests.api_cases.builder import MINIMAL
 
 JSON_SCALARS = st.one_of(
@@ -119,16 +120,66 @@ def _paths(value: Any, path: PathKeys) -> list[PathKeys]:
     return found
 
 
+def manifests_beside_every_bound() -> Iterator[tuple[str, dict[str, Any]]]:
+    """For each field of the spec, the smallest manifest with values just inside and just outside of what it takes."""
+    for path in paths_of(child(job_schema(), ("spec",)), ("spec",)):
+        for value in _beside_bounds(child(job_schema(), path)):
+            document = copy.deepcopy(MINIMAL)
+            target: Any = document
+            for depth, key in enumerate(path[:-1], start=1):
+                if key not in target:
+                    # Beside the field, the block gets what it must have.
+                    required = child(job_schema(), path[:depth]).get("required", [])
+                    target[key] = {name: "needed" for name in required if name != path[depth]}
+                target = target[key]
+            target[path[-1]] = value
+            yield f"{'.'.join(map(str, path))} = {str(value)[:60]!r}", document
+
+
 def _beside_bounds(schema: Schema) -> list[Any]:
-    """Values just inside and just outside of each bound that the schema names."""
-    found: list[Any] = [None]
-    for bound in ("minimum", "maximum"):
+    """Values just inside and just outside of each bound that the schema names, and of each other kind."""
+    found: list[Any] = [None, True, 1.5, "", [], {}]
+    for bound, inside in (("minimum", 1), ("maximum", -1)):
         if bound in schema:
-            found += [schema[bound], schema[bound] - 1, schema[bound] + 1, float(schema[bound])]
-    if schema.get("type") == "string" and "maxLength" in schema:
-        found += ["a" * schema["maxLength"], "a" * (schema["maxLength"] + 1), "ä" * schema["maxLength"]]
-    if schema.get("type") == "array":
-        found += [["a"] * 2, [f"a{n}" for n in range(schema["maxItems"] + 1)], []]
+            found += [schema[bound] + step for step in (-1, 0, 1, inside / 1e6)]
+    if "x-kubernetes-int-or-string" in schema:
+        found += ["5", "500m", "1.5", "1e3", "16Gi", "16GB", "-1", "5\n", "\u0663", ".5", "5.", "0" * 32, "0" * 33]
+    elif schema.get("type") == "string":
+        low, high = schema.get("minLength", 0), schema.get("maxLength", 64)
+        found += ["a" * size for size in (low - 1, low, high, high + 1) if size >= 0] + ["ä" * high]
+        found += [
+            "A",
+            "-a",
+            "a-",
+            "a.",
+            "a\n",
+            "a b",
+            "a/b",
+            "\u00a0",
+            "😀",
+            "0s",
+            "10m",
+            "1h30m",
+            "90",
+            "../a",
+            "*.[a]",
+        ]
+        found += [
+            f"{scheme}://{rest}"
+            for scheme in ("hf", "s3", "file", "http", "ftp")
+            for rest in ("a", "a/b", "/a", "a b", "")
+        ]
+        found += [form for choice in schema.get("enum", []) for form in (choice, choice.upper(), f"{choice} ")]
+    elif schema.get("type") == "array":
+        low, high = schema.get("minItems", 0), schema["maxItems"]
+        item = {"name": "a"} if "properties" in schema["items"] else "a"
+        found += [[f"a{n}" if item == "a" else item for n in range(size)] for size in (low, high, high + 1)]
+        found += [[item] * 2, *([value, item] for value in _beside_bounds(schema["items"]))]
+    elif "additionalProperties" in schema:
+        found += [{f"a{n}": "1" for n in range(schema["maxProperties"] + more)} for more in (0, 1)]
+        found += [{"key": value} for value in _beside_bounds(schema["additionalProperties"])]
+        keys = ["a b", "A", "-a", "a/b", "a/b/c", "/a", "a/", "finetune.dev/a", "a" * 63, "a" * 64, "", "ä", "a\n"]
+        found += [{key: "1"} for key in keys]
     return found
 
 
