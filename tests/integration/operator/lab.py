@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 import uuid
@@ -59,6 +60,11 @@ class OperatorProcess:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def reconciles(self) -> int:
+        """How many jobs it has looked at so far."""
+        lines = self.get("/metrics")[1].splitlines()
+        return sum(int(float(line.split()[1])) for line in lines if line.startswith("finetune_reconciles_total"))
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -152,6 +158,12 @@ class Lab:
     def delete(self, name: str = "demo") -> None:
         self.kubectl("delete", "ftj", name, "--wait=false")
 
+    def fill_quota(self, hard: dict[str, str]) -> None:
+        """A quota that the API server already enforces."""
+        path = f"/api/v1/namespaces/{self.namespace}/resourcequotas"
+        self.cluster.api.post(path, {"metadata": {"name": "full"}, "spec": {"hard": hard}})
+        eventually(lambda: self.cluster.api.get(f"{path}/full").get("status", {}).get("hard") == hard)
+
     def kubectl(self, *arguments: str, input: str | None = None) -> str:
         return self.cluster.kubectl("-n", self.namespace, *arguments, input=input)
 
@@ -194,18 +206,38 @@ class Lab:
         items: list[Object] = listed["items"]
         return items
 
+    def versions(self) -> list[tuple[str, str]]:
+        """Each FineTuneJob with its resource version, each child with its UID: the Job controller writes to them as well."""
+        jobs = self.cluster.api.get(f"/apis/finetune.dev/v1alpha1/namespaces/{self.namespace}/finetunejobs")["items"]
+        children = [
+            obj for job in jobs for obj in self.jobs(job["metadata"]["name"]) + self.pods(job["metadata"]["name"])
+        ]
+        return sorted(
+            [(obj["metadata"]["name"], obj["metadata"]["resourceVersion"]) for obj in jobs]
+            + [(obj["metadata"]["name"], obj["metadata"]["uid"]) for obj in children]
+        )
+
+    @staticmethod
+    def stays(holds: Callable[[], bool], seconds: float) -> None:
+        """Fails unless it is so now and all the time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert holds()
+            time.sleep(0.1)
+
     def events(self, name: str = "demo") -> list[tuple[str, str]]:
         listed = self.cluster.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")
         ours = [e for e in listed["items"] if (e["regarding"]["kind"], e["regarding"]["name"]) == ("FineTuneJob", name)]
         return [(e["type"], e["reason"]) for e in sorted(ours, key=lambda e: e["eventTime"])]
 
     def writes(self) -> list[str]:
-        """What the operator has written: `verb resource/subresource name`, oldest first."""
+        """What the operator has written: `verb resource/subresource name id`, oldest first."""
         found = []
         for event in self.cluster.audit_events():
             ref = event.get("objectRef", {})
             ours = (event["user"]["username"], ref.get("namespace")) == (self.account.user, self.namespace)
             if ours and event["verb"] not in ("get", "list", "watch"):
                 resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
-                found.append(f"{event['verb']} {resource} {ref.get('name', '')}")
+                if event["responseStatus"]["code"] < 300:  # a refused creation has written nothing
+                    found.append(f"{event['verb']} {resource} {ref.get('name', '')} {event['auditID']}")
         return found

@@ -1,0 +1,220 @@
+"""What users, administrators and crashes do to a job on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from finetune_api.failures import FailureReason
+from tests.cluster.api import ApiError
+from tests.cluster.kubelet import fail, run_on, succeed, unschedulable
+from tests.cluster.waiting import eventually
+from tests.integration.operator.lab import Lab, operating
+from tests.unit.operator.story import TUNED, result_message
+
+COLUMN_MISSING = fail(11, result_message("failed", error=(FailureReason.COLUMN_MISSING, "no column label")))
+
+
+def starting(lab: Lab) -> None:
+    lab.pods_are(unschedulable())
+    lab.apply()
+    lab.until(phase="Starting", reason="Unschedulable")
+
+
+def running(lab: Lab) -> None:
+    lab.apply()
+    lab.until(phase="Running")
+
+
+def suspended(lab: Lab) -> None:
+    running(lab)
+    lab.edit(suspend=True)
+    lab.until(phase="Suspended", reason="Suspended")
+
+
+def succeeded(lab: Lab) -> None:
+    lab.pods_are(succeed(TUNED))
+    lab.apply()
+    lab.until(phase="Succeeded")
+
+
+def failed(lab: Lab) -> None:
+    lab.pods_are(COLUMN_MISSING)
+    lab.apply()
+    lab.until(phase="Failed")
+
+
+def refused(lab: Lab) -> None:
+    lab.pods_are(run_on())
+    lab.fill_quota({"count/jobs.batch": "0"})
+    lab.apply()
+    lab.until(phase="Pending", reason="QuotaExceeded")
+
+
+def without_pods(lab: Lab) -> None:
+    lab.fill_quota({"pods": "0"})
+    lab.apply()
+    lab.until(phase="Starting", reason="QuotaExceeded")
+
+
+STATES = [starting, running, suspended, succeeded, failed, refused, without_pods]
+in_each_state = pytest.mark.parametrize("reach", STATES, ids=lambda state: state.__name__)
+
+
+# ------------------------------------------------------------------------------------------------ in whatever state
+
+
+@in_each_state
+def test_an_operator_restarted_in_any_phase_changes_and_writes_nothing(
+    own_lab: Lab, tmp_path: Path, reach: Callable[[Lab], None]
+) -> None:
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
+        reach(own_lab)
+    before, writes = own_lab.versions(), own_lab.writes()
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}") as operator:
+        eventually(lambda: operator.reconciles() >= 1)
+        own_lab.stays(lambda: own_lab.versions() == before, seconds=2)
+    # An attempt to create that is refused again is no write.
+    assert [write for write in own_lab.writes() if write not in writes] == []
+
+
+@in_each_state
+def test_a_deleted_job_leaves_no_child(lab: Lab, reach: Callable[[Lab], None]) -> None:
+    reach(lab)
+    lab.delete()
+    eventually(lambda: not lab.jobs() and not lab.pods())
+    lab.stays(lambda: not lab.jobs(), seconds=1)
+    with pytest.raises(ApiError):
+        lab.job()
+
+
+def test_a_job_is_deleted_at_once_while_the_operator_is_down(own_lab: Lab, tmp_path: Path) -> None:
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
+        running(own_lab)
+    own_lab.kubectl("delete", "ftj", "demo", "--timeout=5s")
+    eventually(lambda: not own_lab.jobs() and not own_lab.pods())
+
+
+def test_a_killed_operator_is_caught_up_with_what_happened_meanwhile(own_lab: Lab, tmp_path: Path) -> None:
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}") as operator:
+        running(own_lab)
+        operator.kill()
+        own_lab.finish_attempt(succeed(TUNED))
+        eventually(lambda: own_lab.jobs()[0]["status"].get("completionTime"))
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
+        status = own_lab.until(phase="Succeeded")
+    assert status["summary"] == "f1 0.512 → 0.874"
+
+
+# ------------------------------------------------------------------------------------------------ children by hand
+
+
+def test_a_job_deleted_by_hand_comes_back_as_a_disruption(lab: Lab) -> None:
+    running(lab)
+    [job] = lab.jobs()
+    lab.kubectl("delete", "job", job["metadata"]["name"], "--wait=false")
+    status = eventually(lambda: len(lab.status().get("attempts", [])) == 2 and lab.status())
+    [again] = lab.jobs()
+    assert again["metadata"]["uid"] != job["metadata"]["uid"]
+    assert again["metadata"]["name"] == job["metadata"]["name"]
+    assert again["spec"]["backoffLimit"] == job["spec"]["backoffLimit"]
+    assert status["attempts"][0]["reason"] in ("Preempted", "Deleted")
+    assert status["phase"] == "Running"
+
+
+def test_no_two_pods_of_a_run_exist_at_a_time_after_its_job_was_deleted(lab: Lab) -> None:
+    running(lab)
+    [job], [pod] = lab.jobs(), lab.pods()
+    held = {"metadata": {"finalizers": ["tests.finetune.dev/hold"]}}
+    path = f"/api/v1/namespaces/{lab.namespace}/pods/{pod['metadata']['name']}"
+    finalizers = pod["metadata"].get("finalizers", [])
+    held["metadata"]["finalizers"] += finalizers
+    lab.cluster.api.patch(path, held)
+    lab.kubectl("delete", "job", job["metadata"]["name"], "--wait=false")
+    lab.until(phase="Starting", reason="Restarting")
+    lab.cluster.api.patch(path, {"metadata": {"finalizers": None}})
+    lab.until(phase="Running")
+
+
+@pytest.mark.parametrize("reach", [succeeded, failed], ids=lambda state: state.__name__)
+def test_after_the_end_a_deleted_job_runs_nothing_again(lab: Lab, reach: Callable[[Lab], None]) -> None:
+    reach(lab)
+    before = lab.job()
+    lab.kubectl("delete", "job", "-l", "finetune.dev/job=demo")
+    eventually(lambda: not lab.jobs())
+    lab.stays(
+        lambda: not lab.jobs() and lab.job()["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"], 2
+    )
+
+
+def test_the_time_to_live_removes_the_job_and_never_the_record(lab: Lab) -> None:
+    lab.pods_are(succeed(TUNED))
+    lab.apply(ttlSecondsAfterFinished=0)
+    before = lab.until(phase="Succeeded")
+    eventually(lambda: not lab.jobs())
+    lab.stays(lambda: not lab.jobs() and lab.status() == before, 1)
+
+
+# ------------------------------------------------------------------------------------------- suspend, resume, re-run
+
+
+def test_suspend_lets_the_pod_save_and_resume_goes_on_with_the_same_run(lab: Lab) -> None:
+    running(lab)
+    run = lab.status()["run"]
+    lab.edit(suspend=True)
+    status = lab.until(phase="Suspended", reason="Suspended")
+    assert [(a["reason"], a["exitCode"]) for a in status["attempts"]] == [("Preempted", 30)]
+    assert not lab.jobs()
+    assert not lab.pods()
+    lab.edit(suspend=False)
+    status = lab.until(phase="Running")
+    assert status["run"] == run
+    assert [a["number"] for a in status["attempts"]] == [1, 2]
+
+
+def test_kueues_suspension_of_the_job_shows_as_queued_and_is_left_to_kueue(lab: Lab) -> None:
+    """As Kueue does it: the Job is suspended, later admitted with a node selector, later suspended again."""
+    lab.pods_are(unschedulable())
+    lab.apply(labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    lab.until(phase="Starting", reason="Unschedulable")
+    [job] = lab.jobs()
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    path = f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/{job['metadata']['name']}"
+    lab.cluster.api.patch(path, {"spec": {"suspend": True}})
+    lab.until(phase="Pending", reason="Queued")
+    eventually(lambda: not lab.pods())
+    lab.pods_are(run_on())
+    selector = {"spec": {"suspend": False, "template": {"spec": {"nodeSelector": {"pool": "a"}}}}}
+    eventually(lambda: lab.cluster.api.get(path)["status"].get("startTime") is None)
+    lab.cluster.api.patch(path, selector)
+    lab.until(phase="Running")
+    lab.cluster.api.patch(path, {"spec": {"suspend": True}})
+    lab.until(phase="Pending", reason="Queued")
+    assert len(lab.jobs()) == 1
+
+
+def test_a_new_run_id_runs_a_failed_job_again_beside_its_old_results(lab: Lab) -> None:
+    lab.pods_are(COLUMN_MISSING, succeed(TUNED))
+    lab.apply(runId="one")
+    lab.until(phase="Failed")
+    lab.edit(runId="two", dataset={"columns": {"label": "topic"}})
+    status = lab.until(phase="Succeeded")
+    assert status["run"]["uri"] == "s3://models/out/two"
+    assert "failure" not in status
+    assert [(a["number"], a["reason"]) for a in status["attempts"]] == [(1, "Completed")]
+
+
+def test_limits_changed_meanwhile_reach_the_job(lab: Lab) -> None:
+    running(lab)
+    lab.edit(activeDeadlineSeconds=5000, ttlSecondsAfterFinished=77, backoffLimit=9)
+
+    def limits() -> tuple[int, int, int] | None:
+        spec = lab.jobs()[0]["spec"]
+        return (spec["backoffLimit"], spec.get("activeDeadlineSeconds"), spec.get("ttlSecondsAfterFinished"))
+
+    eventually(lambda: limits() == (9, 5000, 77))
+    lab.edit(activeDeadlineSeconds=None, ttlSecondsAfterFinished=None)
+    eventually(lambda: limits() == (9, None, None))
+    assert len(lab.pods()) == 1

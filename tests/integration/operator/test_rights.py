@@ -1,0 +1,78 @@
+"""The operator needs each of the chart's rules, and no other right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cluster.api import Object
+from tests.cluster.kubelet import succeed, unschedulable
+from tests.cluster.waiting import eventually
+from tests.integration.operator.lab import Account, Lab, Site, operating
+from tests.unit.operator.story import TUNED
+
+
+def everything_that_takes_a_right(lab: Lab) -> None:
+    lab.apply("good")
+    lab.until("good", phase="Running")
+    lab.edit("good", ttlSecondsAfterFinished=600)
+    lab.finish_attempt(succeed(TUNED), "good")
+    lab.until("good", phase="Succeeded")
+    lab.pods_are(unschedulable())
+    lab.apply("paused")
+    lab.until("paused", reason="Unschedulable")
+    lab.edit("paused", suspend=True)
+    lab.until("paused", reason="Suspended")
+    lab.cluster.api.post(
+        f"/apis/batch/v1/namespaces/{lab.namespace}/jobs",
+        {
+            "metadata": {"name": "taken-r"},
+            "spec": {
+                "suspend": True,
+                "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}},
+            },
+        },
+    )
+    lab.apply("taken", runId="r")
+    lab.until("taken", reason="NameConflict")
+    lab.fill_quota({"pods": "0"})
+    lab.apply("refused")
+    lab.until("refused", reason="QuotaExceeded")
+
+
+def test_nothing_is_denied_and_no_rule_is_unused(site: Site, namespace: str, tmp_path: Path) -> None:
+    account = Account(site.cluster, None)
+    lab = Lab(site, namespace, account)
+    with operating(account, tmp_path):
+        everything_that_takes_a_right(lab)
+    requests = [event for event in lab.cluster.audit_events() if event["user"]["username"] == account.user]
+    decided = [(e["annotations"].get("authorization.k8s.io/decision"), e) for e in requests]
+    assert [e["requestURI"] for decision, e in decided if decision != "allow"] == []
+    used = {asked for event in requests if (asked := asked_for(event))}
+    assert used == {asked for rule in account.rules for asked in expanded(rule)}
+
+
+def test_the_rules_suffice_in_a_single_namespace(own_lab: Lab, tmp_path: Path) -> None:
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}") as operator:
+        own_lab.pods_are(succeed(TUNED))
+        own_lab.apply()
+        own_lab.until(phase="Succeeded")
+        eventually(lambda: operator.get("/healthz")[0] == 200)
+    denied = [
+        event["requestURI"]
+        for event in own_lab.cluster.audit_events()
+        if event["user"]["username"] == own_lab.account.user
+        and event["annotations"].get("authorization.k8s.io/decision") != "allow"
+    ]
+    assert denied == []
+
+
+def asked_for(event: Object) -> tuple[str, str, str] | None:
+    ref = event.get("objectRef")
+    if ref is None:  # not a resource: discovery, which the group system:authenticated may read
+        return None
+    resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
+    return ref.get("apiGroup", ""), resource, event["verb"]
+
+
+def expanded(rule: Object) -> set[tuple[str, str, str]]:
+    return {(g, r, v) for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
