@@ -25,12 +25,13 @@ class Document(dict[str, Json]):
         super().__init__(content)
         self.file = file
         self.lines = lines or {}
+        self.set_by: dict[PathKeys, str] = {}
 
     def place(self, path: PathKeys) -> str:
-        """`job.yaml:12`: the line of the value at `path`, or of the nearest value around it."""
-        while path and path not in self.lines:
+        """`job.yaml:12`: the line of the value at `path` or of the nearest one around it; or the `--set` it comes from."""
+        while path and path not in self.lines and path not in self.set_by:
             path = path[:-1]
-        return f"{self.file}:{self.lines.get(path, 1)}"
+        return self.set_by.get(path) or f"{self.file}:{self.lines.get(path, 1)}"
 
 
 def load(path: str | Path) -> list[Document]:
@@ -79,6 +80,7 @@ def set_values(document: Document, assignments: Iterable[str]) -> Document:
         _assign(document, keys, _value_of(text.strip(), f"--set {path}"), f"--set {path}")
         for place in [place for place in document.lines if place[: len(keys)] == keys]:
             del document.lines[place]
+        document.set_by[keys] = f"--set {path.strip()}"
     return document
 
 

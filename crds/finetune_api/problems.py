@@ -80,7 +80,12 @@ def problems(error: ValidationError, document: Mapping[str, Any], within: PathKe
     `within` is where in a manifest the document belongs: `("spec",)` for the error of a spec alone.
     """
     found = [problem for details in error.errors(include_url=False) for problem in _problems(details, document, within)]
-    return sorted(found, key=lambda problem: int(problem.place.rpartition(":")[2] or 0))
+    return sorted(found, key=_line)
+
+
+def _line(problem: Problem) -> int:
+    line = problem.place.rpartition(":")[2]
+    return int(line) if line.isdecimal() else 0
 
 
 def _problems(details: ErrorDetails, document: Mapping[str, Any], within: PathKeys) -> Iterator[Problem]:

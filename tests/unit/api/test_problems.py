@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
-from finetune_api.manifest import loads
+from finetune_api.manifest import Document, loads, set_values
 from finetune_api.problems import InvalidManifest, Problem, problems, validate
 from tests.api_cases.builder import job
 from tests.api_cases.generated import manifests
@@ -105,6 +105,11 @@ spec:
     ]
 
 
+def test_a_problem_that_comes_from_the_command_line_names_its_setting() -> None:
+    document = set_values(Document(job(), "job.yaml", {("spec",): 4}), ["training.epohcs=3", "runId=2"])
+    assert [problem.place for problem in problems_of(document)] == ["--set training.epohcs", "--set runId"]
+
+
 def test_a_problem_reads_as_one_sentence_and_a_remedy() -> None:
     (problem,) = problems_of(job({"spec.training.epochs": "3"}))
     assert str(problem) == (
@@ -167,7 +172,7 @@ def test_any_manifest_is_taken_or_refused_in_words(document: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("kind", FIELDS)
-@pytest.mark.parametrize(("written", "held"), [*COERCION, *RAW_JSON], ids=lambda value: str(value))
+@pytest.mark.parametrize(("written", "held"), [pytest.param(*row, id=row[0]) for row in [*COERCION, *RAW_JSON]])
 def test_a_value_becomes_what_the_shared_table_says(kind: str, written: str, held: dict[str, Any]) -> None:
     value = loads(f"v: {written}")[0]["v"]
     document = job({FIELDS[kind]: value})
