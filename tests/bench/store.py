@@ -1,6 +1,7 @@
 """MiB per second into a store, beside plain obstore with the same bytes, in turn, in one run on one machine.
 
-Ours takes the SHA-256 of every file on the way and retries; the peer only sends. S3 is a real server on loopback.
+Ours takes the SHA-256 of every file on the way; the peer only sends. S3 is a real server on loopback. On a disk ours links
+within a file system, where the peer copies, and copies as well from another one (here memory, where there is /dev/shm).
 """
 
 from __future__ import annotations
@@ -37,7 +38,14 @@ def main() -> None:
 
         disk = open_folder((Path(scratch) / "disk").as_uri(), Storage())
         local = LocalStore(Path(scratch) / "disk", mkdir=True)
-        compare("to a disk", lambda: disk.upload(source, "ours"), lambda: obstore.put(local, "peer", source))
+        compare("to the same disk", lambda: disk.upload(source, "ours"), lambda: obstore.put(local, "peer", source))
+        if Path("/dev/shm").is_dir():
+            with tempfile.NamedTemporaryFile(dir="/dev/shm") as memory:
+                other = Path(memory.name)
+                other.write_bytes(source.read_bytes())
+                compare(
+                    "to another disk", lambda: disk.upload(other, "ours"), lambda: obstore.put(local, "peer", other)
+                )
 
 
 def compare(name: str, ours: Callable[[], object], peer: Callable[[], object]) -> None:

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 import obstore
 
 from finetune_api.job import Storage
+from finetune_trainer.store import disk
 from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass
 from finetune_trainer.store.locations import Location, locate
-from finetune_trainer.store.swap import exclusive, is_lock
 
 PATIENCE = 120.0
 """Seconds that an operation is retried while the store does not answer."""
@@ -111,7 +111,7 @@ class Folder:
         begin = len(self._at.path) + 1 if self._at.path else 0
         found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect())
         files = {meta["path"][begin:]: StoredFile(meta["size"], meta["e_tag"]) for meta in found or ()}
-        return {name: files[name] for name in sorted(files) if not is_lock(name)}
+        return {name: files[name] for name in sorted(files) if not disk.is_lock(name)}
 
     def read(self, name: str) -> Content | None:
         """A small file, or None when there is none."""
@@ -161,14 +161,20 @@ class Folder:
                     self._retried("", lambda key=key: obstore.delete(self._at.quick, key))  # type: ignore[misc]
         if self._at.is_local:
             for directory in {(Path("/") / key).parent for key in keys}:
-                self._remove_empty(directory)
+                disk.remove_empty(directory, self._path(""))
 
     def upload(self, path: Path, name: str) -> Digest:
-        """Upload one file of any size; its hash is taken meanwhile, of exactly the bytes that are sent."""
+        """Upload one file of any size; its hash is taken meanwhile, of exactly the bytes that are sent.
+
+        Within one file system it is linked instead of copied, so do not write over it afterwards: delete it.
+        """
         size = path.stat().st_size
         part = max(CHUNK, -(-size // MOST_PARTS))
 
         def send() -> Digest:
+            if self._at.is_local and disk.link(path, self._path(name)):
+                with path.open("rb") as file:
+                    return Digest(size, hashlib.file_digest(file, "sha256").hexdigest())
             chunks = _Chunks(path, part)
             if size <= part:
                 obstore.put(self._at.bulk, self._key(name), b"".join(chunks))
@@ -214,10 +220,7 @@ class Folder:
         of sight, and removes them by its own rule (AbortIncompleteMultipartUpload) only.
         """
         if self._at.is_local:
-            for path in List(self._path(prefix).rglob("*#*")):
-                if path.name.rpartition("#")[2].isdigit() and path.is_file():
-                    path.unlink(missing_ok=True)
-                    self._remove_empty(path.parent)
+            disk.sweep(self._path(prefix), self._path(""))
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self._at.path, name) if part)
@@ -230,19 +233,10 @@ class Folder:
         return Version(done["e_tag"], done.get("version"))
 
     def _swap_on_disk(self, name: str, data: bytes, version: Version) -> Version:
-        with exclusive(self._path(name)):
+        with disk.exclusive(self._path(name)):
             if obstore.head(self._at.quick, self._key(name))["e_tag"] != version.etag:
                 raise WasChanged(name)
             return self._put(name, data, "overwrite")
-
-    def _remove_empty(self, directory: Path) -> None:
-        top = self._path("")
-        while directory != top and directory.is_relative_to(top):
-            try:
-                directory.rmdir()
-            except OSError:
-                return
-            directory = directory.parent
 
     def _retried(self, name: str, request: Callable[[], T]) -> T:
         uri = f"{self.uri}/{name}" if name else self.uri

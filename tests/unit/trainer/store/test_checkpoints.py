@@ -92,8 +92,10 @@ def test_a_commit_does_not_wait_for_the_store_and_a_newer_one_takes_over_the_bes
     gate = threading.Event()
     store = FaultyFolder(memory_folder(), waits_for(gate))
     checkpoints = checkpoints_of(store)
-    for step, best in {10: True, 20: True, 30: False}.items():
-        save(checkpoints, tmp_path, step, best=best)
+    save(checkpoints, tmp_path, 10, best=True)
+    eventually(lambda: checkpoints._background._busy)
+    save(checkpoints, tmp_path, 20, best=True)
+    save(checkpoints, tmp_path, 30)
     gate.set()
     checkpoints.close()
     uploaded = {name.split("/")[1] for _, name in store.writes if name.startswith("checkpoints/")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import signal
 import socket
 import time
@@ -128,6 +130,31 @@ def test_a_file_of_any_size_comes_back_with_its_hash(folder: Folder, tmp_path: P
     assert sent.size == size
     assert sent.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
     assert (tmp_path / "far" / "copy").read_bytes() == source.read_bytes()
+
+
+def test_on_one_disk_a_file_is_linked_again_and_again_and_outlives_its_source(tmp_path: Path) -> None:
+    folder = disk_folder(tmp_path)
+    source = tmp_path / "source"
+    source.write_bytes(b"weights")
+    for _ in range(2):
+        folder.upload(source, "deep/weights")
+    stored = tmp_path / "runs" / "one run" / "deep" / "weights"
+    assert stored.samefile(source)
+    assert list(stored.parent.iterdir()) == [stored]
+    source.unlink()
+    assert folder.read("deep/weights").data == b"weights"  # type: ignore[union-attr]
+
+
+def test_from_another_disk_a_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    folder = disk_folder(tmp_path)
+    (tmp_path / "source").write_bytes(b"weights")
+    digest = folder.upload(tmp_path / "source", "weights")
+    assert digest == folder.download("weights", tmp_path / "copy")
+    assert not (tmp_path / "runs" / "one run" / "weights").samefile(tmp_path / "source")
 
 
 def test_a_directory_comes_back_as_it_was(folder: Folder, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""What a folder on a disk needs beside obstore: compare and swap, links instead of copies, and tidying up."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def exclusive(file: Path) -> Iterator[None]:
+    """Hold `.<name>.lock` beside `file`, against threads and processes alike.
+
+    Everybody who replaces the file holds it while comparing and writing, and creation is atomic by itself (a hard link that must
+    not exist), so no change can come between the two. The kernel lets go of the lock when its holder dies. The empty lock file
+    stays: deleting it would let two hold different files of the same name.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.parent / f".{file.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def is_lock(name: str) -> bool:
+    last = name.rpartition("/")[2]
+    return last.startswith(".") and last.endswith(".lock")
+
+
+def link(source: Path, target: Path) -> bool:
+    """Make `target` another name of the file `source`, atomically. False where that cannot be: on another file system."""
+    if source.is_symlink():
+        return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = target.with_name(
+        f"{target.name}#{secrets.randbelow(10**9)}"
+    )  # named as obstore names what it has half written
+    try:
+        os.link(source, staged)
+    except OSError:
+        return False
+    staged.replace(target)
+    staged.unlink(missing_ok=True)  # which still exists if `target` was this very file before
+    return True
+
+
+def sweep(directory: Path, top: Path) -> None:
+    """Remove half-written files below `directory`, and then the directories below `top` that are empty."""
+    for path in list(directory.rglob("*#*")):
+        if path.name.rpartition("#")[2].isdigit() and path.is_file():
+            path.unlink(missing_ok=True)
+            remove_empty(path.parent, top)
+
+
+def remove_empty(directory: Path, top: Path) -> None:
+    """Remove `directory` if it is empty, and so on upwards, below `top`."""
+    while directory != top and directory.is_relative_to(top):
+        try:
+            directory.rmdir()
+        except OSError:
+            return
+        directory = directory.parent
