@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+COPY_BUFFER = 1024 * 1024
+"""Bytes. Small enough to be hashed and written out of the processor's cache."""
 
 
 @contextmanager
@@ -29,21 +33,33 @@ def is_lock(name: str) -> bool:
     return last.startswith(".") and last.endswith(".lock")
 
 
-def link(source: Path, target: Path) -> bool:
-    """Make `target` another name of the file `source`, atomically. False where that cannot be: on another file system."""
-    if source.is_symlink():
-        return False
+def put(source: Path, target: Path) -> str:
+    """Make `target` the file `source`, atomically: by a link within a file system, else by a copy. Returns its SHA-256 (hex)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.with_name(
         f"{target.name}#{secrets.randbelow(10**9)}"
     )  # named as obstore names what it has half written
     try:
-        os.link(source, staged)
-    except OSError:
-        return False
+        os.link(source.resolve(), staged)
+    except OSError:  # another file system, or one without links
+        sha256 = _copy(source, staged)
+    else:
+        with source.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     staged.replace(target)
     staged.unlink(missing_ok=True)  # which still exists if `target` was this very file before
-    return True
+    return sha256
+
+
+def _copy(source: Path, target: Path) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(COPY_BUFFER))
+    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+        while count := reader.readinto(buffer):
+            digest.update(buffer[:count])
+            rest = buffer[:count]
+            while rest:  # a raw write may take a part
+                rest = rest[writer.write(rest) :]
+    return digest.hexdigest()
 
 
 def sweep(directory: Path, top: Path) -> None:

@@ -62,8 +62,10 @@ def explain(error: BaseException, uri: str, endpoint: str | None) -> Exception:
         region = re.search(r"<Region>([^<]+)</Region>", said)
         remedy = f"Set spec.storage.region to {region[1]}." if region else "Set spec.storage.region to the bucket's."
         return _denied(f"{uri} is not in the region that was asked for", remedy, "spec.storage.region")
-    if METADATA_SERVICE in said or "metadata.google.internal" in said:
+    if METADATA_SERVICE in said or "metadata.google.internal" in said or "Account must be specified" in said:
         return no_credentials(uri, endpoint)
+    if "credential error" in said or "service account" in said:
+        return _denied(f"the credentials for {uri}{where} cannot be read, they are not in the form that it expects")
     if code in _DENIED_CODES:
         return _denied(f"access to {uri}{where} was denied: {_DENIED_CODES[code]}")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError | PermissionError):
