@@ -30,7 +30,7 @@ from tests.unit.operator.story import TUNED, result_message
 
 T = TypeVar("T")
 
-PATIENCE = 15.0
+PATIENCE = 40.0
 """Seconds of real time that a world may take to show the effect of something."""
 
 

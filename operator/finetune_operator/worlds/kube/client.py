@@ -6,6 +6,7 @@ A typed client costs three times the CPU of plain dictionaries, and all that is 
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -70,7 +71,8 @@ class Client:
             kubernetes_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         except kubernetes_config.ConfigException:
             try:
-                kubernetes_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                path = os.environ.get("KUBECONFIG")  # the library reads it only when it is imported
+                kubernetes_config.load_kube_config(path, client_configuration=configuration)  # type: ignore[no-untyped-call]
             except kubernetes_config.ConfigException as error:
                 said = f"no API server is configured ({error}); set KUBECONFIG, or run inside a cluster"
                 raise NoCluster(said) from error

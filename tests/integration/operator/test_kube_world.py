@@ -1,0 +1,72 @@
+"""The cluster keeps the promises of every world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from finetune_operator.worlds.kube.client import Client
+from finetune_operator.worlds.kube.world import KubeWorld
+from finetune_operator.worlds.protocol import Key
+from tests.cluster.api import ApiError, Object
+from tests.cluster.kubelet import fail, succeed
+from tests.integration.operator.lab import IMAGE, Account, Lab, Site
+from tests.unit.operator.story import SPEC
+from tests.unit.operator.world_conformance import Driver, WorldConformance
+
+
+class KubeDriver:
+    """FineTuneJobs are put into the world as its host does; all else is the API server's doing."""
+
+    def __init__(self, world: KubeWorld, lab: Lab) -> None:
+        self.world = world
+        self._lab = lab
+        self._path = f"/apis/finetune.dev/v1alpha1/namespaces/{lab.namespace}/finetunejobs"
+
+    async def apply(self, **changes: Any) -> Key:
+        job = await asyncio.to_thread(self._apply, {**SPEC, **changes})
+        self.world.put(job)
+        return Key("FineTuneJob", self._lab.namespace, "demo")
+
+    def _apply(self, spec: Object) -> Object:
+        api = self._lab.cluster.api
+        try:
+            body = {
+                "apiVersion": "finetune.dev/v1alpha1",
+                "kind": "FineTuneJob",
+                "metadata": {"name": "demo"},
+                "spec": spec,
+            }
+            return api.post(self._path, body)
+        except ApiError:
+            return api.patch(f"{self._path}/demo", {"spec": spec})
+
+    async def run_attempt(self, key: Key) -> None:
+        """The kubelet runs every pod at once."""
+
+    async def end_attempt(self, key: Key, exit_code: int, message: str) -> None:
+        fate = fail(exit_code, message) if exit_code else succeed(message)
+        await asyncio.to_thread(self._lab.finish_attempt, fate)
+
+    async def let_attempt_save(self, key: Key) -> None:
+        """The kubelet ends a pod that is told to stop with the code for that."""
+
+
+class TestKubeWorld(WorldConformance):
+    @pytest.fixture
+    async def driver(self, site: Site, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Driver]:
+        account = Account(site.cluster, namespace)
+        monkeypatch.setenv("KUBECONFIG", str(account.kubeconfig))
+        async with Client.from_environment() as client:
+            world = KubeWorld(client, namespace=namespace, default_image=IMAGE)
+            watches = [asyncio.create_task(watch()) for watch in world.watches]
+            await world.synced()
+            yield KubeDriver(world, Lab(site, namespace, account))
+            for watch in watches:
+                watch.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await watch
