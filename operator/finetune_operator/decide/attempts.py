@@ -60,8 +60,8 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
     if attempt.disruption is not None:
         return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
     if attempt.out_of_memory or (attempt.exit_code == KILLED and not attempt.deleting):
-        why = "because it reached its memory limit" if attempt.out_of_memory else "most likely because memory ran out"
-        message = f"{attempt.name} was killed (exit code {attempt.exit_code}), {why}."
+        why = "because it reached its memory limit" if attempt.out_of_memory else "and most likely ran out of memory"
+        message = f"{attempt.name} was killed (exit code {attempt.exit_code}) {why}."
         return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
     if attempt.exit_code == ExitCode.PREEMPTED:
         return Cause(PREEMPTED, f"{attempt.name} was told to stop and saved its work.")
@@ -73,8 +73,8 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
     if attempt.exit_code is None:
         return Cause(FailureReason.NODE_LOST, f"{attempt.name} ended without an exit code: its node is gone or broken.")
     reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
-    tail = attempt.termination_message.strip()[-600:]
-    said = f"its log ends with: {tail}" if tail else "it left no message"
+    last_line = attempt.termination_message.strip().rpartition("\n")[2].strip()[:600]
+    said = f"the last line of its log: {last_line}" if last_line else "it left no message"
     return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}; {said}", REMEDIES[reason])
 
 

@@ -81,7 +81,7 @@ def attempt_is_awaited(case: Case) -> Decision:
             f"Attempt {last.number} ended with {last.reason}{code}; the next one goes on from the last checkpoint."
         )
     else:
-        reason, message = "Starting", "The training was created."
+        reason, message = "Starting", f"{case.current.name} was created."
     age = (case.now - case.current.created).total_seconds()
     recheck = None if waiting else FIRST_LOOK if age < PATIENCE else LATER_LOOKS
     return Decision(status=status(case, Phase.STARTING, reason, message), recheck_after=recheck)

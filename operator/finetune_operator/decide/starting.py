@@ -78,8 +78,9 @@ def earlier_attempt_is_still_ending(case: Case) -> Decision | None:
         return None
     last = case.attempts_left_behind[-1]
     where = f" on node {last.node}" if last.node else ""
-    message = f"{last.name}{where} is still ending; training goes on when it is gone."
-    return Decision(status=status(case, Phase.STARTING, "Restarting", message))
+    reason, then = ("Restarting", "goes on") if case.before.start_time else ("Starting", "starts")
+    message = f"{last.name}{where} is still ending; training {then} when it is gone."
+    return Decision(status=status(case, Phase.STARTING, reason, message))
 
 
 def training_is_missing(case: Case) -> Decision | None:
@@ -87,12 +88,13 @@ def training_is_missing(case: Case) -> Decision | None:
     if case.training is not None:
         return None
     run = case.run
+    name = training_name(case.seen.key.name, run.id)
     if case.before.start_time is None:
-        reason, message = "Starting", "The training was created."
+        reason, message = "Starting", f"{name} was created."
     else:
-        reason, message = "Restarting", "The training was created again and goes on from the last checkpoint."
+        reason, message = "Restarting", f"{name} was created again and goes on from the last checkpoint."
     start = StartTraining(
-        name=training_name(case.seen.key.name, run.id),
+        name=name,
         run=Run(
             run=RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
             owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",

@@ -170,7 +170,7 @@ class FakeWorld:
         place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
         if place is None:
             return
-        owner, training = self.trainings[place]
+        _, training = self.trainings[place]
         ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
         if ending is not None:
             self.end_training(key, ending)

@@ -116,6 +116,7 @@ class AttemptSeen:
 
     name: str
     run_id: str
+    """Empty for an attempt of an earlier job of the same name, which still ends."""
     training: str
     """The `Training.uid` it belongs to, which may be gone already."""
     phase: AttemptPhase

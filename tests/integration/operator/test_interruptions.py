@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
-from tests.cluster.api import ApiError
-from tests.cluster.kubelet import fail, run_on, succeed, unschedulable
+from tests.cluster.api import ApiError, Object
+from tests.cluster.kubelet import Fate, fail, run_on, succeed, unschedulable
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab, operating
 from tests.unit.operator.story import TUNED, result_message
@@ -126,16 +129,41 @@ def test_a_job_deleted_by_hand_comes_back_as_a_disruption(lab: Lab) -> None:
 
 def test_no_two_pods_of_a_run_exist_at_a_time_after_its_job_was_deleted(lab: Lab) -> None:
     running(lab)
-    [job], [pod] = lab.jobs(), lab.pods()
-    held = {"metadata": {"finalizers": ["tests.finetune.dev/hold"]}}
-    path = f"/api/v1/namespaces/{lab.namespace}/pods/{pod['metadata']['name']}"
-    finalizers = pod["metadata"].get("finalizers", [])
-    held["metadata"]["finalizers"] += finalizers
-    lab.cluster.api.patch(path, held)
-    lab.kubectl("delete", "job", job["metadata"]["name"], "--wait=false")
-    lab.until(phase="Starting", reason="Restarting")
-    lab.cluster.api.patch(path, {"metadata": {"finalizers": None}})
+    [job] = lab.jobs()
+    with held_pod(lab):
+        lab.kubectl("delete", "job", job["metadata"]["name"], "--wait=false")
+        status = lab.until(phase="Starting", reason="Restarting")
+        assert "is still ending; training goes on when it is gone" in status["message"]
+        lab.stays(lambda: len(lab.pods()) == 1, 1)
     lab.until(phase="Running")
+
+
+def test_a_job_made_anew_waits_for_the_last_pod_of_its_predecessor(lab: Lab) -> None:
+    """Both would write to the same folder, and the trainer would take the other for a stranger."""
+    running(lab)
+    with held_pod(lab) as pod:
+        lab.delete()
+        eventually(lambda: not lab.jobs())
+        lab.apply()
+        status = lab.until(phase="Starting", reason="Starting")
+        assert status["message"] == f"{pod} on node node-1 is still ending; training starts when it is gone."
+        lab.stays(lambda: not lab.jobs(), 1)
+    assert [a["number"] for a in lab.until(phase="Running")["attempts"]] == [1]
+
+
+@contextlib.contextmanager
+def held_pod(lab: Lab) -> Iterator[str]:
+    """The running pod, told to stop, takes its time to save meanwhile; yields its name."""
+    [pod] = lab.pods()
+    release = threading.Event()
+
+    def saves(pod: Object) -> Fate:
+        release.wait(30)
+        return fail(ExitCode.PREEMPTED)
+
+    lab.site.stops[lab.namespace] = saves
+    yield pod["metadata"]["name"]
+    release.set()
 
 
 @pytest.mark.parametrize("reach", [succeeded, failed], ids=lambda state: state.__name__)

@@ -395,9 +395,9 @@ def test_what_the_user_must_correct_ends_the_job_with_the_trainers_reason_and_re
 
 
 def test_a_never_retried_exit_without_a_message_still_has_a_reason() -> None:
-    story = Story().starts().runs().ends(ExitCode.DATA_ERROR, "Traceback: boom")
+    story = Story().starts().runs().ends(ExitCode.DATA_ERROR, "Traceback:\n  line 1\nValueError: boom\n")
     assert story.state() == ("Failed", "DataInvalid")
-    assert "exit code 11; its log ends with: Traceback: boom" in (story.status.message or "")
+    assert "exit code 11; the last line of its log: ValueError: boom" in (story.status.message or "")
 
 
 def test_too_many_failures_name_the_cause_of_the_last_one_and_its_remedy() -> None:

@@ -153,12 +153,19 @@ def _problem(pod: Object, waiting: Object) -> Refusal | None:
         return Refusal(FailureReason.IMAGE_PULL_FAILED, f"The image {image} cannot be pulled: {message or reason}")
     if reason in CONTAINER_PROBLEMS:
         if "secret" in message.lower():
-            return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {message}")
+            said = f"{message}, which {_secret_field(pod, message)} names"
+            return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {said}")
         return Refusal(FailureReason.INTERNAL, f"The container cannot start: {reason}: {message}")
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Refusal(FailureReason.UNSCHEDULABLE, f"No node can take the pod: {condition.get('message', '')}")
     return None
+
+
+def _secret_field(pod: Object, message: str) -> str:
+    """The field of the FineTuneJob that names the Secret which this message is about."""
+    storage = [source["secretRef"]["name"] for source in pod["spec"]["containers"][0].get("envFrom") or []]
+    return "spec.storage.secretRef" if any(f'"{name}"' in message for name in storage) else "spec.hub.tokenSecretRef"
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals

@@ -64,15 +64,15 @@ class Reflector(Generic[T]):
         self._read = read
         self._changed = changed
         self._children: dict[tuple[str, str], Child[T]] = {}
-        self._by_owner: dict[str, dict[tuple[str, str], Child[T]]] = {}
+        self._by_job: dict[Key, dict[tuple[str, str], Child[T]]] = {}
         self._deleted: OrderedDict[str, None] = OrderedDict()
         self._version = ""
         """Where the next watch goes on; empty when the list must be read again."""
         self.synced = asyncio.Event()
 
-    def of(self, owner: str) -> Iterable[T]:
-        """The facts of the children of this FineTuneJob."""
-        return [child.fact for child in self._by_owner.get(owner, {}).values()]
+    def of(self, job: Key) -> Iterable[Child[T]]:
+        """The children of the FineTuneJob of this name, and of earlier ones of the same name that are not gone yet."""
+        return list(self._by_job.get(job, {}).values())
 
     def put(self, obj: Object) -> None:
         """Take in an object as the API server just showed it; one that is older than what is known is ignored."""
@@ -86,7 +86,7 @@ class Reflector(Generic[T]):
             self._forget(place)
         else:
             self._children[place] = new
-            self._by_owner.setdefault(new.owner, {})[place] = new
+            self._by_job.setdefault(new.job, {})[place] = new
             if old is None or old.fact != new.fact:
                 self._changed(new.job)
 
@@ -103,10 +103,10 @@ class Reflector(Generic[T]):
         child = self._children.pop(place, None)
         if child is None:
             return
-        siblings = self._by_owner[child.owner]
+        siblings = self._by_job[child.job]
         siblings.pop(place, None)
         if not siblings:
-            del self._by_owner[child.owner]
+            del self._by_job[child.job]
         self._changed(child.job)
 
     async def run(self) -> None:

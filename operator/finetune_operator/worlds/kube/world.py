@@ -140,8 +140,12 @@ class KubeWorld:
         record = self._jobs.get(key)
         if record is None:
             return Observed(key=key, job=None)
-        trainings = list(self._trainings.of(record.uid))
-        attempts = sorted(self._attempts.of(record.uid), key=lambda attempt: (attempt.created, attempt.name))
+        trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
+        attempts = [
+            child.fact if child.owner == record.uid else replace(child.fact, run_id="")
+            for child in self._attempts.of(key)
+        ]
+        attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         return Observed(
             key=key,
             job=Job(
@@ -199,6 +203,8 @@ class KubeWorld:
             if error.code == 409:  # deleted and made anew; the watch will show it
                 return
             raise
+        said = decision.status
+        log.info("%s, %s: %s", said.phase, said.reason, said.message)
         event = announcement(_read_status(key, record.status), decision.status)
         self.put(written)
         if event is not None:
