@@ -55,4 +55,3 @@ def timed(job: Job) -> float:
     seconds = time.monotonic() - begin
     assert attempt.wait() == 0, attempt.log
     return seconds
-

@@ -60,7 +60,7 @@ def tiny(architecture: str, labels: int = 2) -> PreTrainedModel:
 
 def tokenizer_for(texts: Iterable[str], vocabulary: int = 400) -> PreTrainedTokenizerFast:
     """A BERT-like tokenizer whose vocabulary was learnt from `texts`."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106, no password
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -72,11 +72,11 @@ def tokenizer_for(texts: Iterable[str], vocabulary: int = 400) -> PreTrainedToke
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        unk_token="[UNK]",  # noqa: S106
-        pad_token="[PAD]",  # noqa: S106
-        cls_token="[CLS]",  # noqa: S106
-        sep_token="[SEP]",  # noqa: S106
-        mask_token="[MASK]",  # noqa: S106
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         model_max_length=64,
     )

@@ -20,6 +20,7 @@ from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
 from finetune_trainer import log
+from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
@@ -119,6 +120,7 @@ class Attempt:
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
         checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
+        keep_freed_memory()
         threads = _limit_threads()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")

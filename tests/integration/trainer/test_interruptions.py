@@ -12,7 +12,6 @@ from tests.training.interruptions import assert_equal_ends, interrupt, timed
 from tests.training.tiny import tiny_inputs
 
 
-
 def tiny_job(folder: Path, inputs: dict[str, object]) -> Job:
     return Job(
         folder,

@@ -118,6 +118,7 @@ class Loop:
             with self._stop.finishing():
                 self._trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
                 self._checkpoints.flush()
+                self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
                 self._stop.unsaved = False
         self._stop.check()
 

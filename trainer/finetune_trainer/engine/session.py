@@ -125,9 +125,9 @@ class Session:
         )
         self.total_steps = loop.total_steps
         logger.info(
-            "Training for %d steps, %d an epoch, of %d examples in micro-batches of %d, on %d threads, %s, from step %d.",
+            "Training for %d steps, %d an epoch, of %d examples in micro-batches of %d, in %s with %s, from step %d.",
             loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size, loop.micro_batch_size,
-            self._inputs.threads, "bf16" if self._arithmetic.bf16 else "fp32", self.state.step,
+            "bf16" if self._arithmetic.bf16 else "fp32", _count(self._inputs.threads, "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
         assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
@@ -156,6 +156,7 @@ class Session:
 
     def _load_model(self) -> None:
         data = self._inputs.data
+        transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task: Task = TASKS[self._spec.task](
             self._inputs.model.path, data.labels, trust_remote_code=self._spec.model.trust_remote_code
@@ -266,6 +267,10 @@ class Session:
             attempts=inputs.attempt,
             warnings=data.warnings,
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _listed(values: dict[str, float]) -> str:

@@ -16,6 +16,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.tasks.base import Encoded, Feature, Task
 
+TRUST = "Use a model of an architecture that transformers knows; or read the code, and if you trust it set spec.model.trustRemoteCode."
 BLOCK = 1000
 """Examples tokenised between two looks at the stop signal."""
 
@@ -51,6 +52,7 @@ class TextClassification(Task):
                 FailureReason.MODEL_INVALID,
                 f"the model cannot be loaded for text-classification: {first_line}",
                 field="spec.model.uri",
+                remedy=TRUST if "custom code" in str(error) else None,
             ) from error
         mismatched = {key[0] for key in loaded["mismatched_keys"]}
         self.new_parameters = frozenset(loaded["missing_keys"]) | mismatched

@@ -3,8 +3,7 @@
 from itertools import islice
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from finetune_trainer.engine.batches import LengthBucketedBatches
 
@@ -39,7 +38,7 @@ def test_an_epoch_resumes_at_any_batch(lengths, size, seed, epoch, data):
     whole = batches(lengths, size, seed, epoch)
     done = data.draw(st.integers(0, len(whole)))
 
-    np.random.random(data.draw(st.integers(0, 5)))  # noqa: NPY002, the global generator is what must not matter
+    np.random.random(data.draw(st.integers(0, 5)))
     sampler = LengthBucketedBatches(lengths, size, seed)
     sampler.set_epoch(epoch)
 

@@ -1,5 +1,8 @@
 """Threads and precision from what the machine says about itself."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -89,3 +92,29 @@ def test_bf16_is_chosen_on_gpus_from_ampere_on(monkeypatch, capability, native):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
     assert uses_bf16("auto", torch.device("cuda")) is native
+
+
+def test_memory_that_was_freed_is_not_cleared_by_the_kernel_again():
+    script = """
+import resource, sys
+from finetune_trainer.engine.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def touch():
+    block = bytearray(2**26)
+    del block
+touch()
+before = faults()
+for _ in range(10):
+    touch()
+print(faults() - before)
+"""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", script, mode], check=True, capture_output=True).stdout)
+        for mode in ("keep", "default")
+    )
+
+    assert given_back > 10_000
+    assert kept < 100

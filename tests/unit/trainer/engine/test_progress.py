@@ -1,0 +1,172 @@
+"""Progress reports: rate, remaining time, and sinks that never hold training up."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from finetune_api.progress import Progress, TrainerPhase
+from finetune_trainer.progress import HttpSink, Reporter, open_sink
+
+
+class Kept:
+    """A sink in memory."""
+
+    def __init__(self):
+        self.reports: list[Progress] = []
+
+    def send(self, progress):
+        self.reports.append(progress)
+
+    def close(self):
+        pass
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_steps_are_reported_once_a_second_and_the_last_always():
+    sink, clock = Kept(), Clock()
+    reporter = Reporter(sink, clock)
+    reporter.phase(TrainerPhase.TRAINING)
+    for step in range(1, 101):
+        clock.now += 0.25
+        reporter.step(step, 100, batch_size=8)
+
+    assert [report.metric("step") for report in sink.reports[1:]] == [*range(4, 101, 4)]
+
+
+def test_the_remaining_time_is_told_from_the_latest_steps():
+    sink, clock = Kept(), Clock()
+    reporter = Reporter(sink, clock)
+    reporter.phase(TrainerPhase.TRAINING)
+    for step in range(1, 201):
+        clock.now += 10.0 if step <= 100 else 2.0  # slow at first, as caches and allocators are
+        reporter.step(step, 1000, batch_size=8)
+
+    last = sink.reports[-1]
+    assert last.trainer_status.estimated_remaining_seconds == 800 * 2
+    assert last.metric("samples_per_second") == 4.0
+    assert last.trainer_status.progress_percentage == 20
+
+
+def test_a_change_of_phase_is_reported_at_once():
+    sink = Kept()
+    reporter = Reporter(sink, Clock())
+    reporter.phase(TrainerPhase.DOWNLOADING)
+    reporter.phase(TrainerPhase.VALIDATING, "tokenising")
+
+    assert [(report.phase, report.message) for report in sink.reports] == [
+        (TrainerPhase.DOWNLOADING, ""),
+        (TrainerPhase.VALIDATING, "tokenising"),
+    ]
+
+
+class Server:
+    """An HTTP server that keeps the bodies it got, and answers when `gate` is open."""
+
+    def __init__(self):
+        self.bodies: list[dict] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                outer.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                outer.gate.wait(10)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/status"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self.gate.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.close()
+
+
+def report(step):
+    from datetime import UTC, datetime
+
+    return Progress.now(TrainerPhase.TRAINING, datetime.now(UTC), step=step)
+
+
+def steps(server):
+    return [Progress.model_validate(body).metric("step") for body in server.bodies]
+
+
+def test_while_the_server_is_slow_only_the_newest_report_waits(server):
+    server.gate.clear()
+    sink = HttpSink(server.url)
+    sink.send(report(1))
+    until = time.monotonic() + 10
+    while not server.bodies and time.monotonic() < until:
+        time.sleep(0.01)
+
+    begin = time.monotonic()
+    for step in range(2, 50):
+        sink.send(report(step))
+    assert time.monotonic() - begin < 0.5
+    server.gate.set()
+    sink.close()
+
+    assert steps(server) == [1.0, 49.0]
+
+
+def test_what_is_posted_is_what_transformers_own_client_posts(server):
+    sink = open_sink(server.url)
+    sink.send(report(7))
+    sink.close()
+
+    (body,) = server.bodies
+    assert body["trainerStatus"]["metrics"] == [{"name": "step", "value": "7"}]
+    assert body["phase"] == "Training"
+
+
+def test_nobody_listening_neither_delays_nor_fails(server):
+    server.close()
+    sink = HttpSink(server.url, timeout=0.5)
+    begin = time.monotonic()
+    sink.send(report(1))
+    sink.send(report(2))
+
+    sink.close()
+
+    assert time.monotonic() - begin < 2
+
+
+def test_a_file_gets_one_object_a_line(tmp_path):
+    sink = open_sink(f"file://{tmp_path}/a%20b/progress.jsonl")
+    sink.send(report(1))
+    sink.send(report(2))
+    sink.close()
+
+    lines = (tmp_path / "a b/progress.jsonl").read_text().splitlines()
+    assert [Progress.model_validate_json(line).metric("step") for line in lines] == [1.0, 2.0]
+
+
+def test_any_other_address_is_refused():
+    with pytest.raises(ValueError, match="ftp"):
+        open_sink("ftp://example.com/progress")

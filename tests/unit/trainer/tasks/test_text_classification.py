@@ -1,0 +1,192 @@
+"""Text classification: lengths, padding, pairs, metrics and models that do not fit the task."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.tasks import TASKS
+from tests.training.models import save_tiny_bert, tiny, tokenizer_for
+from tests.training.sentences import ROWS
+
+TEXTS = [text for text, _ in ROWS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_bert(tmp_path_factory.mktemp("model"), TEXTS)
+
+
+def load(folder, labels=("cooking", "sky")):
+    return TASKS["text-classification"](folder, list(labels), trust_remote_code=False)
+
+
+def examples(texts, pairs=None):
+    origins = Origins(("rows",), ("row",), np.zeros(len(texts), np.int32), np.arange(len(texts)))
+    return Examples(texts, pairs, np.zeros(len(texts), np.int64), origins)
+
+
+def nothing():
+    pass
+
+
+def test_a_batch_is_padded_to_its_longest_example_only(folder):
+    task = load(folder)
+    encoded = task.encode(examples([TEXTS[0], "Salt.", TEXTS[1]]), 64, nothing)
+
+    batch = task.collate([encoded[1], encoded[2]])
+
+    assert batch["input_ids"].shape == (2, int(encoded.lengths[2]))
+    assert batch["attention_mask"].sum(dim=1).tolist() == encoded.lengths[1:].tolist()
+    assert (batch["input_ids"][0, int(encoded.lengths[1]) :] == task.tokenizer.pad_token_id).all()
+
+
+def test_batches_are_what_transformers_own_padding_gives(folder):
+    task = load(folder)
+    encoded = task.encode(examples(TEXTS[:4], TEXTS[4:8]), 64, nothing)
+    ours = task.collate([encoded[index] for index in range(4)])
+    theirs = task.tokenizer(TEXTS[:4], TEXTS[4:8], padding=True, return_tensors="pt")
+
+    assert {name for name in ours if name != "labels"} == set(theirs)
+    for name, values in theirs.items():
+        assert torch.equal(ours[name], values), name
+
+
+def test_pairs_are_told_apart_by_token_types(folder):
+    task = load(folder)
+    encoded = task.encode(examples(["Salt the soup."], ["Mars is red."]), 64, nothing)
+
+    assert set(encoded[0]["token_type_ids"].tolist()) == {0, 1}
+
+
+def test_long_examples_are_cut_and_counted(folder):
+    task = load(folder)
+
+    encoded = task.encode(examples(["Salt.", " ".join(TEXTS)]), 16, nothing)
+
+    assert encoded.lengths.tolist()[1] == 16
+    assert encoded.cut == 1
+
+
+def test_tokenising_looks_at_the_stop_signal_between_blocks(folder):
+    looks = []
+    load(folder).encode(examples(["Salt."] * 2500), 16, lambda: looks.append(1))
+
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize(("architecture", "limit"), [("bert", 64), ("roberta", 64), ("modernbert", 64)])
+def test_the_default_length_is_what_the_model_can_take(folder, architecture, limit):
+    task = load(folder)
+    task.model = tiny(architecture)
+    task.tokenizer.model_max_length = 10**30
+
+    assert task.max_length(None) == limit
+    assert task.max_length(20) == 20
+
+
+def test_roberta_runs_at_the_length_it_is_given(folder):
+    model = tiny("roberta").eval()
+
+    model(input_ids=torch.full((1, 64), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, 65), 5))
+
+
+def test_the_default_is_512_where_the_model_takes_more(folder):
+    task = load(folder)
+    task.model.config.max_position_embeddings = 8192
+    task.tokenizer.model_max_length = 8192
+
+    assert task.max_length(None) == 512
+    assert task.max_length(4096) == 4096
+
+
+def test_a_length_beyond_the_model_is_an_error_with_the_limit(folder):
+    with pytest.raises(JobError, match="maxLength is 512, but the model takes at most 64 tokens") as error:
+        load(folder).max_length(512)
+
+    assert error.value.field == "spec.training.maxLength"
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_of_text(folder, tmp_path):
+    tokenizer = tokenizer_for(TEXTS)
+    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+    model = load(folder).model
+    model.config.pad_token_id = None
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    task = load(tmp_path)
+
+    assert task.tokenizer.pad_token == "[SEP]"
+    assert task.model.config.pad_token_id == 3
+
+
+def test_a_tokenizer_that_cannot_pad_at_all_is_an_invalid_model(folder, tmp_path):
+    tokenizer = tokenizer_for(TEXTS)
+    tokenizer.pad_token = None
+    load(folder).model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+
+    with pytest.raises(JobError, match="no padding token") as error:
+        load(tmp_path)
+
+    assert error.value.reason == FailureReason.MODEL_INVALID
+
+
+def test_a_head_for_other_labels_is_replaced(folder, tmp_path):
+    load(folder, ["a", "b", "c"]).model.save_pretrained(tmp_path)
+    load(folder).tokenizer.save_pretrained(tmp_path)
+
+    task = load(tmp_path)
+
+    assert task.model.config.id2label == {0: "cooking", 1: "sky"}
+    assert task.model.classifier.out_features == 2
+    assert {"classifier.weight", "classifier.bias"} <= task.new_parameters
+
+
+def test_half_precision_weights_are_trained_in_fp32(folder, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(folder).to(torch.bfloat16).save_pretrained(tmp_path)
+    load(folder).tokenizer.save_pretrained(tmp_path)
+
+    assert {parameter.dtype for parameter in load(tmp_path).model.parameters()} == {torch.float32}
+
+
+def test_code_that_comes_with_a_model_is_not_run_unasked(folder, tmp_path):
+    load(folder).model.save_pretrained(tmp_path)
+    load(folder).tokenizer.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.update(
+        model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForSequenceClassification": "own.Model"}
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+
+    with pytest.raises(JobError, match="custom code") as error:
+        load(tmp_path)
+
+    assert error.value.reason == FailureReason.MODEL_INVALID
+    assert "trustRemoteCode" in error.value.remedy
+    assert not (tmp_path / "ran").exists()
+
+
+def test_metrics_are_those_worked_out_by_hand(folder):
+    # Labels 1 1 1 0, predictions 1 1 0 1: of class 1 precision 2/3 and recall 2/3; of class 0 nothing.
+    logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
+    metrics = load(folder).metrics(logits, np.array([1, 1, 1, 0]))
+
+    assert metrics == {"accuracy": 0.5, "f1": pytest.approx(2 / 3), "macro_f1": pytest.approx(1 / 3)}
+
+
+def test_macro_f1_counts_labels_that_a_split_does_not_hold_and_f1_is_for_two_labels_only(folder):
+    logits = np.eye(3, dtype=np.float32)[[0, 1]]
+    metrics = load(folder, ["a", "b", "c"]).metrics(logits, np.array([0, 1]))
+
+    assert metrics == {"accuracy": 1.0, "macro_f1": pytest.approx(2 / 3)}
