@@ -1,0 +1,10 @@
+"""`make e2e`: makes images and programs ready, starts a cluster of one real node, and runs the tests of this folder beside it.
+
+Further arguments are pytest's: `python -m tests.e2e -k model`.
+"""
+
+import sys
+
+from tests.cluster.node import run_with_node
+
+sys.exit(run_with_node([sys.executable, "-m", "pytest", "tests/e2e", "--timeout=1800", "-v", *sys.argv[1:]]))

@@ -1,0 +1,203 @@
+"""From `helm install` and `kubectl apply` to a model in S3, through real pods on a real node; and what a wrong column comes to."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.s3 import S3Server
+from tests.cluster.waiting import eventually
+from tests.e2e.tools import (
+    OPERATOR_NAMESPACE,
+    Manifest,
+    apply,
+    example,
+    files_below,
+    get,
+    job,
+    kubectl,
+    read,
+)
+
+PATIENCE = 600  # seconds; a busy machine of two cores trains slowly
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished job, the pods that were its attempts as they were last seen, and what was saved when the first was deleted."""
+
+    job: Manifest
+    pods: list[Manifest]
+    first_log: str
+    second_log: str
+    saved_step: int
+
+    @property
+    def run_uri(self) -> str:
+        uri: str = self.job["status"]["run"]["uri"]
+        return uri
+
+
+@pytest.fixture(scope="module")
+def trained(namespace: str, s3: S3Server) -> Trained:
+    """The example, its pod deleted once in mid-training."""
+    apply(example(s3, "topics"), namespace)
+    run_uri = eventually(lambda: job("topics", namespace).get("status", {}).get("run", {}).get("uri"), 60)
+    first = eventually(lambda: _pods("topics", namespace), 60)[0]
+    eventually(lambda: _saved_steps(s3, run_uri), PATIENCE)
+    kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
+    _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
+    saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
+    kubectl(
+        "wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
+    )
+    return Trained(
+        job=job("topics", namespace),
+        pods=[first, *_pods("topics", namespace)],
+        first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),
+        second_log=read(s3, run_uri, "attempts/2/log.txt").decode(),
+        saved_step=saved["step"],
+    )
+
+
+@pytest.fixture(scope="module")
+def mistaken(namespace: str, s3: S3Server) -> Manifest:
+    """The example with a column that the data does not have."""
+    apply(example(s3, "mistaken", label="topic"), namespace)
+    kubectl(
+        "wait", "finetunejob/mistaken", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
+    )
+    return job("mistaken", namespace)
+
+
+def test_a_job_whose_pod_was_deleted_in_mid_training_succeeds(trained: Trained) -> None:
+    status = trained.job["status"]
+    assert status["phase"] == "Succeeded", status.get("message")
+    assert [attempt["reason"] for attempt in status["attempts"]] == ["Preempted", "Completed"]
+
+
+def test_the_next_attempt_repeats_no_saved_step(trained: Trained) -> None:
+    assert _first_step(trained.first_log) == 0
+    assert trained.saved_step > 0, "the pod was deleted before anything was saved, so this showed nothing"
+    assert _first_step(trained.second_log) == trained.saved_step
+
+
+def test_every_optimiser_step_is_in_the_metrics_once(trained: Trained, s3: S3Server) -> None:
+    rows = [json.loads(line) for line in read(s3, trained.run_uri, "metrics.jsonl").splitlines()]
+    steps = [row["step"] for row in rows if "loss" in row]
+    assert steps == sorted(set(steps))
+
+
+def test_pods_run_as_nobody_on_a_read_only_root_with_a_gpu(trained: Trained) -> None:
+    assert len(trained.pods) == 2
+    for pod in trained.pods:
+        spec = pod["spec"]
+        (container,) = spec["containers"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["automountServiceAccountToken"] is False
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_status_tells_metrics_before_and_after_and_where_the_results_are(trained: Trained, s3: S3Server) -> None:
+    status = trained.job["status"]
+    first = status["metrics"][0]
+    assert first["name"] == "macro_f1"
+    assert first["value"] > first["baseline"] + 0.3
+    assert status["artifacts"]["modelUri"] == f"{trained.run_uri}/model"
+    assert {"result.json", "report.html", "README.md", "run.json", "model/config.json"} <= set(
+        files_below(s3, trained.run_uri)
+    )
+
+
+def test_the_model_from_s3_predicts(trained: Trained, s3: S3Server, tmp_path: Path) -> None:
+    from transformers import pipeline  # takes seconds
+
+    for name in files_below(s3, f"{trained.run_uri}/model"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(read(s3, f"{trained.run_uri}/model", name))
+    classify: Any = pipeline("text-classification", model=str(tmp_path))
+    texts = ["The bus never came and the app showed nothing.", "Water from our tap is brown and smells of chlorine."]
+    assert [answer["label"] for answer in classify(texts)] == ["transit", "water"]
+
+
+def test_kubectl_get_shows_the_outcome(trained: Trained, namespace: str) -> None:
+    shown = kubectl("get", "ftj", "topics", f"--namespace={namespace}")
+    print(shown)
+    assert "Succeeded" in shown
+    assert re.search(r"macro_f1 0\.\d+ → 0\.\d+", shown)
+
+
+def test_describe_tells_the_story_in_events(trained: Trained, namespace: str) -> None:
+    described = kubectl("describe", "ftj", "topics", f"--namespace={namespace}")
+    print(described[described.index("Events:") :])
+    assert "Succeeded" in described[described.index("Events:") :]
+
+
+def test_a_missing_column_fails_once_with_its_remedy(mistaken: Manifest, namespace: str) -> None:
+    failure = mistaken["status"]["failure"]
+    assert (mistaken["status"]["phase"], failure["reason"]) == ("Failed", "ColumnMissing")
+    assert failure["field"] == "spec.dataset.columns.label"
+    assert len(_pods("mistaken", namespace)) == 1, "a mistake in the manifest is not tried again"
+
+
+def test_kubectl_get_shows_what_to_do_about_a_missing_column(mistaken: Manifest, namespace: str) -> None:
+    shown = kubectl("get", "ftj", "mistaken", f"--namespace={namespace}", "--output=wide")
+    print(shown)
+    assert "ColumnMissing" in shown
+    assert mistaken["status"]["failure"]["remedy"] in shown
+    assert mistaken["status"]["failure"]["remedy"] in kubectl("describe", "ftj", "mistaken", f"--namespace={namespace}")
+
+
+def test_the_secret_key_is_in_no_log_status_or_artefact(
+    trained: Trained, mistaken: Manifest, s3: S3Server, namespace: str
+) -> None:
+    places = {
+        "the jobs": json.dumps(get("finetunejobs", namespace)),
+        "the pods": json.dumps(get("pods", namespace)),
+        "the events": json.dumps(get("events", namespace)),
+        "the pods' logs": kubectl("logs", f"--namespace={namespace}", "--selector=finetune.dev/job", "--tail=-1"),
+        "the operator's log": _operator_log(),
+        **{
+            name: read(s3, trained.run_uri, name).decode(errors="replace")
+            for name, size in files_below(s3, trained.run_uri).items()
+            if size < 1_000_000
+        },
+    }
+    assert [name for name, text in places.items() if s3.secret_key in text] == []
+
+
+def test_the_operator_is_refused_nothing_and_logs_no_error(trained: Trained, mistaken: Manifest) -> None:
+    log = _operator_log()
+    assert "Watching FineTuneJobs" in log
+    assert not re.search(r"\b(ERROR|WARNING|Traceback|forbidden|403)\b", log), log
+
+
+def _pods(name: str, namespace: str) -> list[Manifest]:
+    return get("pods", namespace, f"finetune.dev/job={name}")
+
+
+def _wait_for_pod(there: Callable[[list[Manifest]], bool], name: str, namespace: str) -> None:
+    eventually(lambda: there(_pods(name, namespace)), PATIENCE)
+
+
+def _saved_steps(s3: S3Server, run_uri: str) -> list[str]:
+    """The checkpoints whose manifest is there."""
+    return [name for name in files_below(s3, run_uri) if re.fullmatch(r"checkpoints/[^/]+/manifest\.json", name)]
+
+
+def _first_step(log: str) -> int:
+    found = re.search(r"from step (\d+)\.$", log, re.MULTILINE)
+    assert found, log
+    return int(found[1])
+
+
+def _operator_log() -> str:
+    return kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", "deployment/finetune-operator")
