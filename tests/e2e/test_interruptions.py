@@ -39,7 +39,7 @@ def undisturbed(tmp_path_factory) -> tuple[Job, float]:
     return job, timed(job)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_ten_interruptions_change_neither_weights_nor_metrics_and_repeat_no_saved_step(tmp_path, undisturbed, number):
     reference, seconds = undisturbed
     job = job_in(tmp_path)

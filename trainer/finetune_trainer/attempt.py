@@ -92,6 +92,7 @@ class Attempt:
         finished = run_folder.finished()
         if finished is not None:
             logger.info("This run is finished already, its result is adopted and nothing is trained: %s", run.run.uri)
+            self._reporter.phase(TrainerPhase.DONE)
             return finished.model_copy(update={"adopted": True})
         with Claim.take(folder, owner=run.owner, holder=self._name) as claim:
             self._number = run_folder.begin_attempt(self._name)

@@ -32,7 +32,7 @@ def undisturbed(tmp_path_factory, inputs) -> tuple[Job, float]:
     return job, timed(job)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_three_interruptions_change_neither_weights_nor_metrics_and_repeat_no_saved_step(
     tmp_path, inputs, undisturbed, number
 ):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune_api.failures import FailureReason, JobError
@@ -46,7 +47,7 @@ class TextClassification(Task):
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
             first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise JobError(
                 FailureReason.MODEL_INVALID,

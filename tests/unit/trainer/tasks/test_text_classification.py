@@ -177,6 +177,18 @@ def test_code_that_comes_with_a_model_is_not_run_unasked(folder, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_broken_weights_are_an_invalid_model(folder, tmp_path):
+    load(folder).model.save_pretrained(tmp_path)
+    load(folder).tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    with pytest.raises(JobError) as error:
+        load(tmp_path)
+
+    assert error.value.reason == FailureReason.MODEL_INVALID
+
+
 def test_metrics_are_those_worked_out_by_hand(folder):
     # Labels 1 1 1 0, predictions 1 1 0 1: of class 1 precision 2/3 and recall 2/3; of class 0 nothing.
     logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
