@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 from finetune_api.exit_codes import NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
-from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase
+from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of, spent
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import conditions, sentences, status
@@ -22,6 +23,7 @@ from finetune_operator.worlds.protocol import (
     StopTraining,
 )
 
+MAX_METRICS = 32
 HEARING = 10.0
 """Seconds to wait for the last words of an attempt after its training has ended: the two are told by different messengers."""
 
@@ -123,6 +125,13 @@ def _last_words(case: Case, ending: Ending) -> AttemptSeen | None:
 
 
 def succeeded(case: Case, result: Result | None) -> Decision:
+    try:
+        return _succeeded(case, result)
+    except ValidationError:  # a trainer of somebody's own may write what does not fit into a status
+        return _succeeded(case, None)
+
+
+def _succeeded(case: Case, result: Result | None) -> Decision:
     run = case.run
     more: dict[str, Any] = {
         "completion_time": case.current.ended or case.now,
@@ -132,24 +141,31 @@ def succeeded(case: Case, result: Result | None) -> Decision:
         message = (
             f"Finished. The trainer left no message, so its metrics are unknown here; the results are in {run.uri}."
         )
-        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
-    more["run"] = run.model_copy(
-        update={"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
-    )
-    more["metrics"] = [
-        MetricStatus(name=m.name, split=m.split, baseline=m.baseline, value=m.value) for m in result.metrics
-    ] or None
-    summary = _summary(result)
+        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, run=run, **more))
+    pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
+    more["run"] = RunStatus(**pinned)
+    metrics = [
+        MetricStatus(
+            name=metric.name,
+            split=metric.split,
+            baseline=metric.baseline if metric.baseline is not None and isfinite(metric.baseline) else None,
+            value=metric.value,
+        )
+        for metric in result.metrics[:MAX_METRICS]
+        if isfinite(metric.value)  # JSON has no word for the others
+    ]
+    more["metrics"] = metrics or None
+    summary = _summary(metrics)
     more["summary"] = summary or None
     adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
     message = sentences(summary, adopted, f"The model is in {run.uri}/model")
     return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
 
 
-def _summary(result: Result) -> str:
-    if not result.metrics:
+def _summary(metrics: list[MetricStatus]) -> str:
+    if not metrics:
         return ""
-    first = result.metrics[0]
+    first = metrics[0]
     before = "" if first.baseline is None else f"{first.baseline:.3f} → "
     return f"{first.name} {before}{first.value:.3f}"
 
@@ -187,8 +203,8 @@ def failed(
     failure = Failure(
         reason=reason,
         message=sentences(message),
-        remedy=remedy,
-        field=field,
+        remedy=sentences(remedy),
+        field=field[:512] if field else None,
         exit_code=last.exit_code if last else None,
         attempt=attempt,
         log_uri=f"{case.run.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None,

@@ -45,6 +45,9 @@ class KubeDriver:
         except ApiError:
             return api.patch(f"{self._path}/demo", {"spec": spec})
 
+    def delete_unseen(self) -> None:
+        self._lab.cluster.api.delete(f"{self._path}/demo")
+
     async def run_attempt(self, key: Key) -> None:
         """The kubelet runs every pod at once."""
 
@@ -70,3 +73,11 @@ class TestKubeWorld(WorldConformance):
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
+
+    async def test_a_job_whose_deletion_was_missed_is_forgotten_by_the_sweep(self, driver: Driver) -> None:
+        assert isinstance(driver, KubeDriver)
+        key = await driver.apply()
+        await asyncio.to_thread(driver.delete_unseen)
+        assert (await driver.world.observe(key)).job is not None
+        await driver.world.drop_ghosts()
+        assert (await driver.world.observe(key)).job is None

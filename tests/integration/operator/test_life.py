@@ -179,6 +179,13 @@ def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_
     lab.until(phase="Running")
 
 
+def test_a_spec_too_large_for_a_pod_is_invalid(lab: Lab) -> None:
+    lab.apply(dataset={"uri": "s3://data/topics", "labels": [f"{n:0100d}" for n in range(1000)]})
+    status = lab.until(phase="Failed", reason="InvalidSpec")
+    assert "at most 65536 fit" in status["message"]
+    assert not lab.jobs()
+
+
 def test_a_spec_corrected_while_no_pod_can_be_scheduled_gets_a_new_pod(lab: Lab) -> None:
     lab.pods_become(lambda pod: unschedulable() if pod["spec"].get("nodeSelector") else run_on())
     lab.apply(pod={"nodeSelector": {"gpu": "none"}})

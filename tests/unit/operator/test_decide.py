@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.result import MetricResult
 from finetune_api.status import Phase
 from finetune_operator.decide import RULES
 from finetune_operator.worlds.protocol import (
@@ -359,6 +361,33 @@ def test_a_run_that_ended_without_a_message_succeeded_with_unknown_metrics() -> 
 def test_an_adopted_result_says_that_nothing_was_trained() -> None:
     story = Story().starts().runs().ends(0, result_message(adopted=True))
     assert "nothing had to be trained" in (story.status.message or "")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "null",
+        "[]",
+        '{"outcome": "succeeded"}',
+        "\x00\x01",
+        result_message(model_revision="r" * 4000),
+        result_message(metrics=[MetricResult(name="n" * 300, split="test", value=1)]),
+        result_message(metrics=[MetricResult(name="f1", split="test", value=0.5)]).replace("0.5", "NaN"),
+    ],
+)
+def test_what_a_trainer_writes_never_keeps_a_finished_job_from_being_finished(message: str) -> None:
+    story = Story().starts().runs().ends(0, message)
+    assert story.state() == ("Succeeded", "Succeeded")
+    json.dumps(story.status.wire(), allow_nan=False)
+
+
+def test_a_metric_that_is_no_number_is_left_out() -> None:
+    metrics = [
+        MetricResult(name="f1", split="test", value=0.5),
+        MetricResult(name="loss", split="test", baseline=0.5, value=0.25),
+    ]
+    story = Story().starts().runs().ends(0, result_message(metrics=metrics).replace("0.5", "NaN"))
+    assert story.status.summary == "loss 0.250"
 
 
 def test_the_verdict_waits_ten_seconds_for_the_last_words_of_the_attempt() -> None:
