@@ -81,15 +81,7 @@ class ImageStore:
         manifest = next(m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == tag)
         manifest["annotations"] = {"io.containerd.image.name": name}
         present = set(self._ctr("content", "ls", "--quiet").split())
-        program = provide("ctr")["ctr"]
-        command = [
-            program,
-            f"--address={self._state}/containerd.sock",
-            f"--namespace={NAMESPACE}",
-            "images",
-            "import",
-            "-",
-        ]
+        command = self._command("images", "import", "-")
         importing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert importing.stdin is not None
         assert importing.stdout is not None

@@ -1,6 +1,6 @@
 """Runs a command in network, mount and process namespaces of its own, so that nothing of it is left behind.
 
-    exit_code = run_isolated(["python", "-m", "something"], scratch=Path("…"))
+    exit_code = run_isolated(["python", "-m", "something"], scratch=Path("…"), cgroup="something")
 
 When the command ends, and also when it is killed, its processes, mounts, interfaces and packet filter rules go with the
 namespaces. What namespaces do not hold, control groups and kernel settings, is put back by hand. Needs root.
@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-CGROUP_NAME = "finetune-node"
 # A kubelet insists on these values, and they hold for the whole machine.
 KERNEL_SETTINGS = (
     "vm/overcommit_memory",
@@ -32,15 +31,16 @@ KERNEL_SETTINGS = (
 SHADOWED = ("/var/lib", "/var/log")
 
 
-def run_isolated(command: Sequence[str], scratch: Path) -> int:
+def run_isolated(command: Sequence[str], scratch: Path, cgroup: str) -> int:
     """Runs `command` as described above and returns its exit code; 128 + n when signal n ended it.
 
     scratch: an empty folder on disk; what the command writes below /var/lib and /var/log lands there.
+    cgroup: name of a control group that is made in every hierarchy and goes afterwards; one run at a time may have it.
     """
     inside = [sys.executable, "-m", "tests.cluster.namespaces", str(scratch), *command]
     # setpriv's signal outlives exec: should this process be killed, unshare dies, and with it the whole namespace.
     unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc"]
-    with _kernel_settings_kept(), _cgroup():
+    with _kernel_settings_kept(), _cgroup(cgroup):
         process = subprocess.Popen([*unshare, "--kill-child", "--", *inside])
         with _signals_passed_on():
             try:
@@ -106,32 +106,33 @@ def _kernel_settings_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _cgroup() -> Iterator[None]:
-    """The control group CGROUP_NAME in every hierarchy, for the kubelet to make the pods' groups in."""
+def _cgroup(name: str) -> Iterator[None]:
     hierarchies = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else _version_1_hierarchies()
-    _remove_cgroups(hierarchies)  # of a run that was killed
-    for hierarchy in hierarchies:
-        (hierarchy / CGROUP_NAME).mkdir()
+    groups = [hierarchy / name for hierarchy in hierarchies]
+    _remove_cgroups(groups)  # of a run that was killed
+    for group in groups:
+        group.mkdir()
     try:
         yield
     finally:
-        _remove_cgroups(hierarchies)
+        _remove_cgroups(groups)
 
 
 def _version_1_hierarchies() -> list[Path]:
-    return [path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink() and path.name != "unified"]
+    """With `unified`, where some systems have version 2 beside version 1, and runc makes groups in both."""
+    return [path for path in CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
-def _remove_cgroups(hierarchies: Sequence[Path], seconds: float = 10) -> None:
+def _remove_cgroups(groups: Sequence[Path], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
-    for hierarchy in hierarchies:
-        while (top := hierarchy / CGROUP_NAME).exists():
-            for folder, _, _ in os.walk(top, topdown=False):
+    for group in groups:
+        while group.exists():
+            for folder, _, _ in os.walk(group, topdown=False):
                 # Busy for a moment: the kernel still takes its last processes apart.
                 with contextlib.suppress(OSError):
                     Path(folder).rmdir()
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{top} still holds processes; end them, then remove it.")
+                raise RuntimeError(f"{group} still holds processes; end them, then remove it.")
             time.sleep(0.05)
 
 

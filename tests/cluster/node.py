@@ -26,7 +26,7 @@ from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
 from tests.cluster.containerd import start_runtime
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.images import Images, TooLittleDisk, containerd_root, ensure_images
-from tests.cluster.namespaces import CGROUP_NAME, empty_folder, run_isolated
+from tests.cluster.namespaces import empty_folder, run_isolated
 from tests.cluster.packages import PackagesMissing, ensure_packages
 from tests.cluster.process import ServerProcess
 
@@ -34,6 +34,7 @@ NAME = "node-1"
 ADDRESS = "10.88.0.1"  # the node's on the bridge that its pods are on; servers for pods listen here
 POD_ADDRESSES = "10.88.0.0/16"
 GPUS = 4
+CGROUP = "finetune-node"  # the pods' control groups are made in this one
 READY_SECONDS = 60
 
 
@@ -68,7 +69,7 @@ def run_with_node(command: Sequence[str]) -> int:
             json.dumps(vars(images)),
             *command,
         ]
-        return run_isolated(inside, scratch)
+        return run_isolated(inside, scratch, CGROUP)
 
 
 def run_inside(scratch: Path, images: Images, command: Sequence[str]) -> int:
@@ -157,7 +158,7 @@ class Node:
             "authorization": {"mode": "Webhook"},
             "containerRuntimeEndpoint": f"unix://{self._scratch / 'containerd.sock'}",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP_NAME}",
+            "cgroupRoot": f"/{CGROUP}",
             # Test machines are what they are: old control groups, swap, and disks that are nearly full.
             "failCgroupV1": False,
             "failSwapOn": False,

@@ -25,7 +25,7 @@ from tests.e2e.tools import (
     read,
 )
 
-PATIENCE = 600  # seconds; a busy machine of two cores trains slowly
+PATIENCE = 1200  # seconds; a busy machine of two cores trains slowly
 
 
 @dataclass(frozen=True)

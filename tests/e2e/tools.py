@@ -51,7 +51,10 @@ def example(s3: S3Server, name: str, **columns: str) -> Manifest:
     # PyYAML reads 1e-4 as a string, kubectl as a number.
     spec["training"]["learningRate"] = float(spec["training"]["learningRate"])
     spec["storage"]["endpoint"] = s3.endpoint
-    spec["checkpoints"] = {"everySteps": 10}
+    spec["checkpoints"] = {"everySteps": 20}
+    # Half of the epochs are enough to see it learn. One thread, because a second one waits for cores that others use.
+    spec["training"]["epochs"] = 4
+    spec["resources"]["limits"]["cpu"] = 1
     spec["dataset"]["columns"] |= columns
     return manifest
 
