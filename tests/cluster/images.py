@@ -60,7 +60,7 @@ def main() -> None:
 
 def ensure_images() -> Images:
     """Builds what has changed and brings it into containerd's store. One caller at a time. Raises TooLittleDisk."""
-    images = _wanted()
+    images = wanted_images()
     wanted = {images.operator, images.trainer, images.pause}
     with ImageStore(containerd_root()) as store:
         if missing := wanted - store.names():
@@ -81,7 +81,8 @@ def containerd_root() -> Path:
     return _folder() / "containerd"
 
 
-def _wanted() -> Images:
+def wanted_images() -> Images:
+    """The images of the working tree as it is; their tags are hashes of all that goes into them."""
     base = _hash([DEBIAN, DEBIAN_PACKAGES, BUNDLE])
     code = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*")) if _is_source(path)]
     code += [REPOSITORY / name for name in SOURCES]
@@ -92,7 +93,7 @@ def _wanted() -> Images:
     return Images(
         operator=f"localhost/finetune-operator:{tag('operator')}",
         trainer=f"localhost/finetune-trainer:{tag('trainer')}",
-        pause=f"localhost/pause:{_hash(_contents([_pause_source()]))}",
+        pause=f"localhost/pause:{_hash([_pause_source().read_text()])}",
     )
 
 
@@ -229,7 +230,7 @@ def _folder() -> Path:
 
 
 def _pause_source() -> Path:
-    return Path(__file__).parent / "pause.c"
+    return Path(__file__).with_name("pause.c")
 
 
 def _is_source(path: Path) -> bool:
