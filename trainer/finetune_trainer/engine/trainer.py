@@ -18,6 +18,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import KubeflowCallback
 
 from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
@@ -60,8 +61,9 @@ class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers
             train_dataset=encoded,
             callbacks=[_Hooks(self.batches, before_step, after_step)],
         )
-        # It would print dictionaries between the sentences of our log.
+        # The one prints dictionaries between the sentences of our log, the other posts from inside the loop, whatever report_to says.
         self.remove_callback(transformers.PrinterCallback)
+        self.remove_callback(KubeflowCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.train_dataset, batch_sampler=self.batches, collate_fn=list)
@@ -159,7 +161,7 @@ def _arguments(training: Training, total_steps: int, folder: Path, device: torch
         logging_strategy="no",
         eval_strategy="no",
         save_strategy="no",
-        report_to="none",  # also keeps transformers' own Kubeflow callback out, which posts from inside the loop
+        report_to="none",
         disable_tqdm=True,
         logging_nan_inf_filter=False,  # looks at the loss after every step, which makes a GPU wait
         remove_unused_columns=False,

@@ -210,3 +210,11 @@ def test_predictions_go_on_in_smaller_batches_when_memory_runs_out(task, encoded
     logits, _ = predict(task, task.model, encoded, CPU, lambda: None)
 
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_transformers_own_kubeflow_client_is_off_even_where_its_server_is_named(task, encoded, tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "https://127.0.0.1:1")
+
+    callbacks = trainer_for(task, encoded, tmp_path).callback_handler.callbacks
+
+    assert [type(callback).__name__ for callback in callbacks] == ["DefaultFlowCallback", "_Hooks"]
