@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bar, TaskID, TextColumn
+from rich.table import Column
 
 from finetune_api.progress import Progress, TrainerPhase
 
 PLAIN_LINE_SECONDS = 10.0
+ROOM_FOR_BAR = 100
+"""Columns of a terminal below which the numbers get the room of the bar."""
 
 
 class Display(Protocol):
@@ -19,34 +24,43 @@ class Display(Protocol):
         ...
 
     def update(self, progress: Progress) -> None:
-        """The newest progress."""
+        """The newest progress, again and again."""
         ...
 
-    def close(self) -> None: ...
 
-
-def open_display(console: Console) -> Display:
+@contextmanager
+def open_display(console: Console) -> Iterator[Display]:
     """The display that fits where the output goes."""
-    return LiveDisplay(console) if console.is_terminal else PlainDisplay(console)
+    if not console.is_interactive:
+        yield PlainDisplay(console)
+        return
+    live = LiveDisplay(console)
+    with live.bar:
+        yield live
 
 
 def describe(progress: Progress) -> str:
-    """`step 120 of 840 · epoch 0.4 · loss 0.512 · f1 0.871 · 31 samples/s · 2m left`: what of it is known."""
+    """`step 120 of 840 · 2m 5s left · loss 0.512 · f1 0.871 · epoch 0.4 · 31 samples/s`: what of it is known."""
     parts = []
     step, total = progress.metric("step"), progress.metric("total_steps")
     if step is not None:
         parts.append(f"step {step:.0f}" + (f" of {total:.0f}" if total else ""))
-    for name, text in (("epoch", "epoch {:.1f}"), ("loss", "loss {:.3f}"), ("samples_per_second", "{:.0f} samples/s")):
-        value = progress.metric(name)
-        if value is not None:
-            parts.append(text.format(value))
-    for metric in progress.trainer_status.metrics:
-        if metric.name.startswith("eval_") and metric.name != "eval_loss":
-            parts.append(f"{metric.name.removeprefix('eval_')} {float(metric.value):.3f}")
-            break
     remaining = progress.trainer_status.estimated_remaining_seconds
     if remaining is not None and progress.phase is TrainerPhase.TRAINING:
         parts.append(f"{duration(remaining)} left")
+    loss = progress.metric("loss")
+    if loss is not None:
+        parts.append(f"loss {loss:.3f}")
+    # As trainers choose the best model when the spec does not say by what.
+    for name in ("f1", "macro_f1", "accuracy"):
+        value = progress.metric(f"eval_{name}")
+        if value is not None:
+            parts.append(f"{name} {value:.3f}")
+            break
+    for name, text in (("epoch", "epoch {:.1f}"), ("samples_per_second", "{:.0f} samples/s")):
+        value = progress.metric(name)
+        if value is not None:
+            parts.append(text.format(value))
     return " · ".join(parts) or progress.message
 
 
@@ -60,54 +74,55 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60}m"
 
 
+def write_line(console: Console, text: str) -> None:
+    """`text` as it is: no markup, no colours of its own, and broken only by the terminal, so that it can be copied whole."""
+    console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
 class PlainDisplay:
-    """One line now and then, for logs and pipes."""
+    """The log, and a line about progress now and then, for files and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown = 0.0
+        self._last: Progress | None = None
+        self._next = 0.0
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        write_line(self._console, text)
 
     def update(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.phase is TrainerPhase.TRAINING and now - self._shown >= PLAIN_LINE_SECONDS:
-            self._shown = now
+        if progress.phase is TrainerPhase.TRAINING and progress != self._last and now >= self._next:
+            self._last, self._next = progress, now + PLAIN_LINE_SECONDS
             percent = progress.trainer_status.progress_percentage
-            self.line(f"{'' if percent is None else f'{percent:3d} % · '}{describe(progress)}")
-
-    def close(self) -> None: ...
+            self.line(f"{'' if percent is None else f'{percent} % · '}{describe(progress)}")
 
 
 class LiveDisplay:
-    """A bar that stays at the bottom while log lines scroll by above it."""
+    """A bar that stays at the bottom, on one line however narrow the terminal is, while the log scrolls by above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Bar(
-            TextColumn("[bold]{task.fields[phase]}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.description}", markup=False),
+        self.bar = Bar(
+            TextColumn("[bold]{task.fields[phase]}", table_column=Column(no_wrap=True)),
+            *([BarColumn(bar_width=24)] if console.width >= ROOM_FOR_BAR else []),
+            TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console,
             transient=True,
+            expand=True,
         )
-        self._task: TaskID = self._bar.add_task("", total=None, phase="Starting")
-        self._bar.start()
+        self._task: TaskID = self.bar.add_task("", total=None, phase="Starting")
 
     def line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        write_line(self._console, text)
 
     def update(self, progress: Progress) -> None:
         percent = progress.trainer_status.progress_percentage
-        self._bar.update(
+        self.bar.update(
             self._task,
-            total=100 if percent is not None else None,
+            total=None if percent is None else 100,
             completed=percent or 0,
             description=describe(progress),
             phase=progress.phase.value,
         )
-
-    def close(self) -> None:
-        self._bar.stop()

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import yaml
 from rich.console import Console
 
 from finetune_api import KIND
 from finetune_api.job import FineTuneJob
-from finetune_api.manifest import Document, ManifestError, load, resolve_paths, set_values
+from finetune_api.manifest import Document, ManifestError, dump, load, resolve_paths, set_values
 from finetune_api.problems import InvalidManifest, validate as validate_manifest
+from finetune_operator.cli.paths import as_path
 
-EXIT_CODES = """\b
+RUN_EXIT_CODES = """\b
 Exit codes:
-  0    done
+  0    done, or finished already
   1    the job failed; the reason and what to do are printed
   2    the manifest or an option is wrong; nothing was started
-  130  suspended by Ctrl-C; the same command goes on
+  130  stopped by Ctrl-C; the same command goes on
+"""
+EXIT_CODES = """\b
+Exit codes:
+  0    all is well
+  2    the manifest or an option is wrong
 """
 
 Manifest = click.Path(exists=True, dir_okay=False, allow_dash=False, path_type=Path)
@@ -32,24 +40,36 @@ def main() -> None:
     """Fine-tune models from one small manifest, here or in a cluster."""
 
 
-@main.command(epilog=EXIT_CODES)
+@main.command(epilog=RUN_EXIT_CODES)
 @click.argument("file", type=Manifest)
 @click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a field: --set training.epochs=1.")
-@click.option("--output", metavar="DIR", help="Where the results go, instead of spec.output.uri.")
+@click.option("--output", metavar="DIR", help="Where the results go, instead of spec.output.uri; s3://… too.")
 @click.option("--name", help="Which job, when FILE holds several.")
-def run(file: Path, settings: tuple[str, ...], output: str | None, name: str | None) -> None:
+@click.pass_obj
+def run(
+    trainer: Sequence[str] | None, file: Path, settings: tuple[str, ...], output: str | None, name: str | None
+) -> None:
     """Run the job in FILE on this machine.
 
     Ctrl-C saves and suspends, a second Ctrl-C stops at once. The same command goes on where it stopped; a finished run is not
-    trained again. Credentials come from the environment, such as AWS_ACCESS_KEY_ID or HF_TOKEN.
+    trained again. Plain paths in FILE count from its folder, those in --set and --output from where you are. Credentials come
+    from the environment, such as AWS_ACCESS_KEY_ID or HF_TOKEN.
     """
     if output is not None:
-        settings = (*settings, f"output.uri={json.dumps(str(Path(output).absolute()))}")
-    job = _valid(resolve_paths(_set(_one_job(_documents(file), name), settings), file.parent))
+        settings = (*settings, f"output.uri={json.dumps(output)}")
+    written = _set(_one_job(_documents(file), name), settings)
+    # What was set by an option is not in the file, so it does not count from there.
+    resolved = resolve_paths(_set(resolve_paths(_one_job(_documents(file), name), file.parent), settings), Path.cwd())
+    job = _valid(resolved)
+    _say_missing_inputs(written, resolved)
+    if trainer is None and importlib.util.find_spec("torch") is None:
+        raise _Refused(
+            "finetune run trains on this machine and needs torch: pip install 'finetune-operator[cli,trainer]'"
+        )
     from finetune_operator.cli.run import command_line, run as run_job  # not needed to validate
 
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    sys.exit(run_job(job.metadata.name, spec, Console(), command_line()))
+    sys.exit(run_job(job.metadata.name, spec, Console(), command_line(), trainer))
 
 
 @main.command(epilog=EXIT_CODES)
@@ -79,9 +99,9 @@ def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: s
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
     from finetune_operator.cli.render import NothingToCreate, render as render_job
 
-    job = _valid(_set(_one_job(_documents(file), name), settings))
+    job = _valid(resolve_paths(_set(_one_job(_documents(file), name), settings), file.parent))
     try:
-        click.echo(yaml.safe_dump(render_job(job, namespace, trainer_image), sort_keys=False), nl=False)
+        click.echo(dump(render_job(job, namespace, trainer_image)), nl=False)
     except NothingToCreate as reason:
         raise _Refused(str(reason)) from reason
 
@@ -123,6 +143,19 @@ def _set(document: Document, settings: tuple[str, ...]) -> Document:
         return set_values(document, settings)
     except ManifestError as error:
         raise _Refused(str(error)) from error
+
+
+def _say_missing_inputs(written: Document, resolved: Document) -> None:
+    """Refuse a model or dataset that is no longer, or never was, on this machine; most often it is meant to be the hub's."""
+    for name in ("model", "dataset"):
+        uri = resolved["spec"][name]["uri"]
+        if not uri.startswith("file:") or Path(as_path(uri)).exists():
+            continue
+        meant = written["spec"][name]["uri"]
+        is_hub_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", meant)
+        remedy = f"for a {name} of the hub write hf://{meant}" if is_hub_name else "correct the path"
+        place = resolved.place(("spec", name, "uri"))
+        raise _Refused(f"{place}: spec.{name}.uri: there is nothing at {as_path(uri)}; {remedy}")
 
 
 class _Refused(click.ClickException):

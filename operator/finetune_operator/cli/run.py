@@ -4,102 +4,100 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 from rich.console import Console
 
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus, Phase
-from finetune_operator.cli.display import Display, duration, open_display
+from finetune_operator.cli.display import Display, duration, open_display, write_line
+from finetune_operator.cli.paths import as_path
+from finetune_operator.decide.attempts import result_of
 from finetune_operator.reconcile import reconcile
-from finetune_operator.worlds.local import LocalWorld
+from finetune_operator.worlds.local import TRAINER, LocalWorld
 
 DONE, FAILED, SUSPENDED = 0, 1, 130
 """Exit codes of `finetune run`; a wrong manifest or option is 2, as everywhere in the command."""
 
 REFRESH_SECONDS = 0.25
 
-
-def run(name: str, spec: Mapping[str, Any], console: Console, command: list[str]) -> int:
-    """Run the job to its end, or until Ctrl-C suspends it; `command` is how to call this again. Returns the exit code."""
-    display = open_display(console)
-    try:
-        status = asyncio.run(_drive(LocalWorld(name, spec, on_line=display.line), display))
-    finally:
-        display.close()
-    return _conclude(name, status, console, command)
+Say = Callable[[str], None]
 
 
-async def _drive(world: LocalWorld, display: Display) -> FineTuneJobStatus:
-    """Reconcile whenever something changes, until the job is finished or suspended."""
-    _suspend_on_signals(world, display)
-    showing = asyncio.create_task(_show(world, display))
-    try:
-        while True:
-            recheck = await reconcile(world, world.key, datetime.now(UTC))
-            status = (await world.observe(world.key)).job.status  # type: ignore[union-attr]
-            if status.phase in (Phase.SUCCEEDED, Phase.FAILED) or (
-                status.phase is Phase.SUSPENDED and not (await world.observe(world.key)).trainings
-            ):
-                return status
-            with suppress(TimeoutError):
-                await asyncio.wait_for(anext(world.changes()), recheck)
-    finally:
-        showing.cancel()
+def run(
+    name: str, spec: Mapping[str, Any], console: Console, command: list[str], trainer: Sequence[str] | None = None
+) -> int:
+    """Run the job to its end, or until Ctrl-C suspends it. Returns the exit code.
+
+    `spec` is as written, `command` is how to call this again, `trainer` how to start a trainer (default: this Python's).
+    """
+    with open_display(console) as display:
+        drive = _Drive(LocalWorld(name, spec, trainer=trainer or TRAINER, on_line=display.line), display)
+        status = asyncio.run(drive.to_the_end())
+    return _conclude(name, status, drive, partial(write_line, console), command)
 
 
-def _suspend_on_signals(world: LocalWorld, display: Display) -> None:
-    """The first signal saves and suspends, a second one kills."""
-    asked = False
+class _Drive:
+    """Reconciles one job whenever something changes, shows its progress, and obeys Ctrl-C."""
 
-    def interrupt() -> None:
-        nonlocal asked
-        if asked:
-            display.line("Killed. What was saved before stays.")
-            world.kill()
+    def __init__(self, world: LocalWorld, display: Display) -> None:
+        self._world, self._display = world, display
+        self.interrupts = 0
+        self.adopted = False
+
+    async def to_the_end(self) -> FineTuneJobStatus:
+        """Until the job is finished, or suspended with nothing running any more."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._interrupt)
+        showing = asyncio.create_task(self._show())
+        world = self._world
+        try:
+            while True:
+                recheck = await reconcile(world, world.key, datetime.now(UTC))
+                seen = await world.observe(world.key)
+                assert seen.job is not None, "it is this world's only job"
+                status = seen.job.status
+                over = status.phase in (Phase.SUCCEEDED, Phase.FAILED)
+                if over or (status.phase is Phase.SUSPENDED and not seen.trainings):
+                    result = result_of(seen.attempts[-1]) if seen.attempts else None
+                    self.adopted = result is not None and result.adopted
+                    return status
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(anext(world.changes()), recheck)
+        finally:
+            showing.cancel()
+            await world.close()
+
+    def _interrupt(self) -> None:
+        """The first signal saves and suspends, the next one kills."""
+        self.interrupts += 1
+        if self.interrupts == 1:
+            self._display.line("Saving, then stopping. Press Ctrl-C again to stop at once.")
+            self._world.edit(suspend=True)
         else:
-            asked = True
-            display.line("Saving, then stopping. Press Ctrl-C again to stop at once.")
-            world.edit(suspend=True)
+            self._world.kill()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, interrupt)
-
-
-async def _show(world: LocalWorld, display: Display) -> None:
-    while True:
-        progress = world.progress()
-        if progress is not None:
-            display.update(progress)
-        await asyncio.sleep(REFRESH_SECONDS)
+    async def _show(self) -> None:
+        while True:
+            progress = self._world.progress()
+            if progress is not None:
+                self._display.update(progress)
+            await asyncio.sleep(REFRESH_SECONDS)
 
 
-def _conclude(name: str, status: FineTuneJobStatus, console: Console, command: list[str]) -> int:
+def _conclude(name: str, status: FineTuneJobStatus, drive: _Drive, say: Say, command: list[str]) -> int:
     """Say how it ended and what comes next."""
-
-    def say(text: str = "") -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    say()
+    say("")
     if status.phase is Phase.SUCCEEDED:
-        took = ""
-        if status.start_time and status.completion_time:
-            took = f" in {duration((status.completion_time - status.start_time).total_seconds())}"
-        say(f"✓ {name} succeeded{took}")
-        if status.message:
-            say(f"  {status.message}")
-        for metric in status.metrics or []:
-            before = "      " if metric.baseline is None else f"{metric.baseline:.3f} →"
-            say(f"  {metric.name:<10} {metric.split:<11} {before} {metric.value:.3f}")
-        if status.artifacts:
-            say(f"  report     {as_path(status.artifacts.report_uri)}")
-            say(f"  model      {as_path(status.artifacts.model_uri)}")
+        say(f"✓ {name} {'is finished already, nothing had to be trained' if drive.adopted else _succeeded(status)}")
+        _say_results(status, say)
         return DONE
     if status.phase is Phase.FAILED:
         failure = status.failure
@@ -110,16 +108,34 @@ def _conclude(name: str, status: FineTuneJobStatus, console: Console, command: l
             if failure.log_uri:
                 say(f"  Log: {as_path(failure.log_uri)}")
         return FAILED
-    say(f"‖ {name} is suspended; what it has learned is saved. To go on:")
-    say(f"  {shlex.join(command)}")
+    if not drive.interrupts:
+        say(f"‖ {name} is suspended by its manifest. To run it: {shlex.join([*command, '--set', 'suspend=false'])}")
+    elif drive.interrupts == 1:
+        say(f"‖ {name} is suspended; what it has learned is saved. To go on: {shlex.join(command)}")
+    else:
+        say(f"‖ {name} was stopped at once. To go on from its last checkpoint: {shlex.join(command)}")
     return SUSPENDED
 
 
-def as_path(uri: str) -> str:
-    """A `file:///` URI as the path that people can open; any other URI as it is."""
-    return unquote(uri.removeprefix("file://")) if uri.startswith("file:///") else uri
+def _succeeded(status: FineTuneJobStatus) -> str:
+    if status.start_time is None or status.completion_time is None:
+        return "succeeded"
+    return f"succeeded in {duration((status.completion_time - status.start_time).total_seconds())}"
+
+
+def _say_results(status: FineTuneJobStatus, say: Say) -> None:
+    """Metrics before and after, test first, and where the files lie."""
+    metrics = sorted(status.metrics or [], key=lambda metric: metric.split != "test")
+    if not metrics and status.message:
+        say(f"  {status.message}")
+    for metric in metrics:
+        before = "" if metric.baseline is None else f"{metric.baseline:.3f} → "
+        say(f"  {metric.name:<9} {metric.split:<11} {before:>8}{metric.value:.3f}")
+    if status.artifacts:
+        say(f"  report    {as_path(status.artifacts.report_uri)}")
+        say(f"  model     {as_path(status.artifacts.model_uri)}")
 
 
 def command_line() -> list[str]:
     """How this process was called, in a form that can be pasted."""
-    return ["finetune", *sys.argv[1:]]
+    return ["finetune" if shutil.which("finetune") else sys.argv[0], *sys.argv[1:]]

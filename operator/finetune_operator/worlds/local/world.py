@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress
 from finetune_operator.worlds.local.lock import RunLock
+from finetune_operator.worlds.local.process import TRAINER
 from finetune_operator.worlds.local.supervisor import Supervisor
 from finetune_operator.worlds.protocol import (
     Action,
@@ -39,20 +39,28 @@ def state_home() -> Path:
 
 
 class LocalWorld:
-    """One job at a time, as `finetune run` needs it."""
+    """One job at a time, as `finetune run` needs it. `on_line` gets each line that a trainer writes."""
 
     def __init__(
-        self, name: str, spec: Mapping[str, Any], *, state: Path | None = None, on_line: Callable[[str], None] = print
+        self,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        trainer: Sequence[str] = TRAINER,
+        state: Path | None = None,
+        on_line: Callable[[str], None] = print,
     ) -> None:
         self.key = Key(KIND, NAMESPACE, name)
         # The owner of a run must be the same when the same person runs it again, or the claim on its folder would look foreign.
-        self._job = Job(uid=f"{getpass.getuser()}@{os.uname().nodename}", generation=1, spec=spec)
+        self._job = Job(uid=f"{os.getuid()}@{os.uname().nodename}", generation=1, spec=spec)
+        self._trainer = trainer
         self._state = state or state_home()
         self._on_line = on_line
         self._trainings: dict[str, Supervisor] = {}
         self._past_attempts: list[AttemptSeen] = []
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._stops: set[asyncio.Task[None]] = set()
+        self._announce()
 
     def edit(self, **changes: Any) -> None:
         """Change the job's spec, as `kubectl edit` does in a cluster."""
@@ -63,6 +71,12 @@ class LocalWorld:
         """End everything at once."""
         for supervisor in self._trainings.values():
             supervisor.kill()
+
+    async def close(self) -> None:
+        """Tell what still runs to save and end, and wait until it has."""
+        for supervisor in self._trainings.values():
+            supervisor.stop()
+        await asyncio.gather(*(supervisor.ended() for supervisor in self._trainings.values()), *self._stops)
 
     def progress(self) -> Progress | None:
         """The newest report of the running trainer."""
@@ -104,7 +118,10 @@ class LocalWorld:
             case StopTraining(name=name, uid=uid):
                 supervisor = self._trainings.get(name)
                 if supervisor and supervisor.training.uid == uid and not supervisor.training.deleting:
-                    self._spawn(self._stop(supervisor))
+                    supervisor.stop()
+                    stopping = asyncio.create_task(self._remove_ended(supervisor))
+                    self._stops.add(stopping)
+                    stopping.add_done_callback(self._stops.discard)
             case ChangeLimits(name=name, uid=uid, limits=limits):
                 supervisor = self._trainings.get(name)
                 if supervisor and supervisor.training.uid == uid:
@@ -119,28 +136,20 @@ class LocalWorld:
 
     def _start(self, action: StartTraining) -> Refusal | None:
         uri = action.run.run.uri
-        folder = self._state / f"{action.name}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+        # By the run's folder and nothing else: that is what two processes must not both write to.
+        folder = self._state / f"{action.run.run.id}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
         lock = RunLock.take(folder / "lock")
         if lock is None:
-            return Refusal(
-                FailureReason.OUTPUT_CONFLICT,
-                f"another process on this machine is training {uri} right now",
-                field="spec.output.uri",
-            )
-        (folder / "progress.jsonl").unlink(missing_ok=True)
-        self._trainings[action.name] = Supervisor(action, folder, lock, self._on_line, self._announce)
+            message = f"Another `finetune run` on this machine is training {uri} right now; wait for it, or stop it"
+            return Refusal(FailureReason.OUTPUT_CONFLICT, message, field="spec.output.uri")
+        self._trainings[action.name] = Supervisor(action, self._trainer, folder, lock, self._on_line, self._announce)
         return None
 
-    async def _stop(self, supervisor: Supervisor) -> None:
-        await supervisor.stop()
+    async def _remove_ended(self, supervisor: Supervisor) -> None:
+        await supervisor.ended()
         self._past_attempts.extend(supervisor.attempts)
         del self._trainings[supervisor.training.name]
         self._announce()
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _announce(self) -> None:
         self._changes.put_nowait(self.key)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_api.failures import FailureReason
-from finetune_operator.decide import decide
 from finetune_operator.worlds.local import LocalWorld
 from finetune_operator.worlds.local.memory import out_of_memory_kills
 from finetune_operator.worlds.protocol import AttemptPhase, Ending, Key, Observed, Refusal, StartTraining, StopTraining
@@ -27,16 +23,21 @@ class LocalDriver:
     def __init__(self, folder: Path) -> None:
         self.state = folder / "my state"
         self.script = Script(folder / "script")
-        self._trainer = self.script.trainer
+        self.trainer = self.script.trainer
+        self._applied = False
         self.lines: list[str] = []
         self.world = self.another_world()
 
-    def another_world(self, name: str = "demo", trainer: tuple[str, ...] | None = None) -> LocalWorld:
-        return LocalWorld(name, SPEC, trainer=trainer or self._trainer, state=self.state, on_line=self.lines.append)
+    def another_world(self, name: str = "demo", **changes: Any) -> LocalWorld:
+        spec = {**SPEC, **changes}
+        return LocalWorld(name, spec, trainer=self.trainer, state=self.state, on_line=self.lines.append)
 
     async def apply(self, **changes: Any) -> Key:
-        if changes or self.world.keys() == ():
+        if self._applied:
             self.world.edit(**changes)
+        else:
+            self.world = self.another_world(**changes)
+        self._applied = True
         return self.world.key
 
     async def run_attempt(self, key: Key) -> None:
@@ -57,8 +58,7 @@ class LocalDriver:
 async def driver(tmp_path: Path) -> AsyncIterator[LocalDriver]:
     driver = LocalDriver(tmp_path)
     yield driver
-    driver.world.kill()
-    await shown(driver, driver.world.key, lambda s: all(a.phase is AttemptPhase.ENDED for a in s.attempts))
+    await driver.world.close()
 
 
 class TestLocalWorld(WorldConformance):
@@ -147,8 +147,7 @@ async def test_a_run_that_is_being_trained_is_refused_to_another_world_and_free_
     driver.script.ends(0, "")
     await ended(driver)
     assert await other.act(other.key, again) is None
-    other.kill()
-    await until(lambda: not any(runs(pid) for pid in [driver.script.pid] if pid))
+    await other.close()
 
 
 async def test_nothing_is_left_behind_but_an_empty_lock_file(driver: LocalDriver) -> None:
@@ -161,21 +160,24 @@ async def test_nothing_is_left_behind_but_an_empty_lock_file(driver: LocalDriver
 
 async def test_a_process_that_a_trainer_leaves_behind_ends_with_it(driver: LocalDriver, tmp_path: Path) -> None:
     leave_one = f"sleep 1000 & echo $! > {tmp_path}/left; exit 11"
-    driver.world = driver.another_world(trainer=("sh", "-c", leave_one))
+    driver.trainer = ("sh", "-c", leave_one)
+    await driver.apply()
     await started(driver, driver.world.key)
     await ended(driver)
     assert not runs(int((tmp_path / "left").read_text()))
 
 
 async def test_a_trainer_without_last_words_is_quoted_by_the_end_of_its_log(driver: LocalDriver) -> None:
-    driver.world = driver.another_world(trainer=("sh", "-c", "echo one; echo libfoo.so is missing; exit 12"))
+    driver.trainer = ("sh", "-c", "echo one; echo libfoo.so is missing; exit 12")
+    await driver.apply()
     status = await reconciled(driver, driver.world.key, lambda s: s.phase == "Failed")
     assert "the last line of its log: libfoo.so is missing" in (status.message or "")
 
 
 async def test_endless_lines_of_a_progress_bar_neither_hang_the_trainer_nor_flood_the_log(driver: LocalDriver) -> None:
     noise = "import sys; sys.stdout.write('x' * 3_000_000 + chr(10) + '1%' + chr(13) + '100%' + chr(10)); sys.exit(10)"
-    driver.world = driver.another_world(trainer=(driver.script.trainer[0], "-c", noise))
+    driver.trainer = (driver.script.trainer[0], "-c", noise)
+    await driver.apply()
     await started(driver, driver.world.key)
     await ended(driver)
     assert driver.lines[-1] == "100%"
@@ -183,7 +185,8 @@ async def test_endless_lines_of_a_progress_bar_neither_hang_the_trainer_nor_floo
 
 
 async def test_a_trainer_that_cannot_be_started_is_said_at_once(driver: LocalDriver) -> None:
-    driver.world = driver.another_world(trainer=("/nowhere/trainer",))
+    driver.trainer = ("/nowhere/trainer",)
+    await driver.apply()
     status = await reconciled(driver, driver.world.key, lambda s: s.phase == "Failed")
     assert "the trainer cannot be run: [Errno 2] No such file or directory: '/nowhere/trainer'" in (
         status.message or ""
@@ -205,16 +208,16 @@ async def test_progress_is_the_newest_whole_line(driver: LocalDriver) -> None:
 # ------------------------------------------------------------------------------------------------- out of memory
 
 
-async def test_a_kill_while_the_kernel_counts_one_for_memory_is_out_of_memory(
-    driver: LocalDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("after", "out_of_memory"), [(3, False), (4, True)])
+async def test_a_kill_is_out_of_memory_when_the_kernel_counts_one_more(
+    driver: LocalDriver, monkeypatch: pytest.MonkeyPatch, after: int, out_of_memory: bool
 ) -> None:
-    counts = iter([3, 4, 4, 4])
+    counts = iter([3, after])
     monkeypatch.setattr("finetune_operator.worlds.local.process.out_of_memory_kills", lambda: next(counts))
     driver.script.ends(137)
-    driver.script.ends(137)
-    await started(driver, await driver.apply(backoffLimit=1))
+    await started(driver, await driver.apply(backoffLimit=0))
     seen = await ended(driver)
-    assert [a.out_of_memory for a in seen.attempts] == [False, False]
+    assert [(a.exit_code, a.out_of_memory) for a in seen.attempts] == [(137, out_of_memory)]
 
 
 MEMBERSHIPS = {

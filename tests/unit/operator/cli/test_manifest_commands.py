@@ -1,0 +1,104 @@
+"""`finetune validate` and `finetune render`, and what every command says of itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from finetune_operator.cli.main import main
+from tests.unit.operator.cli.command import MANIFEST
+
+CLUSTER = (
+    MANIFEST.replace("my model", "hf://owner/model")
+    .replace("my data", "hf://owner/data")
+    .replace("my results", "s3://models/topics")
+)
+
+
+def finetune(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    file = tmp_path / "job.yaml"
+    file.write_text(CLUSTER)
+    return file
+
+
+def test_valid_manifests_are_named_with_their_line(manifest: Path) -> None:
+    said = finetune("validate", manifest)
+    assert (said.exit_code, said.output) == (0, f"{manifest}:1: topics is valid\n")
+
+
+def test_every_file_is_checked_even_after_a_wrong_one(manifest: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(CLUSTER.replace("task:", "tusk:"))
+    said = finetune("validate", wrong, manifest)
+    assert said.exit_code == 2
+    assert "spec.tusk" in said.output
+    assert "task" in said.output
+    assert f"{manifest}:1: topics is valid" in said.output
+
+
+def test_local_paths_are_valid(manifest: Path) -> None:
+    manifest.write_text(MANIFEST)
+    assert finetune("validate", manifest).exit_code == 0
+
+
+def test_a_list_of_jobs_asks_which_one(manifest: Path) -> None:
+    manifest.write_text(CLUSTER + "---\n" + CLUSTER.replace("topics}", "mrpc}"))
+    said = finetune("render", manifest)
+    assert (said.exit_code, said.output) == (2, "the file holds 2 jobs; choose one with --name: topics, mrpc\n")
+    said = finetune("render", manifest, "--name", "other")
+    assert (said.exit_code, said.output) == (2, "there is no FineTuneJob named other; there is topics, mrpc\n")
+    assert finetune("render", manifest, "--name", "mrpc", "--trainer-image", "trainer:1").exit_code == 0
+
+
+def test_render_prints_the_job_that_would_be_created(manifest: Path) -> None:
+    said = finetune(
+        "render", manifest, "--set", "backoffLimit=7", "--namespace", "team", "--trainer-image", "trainer:1"
+    )
+    assert said.exit_code == 0, said.output
+    job = yaml.safe_load(said.output)
+    assert (job["kind"], job["metadata"]["namespace"], job["spec"]["backoffLimit"]) == ("Job", "team", 7)
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:1"
+
+
+def test_render_of_a_local_manifest_says_what_a_cluster_needs(manifest: Path) -> None:
+    manifest.write_text(MANIFEST)
+    said = finetune("render", manifest)
+    assert said.exit_code == 2
+    assert "spec.output.uri is a file, which would go with its pod; in a cluster give s3://" in said.output
+
+
+def test_a_wrong_setting_is_named(manifest: Path) -> None:
+    said = finetune("render", manifest, "--set", "training.epochs=many")
+    assert said.exit_code == 2
+    assert "--set training.epochs" in said.output
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    said = finetune("validate", tmp_path / "no.yaml")
+    assert said.exit_code == 2
+    assert "no.yaml' does not exist" in said.output
+
+
+def test_run_without_torch_says_what_to_install(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    said = finetune("run", manifest, "--output", tmp_path)
+    assert said.exit_code == 2
+    assert said.output.endswith("needs torch: pip install 'finetune-operator[cli,trainer]'\n")
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "render"])
+def test_help_documents_the_exit_codes(command: str) -> None:
+    said = finetune(command, "--help")
+    assert "Exit codes:\n    0    " in said.output
+    assert ("130" in said.output) == (command == "run")
