@@ -76,6 +76,7 @@ class Attempt:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",  # equal numbers need equal threads
+            "PYTHONFAULTHANDLER": "1",  # a hang says where
             RUN_ENV: self.run.to_env(),
             RESULT_ENV: str(self.folder / "termination-log"),
             WORKSPACE_ENV: str(self.folder / "workspace"),
@@ -113,7 +114,8 @@ class Attempt:
             if ended:
                 return False
             time.sleep(0.01)
-        self.process.kill()
+        self.process.send_signal(signal.SIGABRT)
+        self.process.wait()
         raise AssertionError(f"not said within {PATIENCE} s: {text!r}; the log:\n{self.log}")
 
     def wait(self) -> int:
