@@ -1,0 +1,88 @@
+"""`finetune run` with the real trainer and a tiny model, in folders whose names hold spaces."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import pipeline
+
+from tests.training.tiny import tiny_inputs
+
+MANIFEST = """\
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata: {name: tiny}
+spec:
+  task: text-classification
+  model: {uri: my data/model}
+  dataset:
+    uri: my data/data
+    splits: {train: train.tsv, validation: validation.tsv}
+    labels: [cooking, sky]
+  training: {epochs: 30, batchSize: 4, learningRate: 1e-3, precision: fp32}
+  output: {uri: my results}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my data").mkdir()
+    tiny_inputs(tmp_path / "my data")
+    (tmp_path / "my job.yaml").write_text(MANIFEST)
+    return tmp_path
+
+
+def finetune(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("finetune"), "run", "my job.yaml", *arguments],
+        cwd=folder,
+        env={**os.environ, "XDG_STATE_HOME": str(folder / "my state"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def first_checkpoint(folder: Path) -> Path:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for manifest in (folder / "my results").glob("*/checkpoints/*/manifest.json"):
+            return manifest
+        time.sleep(0.05)
+    raise AssertionError("there was no checkpoint")
+
+
+def test_an_interrupted_run_goes_on_and_its_model_predicts(folder: Path) -> None:
+    first = finetune(folder)
+    first_checkpoint(folder)
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    assert "tiny is suspended; what it has learned is saved. To go on: " in said
+
+    second = finetune(folder)
+    said, _ = second.communicate(timeout=240)
+    assert second.returncode == 0, said
+    assert "Going on from step " in said
+    assert "from step 0." not in said
+    [model] = (folder / "my results").glob("*/model")
+    assert pipeline("text-classification", str(model))("soup")[0]["label"] in ("cooking", "sky")
+    assert [file.name for file in (folder / "my state").rglob("*") if file.is_file()] == ["lock"]
+
+
+def test_broken_data_is_told_with_file_row_and_column_and_never_tried_again(folder: Path) -> None:
+    with (folder / "my data/data/train.tsv").open("a") as file:
+        file.write("no label here\t\n")
+    run = finetune(folder)
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 1, said
+    assert said.count("Attempt 1 of run") == 1
+    assert "✗ tiny failed: " in said
+    assert "train.tsv" in said[said.index("✗") :]
+    assert "What to do: " in said
