@@ -21,8 +21,9 @@ def macro_f1(train: Path, test: Path, *, text: str = "text", label: str = "label
     texts, labels = _columns(train, text, label)
     held_out, truth = _columns(test, text, label)
     model = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        LogisticRegression(C=10, max_iter=1000),
+        # Of 12 settings of weighting, stop words and C, the best on the demo's validation split.
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, stop_words="english"),
+        LogisticRegression(C=100, max_iter=2000),
     )
     model.fit(texts, labels)
     return float(f1_score(truth, model.predict(held_out), average="macro"))
