@@ -34,6 +34,7 @@ class Trained:
 
     job: Manifest
     pods: list[Manifest]
+    said_inside: str
     first_log: str
     second_log: str
     saved_step: int
@@ -51,6 +52,9 @@ def trained(namespace: str, s3: S3Server) -> Trained:
     run_uri = eventually(lambda: job("topics", namespace).get("status", {}).get("run", {}).get("uri"), 60)
     first = eventually(lambda: _pods("topics", namespace), 60)[0]
     eventually(lambda: _saved_steps(s3, run_uri), PATIENCE)
+    said_inside = kubectl(
+        "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", "id -u; touch /opt/file 2>&1 || true"
+    )  # fmt: skip
     kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
     _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
     saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
@@ -60,6 +64,7 @@ def trained(namespace: str, s3: S3Server) -> Trained:
     return Trained(
         job=job("topics", namespace),
         pods=[first, *_pods("topics", namespace)],
+        said_inside=said_inside,
         first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),
         second_log=read(s3, run_uri, "attempts/2/log.txt").decode(),
         saved_step=saved["step"],
@@ -88,13 +93,21 @@ def test_the_next_attempt_repeats_no_saved_step(trained: Trained) -> None:
     assert _first_step(trained.second_log) == trained.saved_step
 
 
-def test_every_optimiser_step_is_in_the_metrics_once(trained: Trained, s3: S3Server) -> None:
+def test_metrics_go_on_without_a_gap_or_a_repetition(trained: Trained, s3: S3Server) -> None:
     rows = [json.loads(line) for line in read(s3, trained.run_uri, "metrics.jsonl").splitlines()]
+    assert [row["epoch"] for row in rows if "eval_loss" in row] == [0, 1, 2, 3, 4]
     steps = [row["step"] for row in rows if "loss" in row]
+    assert steps[0] <= trained.saved_step < steps[-1], "the interruption lies between the first and the last row"
     assert steps == sorted(set(steps))
 
 
-def test_pods_run_as_nobody_on_a_read_only_root_with_a_gpu(trained: Trained) -> None:
+def test_a_trainer_is_nobody_and_can_write_nothing_of_its_image(trained: Trained) -> None:
+    user, refusal = trained.said_inside.splitlines()
+    assert user == "65532"
+    assert "Read-only file system" in refusal
+
+
+def test_pods_are_restricted_and_get_a_gpu(trained: Trained) -> None:
     assert len(trained.pods) == 2
     for pod in trained.pods:
         spec = pod["spec"]
