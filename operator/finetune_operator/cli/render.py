@@ -32,7 +32,9 @@ def render(job: FineTuneJob, namespace: str, trainer_image: str | None) -> dict[
     decision = decide(seen, datetime.now(UTC))
     for action in decision.actions:
         if isinstance(action, StartTraining):
-            return _present(training_job(key, UNKNOWN_UID, action, (job.metadata.labels or {}).get(QUEUE_LABEL)))
+            queue = (job.metadata.labels or {}).get(QUEUE_LABEL)
+            rendered: dict[str, Any] = _present(training_job(key, UNKNOWN_UID, action, queue))
+            return rendered
     raise NothingToCreate((decision.status and decision.status.message) or "There is nothing to create.")
 
 
