@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +31,7 @@ from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from finetune_trainer.data import Data, FetchedModel
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -91,9 +92,7 @@ class Attempt:
         run_folder = RunFolder(folder, run.run)
         finished = run_folder.finished()
         if finished is not None:
-            logger.info("This run is finished already, its result is adopted and nothing is trained: %s", run.run.uri)
-            self._reporter.phase(TrainerPhase.DONE)
-            return finished.model_copy(update={"adopted": True})
+            return self._adopt(finished)
         with Claim.take(folder, owner=run.owner, holder=self._name) as claim:
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
@@ -113,11 +112,37 @@ class Attempt:
         self._reporter.phase(TrainerPhase.DONE)
         return result
 
-    def _open_session(self, checkpoints: Checkpoints, number: int) -> Session:
-        """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
+    def _adopt(self, finished: Result) -> Result:
+        """The finished result, if data and model are still those it was made from. Imports no torch."""
+        from finetune_trainer.data import fingerprint_inputs
+
+        self._reporter.phase(TrainerPhase.VALIDATING, "a finished result is there already")
+        pool = ThreadPoolExecutor(thread_name_prefix="fetch")
+        fetching, loading = self._fetch(pool)
+        pool.shutdown(wait=False)
+        if fingerprint_inputs(loading.result().fingerprint, fetching.result().fingerprint) != finished.data_fingerprint:
+            raise JobError(
+                FailureReason.OUTPUT_CONFLICT,
+                f"{self._run.run.uri} holds the finished result of other data or of another model than are there now",
+                field="spec.runId",
+            )
+        logger.info("This run is finished already, its result is adopted and nothing is trained: %s", self._run.run.uri)
+        self._reporter.phase(TrainerPhase.DONE)
+        return finished.model_copy(update={"adopted": True})
+
+    def _fetch(self, pool: ThreadPoolExecutor) -> tuple[Future[FetchedModel], Future[Data]]:
+        """Begin to fetch the model, and to fetch and check the data."""
         from finetune_trainer.data import fetch_model, load
 
-        spec, stop = self._run.spec, self._stop.check
+        spec, stop, workspace = self._run.spec, self._stop.check, self._workspace
+        seed = spec.training.seed
+        return (
+            pool.submit(fetch_model, spec.model, storage=spec.storage, workspace=workspace, stop=stop),
+            pool.submit(load, spec.dataset, storage=spec.storage, workspace=workspace, seed=seed, stop=stop),
+        )
+
+    def _open_session(self, checkpoints: Checkpoints, number: int) -> Session:
+        """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
         checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
@@ -125,10 +150,7 @@ class Attempt:
         threads = _limit_threads()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")
-        fetching = pool.submit(fetch_model, spec.model, storage=spec.storage, workspace=self._workspace, stop=stop)
-        loading = pool.submit(
-            load, spec.dataset, storage=spec.storage, workspace=self._workspace, seed=spec.training.seed, stop=stop
-        )
+        fetching, loading = self._fetch(pool)
         resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder)
         pool.shutdown(wait=False)
 

@@ -118,6 +118,18 @@ def test_a_finished_equal_run_is_adopted_in_seconds_without_importing_torch(fini
     assert " transformers" not in attempt.log
 
 
+def test_a_finished_run_of_other_data_is_not_adopted(inputs, tmp_path):
+    made = tiny_inputs(tmp_path / "inputs")
+    job = Job(tmp_path / "job", **made, training={**QUICK, "epochs": 1})
+    assert job.start().wait() == ExitCode.DONE
+    weights = job.weights()
+    train = next((tmp_path / "inputs").rglob("train*"))
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:-1]))
+
+    failed(job.start(), FailureReason.OUTPUT_CONFLICT, ExitCode.USER_ERROR)
+    assert job.weights() == weights
+
+
 def test_another_run_of_the_same_name_is_an_output_conflict(finished, inputs, tmp_path):
     job, _ = finished
     other = Job(

@@ -6,6 +6,18 @@ data = load(spec.dataset, storage=spec.storage, workspace=folder, seed=spec.trai
 
 from finetune_trainer.data.examples import Data, Examples, Origin, Origins, Source, Stop
 from finetune_trainer.data.fetch import FetchedModel, fetch_model
+from finetune_trainer.data.fingerprint import fingerprint_inputs
 from finetune_trainer.data.load import load
 
-__all__ = ["Data", "Examples", "FetchedModel", "Origin", "Origins", "Source", "Stop", "fetch_model", "load"]
+__all__ = [
+    "Data",
+    "Examples",
+    "FetchedModel",
+    "Origin",
+    "Origins",
+    "Source",
+    "Stop",
+    "fetch_model",
+    "fingerprint_inputs",
+    "load",
+]

@@ -22,3 +22,8 @@ def fingerprint_files(files: Mapping[str, Path], stop: Stop) -> str:
 
 def fingerprint_lines(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def fingerprint_inputs(data: str, model: str) -> str:
+    """SHA-256 over the fingerprints of data and model: equal where training would start from the same files."""
+    return hashlib.sha256(f"{data} {model}".encode()).hexdigest()

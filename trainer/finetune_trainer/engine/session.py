@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import time
@@ -19,7 +18,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
-from finetune_trainer.data import Data, Examples, FetchedModel
+from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.precision import uses_bf16
@@ -55,7 +54,7 @@ class Inputs:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over data and model."""
-        return hashlib.sha256(f"{self.data.fingerprint} {self.model.fingerprint}".encode()).hexdigest()
+        return fingerprint_inputs(self.data.fingerprint, self.model.fingerprint)
 
 
 @dataclass
