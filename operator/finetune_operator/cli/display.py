@@ -92,7 +92,8 @@ class PlainDisplay:
 
     def update(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.phase is TrainerPhase.TRAINING and progress != self._last and now >= self._next:
+        training = progress.phase is TrainerPhase.TRAINING and progress.metric("step") is not None
+        if training and progress != self._last and now >= self._next:
             self._last, self._next = progress, now + PLAIN_LINE_SECONDS
             percent = progress.trainer_status.progress_percentage
             self.line(f"{'' if percent is None else f'{percent} % · '}{describe(progress)}")
