@@ -181,7 +181,7 @@ class Lab:
         found: Object = self.job(name).get("status", {})
         return found
 
-    def until(self, name: str = "demo", seconds: float = 20, **expected: str) -> Object:
+    def until(self, name: str = "demo", seconds: float = 40, **expected: str) -> Object:
         """The status once its fields read so."""
 
         def look() -> Object | None:

@@ -31,7 +31,8 @@ def test_a_job_succeeds_with_its_metrics_and_three_status_writes(lab: Lab) -> No
     assert status["artifacts"]["modelUri"] == "s3://models/out/r/model"
     assert [(a["number"], a["reason"], a["node"]) for a in status["attempts"]] == [(1, "Completed", "node-1")]
     assert conditions(status) == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
-    assert lab.events() == [("Normal", "Starting"), ("Normal", "Training"), ("Normal", "Succeeded")]
+    # An event follows the status that it announces.
+    eventually(lambda: lab.events() == [("Normal", "Starting"), ("Normal", "Training"), ("Normal", "Succeeded")])
     assert sorted({write.split(" ")[0] + " " + write.split(" ")[1] for write in lab.writes()}) == [
         "create events",
         "create jobs",
@@ -144,7 +145,7 @@ def test_a_pod_that_cannot_start_shows_why_and_what_to_do(lab: Lab, fate, reason
     assert words in status["message"]
     assert REMEDIES[FailureReason(reason)] in status["message"]
     assert conditions(status) == {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"}
-    assert ("Warning", reason) in lab.events()
+    eventually(lambda: ("Warning", reason) in lab.events())
 
 
 def test_a_full_quota_for_jobs_is_waited_out(lab: Lab) -> None:
