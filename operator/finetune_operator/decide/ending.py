@@ -23,6 +23,8 @@ from finetune_operator.worlds.protocol import (
     StopTraining,
 )
 
+FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
+"""What fails a job before any attempt; an edit of its spec may help."""
 MAX_METRICS = 32
 HEARING = 10.0
 """Seconds to wait for the last words of an attempt after its training has ended: the two are told by different messengers."""
@@ -50,13 +52,10 @@ def _finished(before: FineTuneJobStatus) -> bool:
 def _binds(case: Case) -> bool:
     """Whether the last verdict is about the run that the spec now asks for."""
     before = case.job.status
-    refused = before.failure is not None and before.failure.attempt is None and before.failure.reason in REFUSED
+    refused = before.failure is not None and before.failure.attempt is None and before.failure.reason in FINAL_REFUSALS
     if isinstance(case.parsed, ValidationError) or refused:
         return False
     return before.run is not None and before.run.id == case.run.id
-
-
-REFUSED = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
 
 
 def _current(case: Case, before: FineTuneJobStatus) -> FineTuneJobStatus:

@@ -6,7 +6,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
-from finetune_operator.decide.ending import failed
+from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
