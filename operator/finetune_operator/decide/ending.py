@@ -23,7 +23,7 @@ from finetune_operator.worlds.protocol import (
     StopTraining,
 )
 
-FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT})
+FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT, FailureReason.OUTPUT_CONFLICT})
 """What fails a job before any attempt; an edit of its spec may help."""
 MAX_METRICS = 32
 HEARING = 10.0

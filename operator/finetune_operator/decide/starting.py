@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.failures import REMEDIES
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
@@ -10,7 +10,6 @@ from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
-FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT, FailureReason.OUTPUT_CONFLICT})
 RETRY_REFUSED = 30.0
 """Seconds until a refused action is tried again: a quota that becomes free announces itself to nobody."""
 RETRY_PASSING = 2.0
