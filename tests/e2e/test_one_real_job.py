@@ -25,6 +25,11 @@ from tests.e2e.tools import (
     read,
 )
 
+INSPECTION = """
+id -u
+touch /opt/file 2>&1
+python -c 'from importlib.util import find_spec; print(find_spec("torch") is None, find_spec("kopf") is None)'
+"""
 PATIENCE = 1200  # seconds; a busy machine of two cores trains slowly
 
 
@@ -53,7 +58,7 @@ def trained(namespace: str, s3: S3Server) -> Trained:
     first = eventually(lambda: _pods("topics", namespace), 60)[0]
     eventually(lambda: _saved_steps(s3, run_uri), PATIENCE)
     said_inside = kubectl(
-        "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", "id -u; touch /opt/file 2>&1 || true"
+        "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", INSPECTION
     )  # fmt: skip
     kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
     _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
@@ -102,7 +107,7 @@ def test_metrics_go_on_without_a_gap_or_a_repetition(trained: Trained, s3: S3Ser
 
 
 def test_a_trainer_is_nobody_and_can_write_nothing_of_its_image(trained: Trained) -> None:
-    user, refusal = trained.said_inside.splitlines()
+    user, refusal, _ = trained.said_inside.splitlines()
     assert user == "65532"
     assert "Read-only file system" in refusal
 
@@ -191,6 +196,21 @@ def test_the_operator_is_refused_nothing_and_logs_no_error(trained: Trained, mis
     log = _operator_log()
     assert "Watching FineTuneJobs" in log
     assert not re.search(r"\b(ERROR|WARNING|Traceback|forbidden|403)\b", log), log
+
+
+def test_the_operators_image_has_no_torch_and_the_trainers_no_kopf(operator: None, trained: Trained) -> None:
+    look = "from importlib.util import find_spec; print(find_spec('torch') is None, find_spec('kopf') is None)"
+    in_operator = kubectl(
+        "exec", "deployment/finetune-operator", f"--namespace={OPERATOR_NAMESPACE}", "--", "python", "-c", look
+    )
+    assert in_operator.split() == ["True", "False"]
+    assert trained.said_inside.splitlines()[-1].split() == ["False", "True"]
+
+
+def test_the_operator_stays_healthy(trained: Trained, mistaken: Manifest) -> None:
+    (pod,) = get("pods", OPERATOR_NAMESPACE)
+    (container,) = pod["status"]["containerStatuses"]
+    assert (container["ready"], container["restartCount"]) == (True, 0)
 
 
 def _pods(name: str, namespace: str) -> list[Manifest]:
