@@ -46,15 +46,14 @@ def test_ctrl_c_saves_and_the_command_that_it_says_goes_on_from_there(folder: Fo
     assert first.says("Training from step 0.")
     first.interrupt()
     assert first.ends() == 130
-    said = re.search(
-        r"Step (\d+) is saved\.\n\n‖ topics is suspended; what it has learned is saved. To go on: (.+)\n$", first.output
-    )
-    assert said, first.output
-    _, *arguments = shlex.split(said[2])
+    saved = re.search(r"^Step (\d+) is saved\.$", first.output, re.MULTILINE)
+    said = re.search(r"‖ topics is suspended; what it has learned is saved. To go on: (.+)\n$", first.output)
+    assert saved and said, first.output
+    _, *arguments = shlex.split(said[1])
     folder.script.ends(0)
     second = folder.finetune(*arguments)
     assert second.ends() == 0
-    assert f"Training from step {said[1]}." in second.output
+    assert f"Training from step {saved[1]}." in second.output
 
 
 def test_a_second_ctrl_c_stops_at_once_a_trainer_that_does_not_hear(folder: Folder) -> None:
