@@ -204,7 +204,9 @@ class KubeletStandIn:
             work(*arguments)
         except ApiError as error:
             going = error.status == 403 and "being terminated" in str(error)
-            if error.status not in (404, 409) and not going:  # the pod is gone or its namespace is going: nothing left to do
+            if (
+                error.status not in (404, 409) and not going
+            ):  # the pod is gone or its namespace is going: nothing left to do
                 self._error = self._error or error
         except BaseException as error:
             self._error = self._error or error

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from finetune_api.exit_codes import NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.problems import problems
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of, spent
@@ -74,13 +75,12 @@ def spec_is_invalid(case: Case) -> Decision | None:
     """The API server refuses most of this; here ends what its schema cannot say, or an older schema let through."""
     if not isinstance(case.parsed, ValidationError):
         return None
-    first = case.parsed.errors()[0]
-    path = ".".join(("spec", *(str(part) for part in first["loc"])))
-    more = case.parsed.error_count() - 1
-    rest = f" ({more} more problem{'s' if more > 1 else ''})" if more else ""
-    remedy = REMEDIES[FailureReason.INVALID_SPEC]
-    message = f"{path}: {first['msg']}{rest}"
-    failure = Failure(reason=FailureReason.INVALID_SPEC, message=message, remedy=remedy, field=path)
+    first, *others = problems(case.parsed, case.job.spec, within=("spec",))
+    rest = f" ({len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
+    allowed = f", allowed: {first.allowed}" if first.allowed else ""
+    message = f"{first.path}: {first.value}{allowed}{rest}"
+    remedy = first.remedy or REMEDIES[FailureReason.INVALID_SPEC]
+    failure = Failure(reason=FailureReason.INVALID_SPEC, message=message, remedy=remedy, field=first.path)
     text = sentences(message, remedy)
     before = case.job.status
     said = FineTuneJobStatus(

@@ -87,8 +87,8 @@ def test_an_invalid_spec_fails_with_path_value_and_remedy() -> None:
     failure = story.status.failure
     assert failure is not None
     assert failure.field == "spec.training.epochs"
-    assert "greater than or equal to 1" in failure.message
-    assert failure.remedy == REMEDIES[FailureReason.INVALID_SPEC]
+    assert failure.message == "spec.training.epochs: 0 is too small, allowed: a whole number from 1 to 10000"
+    assert failure.remedy == "Raise it."
     assert story.trainings == []
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
-
+from finetune_api import kubectl_yaml
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.measures import Interval, difference_interval
@@ -114,7 +113,7 @@ def spec_yaml(spec: FineTuneJobSpec, *, defaults: bool) -> str:
     document: dict[str, Any] = spec.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude_defaults=not defaults
     )
-    return yaml.safe_dump({"spec": document}, sort_keys=False, allow_unicode=True, width=100)
+    return kubectl_yaml.dump({"spec": document})
 
 
 def signed(value: float) -> str:
