@@ -30,7 +30,9 @@ def run_mrpc(output: Path, settings: Mapping[str, Any] | None = None) -> dict[st
         "dataset.uri": str(MRPC),
         "dataset.subset": "null",
         "dataset.splits": "{train: train.tsv, validation: dev.tsv}",
-        "dataset.columns": json.dumps({"text": COLUMNS["text"], "textPair": COLUMNS["text_pair"], "label": COLUMNS["label"]}),
+        "dataset.columns": json.dumps(
+            {"text": COLUMNS["text"], "textPair": COLUMNS["text_pair"], "label": COLUMNS["label"]}
+        ),
         "runId": "bench",
         **(settings or {}),
     }
