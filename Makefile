@@ -36,11 +36,12 @@ test: $(READY) ## every test, against a real etcd and API server and a real S3 s
 
 test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
 	@for version in 3.12 3.13; do \
-	  if $(UV) python find --no-python-downloads $$version >/dev/null 2>&1; then \
-	    echo "· tests of API and operator on Python $$version"; \
-	    UV_PROJECT_ENVIRONMENT=$(CACHE)/venv-$$version $(UV) run --locked --quiet --no-python-downloads --python $$version \
-	      --extra operator --extra cli --no-group demo python -m pytest -q -n 2 tests/unit/api tests/unit/operator; \
-	  else echo "· Python $$version is not installed: skipped"; fi; \
+	  python=$$(for candidate in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python; do \
+	    $$candidate -c 'import sys; print(sys.executable)' 2>/dev/null && break; done || true); \
+	  if [ -z "$$python" ]; then echo "· Python $$version is not installed: its tests are skipped"; continue; fi; \
+	  echo "· tests of API and operator on Python $$version"; \
+	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) run --locked --quiet --python $$python \
+	    --extra operator --extra cli --no-group demo python -m pytest -q -n 2 tests/unit/api tests/unit/operator; \
 	done
 
 verify: lint types layers generated lock ## format, lint, strict types, layers, no drift in generated files, lock file current
@@ -53,7 +54,7 @@ types: $(READY)
 	@$(BIN)/mypy
 
 layers: $(READY)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 generated: $(READY)
 	@$(BIN)/python -m finetune_api.generate --check
@@ -75,4 +76,4 @@ bench: $(READY) ## measurements beside peers, as JSON lines
 	@$(BIN)/python -m tests.bench
 
 clean: ## remove what make has made in this folder; the cache $(CACHE) is separate
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
