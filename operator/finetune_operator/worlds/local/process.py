@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from asyncio.subprocess import PIPE, STDOUT, Process
+from asyncio.subprocess import Process
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +23,8 @@ from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Trainin
 TRAINER = (sys.executable, "-m", "finetune_trainer")
 LONGEST_LINE = 1024 * 1024
 """Bytes of output without a line's end that are kept; progress bars of libraries write such."""
+LAST_OUTPUT_SECONDS = 5.0
+"""How long output is still read once the trainer is gone."""
 LAST_LINES = 20
 """How much of the output stands in for the termination message of a trainer that left none."""
 _PR_SET_PDEATHSIG = 1
@@ -35,6 +37,7 @@ class Attempt:
 
     seen: AttemptSeen
     process: Process
+    output: asyncio.StreamReader
     folder: Path
     on_line: Callable[[str], None]
     kills_before: int
@@ -58,24 +61,28 @@ class Attempt:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         parent, kills = os.getpid(), out_of_memory_kills()
-        process = await asyncio.create_subprocess_exec(
-            *trainer,
-            env=os.environ
-            | {
-                RUN_ENV: run.to_env(),
-                PROGRESS_ENV: progress.as_uri(),
-                RESULT_ENV: str(folder / "termination-message"),
-                WORKSPACE_ENV: str(folder / "workspace"),
-                ATTEMPT_ENV: name,
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=STDOUT,
-            limit=LONGEST_LINE,
-            pass_fds=(lock_fd,),
-            preexec_fn=lambda: _end_with_parent(parent),
-        )
+        # A pipe of ours: with one of asyncio's own, `process.wait()` would also wait for whatever else still holds it open.
+        output, end_of_trainer = await _pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *trainer,
+                env=os.environ
+                | {
+                    RUN_ENV: run.to_env(),
+                    PROGRESS_ENV: progress.as_uri(),
+                    RESULT_ENV: str(folder / "termination-message"),
+                    WORKSPACE_ENV: str(folder / "workspace"),
+                    ATTEMPT_ENV: name,
+                    "PYTHONUNBUFFERED": "1",
+                },
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=end_of_trainer,
+                stderr=end_of_trainer,
+                pass_fds=(lock_fd,),
+                preexec_fn=lambda: _end_with_parent(parent),
+            )
+        finally:
+            os.close(end_of_trainer)
         now = datetime.now(UTC)
         seen = AttemptSeen(
             name=name,
@@ -85,7 +92,7 @@ class Attempt:
             created=now,
             started=now,
         )
-        return cls(seen, process, folder, on_line, kills)
+        return cls(seen, process, output, folder, on_line, kills)
 
     async def wait(self) -> None:
         """Until the process is gone; `seen` then says how it ended."""
@@ -94,7 +101,10 @@ class Attempt:
         # What it started and left behind holds the output open, and must not work on without it.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        await reading
+        with suppress(
+            TimeoutError
+        ):  # one that has left the session is out of reach, but must not hold up the next attempt
+            await asyncio.wait_for(reading, LAST_OUTPUT_SECONDS)
         message = self.folder / "termination-message"
         said = message.read_text(errors="replace") if message.exists() else ""
         self.seen = replace(
@@ -120,10 +130,9 @@ class Attempt:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     async def _read(self) -> None:
-        assert self.process.stdout is not None
         while True:
             try:
-                line = await self.process.stdout.readline()
+                line = await self.output.readline()
             except ValueError:  # longer than LONGEST_LINE; what was read of it is dropped
                 continue
             if not line:
@@ -132,6 +141,16 @@ class Attempt:
             if text:
                 self.last_lines.append(text)
                 self.on_line(text)
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, int]:
+    """A stream, and the file descriptor whose writers end it; it is the caller's to close."""
+    read_end, write_end = os.pipe()
+    stream = asyncio.StreamReader(limit=LONGEST_LINE)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(read_end, "rb", buffering=0)
+    )
+    return stream, write_end
 
 
 def _end_with_parent(parent: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -158,13 +160,22 @@ async def test_nothing_is_left_behind_but_an_empty_lock_file(driver: LocalDriver
     assert driver.left_behind() == ["lock"]
 
 
-async def test_a_process_that_a_trainer_leaves_behind_ends_with_it(driver: LocalDriver, tmp_path: Path) -> None:
-    leave_one = f"sleep 1000 & echo $! > {tmp_path}/left; exit 11"
+@pytest.mark.parametrize("elsewhere", ["", "setsid"])
+async def test_a_process_that_a_trainer_leaves_behind_holds_nothing_up(
+    driver: LocalDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    monkeypatch.setattr("finetune_operator.worlds.local.process.LAST_OUTPUT_SECONDS", 0.5)
+    leave_one = f"{elsewhere} sleep 60 & echo $! > {tmp_path}/left; sleep 0.5; exit 11"
     driver.trainer = ("sh", "-c", leave_one)
     await driver.apply()
     await started(driver, driver.world.key)
-    await ended(driver)
-    assert not runs(int((tmp_path / "left").read_text()))
+    seen = await ended(driver)
+    assert [a.exit_code for a in seen.attempts] == [11]
+    left = int((tmp_path / "left").read_text())
+    if elsewhere:
+        os.kill(left, signal.SIGKILL)
+    else:
+        assert not runs(left), "what is in the trainer's session ends with it"
 
 
 async def test_a_trainer_without_last_words_is_quoted_by_the_end_of_its_log(driver: LocalDriver) -> None:
