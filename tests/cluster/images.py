@@ -33,7 +33,7 @@ CERTIFICATES = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/shar
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 FIRST_BUILD_GB = (
-    30  # torch with its CUDA libraries lies in buildah's storage, in the layout, and twice in containerd's store
+    25  # torch with its CUDA libraries lies in buildah's storage, in the layout, and twice in containerd's store
 )
 NEXT_BUILD_GB = 5
 
@@ -53,18 +53,18 @@ class Images:
 
 def main() -> None:
     try:
+        require_disk()
         print(ensure_images())
     except TooLittleDisk as error:
         sys.exit(str(error))
 
 
 def ensure_images() -> Images:
-    """Builds what has changed and brings it into containerd's store. One caller at a time. Raises TooLittleDisk."""
+    """Builds what has changed and brings it into containerd's store. One caller at a time; `require_disk` comes first."""
     images = wanted_images()
     wanted = {images.operator, images.trainer, images.pause}
     with ImageStore(containerd_root()) as store:
         if missing := wanted - store.names():
-            _require_disk()
             for name in sorted(missing):
                 with _step(f"building {name}"):
                     _build(name)
@@ -175,7 +175,8 @@ def _share_blobs() -> None:
             blob.hardlink_to(twin)
 
 
-def _require_disk() -> None:
+def require_disk() -> None:
+    """Raises TooLittleDisk where the first images, or the next ones, would not fit."""
     first = not (_layout() / "index.json").exists()
     needed = FIRST_BUILD_GB if first else NEXT_BUILD_GB
     free = shutil.disk_usage(_folder()).free / 1e9

@@ -25,7 +25,7 @@ from tests.cluster.api import ApiError
 from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
 from tests.cluster.containerd import start_runtime
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.images import Images, TooLittleDisk, containerd_root, ensure_images
+from tests.cluster.images import Images, TooLittleDisk, containerd_root, ensure_images, require_disk
 from tests.cluster.namespaces import empty_folder, run_isolated
 from tests.cluster.packages import PackagesMissing, ensure_packages
 from tests.cluster.process import ServerProcess
@@ -54,6 +54,7 @@ def run_with_node(command: Sequence[str]) -> int:
         )
     with _lock():
         try:
+            require_disk()  # said before minutes of compiling
             ensure_packages()
             provide(*PROGRAMS)
             images = ensure_images()

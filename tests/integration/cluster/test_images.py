@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import images
+from tests.cluster import images, node
 
 Usage = namedtuple("Usage", "total used free")
-
-
-class EmptyStore:
-    """An image store that has nothing."""
-
-    def __init__(self, root: Path) -> None: ...
-
-    def __enter__(self) -> EmptyStore:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def names(self) -> set[str]:
-        return set()
 
 
 @pytest.fixture
@@ -41,15 +28,18 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_too_little_disk_is_said_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[str] = []
+def test_too_little_disk_is_said_before_anything_is_installed_or_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(images, "ImageStore", EmptyStore)
-    monkeypatch.setattr(images, "_build", built.append)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for step in ("ensure_packages", "provide", "ensure_images"):
+        monkeypatch.setattr(node, step, lambda *_, step=step: done.append(step))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100e9, 80e9, 20e9))
-    with pytest.raises(images.TooLittleDisk, match=r"takes up to 30 GB and .* has 20 GB free"):
-        images.ensure_images()
-    assert built == []
+    with pytest.raises(SystemExit, match=r"takes up to 25 GB and .* has 20 GB free"):
+        node.run_with_node(["true"])
+    assert done == []
 
 
 def test_an_unchanged_tree_has_the_same_images(tree: Path) -> None:
