@@ -120,8 +120,6 @@ class Artifacts(Contract):
     """The folder that `from_pretrained` loads."""
     report_uri: Uri
     """The report, an HTML page."""
-    digest: Annotated[str, Field(max_length=128)] | None = None
-    """SHA-256 of result.json."""
 
 
 class FineTuneJobStatus(Contract):
