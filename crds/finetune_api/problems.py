@@ -58,17 +58,16 @@ class InvalidManifest(Exception):
         super().__init__("\n".join(map(str, problems)))
 
 
-def validate(document: Mapping[str, Any], *, strict: bool) -> FineTuneJob:
-    """The job that `document` asks for. Raises InvalidManifest with all problems at once.
+def validate(document: Mapping[str, Any]) -> FineTuneJob:
+    """The job that `document` asks for. Raises InvalidManifest with all problems at once, unknown fields among them.
 
-    strict refuses unknown fields, as the command line must; tolerant ignores them, so that an older operator reads a newer
-    manifest. What only the server writes (status, metadata.uid, …) is never a problem.
+    What only the server writes (status, metadata.uid, …) is never a problem.
     """
     written: dict[str, Any] = {key: value for key, value in document.items() if key != "status"}
     if isinstance(metadata := written.get("metadata"), dict):
         written["metadata"] = {key: value for key, value in metadata.items() if key not in WRITTEN_BY_THE_SERVER}
     try:
-        return FineTuneJob.model_validate(written, extra="forbid" if strict else "ignore")
+        return FineTuneJob.model_validate(written, extra="forbid")
     except ValidationError as error:
         # Without its cause: Pydantic's text repeats the input, and with it any secret that was put in a wrong place.
         raise InvalidManifest(problems(error, document)) from None

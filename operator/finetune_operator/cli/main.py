@@ -133,7 +133,7 @@ def _one_job(documents: list[Document], name: str | None) -> Document:
 
 def _valid(document: Document) -> FineTuneJob:
     try:
-        return validate_manifest(document, strict=True)
+        return validate_manifest(document)
     except InvalidManifest as error:
         raise _Refused(str(error)) from error
 

@@ -22,9 +22,9 @@ from tests.api_cases.scalars import ABSENT, COERCION, FIELDS, RAW_JSON
 OURS = [case for case in BAD if not case.pydantic_accepts_because]
 
 
-def problems_of(document: Any, *, strict: bool = True) -> list[Problem]:
+def problems_of(document: Any) -> list[Problem]:
     with pytest.raises(InvalidManifest) as caught:
-        validate(document, strict=strict)
+        validate(document)
     return caught.value.problems
 
 
@@ -35,7 +35,7 @@ def test_the_tables_are_as_large_as_they_claim() -> None:
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.claim)
 def test_a_good_manifest_is_taken(case: Good) -> None:
-    assert isinstance(validate(case.manifest(), strict=True), FineTuneJob)
+    assert isinstance(validate(case.manifest()), FineTuneJob)
 
 
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.claim)
@@ -53,7 +53,7 @@ def test_no_message_speaks_pydantic(case: Bad) -> None:
 
 @pytest.mark.parametrize("case", [case for case in BAD if case.pydantic_accepts_because], ids=lambda case: case.claim)
 def test_a_manifest_that_only_a_cluster_refuses_is_taken(case: Bad) -> None:
-    assert validate(case.manifest(), strict=True)
+    assert validate(case.manifest())
 
 
 def test_all_problems_are_said_at_once() -> None:
@@ -70,18 +70,6 @@ def test_two_broken_rules_of_one_block_are_two_problems() -> None:
     document = job({"spec.dataset.validationFraction": 0.1, "spec.dataset.splits.validation": "dev"})
     document["spec"]["dataset"]["format"] = "csv"
     assert len(problems_of(document)) == 2
-
-
-def test_an_older_operator_ignores_the_fields_of_a_newer_manifest() -> None:
-    document = job({"spec.flavour": 1, "spec.training.flavour": 2, "metadata.flavour": 3})
-    assert validate(document, strict=False).spec.training.epochs == 3
-    assert len(problems_of(document)) == 3
-
-
-def test_a_tolerant_reading_still_refuses_wrong_values() -> None:
-    assert [p.path for p in problems_of(job({"spec.training.epochs": 0, "spec.flavour": 1}), strict=False)] == [
-        "spec.training.epochs"
-    ]
 
 
 def test_problems_of_a_file_name_its_lines_and_come_in_their_order() -> None:
@@ -153,7 +141,7 @@ def test_long_values_are_cut() -> None:
 )
 def test_a_secret_in_a_wrong_place_is_never_repeated(changes: dict[str, Any], secret: str) -> None:
     with pytest.raises(InvalidManifest) as caught:
-        validate(job(changes), strict=True)
+        validate(job(changes))
     assert secret not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -162,7 +150,7 @@ def test_a_secret_in_a_wrong_place_is_never_repeated(changes: dict[str, Any], se
 @given(manifests())
 def test_any_manifest_is_taken_or_refused_in_words(document: dict[str, Any]) -> None:
     try:
-        validate(document, strict=True)
+        validate(document)
     except InvalidManifest as error:
         said = [(problem.path, problem.value) for problem in error.problems]
     else:
@@ -179,7 +167,7 @@ def test_a_value_becomes_what_the_shared_table_says(kind: str, written: str, hel
     if kind not in held:
         assert FIELDS[kind] in [problem.path for problem in problems_of(document)]
         return
-    found: Any = validate(document, strict=True).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    found: Any = validate(document).model_dump(mode="json", by_alias=True, exclude_unset=True)
     for key in FIELDS[kind].split("."):
         found = found.get(key, ABSENT)
     assert found == held[kind]

@@ -92,6 +92,16 @@ def test_an_invalid_spec_fails_with_path_value_and_remedy() -> None:
     assert story.trainings == []
 
 
+def test_a_spec_with_a_field_of_a_newer_version_starts() -> None:
+    assert Story(flavour="new", training={"epochs": 1, "flavour": 2}).starts().state() == ("Starting", "Starting")
+
+
+def test_a_field_of_a_newer_version_hides_no_wrong_value() -> None:
+    story = Story(flavour="new", training={"epochs": 0, "flavour": 2}).looks()
+    assert story.status.failure is not None
+    assert story.status.failure.field == "spec.training.epochs"
+
+
 def test_a_corrected_spec_starts_although_the_job_had_failed() -> None:
     story = Story(training={"epochs": 0}).looks().is_edited(training={"epochs": 1})
     assert story.state() == ("Starting", "Starting")
