@@ -8,6 +8,9 @@ from pydantic import AfterValidator, Field
 
 from finetune_api.base import InputUri, Model, Rule, all_different, says
 
+DEFAULT_VALIDATION_FRACTION = 0.1
+"""The part of the training examples that validates where neither `validationFraction` nor `splits.validation` is given."""
+
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]

@@ -24,6 +24,8 @@ from finetune_api.dataset import Dataset
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.training import Checkpoints, Method, Training
 
+DEFAULT_REGION = "us-east-1"
+"""Of S3, where neither `storage.region` nor the environment names one."""
 MAX_NAME = 40
 """A job's name is part of its children's names, which end at 63 characters."""
 

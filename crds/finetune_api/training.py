@@ -8,6 +8,11 @@ from pydantic import Field
 
 from finetune_api.base import MAX_INT32, Duration, Model, Rule, says, seconds
 
+DEFAULT_INTERVAL = "10m"
+"""Between two saves where neither `checkpoints.interval` nor `everySteps` is given."""
+DEFAULT_MAX_LENGTH = 512
+"""Tokens of an example where `training.maxLength` is not given and the model can take them."""
+
 ModuleName = Annotated[
     str,
     Field(

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import numpy as np
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
-from finetune_api.dataset import Columns, Dataset, Splits
+from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Columns, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.data import hub
@@ -31,8 +31,6 @@ from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import data_invalid, listed
 from finetune_trainer.data.split import split_validation
 from finetune_trainer.data.tables import EXTENSIONS, Format, Table, read_table
-
-DEFAULT_VALIDATION_FRACTION = 0.1
 
 
 def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:

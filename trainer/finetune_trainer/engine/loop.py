@@ -18,6 +18,7 @@ from finetune_api.base import seconds
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
+from finetune_api.training import DEFAULT_INTERVAL
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
@@ -30,7 +31,6 @@ from finetune_trainer.tasks.base import Encoded, Task
 
 MAX_ROWS = 500
 """About how many rows of training metrics a run leaves; a row needs a look at the loss, for which a GPU has to wait."""
-DEFAULT_INTERVAL = "10m"
 
 
 @dataclass(frozen=True)

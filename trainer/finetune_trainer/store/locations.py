@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.job import Storage
+from finetune_api.job import DEFAULT_REGION, Storage
 from finetune_trainer.store.errors import no_credentials
 
 SILENCE = 60.0
@@ -99,7 +99,7 @@ class Location:
                 common["endpoint"] = endpoint
             return S3Store(
                 self.bucket,
-                region=region or "us-east-1",
+                region=region or DEFAULT_REGION,
                 unsigned_payload=address.startswith("https://"),
                 **common,
             )

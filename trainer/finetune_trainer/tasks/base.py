@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.training import DEFAULT_MAX_LENGTH
 from finetune_trainer.data.examples import Examples, Stop
 
 Feature = dict[str, Any]
 """One encoded example: `labels`, and an array of integers for each input of the model."""
 
 
-DEFAULT_MAX_LENGTH = 512
 UNLIMITED = 2**31 - 1
 
 
