@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -100,14 +100,21 @@ class Case:
 
     @cached_property
     def limits(self) -> Limits:
-        """What the spec still allows, less what earlier trainings of this run used up before a suspension."""
+        """What the spec still allows, less what earlier trainings of this run used up before a suspension.
+
+        A time to live is not among them: a training removed before its end is recorded would be started again.
+        """
         used = spent(self.attempts, until=self.training.created if self.training else None)
         deadline = self.spec.active_deadline_seconds
         return Limits(
             backoff_limit=max(0, self.spec.backoff_limit - used.failures),
             active_deadline_seconds=None if deadline is None else max(1, deadline - used.seconds),
-            ttl_seconds_after_finished=self.spec.ttl_seconds_after_finished,
         )
+
+    @property
+    def limits_of_the_finished(self) -> Limits:
+        """Those of a training whose end is recorded, so that it may go."""
+        return replace(self.limits, ttl_seconds_after_finished=self.spec.ttl_seconds_after_finished)
 
     @cached_property
     def placement(self) -> str:

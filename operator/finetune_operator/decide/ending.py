@@ -41,8 +41,8 @@ def job_is_finished(case: Case) -> Decision | None:
         return None
     training = None if isinstance(case.parsed, ValidationError) else case.training
     actions: tuple[ChangeLimits, ...] = ()
-    if training is not None and not training.deleting and training.limits != case.limits:
-        actions = (ChangeLimits(training.name, training.uid, case.limits),)  # its time to live may still change
+    if training is not None and not training.deleting and training.limits != case.limits_of_the_finished:
+        actions = (ChangeLimits(training.name, training.uid, case.limits_of_the_finished),)
     return Decision(actions=actions, status=_current(case, before))
 
 

@@ -60,7 +60,7 @@ class Limits:
     active_deadline_seconds: int | None = None
     """Seconds from its start after which a training fails."""
     ttl_seconds_after_finished: int | None = None
-    """Seconds after its end when a training and its attempts are deleted."""
+    """Seconds after its end when a training and its attempts are deleted; asked for once that end is recorded."""
 
 
 class Ending(StrEnum):

@@ -177,6 +177,20 @@ def test_after_the_end_a_deleted_job_runs_nothing_again(lab: Lab, reach: Callabl
     )
 
 
+def test_an_end_that_nobody_saw_is_not_lost_to_the_time_to_live(own_lab: Lab, tmp_path: Path) -> None:
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}") as operator:
+        own_lab.apply(ttlSecondsAfterFinished=0)
+        own_lab.until(phase="Running")
+        operator.kill()
+    own_lab.finish_attempt(succeed(TUNED))
+    eventually(lambda: own_lab.jobs()[0]["status"].get("completionTime"))
+    own_lab.stays(lambda: len(own_lab.jobs()) == 1, 3)  # the time to live has been over since the end
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
+        assert own_lab.until(phase="Succeeded")["summary"] == "f1 0.512 → 0.874"
+        eventually(lambda: not own_lab.jobs())
+    assert sum(write.startswith("create jobs") for write in own_lab.writes()) == 1
+
+
 def test_the_time_to_live_removes_the_job_and_never_the_record(lab: Lab) -> None:
     lab.pods_are(succeed(TUNED))
     lab.apply(ttlSecondsAfterFinished=0)
@@ -242,7 +256,11 @@ def test_limits_changed_meanwhile_reach_the_job(lab: Lab) -> None:
         spec = lab.jobs()[0]["spec"]
         return (spec["backoffLimit"], spec.get("activeDeadlineSeconds"), spec.get("ttlSecondsAfterFinished"))
 
-    eventually(lambda: limits() == (9, 5000, 77))
-    lab.edit(activeDeadlineSeconds=None, ttlSecondsAfterFinished=None)
+    eventually(lambda: limits() == (9, 5000, None))
+    lab.edit(activeDeadlineSeconds=None)
     eventually(lambda: limits() == (9, None, None))
     assert len(lab.pods()) == 1
+    lab.finish_attempt(succeed(TUNED))
+    eventually(lambda: limits() == (9, None, 77))
+    lab.edit(ttlSecondsAfterFinished=None)
+    eventually(lambda: limits() == (9, None, None))

@@ -201,10 +201,25 @@ def test_a_pod_spec_that_changes_while_an_attempt_runs_is_left_to_the_next_pod()
 
 
 def test_limits_that_change_reach_the_training_without_a_restart() -> None:
-    story = Story().starts().runs().is_edited(activeDeadlineSeconds=600, ttlSecondsAfterFinished=60)
+    story = Story().starts().runs().is_edited(activeDeadlineSeconds=600, backoffLimit=9)
     change = story.actions[-1]
     assert isinstance(change, ChangeLimits)
-    assert (change.limits.active_deadline_seconds, change.limits.ttl_seconds_after_finished) == (600, 60)
+    assert (change.limits.active_deadline_seconds, change.limits.backoff_limit) == (600, 9)
+    assert story.looks().actions[-1] is change
+
+
+def test_a_time_to_live_is_given_only_once_the_end_is_recorded() -> None:
+    """From birth it would remove a training whose end nobody has seen yet, and that would start again."""
+    story = Story(ttlSecondsAfterFinished=0).starts().runs().is_edited(ttlSecondsAfterFinished=5)
+    [start] = story.actions
+    assert isinstance(start, StartTraining)
+    assert start.limits.ttl_seconds_after_finished is None
+    story.ends(0, TUNED)
+    assert story.state() == ("Succeeded", "Succeeded")
+    story.looks()
+    change = story.actions[-1]
+    assert isinstance(change, ChangeLimits)
+    assert change.limits.ttl_seconds_after_finished == 5
     assert story.looks().actions[-1] is change
 
 
