@@ -93,7 +93,10 @@ class Attempt:
         finished = run_folder.finished()
         if finished is not None:
             return self._adopt(finished)
-        with Claim.take(folder, owner=run.owner, holder=self._name) as claim:
+        with Claim.take(folder, owner=run.owner, holder=self._name, on_lost=self._stop.request) as claim:
+            finished = run_folder.finished()
+            if finished is not None:  # by whoever held the claim until now
+                return self._adopt(finished)
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
             self._upload_log_now_and_then(run_folder)
@@ -180,7 +183,7 @@ class Attempt:
     def _preempted(self) -> Result:
         with self._stop.finishing():
             result = self._result("preempted")
-            logger.info("Told to stop: step %d is saved, the next attempt goes on from there.", result.step)
+            logger.info("Stopped: step %d is saved, the next attempt goes on from there.", result.step)
             return result
 
     def _failed(self, error: JobError) -> Result:

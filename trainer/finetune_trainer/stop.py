@@ -25,6 +25,8 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.requested = False
+        self._reason: BaseException = Preempted()
+        self._told_before = False
         self.unsaved = False
         """True while there are optimiser steps that no complete checkpoint holds."""
         self._finishing = 0
@@ -34,9 +36,15 @@ class StopSignal:
             signal.signal(number, self._told)
 
     def check(self) -> None:
-        """Raise Preempted if told to stop. Any thread may ask."""
+        """Raise Preempted if told to stop, or what `request` was given. Any thread may ask."""
         if self.requested:
-            raise Preempted
+            raise self._reason
+
+    def request(self, reason: BaseException) -> None:
+        """Stop for `reason` at the next look at `requested` or `check`. Any thread may ask; it interrupts nothing."""
+        if not self.requested:
+            self._reason = reason
+            self.requested = True
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
@@ -48,9 +56,9 @@ class StopSignal:
             self._finishing -= 1
 
     def _told(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._told_before:
             # The second signal: whoever sends it does not want to wait, not even for a save.
             os._exit(128 + number if self.unsaved else EXIT_PREEMPTED)
-        self.requested = True
+        self._told_before = self.requested = True
         if not self._finishing:
             raise Preempted

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal, Self
 
 from pydantic import ValidationError
@@ -14,11 +15,18 @@ from pydantic import ValidationError
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.log import logger
+from finetune_trainer.stop import Preempted
 from finetune_trainer.store.folder import Folder, Version
 
 CLAIM = "claim.json"
 LEASE = 60.0
 """Seconds. A claim is renewed every third of it, and is dead when it was not renewed for two."""
+TRUSTED = 1.5
+"""Leases for which a holder trusts its last renewal: less than the two after which others take the claim for dead."""
+PATIENCE = 600.0
+"""Seconds that whoever wants to write waits for a store in which the claim could not be renewed: as long as for the write itself."""
+LOOKS = 12
+"""Looks a lease at a claim that is waited for."""
 TRIES = 10
 """Races lost in a row before giving up; each lost race is one that somebody else won."""
 
@@ -37,19 +45,21 @@ class ClaimFile(Contract):
     lease_seconds: float
     released: bool = False
 
-    def age(self, now: datetime) -> timedelta:
-        return now - self.renewed_at
-
     def is_dead(self, now: datetime) -> bool:
-        return self.released or self.age(now).total_seconds() > 2 * self.lease_seconds
+        """Whether it was given back, or is so old that its holder must be gone. A wrong clock may hide the latter."""
+        return self.released or (now - self.renewed_at).total_seconds() > 2 * self.lease_seconds
+
+    def renewed(self) -> ClaimFile:
+        return self.model_copy(update={"renewed_at": datetime.now(UTC)})
 
 
 class Claim:
     """A claim that this process holds.
 
     The same owner takes over at once: an attempt is started only when the one before is gone, and if that one lives on after all
-    (on a node that was cut off), it finds its claim lost and stops. Another owner is refused while the claim lives, and takes
-    over a dead or released one. Ages are told by the clocks of the machines, which may differ by less than a lease.
+    (on a node that was cut off), it finds its claim lost and stops. Another owner takes over a dead or released claim. One that
+    looks alive is watched: who renews it keeps it, and one that stays as it is for two leases was left by a process that was
+    killed. It is our own clock that tells these, so that no wrong date in the file keeps a folder closed for ever.
     """
 
     @classmethod
@@ -60,53 +70,77 @@ class Claim:
         owner: str,
         holder: str,
         lease: float = LEASE,
-        on_lost: Callable[[JobError], None] | None = None,
+        on_lost: Callable[[BaseException], None] = lambda reason: None,
     ) -> Claim:
         """Take the claim and renew it in the background. `owner` is the Run's, `holder` the attempt's name, `lease` in seconds.
 
-        Raises JobError OutputConflict when another owner's claim lives. When somebody else takes the claim later, `check` raises
-        and `on_lost` is called once, from the background thread.
+        Raises JobError OutputConflict when another owner's claim lives, which takes a renewal to know, and up to two of its
+        leases. A signal's exception ends the wait. When somebody else takes the claim later, `check` raises and `on_lost` is
+        called once with the same, from the thread that noticed.
         """
-        token = uuid.uuid4().hex
+        mine = ClaimFile(
+            owner=owner, holder=holder, token=uuid.uuid4().hex, renewed_at=datetime.now(UTC), lease_seconds=lease
+        )
+        sent = time.monotonic()
         for _ in range(TRIES):
-            now = datetime.now(UTC)
-            wanted = ClaimFile(owner=owner, holder=holder, token=token, renewed_at=now, lease_seconds=lease)
             found = folder.read(CLAIM)
-            if found is None:
-                version = folder.create(CLAIM, _json(wanted))
-            else:
-                current = _parse(found.data)
-                if current is not None and current.token == token:
-                    version = found.version  # an earlier try was ours, its answer got lost
-                elif current is None or current.owner == owner or current.is_dead(now):
-                    version = folder.replace(CLAIM, _json(wanted), found.version)
-                else:
-                    raise _refused(folder, current, now)
+            current = _parse(found.data) if found else None
+            if found and current and current.token == mine.token:
+                # An earlier try was ours, its answer got lost.
+                return cls(folder, mine, found.version, sent, on_lost)
+            if current and current.owner != owner and not current.is_dead(datetime.now(UTC)):
+                _outwait(folder, current)
+            mine, sent = mine.renewed(), time.monotonic()
+            version = folder.replace(CLAIM, _json(mine), found.version) if found else folder.create(CLAIM, _json(mine))
             if version is not None:
-                return cls(folder, wanted, version, on_lost)
+                return cls(folder, mine, version, sent, on_lost)
         raise JobError(
             FailureReason.OUTPUT_CONFLICT, f"others kept taking the claim of {folder.uri} in the same moment"
         )
 
     def __init__(
-        self, folder: Folder, mine: ClaimFile, version: Version, on_lost: Callable[[JobError], None] | None
+        self,
+        folder: Folder,
+        mine: ClaimFile,
+        version: Version,
+        renewed: float,
+        on_lost: Callable[[BaseException], None],
     ) -> None:
         """Use `take`."""
         self._folder = folder.patient(mine.lease_seconds / 3)
         self._mine = mine
         self._version = version
+        self._renewed = renewed
+        """When the last renewal that succeeded was sent, by the monotonic clock."""
+        self._renewing = threading.Lock()
         self._on_lost = on_lost
-        self._lost: JobError | None = None
+        self._lost: JobError | Preempted | None = None
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew_now_and_then, name="claim", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise JobError OutputConflict when the claim was lost or given back."""
-        if self._lost is not None:
-            raise self._lost
+        """Return only while nobody else can have the claim; renews it first when that was not possible for too long.
+
+        Raises JobError OutputConflict when the claim was lost or given back, and Preempted when a later attempt of the same job
+        has it, which goes on from what is saved. Raises StorageUnavailable when a store that does not answer leaves it open.
+        """
+        self._raise_lost()
+        if self._is_stale:
+            with self._renewing:
+                if self._is_stale:
+                    self._renew(self._folder.patient(max(PATIENCE, self._folder.patience)))
+            self._raise_lost()
         if self._released.is_set():
             raise JobError(FailureReason.OUTPUT_CONFLICT, f"the claim of {self._folder.uri} was given back already")
+
+    def _raise_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    @property
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._renewed > TRUSTED * self._mine.lease_seconds
 
     def release(self) -> None:
         """Stop renewing and let anybody take it. Never raises for a store that does not answer."""
@@ -130,47 +164,70 @@ class Claim:
     def _renew_now_and_then(self) -> None:
         while not self._released.wait(self._mine.lease_seconds / 3 * random.uniform(0.8, 1.0)):  # noqa: S311
             try:
-                self._renew()
+                with self._renewing:
+                    self._renew(self._folder)
             except JobError as error:
-                if error.reason is FailureReason.OUTPUT_CONFLICT:
-                    self._lose(error)
-                    return
                 logger.warning("The claim was not renewed: %s", error.message)
+            if self._lost is not None:
+                return
 
-    def _renew(self) -> None:
-        mine = self._mine.model_copy(update={"renewed_at": datetime.now(UTC)})
-        version = self._folder.replace(CLAIM, _json(mine), self._version)
+    def _renew(self, folder: Folder) -> None:
+        """Renew the claim, or find out that it is lost. To be called by one thread at a time."""
+        sent = time.monotonic()
+        mine = self._mine.renewed()
+        version = folder.replace(CLAIM, _json(mine), self._version)
+        current: ClaimFile | None = None
         if version is None:
-            found = self._folder.read(CLAIM)
+            found = folder.read(CLAIM)
             current = _parse(found.data) if found else None
             if found is None:
-                version = self._folder.create(CLAIM, _json(mine))  # somebody emptied the folder
+                version = folder.create(CLAIM, _json(mine))  # somebody emptied the folder
             elif current is not None and current.token == mine.token:
                 version = found.version  # written after all, only the answer got lost
         if version is None:
-            taker = f"by {current.holder} of {current.owner}" if current else "by somebody else"
-            raise JobError(
+            self._lose(current)
+        else:
+            self._mine, self._version, self._renewed = mine, version, sent
+
+    def _lose(self, taker: ClaimFile | None) -> None:
+        by = f"by {taker.holder} of {taker.owner}" if taker else "by somebody else"
+        message = f"the claim of {self._folder.uri} was taken over {by}, so this attempt stops writing"
+        logger.error("%s", message)
+        if taker is not None and taker.owner == self._mine.owner:
+            self._lost = Preempted(message)
+        else:
+            self._lost = JobError(
                 FailureReason.OUTPUT_CONFLICT,
-                f"the claim of {self._folder.uri} was taken over {taker}, so this attempt stops writing",
+                message,
                 remedy="Run only one job with this output folder at a time, or set another spec.runId.",
             )
-        self._mine, self._version = mine, version
-
-    def _lose(self, error: JobError) -> None:
-        logger.error("%s", error.message)
-        self._lost = error
-        if self._on_lost is not None:
-            self._on_lost(error)
+        self._on_lost(self._lost)
 
 
-def _refused(folder: Folder, current: ClaimFile, now: datetime) -> JobError:
-    age = max(0, round(current.age(now).total_seconds()))
+def _outwait(folder: Folder, claim: ClaimFile) -> None:
+    """Return once another owner's `claim` was not renewed for two of its leases, or is somebody else's; raise when it is renewed."""
+    logger.info(
+        "%s is claimed by %s of %s: waiting up to %.0f s to see whether that still lives.",
+        folder.uri, claim.holder, claim.owner, 2 * claim.lease_seconds,
+    )  # fmt: skip
+    dead = time.monotonic() + 2 * claim.lease_seconds
+    while time.monotonic() < dead:
+        time.sleep(claim.lease_seconds / LOOKS)
+        found = folder.read(CLAIM)
+        current = _parse(found.data) if found else None
+        if current is None or current.token != claim.token or current.released:
+            return
+        if current != claim:
+            raise _refused(folder, current)
+    logger.info("%s did not renew its claim any more: it is taken over.", claim.holder)
+
+
+def _refused(folder: Folder, current: ClaimFile) -> JobError:
     return JobError(
         FailureReason.OUTPUT_CONFLICT,
-        f"{folder.uri} is being written by {current.holder} of {current.owner}, last heard of {age} s ago",
+        f"{folder.uri} is being written by {current.holder} of {current.owner}, which has just renewed its claim",
         field="spec.output.uri",
-        remedy="Wait until that job ends, or set another spec.runId or another spec.output.uri. "
-        f"If it is gone, the folder is free {round(2 * current.lease_seconds)} s after it was last heard of.",
+        remedy="Wait until that job ends, or set another spec.runId or another spec.output.uri.",
     )
 
 

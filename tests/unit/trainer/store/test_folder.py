@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import signal
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.store.folder import CHUNK, Folder, open_folder
 from tests.storage.saves import memory_folder
+from tests.storage.waiting import Interrupted, interrupted
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -194,30 +193,13 @@ def test_what_is_no_folder_in_a_store_is_refused(uri: str) -> None:
     assert caught.value.reason is FailureReason.INVALID_SPEC
 
 
-class Interrupted(BaseException):
-    pass
-
-
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    def interrupt(number: int, frame: object) -> None:
-        raise Interrupted
-
-    former = signal.signal(signal.SIGALRM, interrupt)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, former)
-
-
-@pytest.mark.usefixtures("alarm")
 def test_a_signal_is_served_while_a_silent_store_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         folder = open_folder("s3://bucket/run", Storage(endpoint=endpoint), patience=10)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
         begin = time.monotonic()
-        with pytest.raises(Interrupted):
+        with interrupted(0.3), pytest.raises(Interrupted):
             folder.read("claim.json")
         assert time.monotonic() - begin < 2
