@@ -17,7 +17,7 @@ PATIENCE = 60.0
 def limits_have_changed(case: Case) -> Decision | None:
     if case.current.limits == case.limits:
         return None
-    # No recheck: the world's answer is an event. Should somebody else keep changing them back, that ends here.
+    # No recheck and no status: the training remembers what it was asked for, and that is an event.
     return Decision(actions=(ChangeLimits(case.current.name, case.current.uid, case.limits),))
 
 

@@ -88,6 +88,7 @@ class Training:
     uid: str
     created: datetime
     limits: Limits
+    """Those last asked for. A cluster's policy may have made others of them, and has the last word."""
     placement: str = ""
     """The `StartTraining.placement` that it was started with."""
     queued: bool = False

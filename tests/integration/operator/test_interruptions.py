@@ -248,6 +248,20 @@ def test_a_new_run_id_runs_a_failed_job_again_beside_its_old_results(lab: Lab) -
     assert [(a["number"], a["reason"]) for a in status["attempts"]] == [(1, "Completed")]
 
 
+def test_limits_that_the_clusters_policy_changes_are_left_to_it_and_the_status_goes_on(lab: Lab) -> None:
+    """As a webhook does that gives every Job a time to live."""
+    lab.pods_are(unschedulable())
+    lab.apply()
+    lab.until(reason="Unschedulable")
+    [job] = lab.jobs()
+    path = f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/{job['metadata']['name']}"
+    lab.cluster.api.patch(path, {"spec": {"ttlSecondsAfterFinished": 3600, "backoffLimit": 1}})
+    lab.site.kubelet.finish(lab.namespace, lab.pods()[0]["metadata"]["name"], succeed(TUNED))
+    lab.until(phase="Succeeded")
+    assert lab.jobs()[0]["spec"]["ttlSecondsAfterFinished"] == 3600
+    assert not any(write.startswith("patch jobs") for write in lab.writes())
+
+
 def test_limits_changed_meanwhile_reach_the_job(lab: Lab) -> None:
     running(lab)
     lab.edit(activeDeadlineSeconds=5000, ttlSecondsAfterFinished=77, backoffLimit=9)

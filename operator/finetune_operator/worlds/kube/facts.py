@@ -9,6 +9,7 @@ from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import ApiError, Object
+from finetune_operator.worlds.kube.manifest import read_limits_asked
 from finetune_operator.worlds.kube.reflector import Child
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Ending, Key, Limits, Refusal, Training
 
@@ -58,6 +59,12 @@ def read_training(job: Object) -> Child[Training] | None:
         ending = Ending.COMPLETE if done["type"] == "Complete" else ENDINGS.get(done.get("reason", ""), Ending.OTHER)
     created = time_of(meta["creationTimestamp"])
     assert created is not None
+    annotations = meta.get("annotations") or {}
+    limits_in_force = Limits(
+        backoff_limit=spec.get("backoffLimit", 6),
+        active_deadline_seconds=spec.get("activeDeadlineSeconds"),
+        ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
+    )
     return Child(
         job=Key(KIND, meta["namespace"], owner["name"]),
         owner=owner["uid"],
@@ -68,12 +75,8 @@ def read_training(job: Object) -> Child[Training] | None:
             run_id=meta.get("labels", {}).get(names.RUN_LABEL, ""),
             uid=meta["uid"],
             created=created,
-            limits=Limits(
-                backoff_limit=spec.get("backoffLimit", 6),
-                active_deadline_seconds=spec.get("activeDeadlineSeconds"),
-                ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
-            ),
-            placement=meta.get("annotations", {}).get(names.PLACEMENT_ANNOTATION, ""),
+            limits=read_limits_asked(annotations) or limits_in_force,
+            placement=annotations.get(names.PLACEMENT_ANNOTATION, ""),
             queued=bool(spec.get("suspend")),
             deleting="deletionTimestamp" in meta,
             ending=ending,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
@@ -50,7 +51,7 @@ def training_job(key: Key, uid: str, start: StartTraining, queue: str | None) ->
             "name": start.name,
             "namespace": key.namespace,
             "labels": labels | ({names.QUEUE_LABEL: queue} if queue else {}),
-            "annotations": {names.PLACEMENT_ANNOTATION: start.placement},
+            "annotations": {names.PLACEMENT_ANNOTATION: start.placement} | limits_asked(start.limits),
             # No blockOwnerDeletion: setting it takes the right to update finalizers on some clusters.
             "ownerReferences": [
                 {"apiVersion": API_VERSION, "kind": KIND, "name": key.name, "uid": uid, "controller": True}
@@ -77,6 +78,20 @@ def limits(limits: Limits) -> Object:
         "activeDeadlineSeconds": limits.active_deadline_seconds,
         "ttlSecondsAfterFinished": limits.ttl_seconds_after_finished,
     }
+
+
+def limits_asked(asked: Limits) -> dict[str, str]:
+    """The annotation that remembers them: what the spec says later may be a webhook's doing, and nobody fights over it."""
+    return {names.LIMITS_ANNOTATION: json.dumps(limits(asked))}
+
+
+def read_limits_asked(annotations: dict[str, str]) -> Limits | None:
+    """The limits in that annotation; None when it is not there or not ours."""
+    try:
+        asked = json.loads(annotations[names.LIMITS_ANNOTATION])
+        return Limits(asked["backoffLimit"], asked["activeDeadlineSeconds"], asked["ttlSecondsAfterFinished"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _failure_rules() -> list[Object]:

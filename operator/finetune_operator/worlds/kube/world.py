@@ -176,7 +176,8 @@ class KubeWorld:
                     if error.code not in (404, 409):  # gone already, or another of that name
                         raise
             case ChangeLimits():
-                change = {"metadata": {"uid": action.uid}, "spec": manifest.limits(action.limits)}
+                asked = {"uid": action.uid, "annotations": manifest.limits_asked(action.limits)}
+                change = {"metadata": asked, "spec": manifest.limits(action.limits)}
                 try:
                     self._trainings.put(await self._client.merge(path, change))
                 except ApiError as error:

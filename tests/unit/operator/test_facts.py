@@ -1,0 +1,50 @@
+"""Jobs and pods, as the API server shows them, become the facts that decisions are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from finetune_api import KIND
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import Object
+from finetune_operator.worlds.kube.facts import read_training
+from finetune_operator.worlds.kube.manifest import limits, limits_asked
+from finetune_operator.worlds.protocol import Limits, Training
+
+ASKED = Limits(backoff_limit=3, active_deadline_seconds=600)
+
+
+def job(asked: Limits, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+    """The Job that was asked for with these limits, with what somebody else made of its spec."""
+    return {
+        "metadata": {
+            "namespace": "ml",
+            "name": "demo-r",
+            "uid": "u",
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {names.RUN_LABEL: "r"},
+            "annotations": limits_asked(asked) if annotations is None else annotations,
+            "ownerReferences": [{"kind": KIND, "name": "demo", "uid": "job", "controller": True}],
+        },
+        "spec": limits(asked) | spec,
+    }
+
+
+def training(obj: Object) -> Training:
+    child = read_training(obj)
+    assert child is not None
+    return child.fact
+
+
+def test_the_limits_of_a_training_are_those_asked_for_whatever_a_webhook_made_of_them() -> None:
+    changed = job(ASKED, backoffLimit=0, ttlSecondsAfterFinished=3600, activeDeadlineSeconds=60)
+    assert training(changed).limits == ASKED
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", '"x"'])
+def test_where_nothing_remembers_them_the_limits_in_force_count(text: str | None) -> None:
+    annotations = {} if text is None else {names.LIMITS_ANNOTATION: text}
+    assert training(job(ASKED, annotations, ttlSecondsAfterFinished=7)).limits == Limits(3, 600, 7)
