@@ -39,7 +39,7 @@ class FailureReason(StrEnum):
 
 REMEDIES: dict[FailureReason, str] = {
     FailureReason.INVALID_SPEC: "Correct the named field and apply the manifest again.",
-    FailureReason.NAME_CONFLICT: "Rename this job, or delete the Job of that name if nobody needs it.",
+    FailureReason.NAME_CONFLICT: "Delete the Job of that name if nobody needs it, or set another spec.runId.",
     FailureReason.OUTPUT_CONFLICT: "Set another spec.runId, or another spec.output.uri.",
     FailureReason.MODEL_NOT_FOUND: "Check spec.model.uri and spec.model.revision.",
     FailureReason.MODEL_ACCESS_DENIED: "Accept the model's terms on its hub page and give a token that may read it in spec.hub.tokenSecretRef.",

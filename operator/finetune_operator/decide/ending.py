@@ -24,8 +24,8 @@ from finetune_operator.worlds.protocol import (
     StopTraining,
 )
 
-FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.NAME_CONFLICT, FailureReason.OUTPUT_CONFLICT})
-"""What fails a job before any attempt; an edit of its spec may help."""
+FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.OUTPUT_CONFLICT})
+"""What fails a job before any attempt; only an edit of its spec may help."""
 MAX_METRICS = 32
 HEARING = 10.0
 """Seconds to wait for the last words of an attempt after its training has ended: the two are told by different messengers."""
@@ -54,9 +54,11 @@ def _binds(case: Case) -> bool:
     """Whether the last verdict is about the run that the spec now asks for."""
     before = case.job.status
     refused = before.failure is not None and before.failure.attempt is None and before.failure.reason in FINAL_REFUSALS
-    if isinstance(case.parsed, ValidationError) or refused:
+    if refused or before.run is None:
         return False
-    return before.run is not None and before.run.id == case.run.id
+    if isinstance(case.parsed, ValidationError):  # an edit that went wrong; inputs change only together with runId
+        return case.job.spec.get("runId") in (None, before.run.id)
+    return before.run.id == case.run.id
 
 
 def _current(case: Case, before: FineTuneJobStatus) -> FineTuneJobStatus:
@@ -104,7 +106,8 @@ def training_has_ended(case: Case) -> Decision | None:
         return None
     last = _last_words(case, training.ending)
     heard = (case.now - (training.ended or case.now)).total_seconds()
-    if last is None and training.ending is not Ending.DEADLINE_EXCEEDED and heard < HEARING:
+    speechless = last is None and training.ending is not Ending.DEADLINE_EXCEEDED  # which may come before any attempt
+    if (speechless or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now)) and heard < HEARING:
         return Decision(recheck_after=1.0)
     if training.ending is Ending.COMPLETE:
         return succeeded(case, result_of(last) if last else None)
@@ -208,7 +211,7 @@ def failed(
         attempt=attempt,
         log_uri=f"{case.run.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None,
     )
-    more = {
+    more: dict[str, Any] = {
         "run": case.run,
         "completion_time": (case.training.ended if case.training else None) or case.now,
         "failure": failure,

@@ -20,7 +20,18 @@ CONDITIONS: dict[Phase, dict[Literal["Ready", "Reconciling", "Stalled", "Finishe
 """As kstatus reads them, so that `kubectl wait`, Argo CD and Flux see the same as people do."""
 
 
-def status(case: Case, phase: Phase, reason: str, message: str, **more: Any) -> FineTuneJobStatus:
+STALLED: dict[Literal["Ready", "Reconciling", "Stalled", "Finished"], State] = {
+    "Ready": "False",
+    "Reconciling": "False",
+    "Stalled": "True",
+    "Finished": "False",
+}
+"""Of a job that goes on by itself, but only once a person has done something outside of it."""
+
+
+def status(
+    case: Case, phase: Phase, reason: str, message: str, *, stalled: bool = False, **more: Any
+) -> FineTuneJobStatus:
     """The whole status: what is said now, over what this run's earlier reports said; `more` are further fields."""
     # A training without a pinned run is one whose start could not be reported before the operator ended.
     training = case.training
@@ -35,16 +46,16 @@ def status(case: Case, phase: Phase, reason: str, message: str, **more: Any) -> 
         phase=phase,
         reason=reason,
         message=message,
-        conditions=conditions(case, phase, reason, message),
+        conditions=conditions(case, phase, reason, message, stalled=stalled),
         **fields,
     )
 
 
-def conditions(case: Case, phase: Phase, reason: str, message: str) -> list[Condition]:
+def conditions(case: Case, phase: Phase, reason: str, message: str, *, stalled: bool = False) -> list[Condition]:
     """All four, every time: an absent condition reads as unknown. The time of a condition is that of its last change."""
     earlier = {condition.type: condition for condition in case.job.status.conditions or []}
     result = []
-    for kind, state in CONDITIONS[phase].items():
+    for kind, state in (STALLED if stalled else CONDITIONS[phase]).items():
         old = earlier.get(kind)
         result.append(
             Condition(

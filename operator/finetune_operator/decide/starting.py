@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune_api.failures import REMEDIES
+from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
@@ -24,13 +24,14 @@ def action_was_refused(case: Case) -> Decision | None:
     refusal = case.seen.refusal
     if refusal is None:
         return None
-    if refusal.reason in FINAL_REFUSALS and not refusal.passing:
+    if refusal.reason in FINAL_REFUSALS:
         return failed(case, refusal.reason, refusal.message, field=refusal.field)
     said = status(
         case,
         Phase.PENDING,
         refusal.reason,
         sentences(refusal.message, "" if refusal.passing else REMEDIES[refusal.reason]),
+        stalled=refusal.reason is FailureReason.NAME_CONFLICT and not refusal.passing,
     )
     return Decision(status=said, recheck_after=RETRY_PASSING if refusal.passing else RETRY_REFUSED)
 

@@ -155,15 +155,15 @@ class FakeWorld:
 
     def run_attempt(self, key: Key, node: str = "node-1") -> None:
         """The waiting attempt starts to run."""
-        self._change_latest(key, phase=AttemptPhase.RUNNING, started=self.now, node=node, waiting=None)
+        self.change_latest(key, phase=AttemptPhase.RUNNING, started=self.now, node=node, waiting=None)
 
     def hold_attempt(self, key: Key, reason: FailureReason, message: str) -> None:
         """The waiting attempt cannot start."""
-        self._change_latest(key, waiting=Refusal(reason, message))
+        self.change_latest(key, waiting=Refusal(reason, message))
 
     def end_attempt(self, key: Key, exit_code: int | None = 0, message: str = "", **facts: Any) -> None:
         """The latest attempt ends; the training goes on as the Job controller would have it."""
-        self._change_latest(
+        self.change_latest(
             key, phase=AttemptPhase.ENDED, ended=self.now, exit_code=exit_code, termination_message=message, **facts
         )
         uid = self.attempts[key][-1].training
@@ -176,6 +176,11 @@ class FakeWorld:
             self.end_training(key, ending)
         elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
             self._begin_attempt(key, training)
+
+    def change_latest(self, key: Key, **facts: Any) -> None:
+        """The latest attempt shows these facts."""
+        self.attempts[key][-1] = replace(self.attempts[key][-1], **facts)
+        self._changes.put_nowait(key)
 
     def end_training(self, key: Key, ending: Ending, message: str = "") -> None:
         self.change_training(key, ending=ending, ended=self.now, message=message)
@@ -205,10 +210,6 @@ class FakeWorld:
             created=self.now,
         )
         self.attempts.setdefault(key, []).append(attempt)
-
-    def _change_latest(self, key: Key, **facts: Any) -> None:
-        self.attempts[key][-1] = replace(self.attempts[key][-1], **facts)
-        self._changes.put_nowait(key)
 
     def _change_attempts(self, key: Key, change: Any) -> None:
         self.attempts[key] = [change(attempt) for attempt in self.attempts.get(key, [])]

@@ -21,6 +21,7 @@ from finetune_operator.worlds.protocol import (
     Refusal,
     StartTraining,
     StopTraining,
+    Training,
 )
 from tests.unit.operator.story import NO_GPU, TUNED, Story, result_message
 
@@ -108,21 +109,37 @@ def test_a_corrected_spec_starts_although_the_job_had_failed() -> None:
     assert story.status.failure is None
 
 
-def test_a_foreign_training_of_the_same_name_is_a_name_conflict_and_final() -> None:
-    story = Story().is_refused(FailureReason.NAME_CONFLICT, "A Job named demo-r is there already")
-    assert story.state() == ("Failed", "NameConflict")
+def test_a_foreign_training_of_the_same_name_stalls_the_job_until_somebody_deletes_it() -> None:
+    story = Story(runId="r").is_refused(FailureReason.NAME_CONFLICT, "A Job named demo-r is there already")
+    assert story.state() == ("Pending", "NameConflict")
+    assert story.status.message == f"A Job named demo-r is there already. {REMEDIES[FailureReason.NAME_CONFLICT]}"
+    assert story.conditions() == {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "False"}
+    assert (story.trainings, story.recheck) == ([], 30)
     writes = story.writes
+    assert story.waits(30).writes == writes
     story.world.refuse_starts = None
-    story.waits(3600)
-    assert story.state() == ("Failed", "NameConflict")
-    assert story.writes == writes
-    assert story.trainings == []
+    assert story.waits(30).state() == ("Starting", "Starting")
+    assert story.conditions() == RUNNING
+
+
+def test_a_name_conflict_is_also_resolved_by_another_run_id() -> None:
+    story = Story(runId="r")
+    story.world.trainings["default", "demo-r"] = None, replace(_training(Story().starts()), name="demo-r")
+    assert story.looks().state() == ("Pending", "NameConflict")
+    assert story.is_edited(runId="s").state() == ("Starting", "Starting")
+    assert story.trainings == ["demo-r", "demo-s"]
+
+
+def _training(story: Story) -> Training:
+    [(_, training)] = story.world.trainings.values()
+    return training
 
 
 def test_the_vanishing_training_of_an_earlier_job_of_that_name_is_waited_for() -> None:
     story = Story().is_refused(FailureReason.NAME_CONFLICT, "still being deleted", passing=True)
     assert story.state() == ("Pending", "NameConflict")
-    assert "Rename" not in (story.status.message or "")
+    assert story.conditions() == RUNNING
+    assert REMEDIES[FailureReason.NAME_CONFLICT] not in (story.status.message or "")
     story.world.refuse_starts = None
     assert story.waits(2).state() == ("Starting", "Starting")
 
@@ -465,9 +482,20 @@ def test_too_many_failures_name_the_cause_of_the_last_one_and_its_remedy() -> No
 
 
 def test_a_missed_deadline_says_which() -> None:
-    story = Story(activeDeadlineSeconds=60).starts().runs().exceeds_its_deadline()
+    story = Story(activeDeadlineSeconds=60).starts().runs().exceeds_its_deadline().waits(11)
     assert story.state() == ("Failed", "DeadlineExceeded")
     assert "within 60 seconds" in (story.status.message or "")
+
+
+def test_a_missed_deadline_waits_ten_seconds_for_the_end_of_its_attempt() -> None:
+    story = Story(activeDeadlineSeconds=60).starts().runs()
+    writes = story.writes
+    story.exceeds_its_deadline()
+    assert (story.recheck, story.writes) == (1, writes)
+    story.world.change_latest(story.key, phase=AttemptPhase.ENDED, exit_code=30, ended=story.now)
+    assert story.waits(1).state() == ("Failed", "DeadlineExceeded")
+    [attempt] = story.status.attempts or []
+    assert (attempt.end_time, attempt.reason) == (story.now - timedelta(seconds=1), "Preempted")
 
 
 def test_an_unknown_ending_is_internal_in_the_worlds_own_words() -> None:
@@ -507,6 +535,26 @@ def test_a_new_run_id_ends_the_running_run_first() -> None:
     assert story.trainings == ["demo-one"]
     story.ends(30)
     assert story.trainings == ["demo-two"]
+
+
+@pytest.mark.parametrize("changes", [{"resources": {"limits": {"cpu": "many"}}}, {"training": {"epochs": 0}}])
+@pytest.mark.parametrize("run_id", [{}, {"runId": "r"}])
+@pytest.mark.parametrize("exit_code", [0, 11])
+def test_an_edit_that_went_wrong_does_not_undo_the_end_of_a_run(
+    exit_code: int, run_id: dict[str, str], changes: dict[str, object]
+) -> None:
+    story = Story(**run_id).starts().runs().ends(exit_code, TUNED)
+    before = story.status
+    story.is_edited(**changes)
+    assert story.status.observed_generation == 2
+    for name in ("phase", "reason", "message", "metrics", "artifacts", "failure", "completion_time"):
+        assert getattr(story.status, name) == getattr(before, name)
+    assert story.is_edited(resources={}, training={}).status.phase == before.phase
+
+
+def test_an_invalid_spec_for_another_run_id_is_said() -> None:
+    story = Story(runId="one").starts().runs().ends(0, TUNED).is_edited(runId="two", training={"epochs": 0})
+    assert story.state() == ("Failed", "InvalidSpec")
 
 
 def test_an_edit_after_the_end_is_acknowledged_and_nothing_else() -> None:
