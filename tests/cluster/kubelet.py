@@ -31,6 +31,7 @@ class Fate:
     message: str = ""  # what the container wrote to /dev/termination-log
     reason: str = ""  # why the container terminated, as the kubelet says it
     waiting: str = ""  # never starts; the reason why its container waits
+    rejected: str = ""  # its node does not admit it; the reason of the pod's status
     unschedulable: str = ""  # gets no node; the scheduler's message
     disruption: str = ""  # the reason of a DisruptionTarget condition: ended by the cluster, not by itself
     seconds: float = 0.0  # how long it runs
@@ -59,6 +60,11 @@ def disrupted(reason: str = "PreemptionByScheduler", exit_code: int = TERMINATED
 
 def waits(reason: str = "ImagePullBackOff", message: str = "") -> Fate:
     return Fate(None, message, waiting=reason)
+
+
+def rejected(reason: str = "UnexpectedAdmissionError", message: str = "Pod was rejected: no device is left") -> Fate:
+    """As by OutOfcpu, NodeAffinity, TopologyAffinityError, …: it has failed, and no container of it ever was."""
+    return Fate(None, message, rejected=reason)
 
 
 def unschedulable(message: str = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.") -> Fate:
@@ -162,6 +168,9 @@ class KubeletStandIn:
             return
         target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
         self._api.post(f"{_path(pod)}/binding", {"metadata": {"name": pod["metadata"]["name"]}, "target": target})
+        if fate.rejected:
+            self._write(pod, {"phase": "Failed", "reason": fate.rejected, "message": fate.message})
+            return
         if fate.waiting:
             state = {"waiting": {"reason": fate.waiting, "message": fate.message}}
             self._write(pod, {"phase": "Pending", **_containers(pod, state)})

@@ -14,9 +14,10 @@ from finetune_api.result import Result
 from finetune_api.status import Attempt
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
 
-COMPLETED, PREEMPTED, DELETED = "Completed", "Preempted", "Deleted"
+COMPLETED, PREEMPTED, DELETED, REJECTED = "Completed", "Preempted", "Deleted", "Rejected"
 DISRUPTIONS = frozenset({PREEMPTED, DELETED, FailureReason.NODE_LOST.value, FailureReason.EVICTED.value})
 """Ends that are nobody's fault and do not count."""
+REJECTED_REMEDY = "Lower spec.resources or choose other nodes by spec.pod, and set another spec.runId."
 MAX_RECORDED = 32
 KILLED = 137
 """128 + SIGKILL: what the kernel's out-of-memory killer leaves behind."""
@@ -59,6 +60,8 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
         return None
     if attempt.disruption is not None:
         return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
+    if attempt.rejection:
+        return Cause(REJECTED, f"{attempt.name} was rejected by its node: {attempt.rejection}", REJECTED_REMEDY)
     if attempt.out_of_memory or (attempt.exit_code == KILLED and not attempt.deleting):
         why = "because it reached its memory limit" if attempt.out_of_memory else "and most likely ran out of memory"
         message = f"{attempt.name} was killed (exit code {attempt.exit_code}) {why}."
@@ -71,7 +74,8 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
     if attempt.deleting and attempt.exit_code not in REASON_OF_CODE:
         return Cause(DELETED, f"{attempt.name} was deleted.")
     if attempt.exit_code is None:
-        return Cause(FailureReason.NODE_LOST, f"{attempt.name} ended without an exit code: its node is gone or broken.")
+        message = f"{attempt.name} ended without an exit code, and nothing says why."
+        return Cause(FailureReason.INTERNAL, message, REMEDIES[FailureReason.INTERNAL])
     reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
     last_line = attempt.termination_message.strip().rpartition("\n")[2].strip()[:600]
     said = f"the last line of its log: {last_line}" if last_line else "it left no message"

@@ -6,6 +6,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import sentences, status
+from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining
 from finetune_operator.worlds.restarts import ending_after
 
@@ -21,21 +22,15 @@ def limits_have_changed(case: Case) -> Decision | None:
     return Decision(actions=(ChangeLimits(case.current.name, case.current.uid, case.limits),))
 
 
-def training_is_queued(case: Case) -> Decision | None:
-    if not case.current.queued:
-        return None
-    return Decision(status=status(case, Phase.PENDING, "Queued", "Waits for its queue to admit it."))
-
-
 def attempt_is_running(case: Case) -> Decision | None:
     running = [a for a in case.attempts_now if a.phase is AttemptPhase.RUNNING]
     if not running:
         return None
     last = running[-1]
-    where = f" on node {last.node}" if last.node else ""
     if last.deleting:
-        message = f"{last.name}{where} was told to stop: it saves its work, and the next attempt goes on from there."
-        return Decision(status=status(case, Phase.RUNNING, "Stopping", message))
+        message = f"{place(last)} was told to stop: it saves its work, and the next attempt goes on from there."
+        return still_ending(case, last, Phase.RUNNING, "Stopping", message)
+    where = f" on node {last.node}" if last.node else ""
     number = next((a.number for a in case.attempts if a.name == last.name), len(case.attempts))
     message = f"Attempt {number} is running{where}."
     return Decision(status=status(case, Phase.RUNNING, "Training", message))
@@ -49,6 +44,12 @@ def placement_has_changed(case: Case) -> Decision | None:
         actions=(StopTraining(case.current.name, case.current.uid),),
         status=status(case, Phase.STARTING, "Restarting", "The spec of the pod has changed; a new one replaces it."),
     )
+
+
+def training_is_queued(case: Case) -> Decision | None:
+    if not case.current.queued:
+        return None
+    return Decision(status=status(case, Phase.PENDING, "Queued", "Waits for its queue to admit it."))
 
 
 def attempt_cannot_be_created(case: Case) -> Decision | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.report import sentences, status
+from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
 RETRY_REFUSED = 30.0
@@ -55,6 +58,9 @@ def job_is_suspended(case: Case) -> Decision | None:
     if training is not None or case.attempts_left_behind:
         stop = (StopTraining(training.name, training.uid),) if training is not None and not training.deleting else ()
         message = "The training saves its work and stops."
+        ending = [a for a in (*case.attempts_left_behind, *case.attempts_now) if a.deleting]
+        if ending:
+            return replace(still_ending(case, ending[-1], Phase.SUSPENDED, "Suspending", message), actions=stop)
         return Decision(actions=stop, status=status(case, Phase.SUSPENDED, "Suspending", message))
     message = (
         "Suspended; set spec.suspend to false to go on from the last checkpoint."
@@ -77,10 +83,9 @@ def earlier_attempt_is_still_ending(case: Case) -> Decision | None:
     if case.training is not None or not case.attempts_left_behind:
         return None
     last = case.attempts_left_behind[-1]
-    where = f" on node {last.node}" if last.node else ""
     reason, then = ("Restarting", "goes on") if case.before.start_time else ("Starting", "starts")
-    message = f"{last.name}{where} is still ending; training {then} when it is gone."
-    return Decision(status=status(case, Phase.STARTING, reason, message))
+    message = f"{place(last)} is still ending; training {then} when it is gone."
+    return still_ending(case, last, Phase.STARTING, reason, message)
 
 
 def training_is_missing(case: Case) -> Decision | None:

@@ -127,16 +127,20 @@ class AttemptSeen:
     node: str | None = None
     deleting: bool = False
     """Told to stop."""
+    gone_by: datetime | None = None
+    """When one that was told to stop has to be gone; None where nothing says."""
     waiting: Refusal | None = None
     """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
     exit_code: int | None = None
-    """None when it ended without one, such as a pod that never ran or whose node is gone."""
+    """None when it ended without one, such as a pod that its node rejected or that went with its node."""
     termination_message: str = ""
     """The trainer's Result as JSON, or the end of its log, or nothing."""
     out_of_memory: bool = False
     """Killed by the kernel because its memory limit was reached."""
     disruption: str | None = None
     """Why the world took it away: `NodeLost`, `Evicted` or `Preempted`; None when it did not."""
+    rejection: str = ""
+    """Why its node would not run it, in the node's words. Nothing ran, and yet it counts as a failure."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_operator.decide.attempts import REJECTED_REMEDY
 from tests.cluster.api import ApiError
-from tests.cluster.kubelet import disrupted, fail, out_of_memory, run_on, succeed, unschedulable, waits
+from tests.cluster.kubelet import disrupted, fail, out_of_memory, rejected, run_on, succeed, unschedulable, waits
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab
 from tests.unit.operator.story import NO_GPU, TUNED, result_message
@@ -84,6 +85,18 @@ def test_what_may_pass_fails_only_when_the_backoff_limit_is_reached(lab: Lab, re
         f"1 attempt failed, and spec.backoffLimit allows 0. The last one: {reason}: it is so"
     )
     assert status["failure"]["exitCode"] == EXIT_CODES[reason]
+
+
+def test_a_pod_that_its_node_rejects_counts_and_says_why(lab: Lab) -> None:
+    lab.pods_are(rejected("OutOfcpu", "Pod was rejected: Node didn't have enough resource: cpu"))
+    lab.apply(backoffLimit=0)
+    status = lab.until(phase="Failed", reason="BackoffLimitExceeded")
+    [attempt] = status["attempts"]
+    assert (attempt["reason"], attempt["node"]) == ("Rejected", "node-1")
+    assert status["message"] == (
+        f"1 attempt failed, and spec.backoffLimit allows 0. The last one: Rejected: {attempt['name']} was rejected by its node: "
+        f"OutOfcpu: Pod was rejected: Node didn't have enough resource: cpu. {REJECTED_REMEDY}"
+    )
 
 
 RETRIED = {

@@ -202,6 +202,13 @@ def test_a_training_held_by_a_queue_is_queued() -> None:
     assert story.changes_training(queued=False).state() == ("Starting", "Starting")
 
 
+def test_a_pod_spec_that_changes_in_the_queue_replaces_the_training() -> None:
+    story = Story(resources={"limits": {"nvidia.com/gpu": 8}}).starts().changes_training(queued=True)
+    story.is_edited(resources={"limits": {"nvidia.com/gpu": 1}})
+    assert isinstance(story.actions[-1], StopTraining)
+    assert isinstance(story.looks().actions[-1], StartTraining)
+
+
 def test_a_pod_spec_that_changes_while_nothing_runs_replaces_the_training() -> None:
     story = Story(resources={"limits": {"nvidia.com/gpu": 8}}).starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU)
     story.is_edited(resources={"limits": {"nvidia.com/gpu": 1}})
@@ -268,7 +275,9 @@ def test_a_failed_attempt_is_recorded_and_the_next_one_awaited() -> None:
         ({"exit_code": 30}, "Preempted"),
         ({"exit_code": 30, "disruption": "Evicted"}, "Evicted"),
         ({"exit_code": None, "disruption": "NodeLost"}, "NodeLost"),
-        ({"exit_code": None}, "NodeLost"),
+        ({"exit_code": None}, "Internal"),
+        ({"exit_code": None, "rejection": "OutOfcpu: Node didn't have enough resource: cpu"}, "Rejected"),
+        ({"exit_code": None, "rejection": "Evicted: Pod was rejected", "deleting": True}, "Rejected"),
         ({"exit_code": 143, "deleting": True}, "Deleted"),
         ({"exit_code": 1}, "Internal"),
         ({"exit_code": 21}, "OutOfMemory"),
@@ -291,6 +300,15 @@ def test_a_disrupted_attempt_never_counts() -> None:
         story.runs().ends(143, disruption="Preempted")
     assert story.status.phase == Phase.STARTING
     assert len(story.status.attempts or []) == 5
+
+
+@pytest.mark.parametrize("rejection", ["", "Evicted: The node had condition: [DiskPressure]"])
+def test_an_attempt_that_ended_without_an_exit_code_counts_as_the_job_controller_counts_it(rejection: str) -> None:
+    story = Story(backoffLimit=0).starts().ends(None, rejection=rejection)
+    assert story.state() == ("Failed", "BackoffLimitExceeded")
+    message = story.status.message or ""
+    assert message.startswith("1 attempt failed, and spec.backoffLimit allows 0. The last one: ")
+    assert rejection in message
 
 
 def test_the_latest_32_attempts_are_kept_and_numbers_go_on() -> None:
@@ -321,6 +339,47 @@ def test_no_training_starts_while_a_pod_of_the_last_one_still_writes() -> None:
     assert (
         decision.status.message == f"{attempt.name} on node node-1 is still ending; training goes on when it is gone."
     )
+
+
+def is_told_to_stop(story: Story) -> Story:
+    """Its running attempt has two minutes to save."""
+    story.world.change_latest(story.key, deleting=True, gone_by=story.now + timedelta(seconds=120))
+    return story.looks()
+
+
+def test_an_attempt_that_was_told_to_stop_saves_until_its_time_is_over() -> None:
+    story = is_told_to_stop(Story().starts().runs())
+    assert story.state() == ("Running", "Stopping")
+    assert story.recheck == 150
+    writes = story.writes
+    assert story.waits(149).writes == writes
+
+
+def test_an_attempt_that_outstays_its_time_is_on_a_node_that_does_not_answer() -> None:
+    story = is_told_to_stop(Story().starts().runs()).waits(150)
+    assert story.state() == ("Running", "NodeLost")
+    name = story.world.attempts[story.key][-1].name
+    assert story.status.message == (
+        f"{name} on node node-1 should be gone since 00:02:05 UTC, and its node does not say so. "
+        f"Bring the node back, or if it is gone for good: kubectl delete pod --force {name}."
+    )
+    writes = story.writes
+    assert story.waits(3600).writes == writes
+
+
+def test_a_suspension_that_waits_for_a_node_that_does_not_answer_says_so() -> None:
+    story = is_told_to_stop(Story().starts().runs().is_edited(suspend=True))
+    assert story.state() == ("Suspended", "Suspending")
+    assert story.waits(150).state() == ("Suspended", "NodeLost")
+
+
+def test_a_start_that_waits_for_a_node_that_does_not_answer_says_so() -> None:
+    story = is_told_to_stop(Story().starts().runs())
+    story.world.pass_time(150)
+    decision = story.decision(trainings=())
+    assert decision.actions == ()
+    assert decision.status is not None
+    assert (decision.status.phase, decision.status.reason) == ("Starting", "NodeLost")
 
 
 def test_a_training_that_is_being_deleted_is_waited_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from finetune_api import KIND
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import Object
-from finetune_operator.worlds.kube.facts import read_training
+from finetune_operator.worlds.kube.facts import read_attempt, read_training
 from finetune_operator.worlds.kube.manifest import limits, limits_asked
-from finetune_operator.worlds.protocol import Limits, Training
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Limits, Training
 
 ASKED = Limits(backoff_limit=3, active_deadline_seconds=600)
 
@@ -48,3 +49,36 @@ def test_the_limits_of_a_training_are_those_asked_for_whatever_a_webhook_made_of
 def test_where_nothing_remembers_them_the_limits_in_force_count(text: str | None) -> None:
     annotations = {} if text is None else {names.LIMITS_ANNOTATION: text}
     assert training(job(ASKED, annotations, ttlSecondsAfterFinished=7)).limits == Limits(3, 600, 7)
+
+
+def attempt(**status: Any) -> AttemptSeen:
+    metadata = {
+        "namespace": "ml",
+        "name": "demo-r-x",
+        "uid": "u",
+        "resourceVersion": "1",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "deletionTimestamp": "2026-01-01T00:02:00Z",
+        "labels": {names.JOB_LABEL: "demo", names.UID_LABEL: "job", names.RUN_LABEL: "r"},
+    }
+    child = read_attempt({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status})
+    assert child is not None
+    return child.fact
+
+
+@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfcpu", "NodeAffinity", "Evicted", "NodeShutdown"])
+def test_a_pod_that_its_kubelet_does_not_admit_is_rejected_and_no_disruption(reason: str) -> None:
+    """The Job controller counts it: without a DisruptionTarget no rule of the pod failure policy applies."""
+    seen = attempt(phase="Failed", reason=reason, message="Pod was rejected: no")
+    assert (seen.phase, seen.exit_code, seen.disruption) == (AttemptPhase.ENDED, None, None)
+    assert seen.rejection == f"{reason}: Pod was rejected: no"
+
+
+def test_a_pod_that_the_cluster_took_away_is_not_rejected() -> None:
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+    seen = attempt(phase="Failed", reason="Evicted", message="The node was low on memory.", conditions=[target])
+    assert (seen.disruption, seen.rejection) == ("Evicted", "")
+
+
+def test_a_pod_that_is_told_to_stop_says_when_it_has_to_be_gone() -> None:
+    assert attempt(phase="Running").gone_by == datetime(2026, 1, 1, 0, 2, tzinfo=UTC)

@@ -100,6 +100,8 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
     terminated = state.get("terminated") or {}
     running = state.get("running") or {}
     phase = _phase(status, running)
+    disruption = _disruption(status)
+    rejected = phase is AttemptPhase.ENDED and not terminated and disruption is None
     return Child(
         job=Key(KIND, meta["namespace"], labels[names.JOB_LABEL]),
         owner=labels[names.UID_LABEL],
@@ -115,11 +117,13 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             ended=time_of(terminated.get("finishedAt")) if phase is AttemptPhase.ENDED else None,
             node=pod["spec"].get("nodeName"),
             deleting="deletionTimestamp" in meta,
+            gone_by=time_of(meta.get("deletionTimestamp")),
             waiting=_problem(pod, state.get("waiting") or {}) if phase is AttemptPhase.WAITING else None,
             exit_code=terminated.get("exitCode") if phase is AttemptPhase.ENDED else None,
             termination_message=terminated.get("message", "") if phase is AttemptPhase.ENDED else "",
             out_of_memory=terminated.get("reason") == "OOMKilled",
-            disruption=_disruption(status),
+            disruption=disruption,
+            rejection=_rejection(status) if rejected else "",
         ),
     )
 
@@ -142,10 +146,12 @@ def _disruption(status: Object) -> str | None:
     for condition in status.get("conditions") or []:
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return DISRUPTIONS.get(condition.get("reason", ""), "Evicted")
-    # A kubelet that refuses or gives up a pod says so in the reason of its status.
-    if status.get("phase") == "Failed" and status.get("reason") in ("Evicted", "NodeLost", "NodeShutdown", "Shutdown"):
-        return "NodeLost" if status["reason"] == "NodeLost" else "Evicted"
-    return None
+    return None  # whatever else the status says, the Job controller counts it
+
+
+def _rejection(status: Object) -> str:
+    """What a kubelet says that admits no such pod: OutOfcpu, NodeAffinity, UnexpectedAdmissionError, …"""
+    return ": ".join(filter(None, (status.get("reason"), status.get("message"))))
 
 
 def _problem(pod: Object, waiting: Object) -> Refusal | None:
