@@ -56,12 +56,20 @@ class FaultyFolder(Folder):
 
 
 class Broken:
-    """A fault from the `after`-th write on (from 0): the process was killed there, as far as the store can tell."""
+    """A fault from the `after`-th write on (from 0): the process was killed there, as far as the store can tell.
 
-    def __init__(self, after: int) -> None:
+    `disk` is the folder's directory when it lies on a disk, where a killed write leaves half a file beside the one to be.
+    """
+
+    def __init__(self, after: int, disk: Path | None = None) -> None:
         self._left = after
+        self._disk = disk
 
     def __call__(self, operation: str, name: str) -> None:
         self._left -= 1
         if self._left < 0:
+            if self._disk is not None and operation in ("upload", "write"):
+                half = self._disk / f"{name}#123"
+                half.parent.mkdir(parents=True, exist_ok=True)
+                half.write_bytes(b"half")
             raise JobError(FailureReason.STORAGE_UNAVAILABLE, f"{operation} {name} cannot be done")

@@ -92,11 +92,11 @@ class Attempt:
         run_folder = RunFolder(folder, run.run)
         finished = run_folder.finished()
         if finished is not None:
-            return self._adopt(finished)
+            return self._adopt(finished, run_folder)
         with Claim.take(folder, owner=run.owner, holder=self._name, on_lost=self._stop.request) as claim:
             finished = run_folder.finished()
             if finished is not None:  # by whoever held the claim until now
-                return self._adopt(finished)
+                return self._adopt(finished, run_folder)
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
             self._upload_log_now_and_then(run_folder)
@@ -109,13 +109,15 @@ class Attempt:
             results = self._scratch / "results"
             results.mkdir()
             metrics = session.write(results)
-            claim.check()
-            result = run_folder.promote(results, self._result("succeeded").model_copy(update={"metrics": metrics}))
+            succeeded = self._result("succeeded").model_copy(update={"metrics": metrics})
+            result = run_folder.promote(results, succeeded, may_write=claim.check)
+            with self._stop.finishing():  # the run is complete, whatever comes now
+                run_folder.clean()
         logger.info("Done: model, metrics and report are in %s", run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
         return result
 
-    def _adopt(self, finished: Result) -> Result:
+    def _adopt(self, finished: Result, run_folder: RunFolder) -> Result:
         """The finished result, if data and model are still those it was made from. Imports no torch."""
         from finetune_trainer.data import fingerprint_inputs
 
@@ -129,6 +131,7 @@ class Attempt:
                 f"{self._run.run.uri} holds the finished result of other data or of another model than are there now",
                 field="spec.runId",
             )
+        run_folder.clean()  # an attempt that was killed right after its result left its checkpoints
         logger.info("This run is finished already, its result is adopted and nothing is trained: %s", self._run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
         return finished.model_copy(update={"adopted": True})

@@ -33,7 +33,7 @@ def test_a_run_goes_from_nothing_to_its_result_and_is_found_finished(folder: Fol
             for step, best in {10: True, 20: False, 30: False}.items():
                 save(checkpoints, tmp_path, step, best=best, size=2 * CHUNK + 8)
                 checkpoints.flush()
-    with Claim.take(folder, owner="team/job/1", holder="pod-2"):
+    with Claim.take(folder, owner="team/job/1", holder="pod-2") as claim:
         assert run_folder.begin_attempt("pod-2") == number + 1
         with checkpoints_of(folder) as checkpoints:
             assert checkpoints.resume(tmp_path / "state", tmp_path / "best").step == 30  # type: ignore[union-attr]
@@ -42,10 +42,14 @@ def test_a_run_goes_from_nothing_to_its_result_and_is_found_finished(folder: Fol
         written = run_folder.promote(
             make(tmp_path / "results", 30),
             Result(outcome="succeeded", run_id="run one", uri=folder.uri, owner="team/job/1", fingerprint=FINGERPRINT),
+            may_write=claim.check,
         )
     assert run_folder.finished() == written
     kept = {"/".join(name.split("/")[:2]) for name in folder.list("checkpoints")}
     assert kept == {"checkpoints/step-20-attempt-1", "checkpoints/step-30-attempt-1"}
+    run_folder.clean()
+    kept = {name.split("/")[0] for name in folder.list()}
+    assert kept == {"attempts", "claim.json", "deep", "result.json", "weights.bin"}
 
 
 def test_of_many_who_create_or_replace_a_file_at_once_exactly_one_wins(folder: Folder) -> None:

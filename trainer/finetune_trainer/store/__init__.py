@@ -11,5 +11,6 @@ with Claim.take(folder, owner=run.owner, holder=name) as claim:
         checkpoints.commit(dir, step=800, attempt=attempt, facts={...}, best=best_dir)
         checkpoints.flush()
     run_folder.save_attempt(attempt, {"log.txt": log, "metrics.jsonl": metrics})
-    run_folder.promote(results_dir, result)                      # result.json last
+    run_folder.promote(results_dir, result, may_write=claim.check)   # result.json last
+    run_folder.clean()                                           # a finished run needs no checkpoints
 """

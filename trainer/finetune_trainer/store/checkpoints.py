@@ -26,6 +26,7 @@ from finetune_trainer.store.manifest import (
     Checkpoint,
     Complete,
     Inventory,
+    delete,
     folder_name,
     numbers,
     place_of,
@@ -89,12 +90,6 @@ class Checkpoints:
         """The step of the last checkpoint that is complete in storage, 0 before the first."""
         return self._saved_step
 
-    def latest(self) -> Checkpoint | None:
-        """The newest checkpoint of this fingerprint whose files are all there with the right sizes, its best model's too."""
-        inventory = self._inventory()
-        found = (inventory.complete(name) for name in inventory.newest_first())
-        return next((complete.checkpoint for complete in found if complete), None)
-
     def resume(self, directory: Path, best_directory: Path) -> Checkpoint | None:
         """Download the newest checkpoint that proves whole by its hashes, and its best model if it has one. None: start anew.
 
@@ -153,7 +148,7 @@ class Checkpoints:
         )
 
     def _prune(self, newest: Checkpoint) -> None:
-        """Delete all but the newest complete checkpoints and the best models that these name. Manifests go first."""
+        """Delete all but the newest complete checkpoints and the best models that these name."""
         try:
             inventory = self._inventory()
             older = (inventory.complete(name) for name in inventory.newest_first() if name != newest.name)
@@ -161,10 +156,8 @@ class Checkpoints:
             kept = [newest, *complete[: self._keep - 1]]
             wanted = {f"{CHECKPOINTS}/{found.name}" for found in kept} | {f"{BEST}/{found.best}" for found in kept}
             doomed = [file for file in inventory.files if (place := place_of(file)) and place not in wanted]
-            manifests = [file for file in doomed if file == f"{place_of(file)}/{MANIFEST}"]
             self._may_write()
-            self._folder.delete(manifests)
-            self._folder.delete(file for file in doomed if file not in manifests)
+            delete(self._folder, doomed)
         except JobError as error:
             # What is too much stays until the next commit; what was saved is saved.
             logger.warning("Old checkpoints were not deleted: %s", error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import os
 import secrets
@@ -62,12 +63,20 @@ def _copy(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
-def sweep(directory: Path, top: Path) -> None:
-    """Remove half-written files below `directory`, and then the directories below `top` that are empty."""
-    for path in list(directory.rglob("*#*")):
-        if path.name.rpartition("#")[2].isdigit() and path.is_file():
-            path.unlink(missing_ok=True)
-            remove_empty(path.parent, top)
+def is_half_written(name: str) -> bool:
+    """Whether a file of this name is one that is still being written, as obstore has it: listings do not show it."""
+    last = name.rpartition("/")[2]
+    number = last.partition("#")[2]
+    return number.isascii() and number.isdigit()
+
+
+def sweep(path: Path, top: Path) -> None:
+    """Remove what was half-written of the file `path`, or below the directory, and then the directories below `top` that are empty."""
+    beside = path.parent.glob(f"{glob.escape(path.name)}#*")
+    for found in [*beside, *path.rglob("*#*")]:
+        if is_half_written(found.name) and found.is_file():
+            found.unlink(missing_ok=True)
+            remove_empty(found.parent, top)
 
 
 def remove_empty(directory: Path, top: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import obstore
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.store import disk
 from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass
@@ -46,7 +47,12 @@ class StoredFile:
 
     size: int
     """Bytes."""
-    etag: str | None
+    stamp: str
+    """Another whenever the content is: the ETag, or the time of the last change where there is none."""
+
+    @classmethod
+    def of(cls, meta: Any) -> StoredFile:
+        return cls(meta["size"], meta["e_tag"] or meta["last_modified"].isoformat())
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,15 @@ class Folder:
         key = self._key(prefix)
         begin = len(self._at.path) + 1 if self._at.path else 0
         found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect())
-        files = {meta["path"][begin:]: StoredFile(meta["size"], meta["e_tag"]) for meta in found or ()}
+        files = {meta["path"][begin:]: StoredFile.of(meta) for meta in found or ()}
         return {name: files[name] for name in sorted(files) if not disk.is_lock(name)}
+
+    def stat(self, name: str) -> StoredFile | None:
+        """What a listing would tell of one file, or None when there is none."""
+        try:
+            return StoredFile.of(self._retried(name, lambda: obstore.head(self._at.quick, self._key(name))))
+        except NotThere:
+            return None
 
     def read(self, name: str) -> Content | None:
         """A small file, or None when there is none."""
@@ -168,6 +181,7 @@ class Folder:
 
         Within one file system it is linked instead of copied, so do not write over it afterwards: delete it.
         """
+        self._refuse_half_written(name)
         size = path.stat().st_size
         part = max(CHUNK, -(-size // MOST_PARTS))
 
@@ -202,24 +216,35 @@ class Folder:
         except NotThere as missing:
             raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
-    def upload_all(self, directory: Path, prefix: str = "") -> dict[str, Digest]:
-        """Upload all files below `directory` to `prefix`, several at a time. Names are relative to `directory`, sorted."""
+    def upload_all(
+        self, directory: Path, prefix: str = "", *, may_write: Callable[[], None] = lambda: None
+    ) -> dict[str, Digest]:
+        """Upload all files below `directory` to `prefix`, several at a time. Names are relative to `directory`, sorted.
+
+        `may_write` is called before each file and may raise.
+        """
         names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
         begin = f"{prefix}/" if prefix else ""
-        return _in_parallel(names, lambda name: self.upload(directory / name, begin + name))
+
+        def upload(name: str) -> Digest:
+            may_write()
+            return self.upload(directory / name, begin + name)
+
+        return _in_parallel(names, upload)
 
     def download_all(self, names: Iterable[str], directory: Path) -> dict[str, Digest]:
         """Download these files, several at a time, to the same names below `directory`."""
         return _in_parallel(names, lambda name: self.download(name, directory / name))
 
-    def sweep(self, prefix: str) -> None:
-        """Remove what killed writers left half-written below `prefix`. Call it only when nobody else can be writing there.
+    def sweep(self, name: str) -> None:
+        """Remove what killed writers left half-written of the file, or below the folder, `name`. Call it only when nobody else can
+        be writing there.
 
         On a disk these are files beside the ones to be; listings do not show them. A bucket keeps the parts of broken uploads out
         of sight, and removes them by its own rule (AbortIncompleteMultipartUpload) only.
         """
         if self._at.is_local:
-            disk.sweep(self._path(prefix), self._path(""))
+            disk.sweep(self._path(name), self._path(""))
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self._at.path, name) if part)
@@ -227,7 +252,16 @@ class Folder:
     def _path(self, name: str) -> Path:
         return Path("/") / self._key(name)
 
+    def _refuse_half_written(self, name: str) -> None:
+        if self._at.is_local and disk.is_half_written(name):
+            raise JobError(
+                FailureReason.STORAGE_DENIED,
+                f"{self.uri}/{name} cannot be written: on a disk, # and a number end the names of half-written files",
+                remedy="Give the file another name.",
+            )
+
     def _put(self, name: str, data: bytes, mode: Any) -> Version:
+        self._refuse_half_written(name)
         done = obstore.put(self._at.quick, self._key(name), data, mode=mode)
         return Version(done["e_tag"], done.get("version"))
 
@@ -269,7 +303,7 @@ def _patiently(request: Callable[[], T], uri: str, at: Location) -> T:
     while True:
         try:
             return request()
-        except (NotThere, WasChanged):
+        except (NotThere, WasChanged, JobError):
             raise
         except Exception as error:
             if may_pass(error) and time.monotonic() + pause < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -119,3 +120,11 @@ def place_of(file: str) -> str:
         len(parts) == 4 and parts[0::2] == ["step", "attempt"] and all(n.isascii() and n.isdigit() for n in parts[1::2])
     )
     return f"{prefix}/{name}" if inside and ours else ""
+
+
+def delete(folder: Folder, files: Iterable[str]) -> None:
+    """Delete these files of checkpoints and best models. Manifests go first: what is left of a deletion that is broken off is none."""
+    doomed = list(files)
+    manifests = [file for file in doomed if file == f"{place_of(file)}/{MANIFEST}"]
+    folder.delete(manifests)
+    folder.delete(file for file in doomed if file not in manifests)

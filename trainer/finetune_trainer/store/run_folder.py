@@ -1,9 +1,9 @@
-"""The folder of a run: is there a result already, which attempt is this, and the result at the end."""
+"""The folder of a run: is there a result already, which attempt is this, the result at the end, and what it makes needless."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from finetune_api.result import Artifact, Result
 from finetune_api.run import RunIdentity
 from finetune_trainer.log import logger
 from finetune_trainer.store.folder import Folder
+from finetune_trainer.store.manifest import BEST, CHECKPOINTS, delete, place_of
 
 RESULT = "result.json"
 ATTEMPTS = "attempts"
@@ -54,6 +55,7 @@ class RunFolder:
         if result.fingerprint != self._run.fingerprint:
             raise self._conflict("the result of other training inputs")
         files = self._folder.list()
+        # By size: that is in one listing, while a hash needs the whole model, and an ETag is another in each copy of the folder.
         for artifact in result.artifacts:
             found = files.get(artifact.path)
             if found is None or found.size != artifact.size:
@@ -93,21 +95,37 @@ class RunFolder:
             data = content.read_bytes() if isinstance(content, Path) else content
             self._folder.write(f"{ATTEMPTS}/{attempt}/{name}", data)
 
-    def promote(self, directory: Path, result: Result) -> Result:
+    def promote(self, directory: Path, result: Result, *, may_write: Callable[[], None] = lambda: None) -> Result:
         """Upload all below `directory` (model/, plots/, report.html, …) into the run's folder and write `result.json` last.
 
         Returns the result as written, with its artefacts. May be repeated after a crash: files of an earlier try are replaced,
-        and those below the same folders that are not wanted any more are deleted.
+        and those below the same folders that are not wanted any more are deleted. `may_write` is called before each change and
+        raises when it must not be made (`Claim.check`): a later attempt may have written its result meanwhile.
         """
         folder = self._folder.patient(max(PATIENCE, self._folder.patience))
+        may_write()
         folder.delete([RESULT])  # of a finished run that was changed: it holds no longer
-        digests = folder.upload_all(directory)
+        for name in (RESULT, *sorted(path.name for path in directory.iterdir())):
+            folder.sweep(name)
+        digests = folder.upload_all(directory, may_write=may_write)
         folders = {name.partition("/")[0] for name in digests if "/" in name}
-        folder.delete(name for top in sorted(folders) for name in folder.list(top) if name not in digests)
+        unwanted = [name for top in sorted(folders) for name in folder.list(top) if name not in digests]
+        may_write()
+        folder.delete(unwanted)
         artifacts = [Artifact(path=name, size=found.size, sha256=found.sha256) for name, found in digests.items()]
         written = result.model_copy(update={"artifacts": artifacts})
+        may_write()
         folder.write(RESULT, written.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())
         return written
+
+    def clean(self) -> None:
+        """Delete the checkpoints of a finished run, which nobody goes on from. What cannot be deleted stays, the log says so."""
+        try:
+            for prefix in (CHECKPOINTS, BEST):
+                delete(self._folder, [file for file in self._folder.list(prefix) if place_of(file)])
+                self._folder.sweep(prefix)
+        except JobError as error:
+            logger.warning("The checkpoints of this finished run were not deleted: %s", error.message)
 
     def _attempt(self, number: int) -> AttemptFile | None:
         content = self._folder.read(_attempt_file(number))

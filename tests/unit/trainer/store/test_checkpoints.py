@@ -54,7 +54,6 @@ def test_the_newest_checkpoint_comes_back_with_its_facts_and_the_best_model_so_f
 def test_an_empty_store_means_to_start_anew_in_empty_directories(folder: Folder, tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "of an attempt before").write_text("old")
-    assert checkpoints_of(folder).latest() is None
     assert resumed(folder, tmp_path) == (None, None)
 
 
@@ -198,7 +197,7 @@ def test_the_later_attempt_at_the_same_step_counts(tmp_path: Path) -> None:
     for attempt in (1, 2, 10):
         with checkpoints_of(store, keep=9) as checkpoints:
             save(checkpoints, tmp_path, 10, attempt=attempt)
-    latest = checkpoints_of(store).latest()
+    latest = checkpoints_of(store).resume(tmp_path / "state", tmp_path / "best")
     assert latest is not None
     assert latest.name == "step-10-attempt-10"
 

@@ -178,6 +178,25 @@ def test_what_a_killed_writer_left_on_a_disk_is_hidden_and_swept(tmp_path: Path)
     assert list(folder.list()) == ["checkpoints/a/weights"]
 
 
+def test_half_a_file_is_swept_by_the_name_of_the_whole_and_nothing_beside_it(tmp_path: Path) -> None:
+    directory = tmp_path / "runs" / "one run"
+    directory.mkdir(parents=True)
+    for name in ("report.html", "report.html#12", "report.html#1x", "other.html#12"):
+        (directory / name).write_bytes(b"")
+    disk_folder(tmp_path).sweep("report.html")
+    assert sorted(path.name for path in directory.iterdir()) == ["other.html#12", "report.html", "report.html#1x"]
+
+
+@pytest.mark.parametrize("name", ["weights#1", "deep/weights#123"])
+def test_a_name_that_a_disk_would_take_for_half_a_file_is_refused(tmp_path: Path, name: str) -> None:
+    folder = disk_folder(tmp_path)
+    (tmp_path / "source").write_bytes(b"weights")
+    for write in (lambda: folder.upload(tmp_path / "source", name), lambda: folder.write(name, b"weights")):
+        with pytest.raises(JobError, match="half-written") as caught:
+            write()
+        assert caught.value.remedy == "Give the file another name."
+
+
 def test_folders_in_memory_are_shared_by_name() -> None:
     open_folder("memory://shared-by-name/run", Storage()).write("a", b"1")
     assert list(open_folder("memory://shared-by-name", Storage()).list()) == ["run/a"]

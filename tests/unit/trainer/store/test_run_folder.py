@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import Storage
 from finetune_api.result import Result
 from finetune_api.run import RunIdentity
-from finetune_trainer.store.folder import Folder
+from finetune_trainer.store.folder import Folder, open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from tests.storage.faults import Broken, FaultyFolder
-from tests.storage.saves import FINGERPRINT, memory_folder
+from tests.storage.saves import FINGERPRINT, checkpoints_of, memory_folder, save
 
 
 def run_folder(folder: Folder, fingerprint: str = FINGERPRINT) -> RunFolder:
@@ -103,13 +105,16 @@ def test_the_files_of_an_attempt_are_written_over_what_was_there(tmp_path: Path)
     assert folder.read("attempts/3/metrics.jsonl").data == b"{}"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("where", ["memory", "file"])
 @pytest.mark.parametrize("after", range(9))
 def test_wherever_promoting_is_broken_off_the_run_is_not_finished_and_it_may_be_repeated(
-    tmp_path: Path, after: int
+    tmp_path: Path, after: int, where: str
 ) -> None:
-    folder = memory_folder()
+    disk = tmp_path / "run" if where == "file" else None
+    folder = open_folder(disk.as_uri(), Storage()) if disk else memory_folder()
     directory = results(tmp_path / "first", "model/pytorch_model.old", "plots/older.png")
-    broken = FaultyFolder(folder, Broken(after))  # one deletion, seven files, and last the result
+    # one deletion, seven files, and last the result
+    broken = FaultyFolder(folder, Broken(after, disk))
     with pytest.raises(JobError):
         run_folder(broken).promote(directory, result(folder))
     assert run_folder(folder).finished() is None
@@ -117,3 +122,82 @@ def test_wherever_promoting_is_broken_off_the_run_is_not_finished_and_it_may_be_
     assert run_folder(folder).finished() == written
     wanted = {artifact.path for artifact in written.artifacts} | {"result.json"}
     assert set(folder.list()) == wanted
+    if disk:
+        assert {path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()} == wanted
+
+
+LOST = JobError(FailureReason.OUTPUT_CONFLICT, "the claim was taken over")
+
+
+class LostAfter:
+    """A claim that somebody else takes after `checks` looks at it, who then does `work`."""
+
+    def __init__(self, checks: int, work: Callable[[], object] = lambda: None) -> None:
+        self._left = checks
+        self._work = work
+
+    def __call__(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            self._work()
+            raise LOST
+
+
+@pytest.mark.parametrize("checks", range(8))
+def test_who_lost_the_claim_changes_nothing_of_the_result_that_its_successor_wrote(
+    tmp_path: Path, checks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "finetune_trainer.store.folder.PARALLEL_FILES", 1
+    )  # no upload is under way when the claim is lost
+    folder = memory_folder()
+    own = results(tmp_path / "own")
+    (own / "report.html").write_text("of the zombie")
+    successor = run_folder(folder)
+
+    def finish() -> None:
+        finished.append(successor.promote(results(tmp_path / "successor"), result(folder)))
+
+    finished: list[Result] = []
+    with pytest.raises(JobError, match="taken over"):
+        run_folder(folder).promote(own, result(folder), may_write=LostAfter(checks, finish))
+    assert successor.finished() == finished[0]
+    assert folder.read("report.html").data == b"report.html"  # type: ignore[union-attr]
+
+
+def test_who_lost_the_claim_before_does_not_even_delete_the_result(tmp_path: Path) -> None:
+    store = FaultyFolder(memory_folder())
+    with pytest.raises(JobError, match="taken over"):
+        run_folder(store).promote(results(tmp_path), result(store), may_write=LostAfter(0))
+    assert store.writes == []
+
+
+def left_to_clean(folder: Folder, scratch: Path) -> None:
+    with checkpoints_of(folder) as checkpoints:
+        for step, best in {10: True, 20: False}.items():
+            save(checkpoints, scratch, step, best=best)
+            checkpoints.flush()
+
+
+def test_a_finished_run_is_left_with_its_result_and_what_others_put_there(tmp_path: Path) -> None:
+    folder = memory_folder()
+    left_to_clean(folder, tmp_path / "scratch")
+    folder.write("checkpoints/notes.txt", b"mine")
+    written = run_folder(folder).promote(results(tmp_path / "results"), result(folder))
+    run_folder(folder).clean()
+    names = {artifact.path for artifact in written.artifacts} | {"result.json", "checkpoints/notes.txt"}
+    assert set(folder.list()) == names
+    assert run_folder(folder).finished() == written
+
+
+def test_cleaning_deletes_manifests_first_and_may_be_broken_off_and_repeated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = memory_folder()
+    left_to_clean(folder, tmp_path)
+    store = FaultyFolder(folder, Broken(3))
+    run_folder(store).clean()  # what cannot be deleted is no failure of a run that is finished
+    assert "were not deleted" in caplog.text
+    assert [name.rpartition("/")[2] for _, name in store.writes[:2]] == ["manifest.json"] * 2
+    run_folder(folder).clean()
+    assert folder.list() == {}
