@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -135,7 +136,8 @@ KEY_WORDS = "a name such as `disk` or `example.com/disk`"
 LabelKey = Annotated[
     str,
     Field(
-        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
+        # The lengths, 253 and 63, stand in the pattern, because that is all a cluster can ask of a map's keys.
+        pattern=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
         min_length=1,
         max_length=317,
         json_schema_extra=says(KEY_WORDS),
@@ -188,7 +190,7 @@ Duration = Annotated[
 ]
 """A length of time such as `90s`, `10m` or `1h30m`."""
 
-_QUANTITY = re.compile(r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|[eE][0-9]+)?$", re.ASCII)
+_QUANTITY = re.compile(r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|[eE][0-9]{1,2})?$", re.ASCII)
 _MAX_QUANTITY = 2**53 - 1
 
 
@@ -218,6 +220,17 @@ Quantity = Annotated[
     ),
 ]
 """A Kubernetes quantity such as `4`, `500m` or `16Gi`."""
+
+_UNITS = {"": Fraction(1), "m": Fraction(1, 1000)}
+_UNITS |= {unit: Fraction(1000) ** power for power, unit in enumerate(["k", "M", "G", "T", "P"], start=1)}
+_UNITS |= {unit: Fraction(1024) ** power for power, unit in enumerate(["Ki", "Mi", "Gi", "Ti", "Pi"], start=1)}
+
+
+def amount(quantity: int | str) -> Fraction:
+    """What a `Quantity` amounts to: `amount("1.5Ki") == 1536`."""
+    text = str(quantity)
+    number = text.rstrip("mkKMGTPi")
+    return Fraction(number) * _UNITS[text[len(number) :]]
 
 
 def _without_nulls(value: Any) -> Any:

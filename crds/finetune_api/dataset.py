@@ -16,25 +16,45 @@ ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+Encoding = Literal[
+    "utf-8", "utf-8-sig", "utf-16", "ascii",
+    "latin-1", "iso-8859-1", "iso-8859-2", "iso-8859-5", "iso-8859-7", "iso-8859-9", "iso-8859-15",
+    "cp1252", "windows-1250", "windows-1251", "windows-1252", "windows-1253", "windows-1254", "windows-1256", "windows-1257",
+    "cp437", "cp850", "cp866", "koi8-r", "mac-roman",
+    "shift_jis", "cp932", "euc-jp", "euc-kr", "cp949", "gbk", "gb18030", "big5",
+]  # fmt: skip
+"""Those of text that files are found in; a cluster can look up no other."""
+
+_NO_LINE_END = says("one character, no line end")
+
+
 class Csv(Model):
     """How CSV and TSV files are written, where it differs from RFC 4180."""
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            'delimiter (left out: a comma) and quoteChar (left out: ") must be different characters; change one',
+            "(has(self.delimiter) ? self.delimiter : ',') != (has(self.quoteChar) ? self.quoteChar : '\"')",
+            lambda c: (c.delimiter or ",") != ('"' if c.quote_char is None else c.quote_char),
+        ),
+    )
+
+    delimiter: (
+        Annotated[str, Field(pattern=r"^[^\r\n]$", min_length=1, max_length=1, json_schema_extra=_NO_LINE_END)] | None
+    ) = None
     """The character between two values. Default: a comma, for `format: tsv` a tab."""
 
-    quote_char: Annotated[str, Field(max_length=1)] | None = None
+    quote_char: (
+        Annotated[
+            str,
+            Field(pattern=r"^[^\r\n]?$", max_length=1, json_schema_extra=says("one character, no line end, or empty")),
+        ]
+        | None
+    ) = None
     """The character around values that hold a delimiter. Default: `"` for csv, none for tsv; an empty string means that
     quotes are ordinary characters."""
 
-    encoding: Annotated[
-        str,
-        Field(
-            pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$",
-            min_length=1,
-            max_length=32,
-            json_schema_extra=says("an encoding's name such as utf-8 or latin-1"),
-        ),
-    ] = "utf-8"
+    encoding: Encoding = "utf-8"
     """The character encoding of the files, such as `utf-8` or `latin-1`. Default: utf-8."""
 
     column_names: Annotated[list[ColumnName], Field(min_length=1, max_length=256)] | None = None
@@ -43,6 +63,17 @@ class Csv(Model):
 
 class Splits(Model):
     """Which rows are for what: names of hub splits, or file patterns below `uri`."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "train, validation and test must be different rows, or the metrics would mean nothing; name different splits, or "
+            "leave validation out for a part of train",
+            "(!has(self.validation) || self.validation != (has(self.train) ? self.train : 'train')) && "
+            "(!has(self.test) || (self.test != (has(self.train) ? self.train : 'train') && "
+            "(!has(self.validation) || self.test != self.validation)))",
+            lambda s: s.train not in (s.validation, s.test) and (s.test is None or s.test != s.validation),
+        ),
+    )
 
     train: Pattern = "train"
     """The examples to train on: a hub split such as `train`, or a pattern such as `train.csv` or `train/*.parquet`.

@@ -6,13 +6,71 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import MAX_INT32, NULL_IS_ABSENT, LabelKey, LabelValue, Model, ObjectName, Quantity, Rule, says
+from finetune_api.base import (
+    MAX_INT32,
+    NULL_IS_ABSENT,
+    LabelKey,
+    LabelValue,
+    Model,
+    ObjectName,
+    Quantity,
+    Rule,
+    amount,
+    says,
+)
 
 ResourceName = LabelKey
+WITHOUT_A_DOMAIN = ("cpu", "memory", "ephemeral-storage")
+_IS_A_DEVICE = "(k.contains('/') && !k.contains('kubernetes.io/'))"
+
+
+def _is_a_device(name: str) -> bool:
+    return "/" in name and "kubernetes.io/" not in name
 
 
 class Resources(Model):
     """Resources of the training pod, as in every container of Kubernetes."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "a resource without a domain is cpu, memory, ephemeral-storage or hugepages-SIZE; write any other one with its "
+            "domain, such as nvidia.com/gpu",
+            " && ".join(
+                f"(!has(self.{block}) || self.{block}.all(k, k.contains('/') || k.startsWith('hugepages-') || "
+                f"k in {list(WITHOUT_A_DOMAIN)}))"
+                for block in ("limits", "requests")
+            ),
+            lambda r: all(
+                "/" in k or k.startswith("hugepages-") or k in WITHOUT_A_DOMAIN
+                for k in {**(r.limits or {}), **(r.requests or {})}
+            ),
+        ),
+        Rule(
+            "a device such as nvidia.com/gpu is counted; give limits of it as a whole number, such as 1",
+            f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || string(self.limits[k]).matches('^[0-9]+$'))",
+            lambda r: all(str(v).isdecimal() for k, v in (r.limits or {}).items() if _is_a_device(k)),
+        ),
+        Rule(
+            "a device such as nvidia.com/gpu, and hugepages, are never shared, so requests of them need limits of the same; "
+            "give them in limits only",
+            f"!has(self.requests) || self.requests.all(k, !({_IS_A_DEVICE} || k.startsWith('hugepages-')) || "
+            "(has(self.limits) && k in self.limits && "
+            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) == 0))",
+            lambda r: all(
+                k in (r.limits or {}) and amount(v) == amount(r.limits[k])
+                for k, v in (r.requests or {}).items()
+                if _is_a_device(k) or k.startswith("hugepages-")
+            ),
+        ),
+        Rule(
+            "requests must not be larger than limits; lower the request, or raise the limit",
+            "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+            lambda r: all(
+                amount(v) <= amount(r.limits[k]) for k, v in (r.requests or {}).items() if k in (r.limits or {})
+            ),
+        ),
+    )
 
     limits: Annotated[dict[ResourceName, Quantity], Field(max_length=16), NULL_IS_ABSENT] | None = None
     """The most the pod may use, such as `{nvidia.com/gpu: 1, memory: 16Gi}`. Default: none, and no GPU."""
@@ -23,6 +81,24 @@ class Resources(Model):
 
 class Toleration(Model):
     """A taint of nodes that the pod puts up with."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "operator Exists takes no value; remove value, or write Equal",
+            "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            lambda t: t.operator != "Exists" or not t.value,
+        ),
+        Rule(
+            "without a key it is about every taint and needs `operator: Exists`; write that, or name a key",
+            "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+            lambda t: t.key is not None or t.operator == "Exists",
+        ),
+        Rule(
+            "tolerationSeconds is for `effect: NoExecute` only; write that effect, or remove it",
+            "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+            lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
+        ),
+    )
 
     key: LabelKey | None = None
     """The taint's key. Default: every key, with `operator: Exists`."""
@@ -47,6 +123,23 @@ class SecretName(Model):
     """The Secret's name."""
 
 
+AffinityRules = Annotated[dict[str, Any], Field(max_length=2)]
+"""What is required and what is preferred. Its inside is left to the API server, which checks it when the Job is created."""
+
+
+class Affinity(Model):
+    """Which nodes, and which pods on them, the pod is drawn to or keeps away from; each as in a pod."""
+
+    node_affinity: AffinityRules | None = None
+    """Which nodes it may or should run on, by their labels. Default: any."""
+
+    pod_affinity: AffinityRules | None = None
+    """Beside which pods it must or should run. Default: any."""
+
+    pod_anti_affinity: AffinityRules | None = None
+    """Beside which pods it must not or should not run. Default: none."""
+
+
 class Pod(Model):
     """What the training pod gets beside its container. A change is obeyed by the next pod that is created."""
 
@@ -68,9 +161,7 @@ class Pod(Model):
     tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
     """Taints of nodes the pod puts up with. Default: none."""
 
-    affinity: (
-        Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] | None
-    ) = None
+    affinity: Affinity | None = None
     """Node and pod affinity, as in a pod. Default: none."""
 
     priority_class_name: ObjectName | None = None

@@ -91,9 +91,7 @@ def _text(schema: Schema) -> str:
         return "a time such as 2026-01-31T09:30:00Z"
     low, high = schema.get("minLength"), schema.get("maxLength")
     if "x-says" in schema:
-        return f"{schema['x-says']}" + (f", at most {high} characters" if high is not None and high <= 64 else "")
-    if high == 1:
-        return "one character" if low else "one character, or empty"
+        return f"{schema['x-says']}" + (f", at most {high} characters" if high is not None and 1 < high <= 64 else "")
     return f"text of {_size('characters', low, high)}" if high is not None else "text"
 
 

@@ -28,6 +28,7 @@ JSON_VALUES = st.one_of(
     JSON_SCALARS, st.lists(JSON_SCALARS, max_size=3), st.dictionaries(st.text(max_size=4), JSON_SCALARS, max_size=2)
 )
 KEYS = st.from_regex(r"[a-z]{1,8}(/[a-z]{1,4})?", fullmatch=True)
+RESOURCES = st.sampled_from(["cpu", "memory", "ephemeral-storage", "nvidia.com/gpu", "hugepages-2Mi"])
 
 
 @cache
@@ -61,7 +62,8 @@ def values(path: PathKeys) -> st.SearchStrategy[Any]:
             low = schema.get("minItems", 0)
             return st.lists(values((*path, 0)), min_size=low, max_size=low + 2, unique=different)
         case _ if "additionalProperties" in schema:
-            return st.dictionaries(KEYS, values((*path, "key")), max_size=2)
+            keys = RESOURCES if "resources" in path else KEYS
+            return st.dictionaries(keys, values((*path, "key")), max_size=2)
         case _:
             return objects(path)
 
@@ -176,10 +178,12 @@ def _beside_bounds(schema: Schema) -> list[Any]:
         found += [[f"a{n}" if item == "a" else item for n in range(size)] for size in (low, high, high + 1)]
         found += [[item] * 2, *([value, item] for value in _beside_bounds(schema["items"]))]
     elif "additionalProperties" in schema:
-        found += [{f"a{n}": "1" for n in range(schema["maxProperties"] + more)} for more in (0, 1)]
-        found += [{"key": value} for value in _beside_bounds(schema["additionalProperties"])]
-        keys = ["a b", "A", "-a", "a/b", "a/b/c", "/a", "a/", "finetune.dev/a", "a" * 63, "a" * 64, "", "ä", "a\n"]
-        found += [{key: "1"} for key in keys]
+        found += [{f"example.com/a{n}": "1" for n in range(schema["maxProperties"] + more)} for more in (0, 1)]
+        found += [{key: value} for value in _beside_bounds(schema["additionalProperties"]) for key in ("cpu", "a/b")]
+        names = ["a b", "A", "-a", "/a", "a/", "", "ä", "a\n", *("a" * size for size in (63, 64, 316, 317, 318))]
+        prefixes = ["a", "a/b", "finetune.dev", *("a" * size for size in (252, 253, 254, 317))]
+        longest = ["a" * 253 + "/" + "b" * size for size in (63, 64)]
+        found += [{key: "1"} for key in [*names, *(f"{prefix}/a" for prefix in prefixes), *longest]]
     return found
 
 

@@ -55,6 +55,10 @@ GOOD = [
     Good("an encoding and named columns", FILES | {"spec.dataset.csv": {"encoding": "latin-1", "columnNames": ["a"]}}),
     Good("patterns of files for each split", FILES | {"spec.dataset.splits": {"train": "t/*.csv", "test": "test.csv"}}),
     Good("a validation split", {"spec.dataset.splits.validation": "dev"}),
+    Good(
+        "a delimiter that no quote is, as quotes are ordinary",
+        FILES | {"spec.dataset.csv": {"delimiter": '"', "quoteChar": ""}},
+    ),
     Good("a fraction for validation", {"spec.dataset.validationFraction": 0.2}),
     Good("pairs of texts", {"spec.dataset.columns": {"text": "a", "textPair": "b", "label": "c"}}),
     Good("a thousand labels", {"spec.dataset.labels": MANY_LABELS}),
@@ -104,6 +108,16 @@ GOOD = [
     Good("a hub token", {"spec.hub.tokenSecretRef": {"name": "hf", "key": "HF_TOKEN"}}),
     Good("an image by digest", {"spec.image": "registry.example:5000/team/trainer@sha256:" + "0" * 64}),
     Good("a GPU and memory", {"spec.resources.limits": {"nvidia.com/gpu": 1, "memory": "16Gi", "cpu": "1.5"}}),
+    Good(
+        "requests below limits and a device in both",
+        {
+            "spec.resources": {
+                "limits": {"cpu": 2, "memory": "2Gi", "nvidia.com/gpu": "1", "hugepages-2Mi": "4Mi"},
+                "requests": {"cpu": "2000m", "memory": "2000M", "nvidia.com/gpu": 1, "hugepages-2Mi": "4096Ki"},
+            }
+        },
+    ),
+    Good("a resource of Kubernetes' own domain in parts", {"spec.resources.limits": {"kubernetes.io/x": "1.5"}}),
     Good("requests with fractions in exponents", {"spec.resources.requests": {"cpu": "500m", "memory": "1e9"}}),
     Good(
         "where the pod runs",
@@ -112,9 +126,10 @@ GOOD = [
                 "nodeSelector": {"example.com/disk": "ssd", "empty": ""},
                 "tolerations": [
                     {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-                    {"operator": "Exists"},
+                    {"operator": "Exists", "value": ""},
+                    {"key": "spot", "effect": "NoExecute", "tolerationSeconds": 60},
                 ],
-                "affinity": {"nodeAffinity": {"anything": [1, None, {"goes": True}]}},
+                "affinity": {"nodeAffinity": {"anything": [1, None, {"goes": True}]}, "podAntiAffinity": {}},
                 "serviceAccountName": "trainer",
                 "priorityClassName": "low",
                 "runtimeClassName": "nvidia",
@@ -147,6 +162,7 @@ GOOD = [
     ),
     Good("a name of 40 characters", {"metadata.name": "n" * 40}),
     Good("a name with a dot", {"metadata.name": "glue.mrpc"}),
+    Good("a selector of the longest name", {"spec.pod.nodeSelector": {f"{'p' * 253}/{'n' * 63}": ""}}),
     Good("labels and annotations", {"metadata.labels": {"team": "nlp"}, "metadata.annotations": {"a/b": "c d"}}),
     Good("an object as the server gives it back", {"metadata.creationTimestamp": None, "status": {"phase": "Running"}}),
 ]
@@ -172,6 +188,12 @@ BAD = [
     Bad("a field one level too high", {"spec.epochs": 3}, "spec.epochs", "Did you mean spec.training.epochs?"),
     Bad("a field beside spec", {"training": {}}, "training", "Did you mean spec.training?"),
     Bad("an unknown field in a list", {"spec.pod.tolerations": [{"kee": "x"}]}, "spec.pod.tolerations[0].kee", "key"),
+    Bad(
+        "a slip of the pen in the affinity",
+        {"spec.pod.affinity": {"nodeAfinity": {}}},
+        "spec.pod.affinity.nodeAfinity",
+        "Did you mean nodeAffinity?",
+    ),
     Bad("an unknown field of the metadata", {"metadata.lables": {}}, "metadata.lables", "Did you mean labels?"),
     # values of the wrong kind
     Bad("epochs in quotes", {"spec.training.epochs": "3"}, "spec.training.epochs", "Write 3 without quotes"),
@@ -277,6 +299,25 @@ BAD = [
         "spec.dataset.uri",
         "Leave out `datasets/`",
     ),
+    Bad(
+        "an encoding that nobody knows",
+        FILES | {"spec.dataset.csv.encoding": "utf-9"},
+        "spec.dataset.csv.encoding",
+        "utf-8",
+    ),
+    Bad(
+        "a line end between values",
+        FILES | {"spec.dataset.csv.delimiter": "\n"},
+        "spec.dataset.csv.delimiter",
+        "no line end",
+    ),
+    Bad(
+        "a line end as quotes",
+        FILES | {"spec.dataset.csv.quoteChar": "\r"},
+        "spec.dataset.csv.quoteChar",
+        "no line end",
+    ),
+    Bad("a quantity of a hundred digits", {"spec.resources.limits.cpu": "1e100"}, "spec.resources.limits.cpu", "16Gi"),
     Bad("a space in a URI", {"spec.dataset.uri": "s3://data/my reviews"}, "spec.dataset.uri", "spaces"),
     Bad("a bucket without a name", {"spec.output.uri": "s3:///models"}, "spec.output.uri", "s3://bucket/path"),
     Bad("results on the hub", {"spec.output.uri": "hf://me/model"}, "spec.output.uri", "bucket"),
@@ -302,6 +343,13 @@ BAD = [
     ),
     Bad("negative memory", {"spec.resources.limits": {"memory": -1}}, "spec.resources.limits.memory", "whole number"),
     Bad("a resource with a space", {"spec.resources.limits": {"a b": 1}}, "spec.resources.limits", "key"),
+    Bad(
+        "a selector whose domain is too long",
+        {"spec.pod.nodeSelector": {f"{'p' * 254}/n": ""}},
+        "spec.pod.nodeSelector",
+        "key",
+    ),
+    Bad("a selector whose name is too long", {"spec.pod.nodeSelector": {"n" * 64: ""}}, "spec.pod.nodeSelector", "key"),
     Bad("a selector with two slashes", {"spec.pod.nodeSelector": {"a/b/c": "d"}}, "spec.pod.nodeSelector", "key"),
     Bad(
         "a selector's value with a space", {"spec.pod.nodeSelector": {"a": "b c"}}, "spec.pod.nodeSelector.a", "letters"
@@ -336,6 +384,31 @@ BAD = [
         "spec.dataset",
         "not both",
     ),
+    Bad(
+        "one split for two purposes",
+        {"spec.dataset.splits": {"validation": "test", "test": "test"}},
+        "spec.dataset.splits",
+        "different rows",
+    ),
+    Bad(
+        "the training split as validation", {"spec.dataset.splits.validation": "train"}, "spec.dataset.splits", "train"
+    ),
+    Bad(
+        "the training split as test",
+        {"spec.dataset.splits": {"train": "a", "test": "a"}},
+        "spec.dataset.splits",
+        "train",
+    ),
+    Bad(
+        "quotes that separate values too",
+        FILES | {"spec.dataset.csv": {"delimiter": ";", "quoteChar": ";"}},
+        "spec.dataset.csv",
+        "different characters",
+    ),
+    Bad(
+        "quotes that separate values", FILES | {"spec.dataset.csv.delimiter": '"'}, "spec.dataset.csv", "different char"
+    ),
+    Bad("a default delimiter as quotes", FILES | {"spec.dataset.csv.quoteChar": ","}, "spec.dataset.csv", "a comma"),
     Bad("text and label from one column", {"spec.dataset.columns.text": "label"}, "spec.dataset", "different columns"),
     Bad("both texts from one column", {"spec.dataset.columns.textPair": "text"}, "spec.dataset", "different columns"),
     Bad("a revision of a folder", {"spec.model": {"uri": "s3://a/b", "revision": "v1"}}, "spec.model", "remove it"),
@@ -378,6 +451,46 @@ BAD = [
         "spec.pod",
         "another prefix",
     ),
+    # what a pod may not have
+    Bad(
+        "a toleration of any value with a value",
+        {"spec.pod.tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]},
+        "spec.pod.tolerations[0]",
+        "remove value",
+    ),
+    Bad(
+        "a toleration of nothing in particular",
+        {"spec.pod.tolerations": [{"effect": "NoSchedule"}]},
+        "spec.pod.tolerations[0]",
+        "operator: Exists",
+    ),
+    Bad(
+        "a toleration that ends without a reason to",
+        {"spec.pod.tolerations": [{"key": "a", "tolerationSeconds": 5, "effect": "NoSchedule"}]},
+        "spec.pod.tolerations[0]",
+        "effect: NoExecute",
+    ),
+    Bad("a resource without its domain", {"spec.resources.limits": {"gpu": 1}}, "spec.resources", "nvidia.com/gpu"),
+    Bad("a request without its domain", {"spec.resources.requests": {"gpu": 1}}, "spec.resources", "nvidia.com/gpu"),
+    Bad("half a GPU", {"spec.resources.limits": {"nvidia.com/gpu": "500m"}}, "spec.resources", "a whole number"),
+    Bad(
+        "a GPU that is requested only",
+        {"spec.resources.requests": {"nvidia.com/gpu": 1}},
+        "spec.resources",
+        "give them in limits only",
+    ),
+    Bad(
+        "fewer GPUs requested than the limit",
+        {"spec.resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 1}}},
+        "spec.resources",
+        "give them in limits only",
+    ),
+    Bad(
+        "more memory requested than the limit",
+        {"spec.resources": {"limits": {"memory": "2G"}, "requests": {"memory": "2Gi"}}},
+        "spec.resources",
+        "lower the request",
+    ),
     # secrets in the wrong place
     Bad("a token in the spec", {"spec.hub": {"token": "hf_abcdefghijklmnop"}}, "spec.hub.token", "no such field"),
     Bad(
@@ -400,6 +513,13 @@ BAD = [
         "spec.method.freeze.lowestLayers",
         "float64",
         pydantic_accepts_because="the server's rules do not convert; kubectl writes 0 for 0.0, so only programs meet this",
+    ),
+    Bad(
+        "a number of GPUs written 1.0",
+        {"spec.resources.limits": {"nvidia.com/gpu": 1.0}},
+        "spec.resources",
+        "XIntOrString",
+        pydantic_accepts_because="the server's rules do not convert; kubectl writes 1 for 1.0, so only programs meet this",
     ),
     Bad(
         "a name to be made up",

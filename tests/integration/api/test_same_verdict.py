@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -21,6 +22,8 @@ from tests.integration.api.conftest import Server
 GENERATED = 2_200
 PARTS = 4
 """So that test processes share the work."""
+NOT_CONVERTED = re.compile("expected int, got float64|expected XIntOrString value")
+"""What the server's rules say of numbers such as 1.0; cases of the table say why."""
 
 
 def our_refusal(document: dict[str, Any]) -> str:
@@ -48,9 +51,10 @@ def test_values_beside_every_bound_get_the_same_verdict(server: Server) -> None:
     for claim, document in manifests_beside_every_bound():
         theirs, ours = server.refusal(document), our_refusal(document)
         verdicts[bool(theirs)] += 1
-        if bool(theirs) != bool(ours) and not (
+        known = NOT_CONVERTED.search(theirs) or (
             claim.startswith("spec.output.uri = 'file:") and "object storage" in theirs
-        ):
+        )
+        if bool(theirs) != bool(ours) and not known:
             differ.append(f"{claim}\n  server: {theirs or 'takes it'}\n  ours: {ours or 'takes it'}")
     assert not differ, "\n".join(differ)
     assert min(verdicts[True], verdicts[False]) > 200
@@ -71,8 +75,8 @@ def test_generated_manifests_get_the_same_verdict(server: Server, part: int) -> 
     @given(document=manifests())
     def agree(document: dict[str, Any]) -> None:
         theirs, ours = server.refusal(document), our_refusal(document)
-        if "expected int, got float64" in theirs:
-            return  # the table's "a number written 0.0 where a rule compares it" says why
+        if NOT_CONVERTED.search(theirs):
+            return
         assert bool(theirs) == bool(ours), f"server: {theirs or 'takes it'}\nours: {ours or 'takes it'}\n{document}"
         verdicts[bool(theirs)] += 1
 

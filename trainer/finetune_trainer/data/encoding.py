@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from finetune_api.failures import FailureReason, JobError
+from finetune_api.failures import JobError
 from finetune_trainer.data.problems import data_invalid
 
 
 def decoded_lines(path: Path, name: str, encoding: str) -> Iterator[str]:
     """The lines of a text file with their ends, a byte order mark dropped. Raises JobError for bytes that do not decode."""
-    try:
-        io.TextIOWrapper(io.BytesIO(), encoding=encoding)  # refuses codecs that are not of text as well
-        codec = codecs.lookup(encoding).name
-    except LookupError:
-        raise JobError(
-            FailureReason.INVALID_SPEC,
-            f"Python knows no text encoding {encoding!r}",
-            field="spec.dataset.csv.encoding",
-            remedy="Name one such as utf-8, latin-1, cp1252 or utf-16.",
-        ) from None
+    codec = codecs.lookup(encoding).name
     try:
         # newline="": the parsers above must see line ends inside values as they are.
         with path.open(encoding="utf-8-sig" if codec == "utf-8" else codec, newline="") as file:

@@ -109,13 +109,6 @@ BROKEN: dict[str, Broken] = {
         ("train.csv is UTF-16",),
         "spec.dataset.csv.encoding",
     ),
-    "an encoding that does not exist": Broken(
-        FailureReason.INVALID_SPEC,
-        {"train.csv": reviews(4)},
-        ("'utf-9'",),
-        "spec.dataset.csv.encoding",
-        {"csv": {"encoding": "utf-9"}},
-    ),
     "broken JSON": Broken(
         FailureReason.DATA_INVALID,
         {"train.jsonl": '{"text": "a", "label": "x"}\n{"text": "b", "label": x}\n["a"]\n'},
@@ -283,13 +276,6 @@ BROKEN: dict[str, Broken] = {
         {"train.jsonl": '{"text": "a \\ud83d\\ude00", "label": 1}\n{"text": "b \\ud83d", "label": 0}\n'},
         ("train.jsonl", "line 2: an escape that is half a character"),
         None,
-    ),
-    "an encoding that is not one of text": Broken(
-        FailureReason.INVALID_SPEC,
-        {"train.csv": reviews(4)},
-        ("'rot13'",),
-        "spec.dataset.csv.encoding",
-        {"csv": {"encoding": "rot13"}},
     ),
     "a file of blank lines": Broken(FailureReason.DATA_INVALID, {"train.csv": "\n\n"}, ("train.csv is empty",), None),
     "a compressed file": Broken(

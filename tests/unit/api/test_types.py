@@ -1,0 +1,35 @@
+"""What the types of single fields promise."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from io import BytesIO, TextIOWrapper
+from typing import get_args
+
+import pytest
+
+from finetune_api.base import amount
+from finetune_api.dataset import Encoding
+
+
+@pytest.mark.parametrize(
+    ("quantity", "number"),
+    [
+        (3, 3),
+        ("1.5", Fraction(3, 2)),
+        ("500m", Fraction(1, 2)),
+        ("2k", 2000),
+        ("4096Ki", 4 * 2**20),
+        ("1.5Gi", 3 * 2**29),
+        ("1P", 10**15),
+        ("1e3", 1000),
+        ("2E2", 200),
+    ],
+)
+def test_a_quantity_amounts_to_its_number_times_its_unit(quantity: int | str, number: int | Fraction) -> None:
+    assert amount(quantity) == number
+
+
+@pytest.mark.parametrize("encoding", get_args(Encoding))
+def test_python_reads_text_in_every_encoding_that_is_offered(encoding: str) -> None:
+    assert TextIOWrapper(BytesIO("text,label\n".encode(encoding)), encoding).read() == "text,label\n"
