@@ -22,8 +22,8 @@ class Rows:
     split: Split
     columns: Mapping[str, list[Any]]
     origins: Origins
-    label_names: list[str] | None = None
-    """Names of whole-number labels, where the data tells them."""
+    label_names: Sequence[Sequence[str] | None]
+    """For each of `origins.files`, the names of its whole-number labels, where it tells them."""
 
 
 def check_texts(rows: Rows, columns: Columns) -> None:

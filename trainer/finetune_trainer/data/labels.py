@@ -1,7 +1,8 @@
 """From the values of the label column to label names and numbers.
 
 Values may be names, whole numbers (1, "1" and 1.0 are the same label), or booleans. With known names, from the spec or
-from the data's own feature, whole numbers that are not themselves names are positions in that list.
+from the data's own feature, whole numbers that are not themselves names are positions in that list. Each file's numbers are
+read by that file's own names, because two files may list the same names in different orders.
 """
 
 from __future__ import annotations
@@ -32,14 +33,20 @@ def encode_labels(
     """Label names, and for each split (training first) the position of each row's label.
 
     Raises JobError (LabelInvalid): null or empty labels, fractions, mixed types, labels that are not listed, labels that
-    occur only outside the training rows, or so many different ones that the column is hardly one of labels.
+    occur only outside the training rows, so many different ones that the column is hardly one of labels, or names in the spec
+    for numbers that mean different things in different files.
     """
     names = [_names_of_values(rows, column) for rows in splits]
-    of_data = splits[0].label_names
+    of_data = next((own for own in splits[0].label_names if own), None)
     field = "spec.dataset.labels" if listed_labels else "spec.dataset.columns.label"
     if of_data and not (listed_labels and set(listed_labels) != set(of_data)):
         # The data's own names say what its numbers mean, also where the spec lists them in another order.
-        names = [_by_position(values, of_data, rows, column, field) for values, rows in zip(names, splits, strict=True)]
+        names = [
+            _by_position(values, [own or of_data for own in rows.label_names], rows, column, field)
+            for values, rows in zip(names, splits, strict=True)
+        ]
+    elif of_data:
+        _refuse_different_names(splits)
     known = tuple(listed_labels or of_data or ())
     train = set(names[0])
     if not known:
@@ -53,7 +60,8 @@ def encode_labels(
             train = set(names[0])
         if all(_WHOLE.fullmatch(name) for name in train):
             names = [
-                _by_position(values, known, rows, column, field) for values, rows in zip(names, splits, strict=True)
+                _by_position(values, [known] * len(rows.origins.files), rows, column, field)
+                for values, rows in zip(names, splits, strict=True)
             ]
     elif not train <= set(known):
         names = [_all_canonical(values) for values in names]
@@ -132,32 +140,54 @@ def _found(names: set[str], numeric: bool, rows: int, column: str) -> Labels:
     return tuple(sorted(names, key=int) if numeric else sorted(names))
 
 
-def _by_position(values: list[str], known: Sequence[str], rows: Rows, column: str, field: str) -> list[str]:
-    """Positions as the names they stand for; names stay."""
-    by_position = {str(position): name for position, name in enumerate(known)}
-    wanted: dict[str, str] = {}
-    for value in set(values):
-        if value in known:
-            wanted[value] = value
-            continue
-        name = by_position.get(_canonical(value))
-        if name is None:
-            places = [rows.origins[row] for row, other in enumerate(values) if other == value]
-            where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)} have it: {at(places, column)}"
-            if value == "-1":
-                raise _invalid(
-                    f"the label -1 marks a row without a label, and {where}",
-                    f"Leave out spec.dataset.splits.{rows.split}, or name a split whose rows have labels.",
-                    f"spec.dataset.splits.{rows.split}",
-                )
+def _refuse_different_names(splits: Sequence[Rows]) -> None:
+    """Names of the spec replace those of the data by position, which needs one meaning of each position."""
+    named = [
+        (file, own)
+        for rows in splits
+        for file, own in zip(rows.origins.files, rows.label_names, strict=True)
+        if own is not None
+    ]
+    first, own = named[0]
+    for file, other in named:
+        if list(other) != list(own):
             raise _invalid(
-                f"the label {shortened(value)} is not a position in the {len(known)} labels {listed(known)}, which count from "
-                f"0 to {len(known) - 1}; {where}",
-                "Correct the label, or list every label in spec.dataset.labels.",
-                field,
+                f"{first} names its labels {listed(own)}, but {file} {listed(other)}: the same number means different labels",
+                "List these names in spec.dataset.labels, or write the files again with one order of names.",
+                "spec.dataset.labels",
             )
-        wanted[value] = name
-    return [wanted[value] for value in values]
+
+
+def _by_position(
+    values: list[str], names_of_file: Sequence[Sequence[str]], rows: Rows, column: str, field: str
+) -> list[str]:
+    """Positions as the names they stand for in their file; names stay."""
+    files = rows.origins.file.tolist()
+    by_position = [{str(position): name for position, name in enumerate(known)} for known in names_of_file]
+    wanted: dict[tuple[str, int], str] = {}
+    for value, file in set(zip(values, files, strict=True)):
+        name = value if value in names_of_file[file] else by_position[file].get(_canonical(value))
+        if name is None:
+            raise _no_position(value, names_of_file[file], values, rows, column, field)
+        wanted[value, file] = name
+    return [wanted[place] for place in zip(values, files, strict=True)]
+
+
+def _no_position(value: str, known: Sequence[str], values: list[str], rows: Rows, column: str, field: str) -> JobError:
+    places = [rows.origins[row] for row, other in enumerate(values) if other == value]
+    where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)} have it: {at(places, column)}"
+    if value == "-1":
+        return _invalid(
+            f"the label -1 marks a row without a label, and {where}",
+            f"Leave out spec.dataset.splits.{rows.split}, or name a split whose rows have labels.",
+            f"spec.dataset.splits.{rows.split}",
+        )
+    return _invalid(
+        f"the label {shortened(value)} is not a position in the {len(known)} labels {listed(known)}, which count from "
+        f"0 to {len(known) - 1}; {where}",
+        "Correct the label, or list every label in spec.dataset.labels.",
+        field,
+    )
 
 
 def _numbers(

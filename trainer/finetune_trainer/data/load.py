@@ -82,7 +82,7 @@ def _read_hub(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -
         columns = found[split].columns
         numbers = range(1, len(columns["text"]) + 1)
         origins = _origins([(f"split {name}", Table(columns, numbers, "row"))])
-        splits.append(Rows(split, columns, origins, found[split].label_names))
+        splits.append(Rows(split, columns, origins, [found[split].label_names]))
     lines = [
         hub.repository(dataset.uri),
         commit,
@@ -115,7 +115,7 @@ def _joined(split: Split, tables: list[tuple[str, Table]]) -> Rows:
     for _, table in tables:
         for role, values in table.columns.items():
             columns[role].extend(values)
-    return Rows(split, columns, _origins(tables), tables[0][1].label_names)
+    return Rows(split, columns, _origins(tables), [table.label_names for _, table in tables])
 
 
 def _origins(tables: list[tuple[str, Table]]) -> Origins:

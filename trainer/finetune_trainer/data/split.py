@@ -26,6 +26,9 @@ def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Ex
     text_aside = np.zeros(len(first), dtype=np.bool_)
     for label, quota in zip(labels, _quotas(counts.tolist(), fraction), strict=True):
         text_aside[np.flatnonzero(label_of_text == label)[:quota]] = True
+    for label in np.setdiff1d(examples.labels, examples.labels[~text_aside[text_of_row]]):
+        # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
+        text_aside[text_of_row[examples.labels == label].max()] = False
     aside = text_aside[text_of_row]
     if not aside.any():
         raise JobError(

@@ -129,7 +129,10 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
                 stop()
                 for role, column in roles.items():
                     columns[role].extend(batch.column(column).to_pylist())
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # Of pages that do not decompress Arrow makes an OSError as well; only the disk's own errors have a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise data_invalid(
             f"{name} is not a readable Parquet file: {error}",
             "Write the file again, or say spec.dataset.format if it is no Parquet.",

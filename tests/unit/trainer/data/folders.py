@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from finetune_api.dataset import Dataset
 from finetune_api.job import Storage
@@ -36,3 +40,11 @@ def csv(*rows: str, header: str = "text,label") -> str:
 def reviews(number: int, labels: tuple[str, ...] = ("bad", "good")) -> str:
     """A CSV of so many different texts, its labels in turn."""
     return csv(*(f"this is review {row},{labels[row % len(labels)]}" for row in range(number)))
+
+
+def write_parquet(file: Path, labels: Sequence[int], names: Sequence[str]) -> None:
+    """Rows with these numbers as labels, and the names of the numbers as the hub's library writes them."""
+    table = pa.table({"text": [f"{file.stem} {row}" for row in range(len(labels))], "label": labels})
+    features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(told), file)

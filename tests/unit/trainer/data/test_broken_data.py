@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field as default
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_api.failures import FailureReason, JobError
-from tests.unit.trainer.data.folders import csv, load_from, reviews, written
+from tests.unit.trainer.data.folders import csv, load_from, reviews, write_parquet, written
 
 
 @dataclass(frozen=True)
@@ -314,6 +315,50 @@ def test_parquet_rows_are_named_by_number(tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r'train\.parquet, row 2, column "text"') as caught:
         load_from(tmp_path)
     assert caught.value.reason is FailureReason.DATA_INVALID
+
+
+def test_names_of_the_spec_are_refused_for_numbers_that_files_name_differently(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], ["bad", "good"])
+    write_parquet(tmp_path / "dev.parquet", [0, 1], ["good", "bad"])
+    says = r'train\.parquet names its labels "bad", "good", but dev\.parquet "good", "bad"'
+    with pytest.raises(JobError, match=says) as caught:
+        load_from(tmp_path, splits={"validation": "dev.parquet"}, labels=["negative", "positive"])
+    assert (caught.value.reason, caught.value.field) == (FailureReason.LABEL_INVALID, "spec.dataset.labels")
+
+
+def cut_out(content: bytes) -> bytes:
+    return content[:3000] + content[6000:]
+
+
+def blanked(content: bytes) -> bytes:
+    return content[:200] + bytes(1800) + content[2000:]
+
+
+def not_unicode(content: bytes) -> bytes:
+    return content.replace(b"text number 7", b"text n\xffmber 7")
+
+
+@pytest.mark.parametrize("damage", [cut_out, blanked, not_unicode])
+def test_a_damaged_parquet_file_is_named(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    texts = [f"text number {row} {row * 7919}" for row in range(5000)]
+    table = pa.table({"text": texts, "label": [row % 2 for row in range(5000)]})
+    pq.write_table(table, file, use_dictionary=False, compression="snappy" if damage is not not_unicode else "none")
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(JobError, match=r"train\.parquet is not a readable Parquet file") as caught:
+        load_from(tmp_path)
+    assert caught.value.reason is FailureReason.DATA_INVALID
+
+
+def test_an_error_of_the_disk_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [0, 1]}), tmp_path / "train.parquet")
+
+    def broken_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", broken_disk)
+    with pytest.raises(OSError, match="Input/output"):
+        load_from(tmp_path)
 
 
 def test_a_stop_ends_the_work(tmp_path: Path) -> None:

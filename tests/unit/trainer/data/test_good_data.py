@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_trainer.data import Data, Examples
-from tests.unit.trainer.data.folders import csv, load_from, reviews, written
+from tests.unit.trainer.data.folders import csv, load_from, reviews, write_parquet, written
 
 DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
@@ -82,6 +82,17 @@ def test_parquet_written_by_the_hub_library_keeps_its_label_names(tmp_path: Path
     assert rows_of(data.train) == [("a", 1), ("b", 0)]
     turned = load_from(tmp_path, splits={"validation": "dev.parquet"}, labels=["sports", "world"])
     assert rows_of(turned.train) == [("a", 0), ("b", 1)]
+
+
+@pytest.mark.parametrize("labels", [None, ["bad", "good"], ["good", "bad"]])
+def test_each_file_is_read_by_its_own_order_of_label_names(labels: list[str] | None, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-0.parquet", [0, 0, 1], ["bad", "good"])
+    write_parquet(tmp_path / "train-1.parquet", [0, 0, 1], ["good", "bad"])
+    write_parquet(tmp_path / "dev.parquet", [0, 1], ["good", "bad"])
+    data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
+    named = [data.labels[number] for number in (*data.train.labels, *data.validation.labels)]
+    assert named == ["bad", "bad", "good", "good", "good", "bad", "good", "bad"]
+    assert data.labels == tuple(labels or ["bad", "good"])
 
 
 @pytest.mark.parametrize(
@@ -172,6 +183,17 @@ def test_a_drawn_validation_split_keeps_proportions_and_shares_no_text(tmp_path:
     assert len(data.train) == 320
     assert not set(data.train.texts) & set(data.validation.texts)
     assert data.sources[0].rows == 400
+
+
+@pytest.mark.parametrize("seed", [36, 39, 60])  # which draw all three texts of "mixed", as 25 of the first 300 seeds do
+def test_a_drawn_split_leaves_each_label_in_training_even_one_that_has_no_text_of_its_own(
+    seed: int, tmp_path: Path
+) -> None:
+    sure = [f"text {n},{'good' if n < 10 else 'bad'}" for n in range(20)]
+    unsure = [f"text {n},mixed" for n in range(3)]
+    data = load_from(written(tmp_path, {"train.csv": csv(*sure, *unsure)}), seed=seed, validationFraction=0.5)
+    assert set(data.train.labels.tolist()) == {0, 1, 2}
+    assert not set(data.train.texts) & set(data.validation.texts)
 
 
 def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None:
