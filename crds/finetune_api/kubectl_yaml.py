@@ -9,17 +9,21 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from finetune_api.base import PathKeys
+from finetune_api.yaml_problems import TEMPLATE, in_words
 
 Json = Any
 
 MAX_VALUES = 100_000
 """Values a file may hold after its aliases are expanded."""
+MAX_DEPTH = 100
+"""Levels of lists and mappings a file may hold; reading it takes so many calls within another."""
 
 BOOLEANS = {
     form: value
@@ -32,6 +36,7 @@ NOT_IN_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))", re.ASCII)
 DECIMAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 
+TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep, more than any manifest needs"
 TAG = "tag:yaml.org,2002:"
 PLAIN, MERGE = "plain", "merge"
 
@@ -44,11 +49,35 @@ class ManifestError(Exception):
         super().__init__(":".join(str(part) for part in (file, line, column) if part is not None) + f": {problem}")
 
 
-def read(text: str, file: str) -> Iterator[tuple[Json, dict[PathKeys, int]]]:
-    """Each document in `text` as JSON, with the line of each value. Raises ManifestError."""
+@dataclass
+class Source:
+    """How a document is written."""
+
+    lines: dict[PathKeys, int] = field(default_factory=dict)
+    """On which line each value stands."""
+    texts: dict[PathKeys, str] = field(default_factory=dict)
+    """How numbers and booleans are spelt: `017` for 15."""
+
+    def within(self, path: PathKeys) -> Source:
+        """The same of the value at `path`."""
+        start = len(path)
+        return Source(
+            {keys[start:]: line for keys, line in self.lines.items() if keys[:start] == path},
+            {keys[start:]: text for keys, text in self.texts.items() if keys[:start] == path},
+        )
+
+    def forget(self, path: PathKeys) -> None:
+        """Where and how the value at `path`, and what is below it, was written: it is no longer."""
+        for keys in [keys for keys in self.lines if keys[: len(path)] == path]:
+            del self.lines[keys]
+            self.texts.pop(keys, None)
+
+
+def read(text: str, file: str) -> Iterator[tuple[Json, Source]]:
+    """Each document in `text` as JSON, with how it is written. Raises ManifestError."""
     for node in _compose(text, file):
         reader = _Reader(file)
-        yield reader.value(node, ()), reader.lines
+        yield reader.value(node, ()), reader.source
 
 
 def dump(document: Json) -> str:
@@ -88,6 +117,17 @@ def _number(value: float, text: str) -> Json:
 class _Composer(yaml.SafeLoader):
     """PyYAML's parser, leaving to `scalar` what an untagged plain scalar means."""
 
+    depth = 0
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=parent.start_mark if parent else None)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
     def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:
         if kind is ScalarNode and implicit[0]:
             return MERGE if value == "<<" else PLAIN
@@ -98,36 +138,37 @@ def _compose(text: str, file: str) -> Iterator[Node]:
     try:
         yield from yaml.compose_all(text, _Composer)
     except yaml.MarkedYAMLError as error:
-        problem = error.problem or "is not YAML"
-        if "'\\t'" in problem:
-            problem = "a tab cannot indent YAML; use spaces"
         mark = error.problem_mark or error.context_mark
-        if error.context and error.context_mark and error.context_mark.line != (mark.line if mark else None):
-            problem += f" ({error.context} that began in line {error.context_mark.line + 1})"
-        raise ManifestError(problem, file, *((mark.line + 1, mark.column + 1) if mark else ())) from None
+        place = (mark.line + 1, mark.column + 1) if mark else ()
+        raise ManifestError(in_words(error, text), file, *place) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ManifestError("holds a control character, which YAML does not allow; remove it", file, line) from None
 
 
 class _Reader:
-    """Turns nodes into JSON, noting the line of each value."""
+    """Turns nodes into JSON, noting how it is written."""
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self.lines: dict[PathKeys, int] = {}
+        self.source = Source()
         self.count = 0
         self.open: list[Node] = []
 
     def value(self, node: Node, path: PathKeys) -> Json:
-        self.lines.setdefault(path, node.start_mark.line + 1)
+        self.source.lines.setdefault(path, node.start_mark.line + 1)
         self.count += 1
         if self.count > MAX_VALUES:
             raise self.error(f"holds more than {MAX_VALUES} values once its aliases are expanded", node)
         if isinstance(node, ScalarNode):
-            return self.scalar(node)
+            value = self.scalar(node)
+            if isinstance(value, int | float):
+                self.source.texts[path] = node.value
+            return value
         if node in self.open:
             raise self.error("an alias stands for something that contains it", node)
+        if len(self.open) >= MAX_DEPTH:
+            raise self.error(TOO_DEEP, node)  # by aliases
         self.open.append(node)
         try:
             if isinstance(node, SequenceNode):
@@ -148,7 +189,7 @@ class _Reader:
             if key in written:
                 raise self.error(f"`{key}` is given twice, first in line {written[key]}; remove one", key_node)
             written[key] = line
-            self.lines[*path, key] = line
+            self.source.lines[*path, key] = line
             result[key] = self.value(value_node, (*path, key))
         return result
 
@@ -167,7 +208,7 @@ class _Reader:
             return "true" if value else "false"
         if isinstance(value, str | int):
             return str(value)
-        raise self.error("a key must be text; put it in quotes", node)
+        raise self.error(TEMPLATE if isinstance(node, MappingNode) else "a key must be text; put it in quotes", node)
 
     def scalar(self, node: ScalarNode) -> Json:
         text, tag = node.value, node.tag.removeprefix(TAG)

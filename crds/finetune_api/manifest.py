@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.base import PathKeys
-from finetune_api.kubectl_yaml import Json, ManifestError, dump, read, scalar
+from finetune_api.kubectl_yaml import Json, ManifestError, Source, dump, read, scalar
 
 __all__ = ["Document", "ManifestError", "dump", "load", "loads", "path_keys", "resolve_paths", "set_values"]
 
@@ -19,19 +19,20 @@ MAX_BYTES = 1024 * 1024
 
 
 class Document(dict[str, Json]):
-    """One manifest as JSON, and where in its file each value stands."""
+    """One manifest as JSON, and where and how in its file each value is written."""
 
-    def __init__(self, content: Mapping[str, Json], file: str = "manifest", lines: dict[PathKeys, int] | None = None):
+    def __init__(self, content: Mapping[str, Json], file: str = "manifest", source: Source | None = None) -> None:
         super().__init__(content)
         self.file = file
-        self.lines = lines or {}
+        self.source = source or Source()
         self.set_by: dict[PathKeys, str] = {}
+        """The `--set path` that a value comes from instead."""
 
     def place(self, path: PathKeys) -> str:
         """`job.yaml:12`: the line of the value at `path` or of the nearest one around it; or the `--set` it comes from."""
-        while path and path not in self.lines and path not in self.set_by:
+        while path and path not in self.source.lines and path not in self.set_by:
             path = path[:-1]
-        return self.set_by.get(path) or f"{self.file}:{self.lines.get(path, 1)}"
+        return self.set_by.get(path) or f"{self.file}:{self.source.lines.get(path, 1)}"
 
 
 def load(path: str | Path) -> list[Document]:
@@ -55,7 +56,10 @@ def loads(text: str, file: str = "manifest") -> list[Document]:
     if "\t" in text and text.lstrip().startswith("{") and _is_json(text):
         text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not; inside JSON's strings none can be
     documents = [
-        document for value, lines in read(text, file) if value is not None for document in _unfolded(value, lines, file)
+        document
+        for value, source in read(text, file)
+        if value is not None
+        for document in _unfolded(value, source, file)
     ]
     if not documents:
         raise ManifestError("holds no manifest", file)
@@ -71,23 +75,23 @@ def set_values(document: Document, assignments: Iterable[str]) -> Document:
     """
     document = copy.deepcopy(document)
     for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = path_keys(path.strip())
+        path, equals, text = (part.strip() for part in assignment.partition("="))
+        keys, name = path_keys(path), f"--set {path}"
         if not equals or not keys:
             raise ManifestError("is not of the form path=value, such as training.epochs=3", f"--set {assignment}")
-        if keys[0] not in ("spec", "metadata", "apiVersion", "kind"):
+        if keys[0] in ("apiVersion", "kind", "status"):
+            raise ManifestError("only fields of spec and metadata can be set; correct the path", name)
+        if keys[0] not in ("spec", "metadata"):
             keys = ("spec", *keys)
-        _assign(document, keys, _value_of(text.strip(), f"--set {path}"), f"--set {path}")
-        for place in [place for place in document.lines if place[: len(keys)] == keys]:
-            del document.lines[place]
-        document.set_by[keys] = f"--set {path.strip()}"
+        _assign(document, keys, *_value_of(text, name), name)
     return document
 
 
 def resolve_paths(document: Document, base: str | Path) -> Document:
     """A copy of `document` where plain paths in the URIs of model, dataset and output are `file:///` URIs.
 
-    Relative paths count from the folder `base`; `~` is the home folder. Anything with a scheme stays as it is.
+    Relative paths count from the folder `base`; `~` is the home folder. Anything with a scheme stays as it is. Raises
+    ManifestError for the home of a user that is not there.
     """
     document = copy.deepcopy(document)
     spec = document.get("spec")
@@ -96,8 +100,14 @@ def resolve_paths(document: Document, base: str | Path) -> Document:
         if not isinstance(block, dict) or not isinstance(uri := block.get("uri"), str):
             continue
         if uri and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri):
+            try:
+                path = Path(uri).expanduser()
+            except RuntimeError:
+                place = document.place(("spec", name, "uri"))
+                problem = f"spec.{name}.uri: {uri.partition('/')[0]} has no home folder here; write the whole path"
+                raise ManifestError(problem, place) from None
             # Not resolve(): a link's own name may say what format the file has.
-            block["uri"] = Path(os.path.normpath(Path(base).absolute() / Path(uri).expanduser())).as_uri()
+            block["uri"] = Path(os.path.normpath(Path(base).absolute() / path)).as_uri()
     return document
 
 
@@ -106,18 +116,21 @@ def _is_json(text: str) -> bool:
         json.loads(text)
     except ValueError:
         return False
+    except RecursionError:
+        return True  # as far as could be told; reading it as YAML says where it is too deep
     return True
 
 
-def _unfolded(value: Json, lines: dict[PathKeys, int], file: str) -> Iterator[Document]:
+def _unfolded(value: Json, source: Source, file: str) -> Iterator[Document]:
     if not isinstance(value, dict):
-        raise ManifestError("is not a manifest, which begins with apiVersion, kind and metadata", file, lines[()])
+        raise ManifestError(
+            "is not a manifest, which begins with apiVersion, kind and metadata", file, source.lines[()]
+        )
     if value.get("kind") != "List" or not isinstance(value.get("items"), list):
-        yield Document(value, file, lines)
+        yield Document(value, file, source)
         return
     for index, item in enumerate(value["items"]):
-        within = {path[2:]: line for path, line in lines.items() if path[:2] == ("items", index)}
-        yield from _unfolded(item, within, file)
+        yield from _unfolded(item, source.within(("items", index)), file)
 
 
 def path_keys(path: str) -> PathKeys:
@@ -128,31 +141,49 @@ def path_keys(path: str) -> PathKeys:
     return tuple(int(inside) if inside.isdecimal() else inside or name for inside, name in parts)
 
 
-def _value_of(text: str, name: str) -> Json:
+def _value_of(text: str, name: str) -> tuple[Json, dict[PathKeys, str]]:
+    """The value that `text` is, and how the numbers and booleans in it are spelt."""
     if text[:1] in ("'", '"', "[", "{"):
-        return next(read(text, name))[0]
+        value, source = next(read(text, name))
+        return value, source.texts
     try:
-        return scalar(text)
+        value = scalar(text)
     except ValueError as error:
         raise ManifestError(str(error), name) from None
+    return value, {(): text} if isinstance(value, int | float) else {}
 
 
-def _assign(document: Document, keys: PathKeys, value: Json, name: str) -> None:
+def _assign(document: Document, keys: PathKeys, value: Json, texts: dict[PathKeys, str], name: str) -> None:
     target: Any = document
-    for key in keys[:-1]:
-        if isinstance(target, dict):
-            target = target.setdefault(str(key), {})
-        elif isinstance(target, list) and isinstance(key, int) and key < len(target):
-            target = target[key]
-        else:
-            raise ManifestError(f"there is no [{key}] in {json.dumps(target)[:60]}", name)
-    key = keys[-1]
-    if isinstance(target, dict):
-        if value is None:
-            target.pop(str(key), None)
-        else:
-            target[str(key)] = value
-    elif isinstance(target, list) and isinstance(key, int) and key <= len(target):
+    for depth, key in enumerate(keys[:-1], start=1):
+        held = _held(target, key, name)
+        if held is None and value is None:
+            return  # there is nothing to remove
+        if held is None:
+            held = [] if isinstance(keys[depth], int) else {}
+            _put(target, key, held)
+            document.set_by[keys[:depth]] = name
+        target = held
+    _held(target, keys[-1], name)
+    _put(target, keys[-1], value)
+    document.source.forget(keys)
+    document.source.texts |= {(*keys, *below): text for below, text in texts.items()}
+    document.set_by[keys] = name
+
+
+def _held(target: Any, key: Any, name: str) -> Any:
+    """What `target` holds at `key`; None where something may be put."""
+    if isinstance(target, dict) and isinstance(key, str):
+        return target.get(key)
+    if isinstance(target, list) and isinstance(key, int) and key <= len(target):
+        return target[key] if key < len(target) else None
+    raise ManifestError(f"there is no [{key}] in {json.dumps(target)[:60]}", name)
+
+
+def _put(target: Any, key: Any, value: Json) -> None:
+    if isinstance(target, list):
         target[key : key + 1] = [] if value is None else [value]
+    elif value is None:
+        target.pop(key, None)
     else:
-        raise ManifestError(f"there is no [{key}] in {json.dumps(target)[:60]}", name)
+        target[key] = value

@@ -38,9 +38,13 @@ YAML = {
 NO_YAML = {
     ".inf": "no number in JSON", "-.inf": "no number in JSON", ".nan": "no number in JSON",
     "{~: a}": "a key must be text", "{? [a]: 1}": "a key must be text",
-    "{<<: 5}": "takes a mapping", "*nope": "undefined alias", "[1,,2]": "expected the node content",
+    "{<<: 5}": "takes a mapping", "*nope": 'if `*nope` is text, put it in quotes: "*nope"', "*.layer.5.*": "text that begins with `*` must stand in quotes", "[1,,2]": "expected the node content",
     "!!int x": "not a value of !!int", "!!float x": "not a value of !!float", "!!bool maybe": "not a value of !!bool",
-    "`a": "cannot start any token", "a: b": "not allowed here", '"\\ud800"': "stands alone",
+    "`a": "text cannot begin with `", "@a": "text cannot begin with @", "%a": "text cannot begin with %",
+    "a: b": "text that holds `: ` must stand in quotes", "'it's'": "a quote inside it twice", '"\\d"': "a backslash begins an escape",
+    "- a": "a list begins on a line of its own", "{{ .Values.x }}": "a template that is not rendered yet",
+    "{{ .Values.x }}/b": "a template that is not rendered yet",
+    '"\\ud800"': "stands alone",
 }  # fmt: skip
 """Scalar in a manifest → a word of the refusal. kubectl refuses each too."""
 

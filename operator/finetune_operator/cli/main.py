@@ -59,7 +59,7 @@ def run(
         settings = (*settings, f"output.uri={json.dumps(output)}")
     written = _set(_one_job(_documents(file), name), settings)
     # What was set by an option is not in the file, so it does not count from there.
-    resolved = resolve_paths(_set(resolve_paths(_one_job(_documents(file), name), file.parent), settings), Path.cwd())
+    resolved = _resolved(_set(_resolved(_one_job(_documents(file), name), file.parent), settings), Path.cwd())
     job = _valid(resolved)
     _say_missing_inputs(written, resolved)
     if trainer is None and importlib.util.find_spec("torch") is None:
@@ -80,7 +80,7 @@ def validate(files: tuple[Path, ...]) -> None:
     for file in files:
         try:
             for document in _jobs(_documents(file)):
-                job = _valid(resolve_paths(document, file.parent))
+                job = _valid(_resolved(document, file.parent))
                 click.echo(f"{document.place(())}: {job.metadata.name} is valid")
         except _Refused as refusal:
             refusal.show()
@@ -99,7 +99,7 @@ def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: s
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
     from finetune_operator.cli.render import NothingToCreate, render as render_job
 
-    job = _valid(resolve_paths(_set(_one_job(_documents(file), name), settings), file.parent))
+    job = _valid(_resolved(_set(_one_job(_documents(file), name), settings), file.parent))
     try:
         click.echo(dump(render_job(job, namespace, trainer_image)), nl=False)
     except NothingToCreate as reason:
@@ -141,6 +141,13 @@ def _valid(document: Document) -> FineTuneJob:
 def _set(document: Document, settings: tuple[str, ...]) -> Document:
     try:
         return set_values(document, settings)
+    except ManifestError as error:
+        raise _Refused(str(error)) from error
+
+
+def _resolved(document: Document, base: Path) -> Document:
+    try:
+        return resolve_paths(document, base)
     except ManifestError as error:
         raise _Refused(str(error)) from error
 

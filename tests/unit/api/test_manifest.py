@@ -53,9 +53,26 @@ def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
         ("", "job.yaml: holds no manifest"),
         ("# nothing\n---\n", "job.yaml: holds no manifest"),
         ("- a\n", "job.yaml:1: is not a manifest, which begins with apiVersion, kind and metadata"),
-        ("a: 1\nspec:\n\tb: 1\n", "job.yaml:3:1: a tab cannot indent YAML; use spaces"),
+        (
+            "a: 1\nspec:\n\tb: 1\n",
+            "job.yaml:3:1: a tab can stand neither before a key nor before a value in YAML; use spaces",
+        ),
         ("a:\n  b: 1\n  c: 2\n  b: 3\n", "job.yaml:4:3: `b` is given twice, first in line 2; remove one"),
-        ("a: [1\nb: 2\n", "(while parsing a flow sequence that began in line 1)"),
+        ("a: [1\nb: 2\n", "job.yaml:2:2: the `[` of line 1 is not closed; add `]`, or a comma between two items"),
+        ("a: {b: 1\n", "the `{` of line 1 is not closed"),
+        ('a: "b\n', "the quote of line 1 is not closed"),
+        ("spec:\n    b: 1\n  c: 2\n", "job.yaml:3:3: is not aligned with the block that begins in line 1"),
+        ("spec:\n  b: 1\n   c: 2\n", "job.yaml:3:5: does not fit below the line above; align the two"),
+        (
+            "b:1\nc: 2\n",
+            "job.yaml:2:2: does not fit below the line above; align the two, and end a key with a colon and a space",
+        ),
+        ("a: 1\nb\nc: 2\n", "job.yaml:3:1: line 2 is no `key: value`; add the colon and a space"),
+        ("kind: K\n{{- if .Values.x }}\nb: 1\n", "looks like a template that is not rendered yet"),
+        ("a: " + "[" * 3000, "job.yaml:1:102: is nested more than 100 levels deep"),
+        ("a:\n" + "- " * 3000, "job.yaml:2:197: is nested more than 100 levels deep"),
+        ('{\t"a": ' * 1000, "is nested more than 100 levels deep"),
+        ('{\t"a": ' + "[" * 100_000, "is nested more than 100 levels deep"),
         ("a: &x [*x]\n", "job.yaml:1:4: an alias stands for something that contains it"),
         ("a: 1\nb: \x01\n", "job.yaml:2: holds a control character"),
         ("kind: List\nitems: [3]\n", "job.yaml:2: is not a manifest"),
@@ -71,6 +88,13 @@ def test_aliases_that_multiply_are_stopped() -> None:
         f"{name}: &{name} [{','.join([f'*{before}'] * 10)}]" for before, name in zip("abcde", "bcdef", strict=True)
     ]
     assert "more than 100000 values" in refusal("\n".join(lines))
+
+
+def test_aliases_that_nest_are_stopped() -> None:
+    deep = "[" * 60 + "{}" + "]" * 60
+    lines = [f"a: &a {deep.format(1)}", f"b: &b {deep.format('*a')}", "c: *b"]
+    assert "job.yaml:1:" in refusal("\n".join(lines))
+    assert "more than 100 levels" in refusal("\n".join(lines))
 
 
 def test_several_documents_and_lists_are_unfolded_in_order(tmp_path: Path) -> None:
@@ -108,6 +132,12 @@ def test_each_value_knows_its_line() -> None:
     assert document.place(("spec", "training", "absent")) == "job.yaml:3"
 
 
+def test_a_number_or_boolean_knows_how_it_is_spelt() -> None:
+    (_, document) = loads("kind: List\nitems:\n- {}\n- spec: {runId: 017, epochs: [1e3, 2], label: y, name: x}\n")
+    texts = {path[1:]: text for path, text in document.source.texts.items()}
+    assert texts == {("runId",): "017", ("epochs", 0): "1e3", ("epochs", 1): "2", ("label",): "y"}
+
+
 @given(
     st.text(max_size=6)
     | st.sampled_from([text for text in YAML if text.isprintable()])
@@ -119,7 +149,7 @@ def test_what_is_dumped_is_read_back_as_the_same_text(text: str) -> None:
 
 
 def after(*assignments: str) -> Any:
-    document = loads("spec: {training: {epochs: 1}, labels: [a, b], suspend: true}")[0]
+    document = loads("spec: {training: {epochs: 1}, labels: [a, b], suspend: true, empty: }")[0]
     return set_values(document, assignments)
 
 
@@ -136,6 +166,9 @@ def after(*assignments: str) -> Any:
         ("labels[0]=", ("labels",), ["b"]),
         ("pod.nodeSelector[example.com/disk]=ssd", ("pod", "nodeSelector"), {"example.com/disk": "ssd"}),
         ("dataset.csv={delimiter: ';'}", ("dataset", "csv", "delimiter"), ";"),
+        ("dataset.labels[0]=a", ("dataset", "labels"), ["a"]),
+        ("pod.tolerations[0].key=a", ("pod", "tolerations"), [{"key": "a"}]),
+        ("empty.epochs=5", ("empty",), {"epochs": 5}),
     ],
 )
 def test_set_puts_a_value_where_its_path_says(assignment: str, path: tuple[str, ...], value: Any) -> None:
@@ -149,6 +182,29 @@ def test_set_removes_with_null_and_leaves_the_original_alone() -> None:
     document = loads("spec: {suspend: true}")[0]
     assert set_values(document, ["suspend=null"]) == {"spec": {}}
     assert document == {"spec": {"suspend": True}}
+
+
+def test_set_removes_nothing_where_nothing_is() -> None:
+    document = loads("spec: {}")[0]
+    assert set_values(document, ["dataset.labels[0]=null", "pod.labels.a="]) == {"spec": {}}
+
+
+def test_what_is_set_and_the_blocks_made_for_it_come_from_the_setting() -> None:
+    (document,) = loads("spec:\n  dataset:\n    uri: a\n")
+    document = set_values(document, ["dataset.csv.delimiter=;", "dataset.labels[0]=017", "dataset.splits={train: 1e3}"])
+    place = {
+        path: document.place(("spec", "dataset", *path)) for path in [("csv",), ("labels", 0), ("splits",), ("uri",)]
+    }
+    assert place == {
+        ("csv",): "--set dataset.csv.delimiter",
+        ("labels", 0): "--set dataset.labels[0]",
+        ("splits",): "--set dataset.splits",
+        ("uri",): "manifest:3",
+    }
+    assert document.source.texts == {
+        ("spec", "dataset", "labels", 0): "017",
+        ("spec", "dataset", "splits", "train"): "1e3",
+    }
 
 
 def test_set_reaches_the_metadata() -> None:
@@ -165,7 +221,9 @@ def test_set_reaches_the_metadata() -> None:
         ("labels.x=1", "there is no [x]"),
         ("suspend.x=1", "there is no [x]"),
         ("training.epochs=.inf", "no number in JSON"),
-        ("labels=[a", "expected"),
+        ("labels=[a", "is not closed"),
+        ("status.phase=x", "only fields of spec and metadata can be set"),
+        ("kind=Job", "only fields of spec and metadata can be set"),
     ],
 )
 def test_set_refuses_what_has_no_place_and_names_the_assignment(assignment: str, word: str) -> None:
@@ -187,6 +245,12 @@ def test_a_path_with_spaces_and_signs_becomes_a_uri_that_validates() -> None:
     document = resolve_paths(Document(job({"spec.dataset.uri": "my data/100% größer.csv"})), "/home")
     assert document["spec"]["dataset"]["uri"] == "file:///home/my%20data/100%25%20gr%C3%B6%C3%9Fer.csv"
     assert validate(document)
+
+
+def test_the_home_of_a_user_who_is_not_there_is_refused_with_its_place() -> None:
+    (document,) = loads("spec:\n  output: {uri: ~nobody-of-that-name/x}", "job.yaml")
+    with pytest.raises(ManifestError, match=r"job\.yaml:2: spec\.output\.uri: ~nobody-of-that-name has no home folder"):
+        resolve_paths(document, "/")
 
 
 def test_paths_that_are_no_text_are_left_to_validation() -> None:

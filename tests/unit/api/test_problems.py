@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from pydantic import ValidationError
 
 from finetune_api.job import FineTuneJob, FineTuneJobSpec
+from finetune_api.kubectl_yaml import Source
 from finetune_api.manifest import Document, loads, set_values
 from finetune_api.problems import InvalidManifest, Problem, problems, validate
 from tests.api_cases.builder import job
@@ -94,7 +95,7 @@ spec:
 
 
 def test_a_problem_that_comes_from_the_command_line_names_its_setting() -> None:
-    document = set_values(Document(job(), "job.yaml", {("spec",): 4}), ["training.epohcs=3", "runId=2"])
+    document = set_values(Document(job(), "job.yaml", Source({("spec",): 4})), ["training.epohcs=3", "runId=2"])
     assert [problem.place for problem in problems_of(document)] == ["--set training.epohcs", "--set runId"]
 
 

@@ -82,6 +82,16 @@ def test_a_wrong_setting_is_named(manifest: Path) -> None:
     assert "--set training.epochs" in said.output
 
 
+@pytest.mark.parametrize("command", ["run", "validate", "render"])
+def test_a_home_that_is_not_there_is_said(manifest: Path, command: str) -> None:
+    manifest.write_text(MANIFEST.replace("my results", "~nobody-of-that-name/x"))
+    said = finetune(command, manifest)
+    assert said.exit_code == 2
+    assert said.output == (
+        f"{manifest}:8: spec.output.uri: ~nobody-of-that-name has no home folder here; write the whole path\n"
+    )
+
+
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     said = finetune("validate", tmp_path / "no.yaml")
     assert said.exit_code == 2
