@@ -63,6 +63,8 @@ class Result(Contract):
     """Of the training inputs."""
     data_fingerprint: str | None = None
     """SHA-256 over the names and contents of the data and of the model's files."""
+    inputs_listing: str | None = None
+    """SHA-256 over what listings tell of the same files before they were fetched: while it is equal, nobody needs to read them."""
     model_revision: str | None = None
     """The commit of a hub model."""
     step: int = 0

@@ -37,6 +37,18 @@ if TYPE_CHECKING:
 TERMINATION_LOG = "/dev/termination-log"
 LOG_INTERVAL = 60.0
 """Seconds between two uploads of the log."""
+UNREADABLE = frozenset(
+    {
+        FailureReason.DATASET_NOT_FOUND,
+        FailureReason.DATASET_ACCESS_DENIED,
+        FailureReason.MODEL_NOT_FOUND,
+        FailureReason.MODEL_ACCESS_DENIED,
+        FailureReason.HUB_UNREACHABLE,
+        FailureReason.STORAGE_DENIED,
+        FailureReason.STORAGE_UNAVAILABLE,
+    }
+)
+"""Why inputs cannot be looked at: nothing that says they are others."""
 LEAVING_PATIENCE = 5.0
 """Seconds that the last upload of an attempt's log may take when the store does not answer."""
 
@@ -74,6 +86,7 @@ class Attempt:
         self._number: int | None = None
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
+        self._listing: str | None = None
 
     def run(self) -> Result:
         try:
@@ -119,13 +132,8 @@ class Attempt:
 
     def _adopt(self, finished: Result, run_folder: RunFolder) -> Result:
         """The finished result, if data and model are still those it was made from. Imports no torch."""
-        from finetune_trainer.data import fingerprint_inputs
-
         self._reporter.phase(TrainerPhase.VALIDATING, "a finished result is there already")
-        pool = ThreadPoolExecutor(thread_name_prefix="fetch")
-        fetching, loading = self._fetch(pool)
-        pool.shutdown(wait=False)
-        if fingerprint_inputs(loading.result().fingerprint, fetching.result().fingerprint) != finished.data_fingerprint:
+        if not self._has_inputs_of(finished):
             raise JobError(
                 FailureReason.OUTPUT_CONFLICT,
                 f"{self._run.run.uri} holds the finished result of other data or of another model than are there now",
@@ -135,6 +143,27 @@ class Attempt:
         logger.info("This run is finished already, its result is adopted and nothing is trained: %s", self._run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
         return finished.model_copy(update={"adopted": True})
+
+    def _has_inputs_of(self, finished: Result) -> bool:
+        """Whether data and model are those of the finished run: by their listings, and only if these differ by their contents.
+
+        Where they cannot be read any more they are taken for the same: the manifest is, and its result costs nothing.
+        """
+        from finetune_trainer.data import fingerprint_inputs, list_inputs
+
+        try:
+            if list_inputs(self._run.spec) == finished.inputs_listing:
+                return True
+            pool = ThreadPoolExecutor(thread_name_prefix="fetch")
+            fetching, loading = self._fetch(pool)
+            pool.shutdown(wait=False)
+            found = fingerprint_inputs(loading.result().fingerprint, fetching.result().fingerprint)
+        except JobError as error:
+            if error.reason not in UNREADABLE:
+                raise
+            logger.warning("Data and model could not be compared with those of the finished run: %s", error.message)
+            return True
+        return found == finished.data_fingerprint
 
     def _fetch(self, pool: ThreadPoolExecutor) -> tuple[Future[FetchedModel], Future[Data]]:
         """Begin to fetch the model, and to fetch and check the data."""
@@ -155,6 +184,9 @@ class Attempt:
         keep_freed_memory()
         threads = _limit_threads()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
+        from finetune_trainer.data import list_inputs
+
+        self._listing = list_inputs(self._run.spec)  # before anything is fetched, so that no change of it is missed
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")
         fetching, loading = self._fetch(pool)
         resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder)
@@ -205,6 +237,7 @@ class Attempt:
             attempt=self._number,
             fingerprint=identity.fingerprint,
             data_fingerprint=session.state.data_fingerprint if session else None,
+            inputs_listing=self._listing,
             model_revision=session.model_revision if session else None,
             step=self._checkpoints.saved_step() if self._checkpoints else 0,
             total_steps=session.total_steps if session else None,

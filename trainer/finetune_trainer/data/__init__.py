@@ -7,6 +7,7 @@ data = load(spec.dataset, storage=spec.storage, workspace=folder, seed=spec.trai
 from finetune_trainer.data.examples import Data, Examples, Origin, Origins, Source, Stop
 from finetune_trainer.data.fetch import FetchedModel, fetch_model
 from finetune_trainer.data.fingerprint import fingerprint_inputs
+from finetune_trainer.data.listing import list_inputs
 from finetune_trainer.data.load import load
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "Stop",
     "fetch_model",
     "fingerprint_inputs",
+    "list_inputs",
     "load",
 ]

@@ -54,6 +54,12 @@ def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Pat
         return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
 
 
+def dataset_commit(repo: str) -> str:
+    """The commit that the dataset's main branch is."""
+    with _explained("dataset", repo, None):
+        return HfApi().dataset_info(repo, timeout=ANSWER_WITHIN).sha or ""
+
+
 @dataclass(frozen=True)
 class HubSplit:
     """One split of a hub dataset, the wanted columns by role."""
@@ -71,8 +77,7 @@ def read_dataset(
     DatasetAccessDenied, HubUnreachable, ColumnMissing, DataInvalid.
     """
     repo = repository(dataset.uri)
-    with _explained("dataset", repo, None):
-        commit = HfApi().dataset_info(repo, timeout=ANSWER_WITHIN).sha or ""
+    commit = dataset_commit(repo)
     stop()
     import datasets  # a second's import, only for hub datasets
     from datasets.exceptions import DatasetGenerationError, DatasetsError

@@ -1,4 +1,4 @@
-"""A URI as a set of files: what is there, and each of them as a local path. `file://` is used in place."""
+"""A URI as a set of files: what is there, how to tell that one changed, and each of them as a local path. `file://` is used in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from finetune_api.job import Storage
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.store.folder import Folder, open_folder
+from finetune_trainer.store.folder import Folder, StoredFile, open_folder
 
 
 class Place(Protocol):
@@ -18,6 +18,10 @@ class Place(Protocol):
 
     def names(self) -> list[str]:
         """Every file, sorted, hidden ones left out."""
+        ...
+
+    def stamps(self) -> dict[str, str]:
+        """By name, what changes whenever a file's content does, as far as can be told without reading it."""
         ...
 
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
@@ -30,16 +34,14 @@ def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
     if uri.startswith("file:"):
         return LocalPlace(Path(unquote(urlsplit(uri).path)))
     folder = open_folder(uri, storage)
-    names = _shown(folder.list())
+    files = folder.list()
     parent, _, name = uri.rstrip("/").rpartition("/")
-    if names or parent.endswith("/"):
-        return RemotePlace(folder, workspace, names)
-    # Nothing below it: then the URI is the name of a file, or of nothing.
-    try:
-        open_folder(parent, storage).download(name, workspace / name)
-    except FileNotFoundError:
-        return RemotePlace(folder, workspace, [])
-    return LocalPlace(workspace / name)
+    if not files and not parent.endswith("/"):
+        # Nothing below it: then the URI is the name of a file, or of nothing.
+        folder = open_folder(parent, storage)
+        file = folder.stat(name)
+        files = {name: file} if file else {}
+    return RemotePlace(folder, workspace, {name: files[name] for name in _shown(files)})
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class LocalPlace:
             return [self.path.name]
         return _shown(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
 
+    def stamps(self) -> dict[str, str]:
+        found = {name: path.stat() for name, path in self.local(self.names(), lambda: None).items()}
+        # The time of the last change of the entry: that of the content can be set by whoever copies it.
+        return {name: f"{file.st_size} {file.st_ctime_ns}" for name, file in found.items()}
+
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
         folder = self.path.parent if self.path.is_file() else self.path
         return {name: folder / name for name in names}
@@ -61,10 +68,13 @@ class LocalPlace:
 class RemotePlace:
     folder: Folder
     workspace: Path
-    existing: list[str]
+    existing: dict[str, StoredFile]
 
     def names(self) -> list[str]:
-        return self.existing
+        return list(self.existing)
+
+    def stamps(self) -> dict[str, str]:
+        return {name: f"{file.size} {file.stamp}" for name, file in self.existing.items()}
 
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
         names = list(names)
