@@ -9,8 +9,8 @@ import pytest
 
 from finetune_api import KIND
 from finetune_operator.worlds.kube import names
-from finetune_operator.worlds.kube.client import Object
-from finetune_operator.worlds.kube.facts import read_attempt, read_training
+from finetune_operator.worlds.kube.client import ApiError, Object
+from finetune_operator.worlds.kube.facts import read_attempt, read_training, refusal_of
 from finetune_operator.worlds.kube.manifest import limits, limits_asked
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Limits, Training
 
@@ -82,3 +82,21 @@ def test_a_pod_that_the_cluster_took_away_is_not_rejected() -> None:
 
 def test_a_pod_that_is_told_to_stop_says_when_it_has_to_be_gone() -> None:
     assert attempt(phase="Running").gone_by == datetime(2026, 1, 1, 0, 2, tzinfo=UTC)
+
+
+def test_a_misspelt_field_of_the_pod_is_named_by_its_path_in_our_spec() -> None:
+    said = (
+        'Job in version "v1" cannot be handled as a Job: strict decoding error: '
+        'unknown field "spec.template.spec.affinity.nodeAfinity"'
+    )
+    refusal = refusal_of(ApiError(400, {"reason": "BadRequest", "message": said}))
+    assert refusal is not None
+    assert (refusal.reason, refusal.field) == ("InvalidSpec", "spec.pod.affinity.nodeAfinity")
+    assert refusal.message == "The API server refuses the pod: spec.pod.affinity.nodeAfinity: there is no such field"
+
+
+def test_a_value_of_another_type_is_refused_in_the_servers_words() -> None:
+    said = "json: cannot unmarshal string into Go struct field Affinity.spec.template.spec.affinity of type v1.Affinity"
+    refusal = refusal_of(ApiError(400, {"reason": "BadRequest", "message": said}))
+    assert refusal is not None
+    assert (refusal.reason, refusal.message) == ("InvalidSpec", f"The API server refuses the pod: {said}")

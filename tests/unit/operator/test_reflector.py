@@ -4,70 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
-from aiohttp import web
 from kubernetes.client import Configuration
 
 from finetune_operator.worlds.kube import reflector as module
 from finetune_operator.worlds.kube.client import Client, Object
 from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.protocol import Key
-
-GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
-
-
-def thing(name: str, version: int, *, uid: str | None = None, fact: str = "") -> Object:
-    return {
-        "metadata": {"namespace": "ns", "name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)},
-        "fact": fact,
-    }
-
-
-class Server:
-    """Lists `things`; each watch gets the events of one script, and then stays silent or ends."""
-
-    def __init__(self) -> None:
-        self.things: list[Object] = []
-        self.later: list[Object] | None = None
-        """What is there from the second list on, if something else."""
-        self.version = 10
-        self.scripts: list[list[Object]] = []
-        self.asked_from: list[str] = []
-        self.lists = 0
-        self.tokens: list[str | None] = []
-        self.end_watches = False
-        self.refuse_lists = 0
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.tokens.append(request.headers.get("Authorization"))
-        if request.query.get("watch") != "true":
-            return self._list(request)
-        self.asked_from.append(request.query["resourceVersion"])
-        response = web.StreamResponse()
-        await response.prepare(request)
-        for event in self.scripts.pop(0) if self.scripts else []:
-            await response.write(json.dumps(event).encode() + b"\n")
-        if not self.end_watches:
-            await asyncio.sleep(30)
-        return response
-
-    def _list(self, request: web.Request) -> web.Response:
-        self.lists += 1
-        if self.refuse_lists:
-            self.refuse_lists -= 1
-            return web.json_response({"message": "try later"}, status=503)
-        if self.lists > 1 and self.later is not None:
-            self.things = self.later
-        start = int(request.query.get("continue", "0"))
-        page = self.things[start : start + 2]
-        meta: dict[str, Any] = {"resourceVersion": str(self.version)}
-        if start + 2 < len(self.things):
-            meta["continue"] = str(start + 2)
-        return web.json_response({"items": page, "metadata": meta})
+from tests.unit.operator.api_server import GONE, ApiServer, Collection, thing
 
 
 def read(obj: Object) -> Child[str] | None:
@@ -90,12 +36,16 @@ class Watching:
         return sorted(child.fact for name in "abcd" for child in self.reflector.of(Key("FineTuneJob", "ns", name)))
 
     async def shows(self, *facts: str) -> None:
-        async with asyncio.timeout(3):
-            while self.facts() != sorted(facts):  # noqa: ASYNC110 (it announces keys, not states)
-                await asyncio.sleep(0.01)
+        await until(lambda: self.facts() == sorted(facts))
 
 
-Start = Callable[[Server], Awaitable[Watching]]
+async def until(holds: Callable[[], bool], seconds: float = 3) -> None:
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110 (the server is a list)
+            await asyncio.sleep(0.01)
+
+
+Start = Callable[[Collection], Awaitable[Watching]]
 
 
 @pytest.fixture
@@ -103,16 +53,9 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     async with contextlib.AsyncExitStack() as stack:
 
-        async def begin(server: Server) -> Watching:
-            app = web.Application()
-            app.router.add_get("/api/v1/things", server.answer)
-            runner = web.AppRunner(app, shutdown_timeout=0.1)
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
+        async def begin(server: Collection) -> Watching:
             configuration = Configuration()
-            configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            configuration.host = await stack.enter_async_context(ApiServer({"/api/v1/things": server}).serving())
             tokens = iter(range(1000))
 
             def rotate(changed: Configuration) -> None:
@@ -129,7 +72,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
 
 
 async def test_it_lists_all_pages_and_follows_the_watch(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.things = [thing(name, 5, fact=name) for name in "abc"]
     server.scripts = [
         [{"type": "ADDED", "object": thing("d", 11, fact="d")}, {"type": "DELETED", "object": thing("a", 12)}]
@@ -138,7 +81,7 @@ async def test_it_lists_all_pages_and_follows_the_watch(start: Start) -> None:
 
 
 async def test_a_deletion_missed_while_the_watch_was_broken_is_found_by_the_next_list(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.things = [thing("a", 5, fact="a"), thing("b", 6, fact="b")]
     server.later = [thing("a", 5, fact="a")]
     server.scripts = [[{"type": "ERROR", "object": GONE}]]
@@ -149,28 +92,103 @@ async def test_a_deletion_missed_while_the_watch_was_broken_is_found_by_the_next
 
 
 async def test_a_watch_that_ends_goes_on_from_its_last_bookmark_without_another_list(start: Start) -> None:
-    server = Server()
-    server.end_watches = True
+    server = Collection()
+    server.watch_seconds = 0
     bookmark = {"metadata": {"resourceVersion": "77"}, "fact": ""}
     server.scripts = [[{"type": "BOOKMARK", "object": bookmark}]]
-    watching = await start(server)
-    async with asyncio.timeout(3):
-        while len(server.asked_from) < 2:  # noqa: ASYNC110 (the server is a list)
-            await asyncio.sleep(0.01)
+    await start(server)
+    await until(lambda: len(server.asked_from) >= 2)
     assert server.asked_from[:2] == ["10", "77"]
     assert server.lists == 1
-    assert watching.client.heard.age("things") < 3
+
+
+async def test_a_watch_that_falls_silent_is_opened_again(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.1)
+    server = Collection()
+    await start(server)
+    await until(lambda: len(server.asked_from) >= 2)
+    assert server.lists == 1
+
+
+async def test_each_event_of_a_watch_shows_that_it_lives(start: Start) -> None:
+    server = Collection()
+    server.bookmark_seconds = 0.02
+    watching = await start(server)
+    await until(lambda: bool(server.asked_from))
+    await asyncio.sleep(0.5)
+    assert watching.client.heard.age("things") < 0.3
+    assert len(server.asked_from) == 1
+
+
+async def test_a_watch_that_is_only_listed_and_never_opened_is_unheard_of(start: Start) -> None:
+    server = Collection()
+    server.deaf = True
+    watching = await start(server)
+    await until(lambda: bool(server.asked_from))
+    assert watching.reflector.synced.is_set()
+    assert not watching.client.heard.ever("things")
+
+
+async def test_watches_that_end_at_once_are_opened_with_growing_pauses(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.05)
+    server = Collection()
+    server.watch_seconds = 0
+    await start(server)
+    await asyncio.sleep(0.7)
+    assert 2 <= len(server.asked_from) <= 6
+
+
+async def test_only_the_first_410_in_a_row_is_followed_by_a_list_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.4)
+    server = Collection()
+    server.expired = True
+    await start(server)
+    await until(lambda: server.lists >= 2, 0.15)
+    await asyncio.sleep(0.15)
+    assert server.lists == 2
+    await until(lambda: server.lists >= 3)
+
+
+async def test_a_watch_that_has_lived_forgets_earlier_trouble(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 60)
+    monkeypatch.setattr(module, "SHORTEST_WATCH", 0)
+    server = Collection()
+    server.scripts = [[{"type": "ERROR", "object": GONE}] for _ in range(3)]
+    await start(server)
+    await until(lambda: server.lists >= 4)
+
+
+@pytest.mark.parametrize("line", ["<html>busy</html>", "[]", "null"])
+async def test_a_watch_that_brings_something_else_than_events_is_opened_again(start: Start, line: str) -> None:
+    server = Collection()
+    server.garbage = [f"{line}\n"]
+    server.things = [thing("a", 5, fact="a")]
+    watching = await start(server)
+    await until(lambda: len(server.asked_from) >= 2)
+    assert watching.facts() == ["a"]
+
+
+async def test_a_list_that_is_no_json_is_asked_for_again(start: Start) -> None:
+    server = Collection()
+    server.bad_lists = ["<html>busy</html>", "[]", "null"]
+    server.things = [thing("a", 5, fact="a")]
+    await (await start(server)).shows("a")
+    assert server.lists == 4
 
 
 async def test_a_server_that_refuses_is_asked_again(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.refuse_lists = 2
     server.things = [thing("a", 5, fact="a")]
     await (await start(server)).shows("a")
 
 
 async def test_own_writes_are_seen_at_once_and_older_news_of_them_is_ignored(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.things = [thing("a", 5, fact="old")]
     watching = await start(server)
     await watching.shows("old")
@@ -180,19 +198,54 @@ async def test_own_writes_are_seen_at_once_and_older_news_of_them_is_ignored(sta
 
 
 async def test_a_deleted_object_does_not_come_back_by_a_late_answer(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.things = [thing("a", 5, fact="a")]
     watching = await start(server)
     await watching.shows("a")
     watching.reflector.drop(thing("a", 9))
     watching.reflector.put(thing("a", 8, fact="late"))
+    watching.reflector.put(thing("a", 9, fact="late"))
     assert watching.facts() == []
     watching.reflector.put(thing("a", 12, uid="another", fact="again"))
     assert watching.facts() == ["again"]
 
 
+async def test_an_object_whose_label_is_removed_and_put_back_is_seen_again(start: Start) -> None:
+    """A watch by label calls that a deletion, of the version that the change has made."""
+    server = Collection()
+    server.things = [thing("a", 5, fact="a")]
+    server.scripts = [
+        [{"type": "DELETED", "object": thing("a", 11)}, {"type": "ADDED", "object": thing("a", 12, fact="back")}]
+    ]
+    await (await start(server)).shows("back")
+
+
+async def test_what_a_list_no_longer_shows_does_not_come_back_by_a_late_answer(start: Start) -> None:
+    server = Collection()
+    server.things = [thing("a", 5, fact="a")]
+    server.later = []
+    server.scripts = [[{"type": "ERROR", "object": GONE}]]
+    watching = await start(server)
+    await until(lambda: server.lists == 2)
+    await watching.shows()
+    watching.reflector.put(thing("a", 10, fact="late"))
+    assert watching.facts() == []
+    watching.reflector.put(thing("a", 11, fact="back"))
+    assert watching.facts() == ["back"]
+
+
+async def test_removals_are_not_remembered_without_end(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_REMOVALS", 2)
+    watching = await start(Collection())
+    for version in range(20, 30):
+        watching.reflector.drop(thing(f"t{version}", version))
+    watching.reflector.drop(thing("t28", 40))
+    watching.reflector.drop(thing("t30", 41))
+    assert watching.reflector._removed == {"uid-t28": 40, "uid-t30": 41}
+
+
 async def test_news_that_states_the_same_facts_wakes_nobody(start: Start) -> None:
-    server = Server()
+    server = Collection()
     server.things = [thing("a", 5, fact="a")]
     watching = await start(server)
     await watching.shows("a")
@@ -202,17 +255,15 @@ async def test_news_that_states_the_same_facts_wakes_nobody(start: Start) -> Non
 
 
 async def test_lines_longer_than_64_kib_are_read(start: Start) -> None:
-    server = Server()
+    server = Collection()
     long = "x" * 200_000
     server.scripts = [[{"type": "ADDED", "object": thing("a", 11, fact=long)}]]
     await (await start(server)).shows(long)
 
 
 async def test_every_request_carries_the_token_of_that_moment(start: Start) -> None:
-    server = Server()
-    server.end_watches = True
+    server = Collection()
+    server.watch_seconds = 0
     await (await start(server)).shows()
-    async with asyncio.timeout(3):
-        while len(server.tokens) < 3:  # noqa: ASYNC110 (the server is a list)
-            await asyncio.sleep(0.01)
+    await until(lambda: len(server.tokens) >= 3)
     assert server.tokens[:3] == ["bearer token-0", "bearer token-1", "bearer token-2"]

@@ -34,6 +34,10 @@ class ApiError(Exception):
         super().__init__(f"{code} {self.reason}: {self.message}")
 
 
+TROUBLE = (ApiError, aiohttp.ClientError, OSError, TimeoutError)
+"""What any request may end with: a refusal, or no answer."""
+
+
 class NoCluster(Exception):
     """Nothing says where the API server is."""
 
@@ -47,6 +51,9 @@ class Heard:
 
     def mark(self, plural: str) -> None:
         self._at[plural] = time.monotonic()
+
+    def ever(self, plural: str) -> bool:
+        return plural in self._at
 
     def age(self, plural: str) -> float:
         """Seconds since then; since the start of the process where nothing was ever heard."""
@@ -116,7 +123,8 @@ class Client:
         return await self._request("GET", path, query)
 
     async def create(self, path: str, body: Object) -> Object:
-        return await self._request("POST", path, {"fieldManager": FIELD_MANAGER}, body)
+        """Refused when the API server does not know a field: a misspelt one would be dropped in silence."""
+        return await self._request("POST", path, {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}, body)
 
     async def merge(self, path: str, patch: Object) -> Object:
         """A JSON merge patch: null removes, lists are replaced as a whole."""
@@ -161,12 +169,24 @@ class Client:
 async def _answer(response: aiohttp.ClientResponse) -> Object:
     raw = await response.read()
     try:
-        body: Object = json.loads(raw)
-    except ValueError:  # a proxy between us and the API server
-        body = {"message": raw[:300].decode(errors="replace")}
+        body = _object(raw)
+    except ApiError as error:
+        raise ApiError(error.code if response.ok else response.status, {"message": error.message}) from None
     if not response.ok:
         raise ApiError(response.status, body)
     return body
+
+
+def _object(raw: bytes) -> Object:
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    # A proxy between us and the API server.
+    said = raw[:300].decode(errors="replace")
+    raise ApiError(502, {"reason": "BadGateway", "message": f"not an answer of the API server: {said}"})
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
@@ -175,7 +195,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
     async for chunk in response.content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            yield json.loads(line)
+            yield _object(line)
 
 
 def _ssl_context(configuration: kubernetes_client.Configuration) -> ssl.SSLContext:

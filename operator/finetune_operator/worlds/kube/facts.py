@@ -183,6 +183,9 @@ _INTRODUCTION = re.compile(r'^(Error creating: )?(pods|jobs\.batch) "[^"]*" is f
 """Holds the name of a pod that is another at each try; without it a refusal reads the same each time."""
 
 
+_UNKNOWN_FIELD = re.compile(r'unknown field "([^"]+)"')
+
+
 def refusal_of(error: ApiError) -> Refusal | None:
     """What the API server's answer to a creation means; None when that is nothing the job's user could act on."""
     if error.code == 422:
@@ -191,6 +194,11 @@ def refusal_of(error: ApiError) -> Refusal | None:
         return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message or error.message}", field)
     if error.code == 403 or (error.code == 400 and "admission webhook" in error.message):
         return creation_refused(error.message)
+    if error.code == 400:  # a field that a Job does not have, or a value of another type
+        unknown = _UNKNOWN_FIELD.search(error.message)
+        field = _spec_path(unknown[1]) if unknown else None
+        said = f"{field}: there is no such field" if field else error.message
+        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {said}", field)
     return None
 
 

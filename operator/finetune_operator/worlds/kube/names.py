@@ -16,6 +16,10 @@ OURS = UID_LABEL
 """Label selector of everything this operator makes."""
 
 
+GROUPS = "/apis"
+"""What the API server offers."""
+
+
 def finetunejobs(namespace: str | None = None) -> str:
     return _collection(f"/apis/{GROUP}/{VERSION}", namespace, PLURAL)
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import aiohttp
-
-from finetune_operator.worlds.kube.client import ApiError, Client, Object
+from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.protocol import Key
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,9 @@ WATCH_SECONDS = 240
 SILENCE = 90.0
 """Seconds without a byte after which a watch is taken for dead; the API server sends a bookmark each minute."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-REMEMBERED_DELETIONS = 4096
+SHORTEST_WATCH = 1.0
+"""Seconds: a watch that does not last as long has failed, however politely it ended."""
+REMEMBERED_REMOVALS = 4096
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Reflector(Generic[T]):
         self._changed = changed
         self._children: dict[tuple[str, str], Child[T]] = {}
         self._by_job: dict[Key, dict[tuple[str, str], Child[T]]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._removed: OrderedDict[str, int] = OrderedDict()
+        """By UID the version at which it was deleted, or lost our label: only what is younger can bring it back."""
         self._version = ""
         """Where the next watch goes on; empty when the list must be read again."""
         self.synced = asyncio.Event()
@@ -79,7 +82,7 @@ class Reflector(Generic[T]):
         meta = obj["metadata"]
         place = (meta.get("namespace", ""), meta["name"])
         old = self._children.get(place)
-        if meta["uid"] in self._deleted or (old is not None and _version(obj) < old.version):
+        if _version(obj) <= self._removed.get(meta["uid"], -1) or (old is not None and _version(obj) < old.version):
             return
         new = self._read(obj)
         if new is None:
@@ -91,13 +94,18 @@ class Reflector(Generic[T]):
                 self._changed(new.job)
 
     def drop(self, obj: Object) -> None:
+        """Take in that an object is gone, or no longer carries our label."""
         meta = obj["metadata"]
-        self._deleted[meta["uid"]] = None
-        if len(self._deleted) > REMEMBERED_DELETIONS:
-            self._deleted.popitem(last=False)
-        place = (meta.get("namespace", ""), meta["name"])
-        if place in self._children and self._children[place].uid == meta["uid"]:
+        self._remember_removal(meta["uid"], _version(obj))
+        child = self._children.get(place := (meta.get("namespace", ""), meta["name"]))
+        if child is not None and child.uid == meta["uid"] and child.version <= _version(obj):
             self._forget(place)
+
+    def _remember_removal(self, uid: str, version: int) -> None:
+        self._removed[uid] = version
+        self._removed.move_to_end(uid)
+        if len(self._removed) > REMEMBERED_REMOVALS:
+            self._removed.popitem(last=False)
 
     def _forget(self, place: tuple[str, str]) -> None:
         child = self._children.pop(place, None)
@@ -110,26 +118,34 @@ class Reflector(Generic[T]):
         self._changed(child.job)
 
     async def run(self) -> None:
-        """List, watch, and begin again, for ever."""
-        pause = FIRST_PAUSE
+        """List, watch, and begin again, for ever: at once after a watch that has lived, after a pause otherwise."""
+        pause, expired = FIRST_PAUSE, False
         while True:
+            began = math.inf
+            error: Exception | None = None
             try:
                 if not self._version:
                     self._version = await self._list()
+                began = time.monotonic()
                 await self._watch(self._version)
-                pause = FIRST_PAUSE
-            except ApiError as error:
+            except TROUBLE as trouble:
+                error = trouble
+            lived = time.monotonic() - began >= SHORTEST_WATCH
+            if lived:
+                pause, expired = FIRST_PAUSE, False
+            if isinstance(error, ApiError):
                 self._version = ""
-                if error.code != 410:  # too old to go on from: list at once
-                    pause = await self._rest(error, pause)
-            except (TimeoutError, aiohttp.ClientError) as error:
-                pause = await self._rest(error, pause)
+                if error.code == 410 and not expired:  # too old to go on from: a list at once heals it, or nothing does
+                    expired = True
+                    continue
+            if error is not None or not lived:
+                await self._rest(error, pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _rest(self, error: Exception, pause: float) -> float:
-        said = str(error) or type(error).__name__
+    async def _rest(self, error: Exception | None, pause: float) -> None:
+        said = "it ended at once" if error is None else str(error) or type(error).__name__
         log.warning("The watch of %s broke (%s); again in %.0f s.", self._plural, said, pause)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-        return min(pause * 2, LONGEST_PAUSE)
 
     async def _list(self) -> str:
         query = {"labelSelector": self._selector, "limit": str(PAGE)}
@@ -144,9 +160,10 @@ class Reflector(Generic[T]):
             query["continue"] = page["metadata"]["continue"]
         version: str = page["metadata"]["resourceVersion"]
         # Younger than the list are only our own writes.
-        for place in [p for p, child in self._children.items() if p not in seen and child.version <= int(version)]:
-            self._forget(place)
-        self._client.heard.mark(self._plural)
+        for place, child in [*self._children.items()]:
+            if place not in seen and child.version <= int(version):
+                self._remember_removal(child.uid, int(version))
+                self._forget(place)
         self.synced.set()
         return version
 
