@@ -28,6 +28,7 @@ from finetune_operator.decide.starting import (
     job_is_gone,
     job_is_suspended,
     other_run_is_still_there,
+    run_does_not_fit,
     training_is_missing,
     training_is_stopping,
 )
@@ -43,6 +44,7 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     job_is_suspended,
     training_is_stopping,
     earlier_attempt_is_still_ending,
+    run_does_not_fit,
     training_is_missing,
     limits_have_changed,
     attempt_is_running,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.failures import REMEDIES, FailureReason, JobError
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
@@ -88,6 +88,17 @@ def earlier_attempt_is_still_ending(case: Case) -> Decision | None:
     return still_ending(case, last, Phase.STARTING, reason, message)
 
 
+def run_does_not_fit(case: Case) -> Decision | None:
+    """The trainer reads its Run from its environment, which has a size."""
+    if case.training is not None:
+        return None
+    try:
+        _run(case).to_env()
+    except JobError as error:
+        return failed(case, error.reason, error.message, error.remedy, error.field)
+    return None
+
+
 def training_is_missing(case: Case) -> Decision | None:
     """Because it never was, or because somebody deleted it: either way there has to be one."""
     if case.training is not None:
@@ -100,14 +111,20 @@ def training_is_missing(case: Case) -> Decision | None:
         reason, message = "Restarting", f"{name} was created again and goes on from the last checkpoint."
     start = StartTraining(
         name=name,
-        run=Run(
-            run=RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
-            owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",
-            spec=case.spec,
-        ),
+        run=_run(case),
         image=run.image,
         limits=case.limits,
         placement=case.placement,
     )
     said = status(case, Phase.STARTING, reason, message, run=run, start_time=case.before.start_time or case.now)
     return Decision(actions=(start,), status=said)
+
+
+def _run(case: Case) -> Run:
+    """What the trainer is told."""
+    run = case.run
+    return Run(
+        run=RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
+        owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",
+        spec=case.spec,
+    )

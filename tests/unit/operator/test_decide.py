@@ -109,6 +109,18 @@ def test_a_corrected_spec_starts_although_the_job_had_failed() -> None:
     assert story.status.failure is None
 
 
+def test_a_spec_that_does_not_fit_a_pods_environment_is_invalid_and_says_what_to_shorten() -> None:
+    labels = [f"{n:0100d}" for n in range(1000)]
+    story = Story(dataset={"uri": "s3://data/topics", "labels": labels}).looks()
+    assert story.state() == ("Failed", "InvalidSpec")
+    assert story.trainings == []
+    failure = story.status.failure
+    assert failure is not None
+    assert failure.message.endswith("at most 65536 fit in a pod's environment.")
+    assert failure.remedy == "Shorten the longest part, usually dataset.labels or pod."
+    assert story.is_edited(dataset={"uri": "s3://data/topics"}).state() == ("Starting", "Starting")
+
+
 def test_a_foreign_training_of_the_same_name_stalls_the_job_until_somebody_deletes_it() -> None:
     story = Story(runId="r").is_refused(FailureReason.NAME_CONFLICT, "A Job named demo-r is there already")
     assert story.state() == ("Pending", "NameConflict")
@@ -646,6 +658,7 @@ def lives() -> dict[str, Story]:
         "succeeded": Story().starts().runs().ends(0, TUNED),
         "failed": Story().starts().runs().ends(11),
         "invalid": Story(training={"epochs": 0}).looks(),
+        "too large": Story(dataset={"uri": "s3://data", "labels": [f"{n:0100d}" for n in range(1000)]}).looks(),
     }
 
 

@@ -31,10 +31,7 @@ CACHES = {
 
 
 def training_job(key: Key, uid: str, start: StartTraining, queue: str | None) -> Object:
-    """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue.
-
-    Raises JobError when the Run does not fit into an environment variable.
-    """
+    """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue."""
     spec = start.run.spec
     labels = {
         "app.kubernetes.io/name": "finetune-trainer",

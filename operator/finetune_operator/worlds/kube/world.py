@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pydantic import ValidationError
 
 from finetune_api import KIND, PLURAL
-from finetune_api.failures import FailureReason, JobError
+from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.decide.announce import announcement
 from finetune_operator.worlds.kube import facts, manifest, names
-from finetune_operator.worlds.kube.client import ApiError, Client, Object
+from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.patch import merge_patch
 from finetune_operator.worlds.kube.reflector import Reflector
@@ -36,6 +36,7 @@ from finetune_operator.worlds.protocol import (
 
 log = logging.getLogger(__name__)
 
+WATCHED = (PLURAL, "jobs", "pods")
 SLOW_TO_CREATE = timedelta(seconds=3)
 """A Job without a pod for longer than this has an event that says why."""
 
@@ -125,7 +126,11 @@ class KubeWorld:
 
     def watch_ages(self) -> dict[str, float]:
         """Seconds since each kind's watch last showed that it lives."""
-        return {plural: self._client.heard.age(plural) for plural in (PLURAL, "jobs", "pods")}
+        return {plural: self._client.heard.age(plural) for plural in WATCHED}
+
+    def unheard(self) -> Collection[str]:
+        """The kinds whose watch has never shown that it lives."""
+        return [plural for plural in WATCHED if not self._client.heard.ever(plural)]
 
     # -- the protocol ----------------------------------------------------------------------------------------------
 
@@ -211,17 +216,14 @@ class KubeWorld:
         if event is not None:
             try:
                 await self._client.create(names.events(key.namespace), event_of(key, record.uid, event))
-            except ApiError as error:
-                log.warning("an event could not be written: %s", error)
+            except TROUBLE as error:  # the status that it announces is written, and that is what counts
+                log.warning("An event could not be written: %s", error or type(error).__name__)
 
     # -- details ---------------------------------------------------------------------------------------------------
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs[key]
-        try:
-            job = manifest.training_job(key, record.uid, start, record.queue)
-        except JobError as error:
-            return Refusal(error.reason, error.message, error.field)
+        job = manifest.training_job(key, record.uid, start, record.queue)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:

@@ -254,3 +254,11 @@ def test_the_nearest_counter_of_kills_for_memory_is_read(tmp_path: Path, where: 
 
 def test_where_no_kernel_counts_there_were_no_kills(tmp_path: Path) -> None:
     assert out_of_memory_kills(tmp_path) == 0
+
+
+async def test_a_spec_that_no_environment_can_hold_is_as_invalid_as_in_a_cluster(driver: LocalDriver) -> None:
+    labels = [f"{n:0100d}" for n in range(1000)]
+    key = await driver.apply(dataset={"uri": "s3://data/topics", "labels": labels})
+    status = await reconciled(driver, key, lambda s: s.phase == "Failed")
+    assert status.reason == "InvalidSpec"
+    assert not driver.left_behind()

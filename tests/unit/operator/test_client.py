@@ -1,0 +1,60 @@
+"""What requests to the API server may end with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from kubernetes.client import Configuration
+
+from finetune_api import PLURAL
+from finetune_operator.decide import decide
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client
+from finetune_operator.worlds.kube.world import KubeWorld
+from finetune_operator.worlds.protocol import Key
+from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
+
+JOBS = names.finetunejobs()
+
+
+@pytest.fixture
+def server() -> ApiServer:
+    return ApiServer({JOBS: Collection(finetunejob(suspend=True))})
+
+
+@pytest.fixture
+async def client(server: ApiServer) -> AsyncIterator[Client]:
+    configuration = Configuration()
+    async with server.serving() as configuration.host, Client(configuration) as client:
+        yield client
+
+
+@pytest.mark.parametrize("body", ["<html>a proxy</html>", "[]", "null", "1", ""])
+async def test_an_answer_that_is_no_object_is_a_bad_gateway(server: ApiServer, client: Client, body: str) -> None:
+    server.collections[JOBS].bad_lists = [body]
+    with pytest.raises(ApiError, match="not an answer of the API server") as refusal:
+        await client.get(JOBS)
+    assert refusal.value.code == 502
+
+
+async def test_a_connection_that_breaks_is_trouble(server: ApiServer, client: Client) -> None:
+    server.collections[JOBS].drop_lists = 5
+    with pytest.raises(TROUBLE):
+        await client.get(JOBS)
+
+
+async def test_an_event_that_cannot_be_written_does_not_undo_the_report(
+    server: ApiServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.breaks_at = {"events"}
+    world = KubeWorld(client, namespace=None, default_image="i")
+    key = Key("FineTuneJob", "ns", "demo")
+    world.put(finetunejob(suspend=True))
+    await world.report(key, decide(await world.observe(key), datetime.now(UTC)))
+    assert server.writes[:2] == [f"PATCH {PLURAL}", "POST events"]
+    seen = (await world.observe(key)).job
+    assert seen is not None
+    assert seen.status.phase == "Suspended"
+    assert "An event could not be written: Server disconnected" in caplog.text
