@@ -15,7 +15,8 @@ from finetune_operator.controller import Controller
 from finetune_operator.handlers import watch_jobs
 from finetune_operator.logs import set_up
 from finetune_operator.serve import Metrics, serving
-from finetune_operator.worlds.kube.client import ApiError, Client, NoCluster
+from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
+from finetune_operator.worlds.kube.kind import served
 from finetune_operator.worlds.kube.world import KubeWorld
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,9 @@ async def run(client: Client, *, namespace: str | None, trainer_image: str, list
     stop = asyncio.Event()
     world = KubeWorld(client, namespace=namespace, default_image=trainer_image)
     controller: Controller
-    metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
+    metrics = Metrics(
+        depth=lambda: len(controller.queue), watch_ages=world.watch_ages, unheard=world.unheard, phases=world.phases
+    )
     controller = Controller(world, observed=metrics.observe)
 
     async def sweep() -> None:
@@ -39,16 +42,20 @@ async def run(client: Client, *, namespace: str | None, trainer_image: str, list
             await asyncio.sleep(SWEEP_SECONDS)
             try:
                 await world.drop_ghosts()
-            except (ApiError, OSError, TimeoutError) as error:
-                log.warning("FineTuneJobs could not be listed: %s", error)
+            except TROUBLE as error:
+                log.warning("FineTuneJobs could not be listed: %s", error or type(error).__name__)
+
+    async def all_is_there() -> None:
+        await world.synced()  # before that, children would seem to be missing
+        await served(client, namespace)
 
     async with client, serving(listen, metrics) as port:
-        log.info("Serving /healthz and /metrics on port %d.", port)
+        log.info("Serving /healthz, /readyz and /metrics on port %d.", port)
         parts = [asyncio.create_task(part()) for part in (*world.watches, sweep)]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)  # until kopf takes over
         try:
-            await _first(world.synced(), stop.wait(), *parts)  # before that, children would seem to be missing
+            await _first(all_is_there(), stop.wait(), *parts)
             if not stop.is_set():
                 parts.append(asyncio.create_task(controller.run()))
                 await asyncio.sleep(0)  # its workers exist before kopf counts the tasks that are not its own
@@ -102,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
     run_command.add_argument("--namespace", default=ALL, help="the one namespace to watch (default: all)")
     run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     run_command.add_argument(
-        "--listen", default=":8080", metavar="[HOST]:PORT", help="where /healthz and /metrics are (default: :8080)"
+        "--listen",
+        default=":8080",
+        metavar="[HOST]:PORT",
+        help="where /healthz, /readyz and /metrics are (default: :8080)",
     )
     return parser
 

@@ -1,6 +1,7 @@
-"""/healthz and /metrics.
+"""/healthz, /readyz and /metrics.
 
 Health is the age of the watches: an operator whose watch is dead works on without seeing anything, and no other sign tells.
+Ready is an operator that has heard from each of them.
 """
 
 from __future__ import annotations
@@ -59,9 +60,11 @@ class Metrics:
         *,
         depth: Callable[[], int],
         watch_ages: Callable[[], dict[str, float]],
+        unheard: Callable[[], Collection[str]],
         phases: Callable[[], Collection[str]],
     ) -> None:
         self.watch_ages = watch_ages
+        self.unheard = unheard
         self.registry = CollectorRegistry()
         self.registry.register(_Now(depth, watch_ages, phases))
         self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
@@ -83,11 +86,17 @@ async def serving(address: str, metrics: Metrics) -> AsyncIterator[int]:
             return web.Response(status=503, text=f"{said}\n")
         return web.Response(text="ok\n")
 
+    async def readyz(_: web.Request) -> web.Response:
+        missing = ", ".join(metrics.unheard())
+        if missing:
+            return web.Response(status=503, text=f"nothing was heard yet from the watch of {missing}\n")
+        return web.Response(text="ok\n")
+
     async def numbers(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", numbers)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", numbers)])
     runner = web.AppRunner(app)
     await runner.setup()
     try:

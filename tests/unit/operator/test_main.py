@@ -1,4 +1,4 @@
-"""`finetune-operator run` as a process, where there is no cluster."""
+"""`finetune-operator run` as a process, where there is no cluster, or one that misbehaves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from finetune_api import PLURAL
+from finetune_operator.worlds.kube import names
+from tests.cluster.waiting import eventually
+from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
 
 COMMAND = [sys.executable, "-m", "finetune_operator.main", "run"]
 
@@ -60,3 +70,131 @@ def test_while_the_api_server_is_away_it_keeps_asking_and_still_stops_at_once(tm
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert time.monotonic() - began < 5
+
+
+# ------------------------------------------------------------------------------------------ a cluster that misbehaves
+
+OLDEST_WATCH = 1.5
+HURRIED = {
+    "finetune_operator.worlds.kube.kind.FIRST_PAUSE": 0.1,
+    "finetune_operator.worlds.kube.reflector.FIRST_PAUSE": 0.05,
+    "finetune_operator.worlds.kube.reflector.SHORTEST_WATCH": 0.05,
+    "finetune_operator.worlds.kube.reflector.SILENCE": 0.5,
+    "finetune_operator.handlers.SILENCE": 0.5,
+    "finetune_operator.serve.OLDEST_WATCH": OLDEST_WATCH,
+    "finetune_operator.main.SWEEP_SECONDS": 0.3,
+}
+"""What takes minutes in a cluster, in seconds."""
+START = """
+import importlib, json, sys
+for path, value in json.loads(sys.argv.pop(1)).items():
+    module, _, name = path.rpartition(".")
+    assert hasattr(importlib.import_module(module), name), path
+    setattr(importlib.import_module(module), name, value)
+from finetune_operator.main import main
+main()
+"""
+
+
+class Operated:
+    """An operator at work on a stand-in."""
+
+    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def log(self) -> str:
+        assert self.process.poll() is None, self._log.read_text()
+        return self._log.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        eventually(lambda: "metrics on port" in self.log())
+        port = self.log().split("metrics on port ", 1)[1].split(".")[0]
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def jobs(self) -> float:
+        """How many it knows."""
+        lines = self.get("/metrics")[1].splitlines()
+        return sum(float(line.split()[1]) for line in lines if line.startswith("finetune_jobs{"))
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+
+@pytest.fixture
+def server() -> ApiServer:
+    """Its watches end soon, as those of a real one do after minutes."""
+    collections = {path: Collection() for path in (names.finetunejobs(), names.jobs(), names.pods())}
+    for collection in collections.values():
+        collection.watch_seconds = 0.3
+    return ApiServer(collections)
+
+
+@contextmanager
+def operating(server: ApiServer, folder: Path) -> Iterator[Operated]:
+    with server.serving_in_a_thread() as url:
+        command = [sys.executable, "-c", START, json.dumps(HURRIED), "run", "--trainer-image=i", "--listen=127.0.0.1:0"]
+        environment = {**os.environ, "KUBECONFIG": str(kubeconfig(folder, url))}
+        with (
+            (folder / "log").open("w") as log,
+            subprocess.Popen(command, env=environment, stderr=log, text=True) as process,
+        ):
+            try:
+                yield Operated(process, folder / "log")
+            finally:
+                process.kill()
+
+
+def test_a_watch_of_any_kind_that_gets_no_answer_makes_it_unhealthy_until_it_does(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: operator.get("/readyz")[0] == 200)
+        time.sleep(OLDEST_WATCH + 0.5)
+        eventually(lambda: operator.get("/healthz")[0] == 200)
+        for path, collection in server.collections.items():
+            said = f"the watch of {path.rpartition('/')[2]} has been silent for "
+            collection.deaf = True
+            _, text = eventually(lambda: (answer := operator.get("/healthz"))[0] == 503 and answer)
+            assert said in text
+            assert text.count("the watch of") == 1
+            collection.deaf = False
+            eventually(lambda: operator.get("/healthz")[0] == 200)
+
+
+def test_without_the_kind_it_says_what_to_do_and_goes_on_once_it_is_there(server: ApiServer, tmp_path: Path) -> None:
+    server.knows_finetunejobs = False
+    server.collections[names.finetunejobs()].things = [finetunejob(suspend=True)]
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: "kubectl apply --filename crds/finetune.dev_finetunejobs.yaml" in operator.log())
+        assert operator.get("/readyz") == (503, f"nothing was heard yet from the watch of {PLURAL}\n")
+        server.knows_finetunejobs = True
+        eventually(lambda: operator.get("/readyz")[0] == 200)
+        eventually(lambda: "Suspended before its start" in operator.log())
+
+
+def test_a_job_whose_deletion_was_missed_is_swept_out_though_connections_break(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    jobs = server.collections[names.finetunejobs()]
+    jobs.things = [finetunejob(suspend=True)]
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: operator.jobs() == 1)
+        jobs.drop_lists = 3
+        jobs.things = []
+        eventually(lambda: operator.jobs() == 0)
+        eventually(lambda: "FineTuneJobs could not be listed: Server disconnected" in operator.log())
+
+
+def test_what_is_under_way_when_it_is_told_to_stop_is_brought_to_its_end(server: ApiServer, tmp_path: Path) -> None:
+    server.creation_seconds = 1.0
+    server.collections[names.finetunejobs()].things = [finetunejob()]
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: server.writes == ["POST jobs"])
+        assert operator.stop() == 0
+    assert server.writes[:2] == ["POST jobs", f"PATCH {PLURAL}"]

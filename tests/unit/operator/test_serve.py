@@ -1,4 +1,4 @@
-"""/healthz and /metrics tell the truth."""
+"""/healthz, /readyz and /metrics tell the truth."""
 
 from __future__ import annotations
 
@@ -16,8 +16,18 @@ async def ages() -> dict[str, float]:
 
 
 @pytest.fixture
-async def base(ages: dict[str, float]) -> AsyncIterator[str]:
-    metrics = Metrics(depth=lambda: 7, watch_ages=lambda: ages, phases=lambda: ["Running", "Running", "Failed"])
+async def unheard() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def base(ages: dict[str, float], unheard: list[str]) -> AsyncIterator[str]:
+    metrics = Metrics(
+        depth=lambda: 7,
+        watch_ages=lambda: ages,
+        unheard=lambda: unheard,
+        phases=lambda: ["Running", "Running", "Failed"],
+    )
     metrics.observe(0.01, failed=False)
     metrics.observe(0.02, failed=True)
     async with serving("127.0.0.1:0", metrics) as port:
@@ -39,6 +49,13 @@ async def test_one_silent_watch_is_unhealthy_and_named(base: str, ages: dict[str
     status, text = await get(f"{base}/healthz")
     assert status == 503
     assert f"the watch of {kind} has been silent for 421 s" in text
+
+
+async def test_an_operator_is_ready_once_it_has_heard_from_each_watch(base: str, unheard: list[str]) -> None:
+    unheard += ["finetunejobs", "pods"]
+    assert await get(f"{base}/readyz") == (503, "nothing was heard yet from the watch of finetunejobs, pods\n")
+    unheard.clear()
+    assert await get(f"{base}/readyz") == (200, "ok\n")
 
 
 async def test_metrics_show_queue_reconciles_watches_and_jobs_by_phase(base: str) -> None:
