@@ -20,10 +20,16 @@ class _NameTheJob(logging.Filter):
 
 
 class _TextFormatter(logging.Formatter):
+    """The job stands on each line, also on those of a traceback, so that it can be searched for."""
+
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         job = getattr(record, "job", "")
-        return text if not job else text.replace(" | ", f" | {job}: ", 1)
+        if not job:
+            return text
+        head, _, said = text.partition(" | ")
+        first, *more = said.split("\n")
+        return "\n".join([f"{head} | {job}: {first}", *(f"{' ' * len(head)} | {job}: {line}" for line in more)])
 
 
 def set_up(log_format: LogFormat, level: int = logging.INFO) -> None:

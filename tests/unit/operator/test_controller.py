@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from finetune_operator import controller as module
 from finetune_operator.controller import Controller
 from finetune_operator.logs import LogFormat, set_up
 from finetune_operator.worlds.fake import FakeWorld
@@ -61,6 +63,28 @@ async def test_many_jobs_start_together_and_one_that_cannot_be_read_holds_none_b
     assert "its status is unreadable" in caplog.text
 
 
+async def test_a_resync_looks_at_each_job_again_at_a_moment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a change have been missed: nothing else tells of it."""
+    monkeypatch.setattr(module, "RESYNC_SECONDS", 0.2)
+    world = FakeWorld()
+    looked: dict[Key, list[float]] = {}
+    observe = world.observe
+
+    async def observed(key: Key) -> Observed:
+        looked.setdefault(key, []).append(time.monotonic())
+        return await observe(key)
+
+    monkeypatch.setattr(world, "observe", observed)
+    keys = [world.apply(f"job-{n}", SPEC) for n in range(20)]
+    async with controlled(world):
+        await until(lambda: len(looked) == 20 and world._changes.empty())
+        await asyncio.sleep(0.1)  # what the first looks set off is looked at, too
+        looked.clear()
+        await until(lambda: set(looked) == set(keys))
+    moments = sorted(looks[0] for looks in looked.values())
+    assert moments[-1] - moments[0] > 0.02
+
+
 @pytest.mark.parametrize(
     ("log_format", "expected"),
     [("text", "| ml/demo: Could not be reconciled"), ("json", '"job": "ml/demo", "message": "Could not be reconciled')],
@@ -82,4 +106,7 @@ async def test_every_log_line_about_a_job_names_it(
             await asyncio.sleep(0.05)
     finally:
         root.handlers[:], root.level = handlers, level
-    assert expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" in said
+    assert all("ml/demo" in line for line in said.splitlines())
