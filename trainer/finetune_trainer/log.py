@@ -7,25 +7,23 @@ import os
 import sys
 import time
 from pathlib import Path
+from urllib.parse import quote
+
+from finetune_trainer.credentials import CREDENTIALS
 
 logger = logging.getLogger("finetune_trainer")
 
-SECRETS = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "AZURE_STORAGE_ACCOUNT_KEY",
-    "HF_TOKEN",
-)
-"""Environment variables whose values are never written anywhere."""
+SHORTEST = 4
+"""Characters. What is shorter is no secret, and would be found in every other word."""
 
 
 def redact(text: str) -> str:
-    """`text` with the values of the secrets in the environment replaced by their names."""
-    for name in SECRETS:
-        value = os.environ.get(name, "")
-        if len(value) >= 4:
-            text = text.replace(value, f"<{name}>")
+    """`text` with the values of the secrets in the environment, as they are or as they stand in an address, replaced by their names."""
+    for credential in CREDENTIALS:
+        value = os.environ.get(credential.name, "")
+        if credential.is_secret and len(value) >= SHORTEST:
+            for form in (value, quote(value, safe="")):
+                text = text.replace(form, f"<{credential.name}>")
     return text
 
 

@@ -14,6 +14,7 @@ from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectS
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import DEFAULT_REGION, Storage
+from finetune_trainer.credentials import CREDENTIALS
 from finetune_trainer.store.errors import no_credentials
 
 SILENCE = 60.0
@@ -21,25 +22,7 @@ SILENCE = 60.0
 LONGEST_RETRY = 170.0
 """Seconds. A request is signed once for all its retries, and servers refuse signatures that are minutes old."""
 
-_CREDENTIALS = {
-    "s3": (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_SKIP_SIGNATURE",
-    ),
-    "gs": (
-        "GOOGLE_SERVICE_ACCOUNT",
-        "GOOGLE_SERVICE_ACCOUNT_PATH",
-        "GOOGLE_SERVICE_ACCOUNT_KEY",
-        "GOOGLE_APPLICATION_CREDENTIALS",
-        "GOOGLE_BEARER_TOKEN",
-        "GOOGLE_SKIP_SIGNATURE",
-    ),
-    "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_CLIENT_SECRET"),
-}
-"""What the clients can make do with. One of them must be there when the endpoint is not the cloud's own."""
+BUCKETS = ("s3", "gs", "az")
 
 _memory: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
@@ -58,7 +41,7 @@ class Location:
 
     @property
     def endpoint(self) -> str | None:
-        return self.storage.endpoint if self.scheme in _CREDENTIALS else None
+        return self.storage.endpoint if self.scheme in BUCKETS else None
 
     @property
     def is_local(self) -> bool:
@@ -111,16 +94,20 @@ class Location:
 def locate(uri: str, storage: Storage, patience: float) -> Location:
     """Where `uri` is. Raises JobError InvalidSpec for what is no URI of a store, StorageDenied when credentials must be missing."""
     parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.path.strip("/") and parts.netloc in ("", "localhost"):
+    is_path = not parts.query and not parts.fragment  # else the folder would be another than was written
+    if parts.scheme == "file" and parts.path.strip("/") and parts.netloc in ("", "localhost") and is_path:
         return Location("file", "", unquote(parts.path).strip("/"), storage, patience)
-    if parts.scheme not in ("s3", "gs", "az", "memory") or not parts.netloc or "@" in parts.netloc:
+    bucket, _, path = uri.partition("://")[2].partition("/")
+    if parts.scheme not in (*BUCKETS, "memory") or not bucket or bucket != parts.netloc or "@" in bucket:
         raise JobError(
             FailureReason.INVALID_SPEC,
             f"{uri!r} is no folder in a store: s3://bucket/path, gs://bucket/path, az://container/path or file:///path",
         )
     # Keys of object stores are taken as written: a % in them is a %.
-    path = uri.partition("://")[2].partition("/")[2].strip("/")
-    place = Location(parts.scheme, parts.netloc, path, storage, patience)
-    if place.endpoint and not any(os.environ.get(name) for name in _CREDENTIALS[place.scheme]):
+    place = Location(parts.scheme, bucket, path.strip("/"), storage, patience)
+    # Only the cloud's own endpoint may know this machine without.
+    if place.endpoint and not any(
+        c.suffices and os.environ.get(c.name) for c in CREDENTIALS if c.store == place.scheme
+    ):
         raise no_credentials(uri, place.endpoint)
     return place

@@ -197,6 +197,11 @@ def test_a_name_that_a_disk_would_take_for_half_a_file_is_refused(tmp_path: Path
         assert caught.value.remedy == "Give the file another name."
 
 
+def test_a_key_of_a_bucket_is_taken_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    assert open_folder("s3://bucket/run#1/a?b", Storage())._at.path == "run#1/a?b"
+
+
 def test_folders_in_memory_are_shared_by_name() -> None:
     open_folder("memory://shared-by-name/run", Storage()).write("a", b"1")
     assert list(open_folder("memory://shared-by-name", Storage()).list()) == ["run/a"]
@@ -204,7 +209,19 @@ def test_folders_in_memory_are_shared_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["runs/one", "ftp://host/x", "s3://", "file://", "s3://user:secret@bucket/x", "hf://a/b"]
+    "uri",
+    [
+        "runs/one",
+        "ftp://host/x",
+        "s3://",
+        "file://",
+        "s3://user:secret@bucket/x",
+        "hf://a/b",
+        "file:///runs/one#two",
+        "file:///runs/one?two",
+        "s3://bucket?versioned",
+        "s3://bucket#x/runs",
+    ],
 )
 def test_what_is_no_folder_in_a_store_is_refused(uri: str) -> None:
     with pytest.raises(JobError) as caught:
