@@ -81,9 +81,10 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _obey_rules(self) -> Self:
-        broken = [rule.message for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+        broken = [rule for rule in self.rules if rule.holds is not None and not rule.holds(self)]
         if broken:
-            raise PydanticCustomError("rules", "{text}", {"text": "; ".join(broken), "messages": broken})
+            text = "; ".join(rule.message for rule in broken)
+            raise PydanticCustomError("rules", "{text}", {"text": text, "broken": broken})
         return self
 
 

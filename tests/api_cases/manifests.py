@@ -297,7 +297,7 @@ BAD = [
         "a hub dataset by its path",
         {"spec.dataset.uri": "hf://datasets/a/b"},
         "spec.dataset.uri",
-        "Leave out `datasets/`",
+        "Write hf://a/b.",
     ),
     Bad(
         "an encoding that nobody knows",

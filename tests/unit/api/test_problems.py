@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -106,6 +107,115 @@ def test_a_problem_reads_as_one_sentence_and_a_remedy() -> None:
     )
 
 
+SMALLEST = {
+    "task": "text-classification",
+    "model": "{uri: hf://a/b}",
+    "dataset": "{uri: s3://data/reviews}",
+    "output": "{uri: s3://models/x}",
+}
+
+
+def said_of(*settings: str, **fields: str) -> str:
+    """What is said of a manifest with these fields as they are written."""
+    spec = "".join(f"  {name}: {text}\n" for name, text in (SMALLEST | fields).items())
+    text = f"apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\nmetadata: {{name: x}}\nspec:\n{spec}"
+    return "\n".join(map(str, problems_of(set_values(loads(text, "job.yaml")[0], settings))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"runId": "017"}, 'job.yaml:9: spec.runId: 017 is a number.…\n    Put it in quotes: "017".'),
+        ({"runId": "5e-5"}, 'spec.runId: 5e-5 is a number.…\n    Put it in quotes: "5e-5".'),
+        ({"backoffLimit": "1e3"}, "spec.backoffLimit: 1e3 is too large."),
+        ({"runId": "y"}, 'spec.runId: y is a boolean.…\n    YAML reads y as a boolean. Put it in quotes: "y".'),
+        (
+            {"dataset": "{uri: s3://a, labels: [a, No]}"},
+            "labels[1]: No is a boolean.…\n    YAML reads No as a boolean.",
+        ),
+        ({"training": "{epoch: 017}"}, "spec.training.epoch: there is no such field (given: 017). Allowed: epochs, "),
+    ],
+)
+def test_a_number_or_boolean_is_shown_as_it_is_spelt(fields: dict[str, str], said: str) -> None:
+    assert all(part in said_of(**fields) for part in said.split("…"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("runId=2", """and these in quotes for the shell: --set runId='"2"'"""),
+        ("dataset.columns.label=y", """--set dataset.columns.label='"y"'"""),
+        ("training.epochs='3'", "Write --set training.epochs=3."),
+    ],
+)
+def test_what_to_do_about_a_setting_can_be_typed_in_a_shell(setting: str, remedy: str) -> None:
+    said = said_of(setting)
+    assert said.startswith(f"--set {setting.partition('=')[0]}: spec.")
+    assert remedy in said
+    if "'" in remedy:
+        assert shlex.split(remedy)[-1] == setting.replace("=", '="') + '"'
+
+
+@pytest.mark.parametrize(("text", "fits"), [("2", True), ("1e1", True), ("2.5", False), ("0", False), ("99999", False)])
+def test_only_a_number_that_would_be_taken_is_asked_for_without_its_quotes(text: str, fits: bool) -> None:
+    (problem,) = problems_of(job({"spec.training.epochs": text}))
+    assert (problem.remedy == f"Write {text} without quotes.") == fits
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"dataset": "{uri: s3://a, subset: mrpc}"},
+            "job.yaml:7: spec.dataset: subset is for hub datasets (hf://) only; name the files in splits instead (given: "
+            'subset "mrpc", uri "s3://a").',
+        ),
+        (
+            {"training": "\n    seed: 1\n    microBatchSize: 0x40"},
+            "job.yaml:11: spec: training.microBatchSize must not be larger than training.batchSize; lower it, or leave it "
+            "out (given: training.microBatchSize 0x40).",
+        ),
+        ({"checkpoints": "{interval: 1m, everySteps: 5}"}, '(given: interval "1m", everySteps 5).'),
+        ({"resources": "{limits: {gpu: 1}}"}, '(given: limits {"gpu": 1}).'),
+    ],
+)
+def test_a_broken_rule_shows_the_values_that_it_is_about(fields: dict[str, str], said: str) -> None:
+    assert said in said_of(**fields)
+
+
+def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
+    assert said_of("dataset.format=parquet", "dataset.csv.delimiter=;").startswith(
+        "--set dataset.format: spec.dataset: csv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "remedy"),
+    [
+        ("spec.dataset.uri", "https://huggingface.co/datasets/nyu-mll/glue", "Write hf://nyu-mll/glue."),
+        ("spec.dataset.uri", "https://huggingface.co/datasets/nyu-mll/glue/tree/main", "Write hf://nyu-mll/glue."),
+        ("spec.model.uri", "https://huggingface.co/google-bert/bert-base", "Write hf://google-bert/bert-base."),
+        ("spec.output.uri", "S3://models/x", "Write s3://models/x."),
+        ("spec.output.uri", "file:/tmp/x", "Write file:///tmp/x."),
+        ("spec.output.uri", "file://tmp/x", "Write file:///tmp/x."),
+        ("spec.output.uri", "https://huggingface.co/me/x", "Begin it with one of these."),
+        ("spec.model", "hf://a/b", "Write {uri: hf://a/b}."),
+        ("spec.pod.imagePullSecrets", ["s"], "Write {name: s}."),
+        ("spec.storage.secretRef", "s3", "Write {name: s3}."),
+        ("kind", "Job", "Write FineTuneJob."),
+        ("spec.task", 3, "Write text-classification."),
+    ],
+)
+def test_the_remedy_is_the_value_that_was_probably_meant(path: str, value: Any, remedy: str) -> None:
+    (problem,) = problems_of(job({path: value}))
+    assert problem.remedy == remedy
+
+
+def test_short_words_that_merely_share_letters_are_not_suggested() -> None:
+    (problem,) = problems_of(job({"spec.nodes": 1}))
+    assert "model" not in problem.remedy
+
+
 def test_the_problems_of_a_spec_alone_have_the_paths_of_the_manifest() -> None:
     spec = job({"spec.training.epochs": "3"})["spec"]
     with pytest.raises(ValidationError) as caught:
@@ -129,6 +239,9 @@ def test_long_values_are_cut() -> None:
     [
         ({"spec.hub": {"token": "hf_abcdefghijklmnop"}}, "hf_abc"),
         ({"spec.hub": {"tokenSecretRef": "hf_abcdefghijklmnop"}}, "hf_abc"),
+        ({"spec.hub": {"tokenSecretRef": "hunter2-and-a-lot-of-other-letters"}}, "hunter2"),
+        ({"spec.storage": {"user": "hunter2"}}, "hunter2"),
+        ({"spec.model": {"uri": "s3://a/b", "revision": "hf_abcdefghijklmnop"}}, "hf_abc"),
         ({"spec.hub": {"tokenSecretRef": {"name": "correct horse battery"}}}, "horse"),
         ({"spec.storage": {"secretRef": "AKIAABCDEFGHIJKLMNOP"}}, "AKIA"),
         ({"spec.storage": {"secretAccessKey": "wJalrXUtnFEMI"}}, "wJalr"),
