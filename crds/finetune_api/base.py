@@ -154,7 +154,7 @@ LabelValue = Annotated[
 ]
 
 _BUCKET = r"(s3|gs|az)://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ \t\r\n]*)?"
-_FILE = r"file:///[^ \t\r\n]*"
+_FILE = r"file:///[^ \t\r\n#?]*"
 _HUB = r"hf://[A-Za-z0-9][-A-Za-z0-9._]*(/[A-Za-z0-9][-A-Za-z0-9._]*)?"
 
 InputUri = Annotated[

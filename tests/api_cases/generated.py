@@ -193,7 +193,7 @@ def _sometimes_a_float(number: int) -> int | float:
 
 def _in_cluster(pattern: str) -> str:
     # A file as output is taken by us, for local runs, and refused by the server; that difference has a case of its own.
-    return pattern.replace("|file:///[^ \\t\\r\\n]*", "")
+    return pattern.replace("|file:///[^ \\t\\r\\n#?]*", "")
 
 
 def _length(schema: Schema) -> Any:
