@@ -6,13 +6,15 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from finetune_api import KIND
+from finetune_api import GROUP, KIND
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import Document, ManifestError, dump, load, resolve_paths, set_values
 from finetune_api.problems import InvalidManifest, validate as validate_manifest
@@ -57,9 +59,9 @@ def run(
     """
     if output is not None:
         settings = (*settings, f"output.uri={json.dumps(output)}")
-    written = _set(_one_job(_documents(file), name), settings)
+    written = _set(_one_job(file, name), settings)
     # What was set by an option is not in the file, so it does not count from there.
-    resolved = _resolved(_set(_resolved(_one_job(_documents(file), name), file.parent), settings), Path.cwd())
+    resolved = _resolved(_set(_resolved(_one_job(file, name), file.parent), settings), Path.cwd())
     job = _valid(resolved)
     _say_missing_inputs(written, resolved)
     if trainer is None and importlib.util.find_spec("torch") is None:
@@ -76,15 +78,23 @@ def run(
 @click.argument("files", type=Manifest, nargs=-1, required=True)
 def validate(files: tuple[Path, ...]) -> None:
     """Check manifests as strictly as the API server does, and say everything that is wrong with them."""
-    refused = False
-    for file in files:
+    refused: list[_Refused] = []
+
+    @contextmanager
+    def going_on() -> Iterator[None]:
         try:
-            for document in _jobs(_documents(file)):
-                job = _valid(_resolved(document, file.parent))
-                click.echo(f"{document.place(())}: {job.metadata.name} is valid")
+            yield
         except _Refused as refusal:
             refusal.show()
-            refused = True
+            refused.append(refusal)
+
+    for file in files:
+        with going_on():
+            documents = _documents(file)
+            for document in documents:
+                with going_on():
+                    click.echo(f"{document.place(())}: {_verdict(document, file.parent)}")
+            _jobs(file, documents)
     if refused:
         sys.exit(_Refused.exit_code)
 
@@ -99,7 +109,7 @@ def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: s
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
     from finetune_operator.cli.render import NothingToCreate, render as render_job
 
-    job = _valid(_resolved(_set(_one_job(_documents(file), name), settings), file.parent))
+    job = _valid(_resolved(_set(_one_job(file, name), settings), file.parent))
     try:
         click.echo(dump(render_job(job, namespace, trainer_image)), nl=False)
     except NothingToCreate as reason:
@@ -113,15 +123,36 @@ def _documents(file: Path) -> list[Document]:
         raise _Refused(str(error)) from error
 
 
-def _jobs(documents: list[Document]) -> list[Document]:
-    """The FineTuneJobs among `documents`; a lone document is taken as one, so that a misspelt kind is said."""
-    jobs = [document for document in documents if document.get("kind") == KIND]
-    return jobs or documents
+def _verdict(document: Document, base: Path) -> str:
+    if not _is_ours(document):
+        return f"{document['kind']} {_name(document)} is not checked"
+    return f"{_valid(_resolved(document, base)).metadata.name} is valid"
 
 
-def _one_job(documents: list[Document], name: str | None) -> Document:
-    jobs = _jobs(documents)
-    names = [str((job.get("metadata") or {}).get("name")) for job in jobs]
+def _is_ours(document: Document) -> bool:
+    """Whether it is a FineTuneJob or was meant as one: of our group, of a kind spelt much like it, or of none at all."""
+    kind, version = document.get("kind"), document.get("apiVersion")
+    if not isinstance(kind, str) or not isinstance(version, str):
+        return True
+    return version.partition("/")[0] == GROUP or SequenceMatcher(None, kind.lower(), KIND.lower()).ratio() > 0.8
+
+
+def _jobs(file: Path, documents: list[Document]) -> list[Document]:
+    jobs = [document for document in documents if _is_ours(document)]
+    if not jobs:
+        raise _Refused(f"{file}: holds no {KIND}; name a file that does, or correct its kind")
+    return jobs
+
+
+def _name(document: Document) -> str:
+    metadata = document.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else "(without a name)"
+
+
+def _one_job(file: Path, name: str | None) -> Document:
+    jobs = _jobs(file, _documents(file))
+    names = [_name(job) for job in jobs]
     if name is not None:
         if name not in names:
             raise _Refused(f"there is no {KIND} named {name}; there is {', '.join(names)}")

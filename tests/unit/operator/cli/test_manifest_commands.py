@@ -45,6 +45,71 @@ def test_every_file_is_checked_even_after_a_wrong_one(manifest: Path, tmp_path: 
     assert f"{manifest}:1: topics is valid" in said.output
 
 
+def test_every_document_of_a_file_is_checked_even_after_a_wrong_one(manifest: Path) -> None:
+    second, third = CLUSTER.replace("hf://owner/data", "nothing here"), CLUSTER.replace("topics}", "mrpc}")
+    manifest.write_text("---\n".join([CLUSTER.replace("task:", "tusk:"), second, third]))
+    said = finetune("validate", manifest)
+    assert said.exit_code == 2
+    assert [place in said.output for place in (f"{manifest}:5: spec.tusk", f"{manifest}:10: topics is valid")] == [
+        True
+    ] * 2
+    assert f"{manifest}:19: mrpc is valid" in said.output
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        ("kind: FineTuneJob", "kind: FinetuneJob"),
+        ("kind: FineTuneJob", "kind: finetunejob"),
+        ("kind: FineTuneJob", "kind: TuneJob"),
+        ("kind: FineTuneJob\n", ""),
+        ("finetune.dev/v1alpha1", "finetune.dev/v1"),
+        ("finetune.dev/v1alpha1", "finetune.com/v1alpha1"),
+    ],
+    ids=lambda mistake: mistake[1],
+)
+def test_what_was_meant_as_a_job_is_checked_as_one_beside_a_good_one(manifest: Path, mistake: tuple[str, str]) -> None:
+    manifest.write_text(CLUSTER + "---\n" + CLUSTER.replace(*mistake))
+    said = finetune("validate", manifest)
+    assert said.exit_code == 2
+    assert f"{manifest}:1: topics is valid" in said.output
+    assert {problem for problem in ("kind", "apiVersion") if f": {problem}: " in said.output}
+
+
+def test_a_document_of_another_kind_is_named_and_not_checked(manifest: Path) -> None:
+    manifest.write_text(CLUSTER + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    said = finetune("validate", manifest)
+    assert (said.exit_code, said.output) == (
+        0,
+        f"{manifest}:1: topics is valid\n{manifest}:10: Secret s is not checked\n",
+    )
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "render"])
+def test_a_file_without_any_job_is_refused(manifest: Path, command: str) -> None:
+    manifest.write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    said = finetune(command, manifest)
+    assert said.exit_code == 2
+    assert said.output.endswith(f"{manifest}: holds no FineTuneJob; name a file that does, or correct its kind\n")
+
+
+@pytest.mark.parametrize("command", ["run", "validate", "render"])
+@pytest.mark.parametrize("metadata", ["topics", "[topics]", "{name: [topics]}", ""])
+def test_metadata_that_is_no_block_is_a_problem_like_any_other(manifest: Path, command: str, metadata: str) -> None:
+    manifest.write_text(CLUSTER.replace("{name: topics}", metadata))
+    said = finetune(command, manifest)
+    assert said.exit_code == 2
+    assert f"{manifest}:3: metadata" in said.output
+    assert "Traceback" not in said.output
+    assert isinstance(said.exception, SystemExit)
+
+
+def test_jobs_without_names_are_counted_too(manifest: Path) -> None:
+    manifest.write_text(CLUSTER + "---\n" + CLUSTER.replace("{name: topics}", "[]"))
+    said = finetune("run", manifest)
+    assert said.output == "the file holds 2 jobs; choose one with --name: topics, (without a name)\n"
+
+
 def test_local_paths_are_valid(manifest: Path) -> None:
     manifest.write_text(MANIFEST)
     assert finetune("validate", manifest).exit_code == 0
