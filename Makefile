@@ -1,4 +1,4 @@
-# Every target does its own set-up: on a fresh machine Python ≥ 3.11, git, make, curl, a C compiler and Go are enough.
+# Every target does its own set-up: on a fresh machine Python 3.11, 3.12 or 3.13, git, make, curl, a C compiler and Go are enough.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -9,7 +9,10 @@ UV_VERSION := 0.13.9
 UV := $(CACHE)/uv-$(UV_VERSION)/bin/uv
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := crds operator trainer tests images
+SOURCES := crds operator trainer tests images examples docs
+PYTHONS := 3.11 3.12 3.13
+# The first where it is there, else any of the others.
+PYTHON = $(shell python3.11 -c '' 2>/dev/null && echo 3.11 || echo '>=3.11,<3.14')
 
 .PHONY: help demo test test-pythons verify lint types layers generated lock generate format e2e bench clean
 
@@ -23,7 +26,7 @@ $(UV):
 
 $(READY): uv.lock pyproject.toml | $(UV)
 	@echo "· installing the locked Python packages into .venv (6 GB with torch, about a minute)"
-	@$(UV) sync --locked --all-extras --quiet
+	@$(UV) sync --locked --all-extras --quiet --python "$(PYTHON)"
 	@touch $(READY)
 
 demo: $(READY) ## fine-tune a real model on this machine, no cluster: two to three minutes
@@ -35,7 +38,9 @@ test: $(READY) ## every test, against a real etcd and API server and a real S3 s
 	@$(MAKE) test-pythons
 
 test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
-	@for version in 3.12 3.13; do \
+	@main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for version in $(PYTHONS); do \
+	  if [ $$version = $$main ]; then continue; fi; \
 	  python=$$(for candidate in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python; do \
 	    $$candidate -c 'import sys; print(sys.executable)' 2>/dev/null && break; done || true); \
 	  if [ -z "$$python" ]; then echo "· Python $$version is not installed: its tests are skipped"; continue; fi; \
