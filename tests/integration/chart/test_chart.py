@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from tests.cluster.binaries import provide
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.fixtures import require_program
 
 REPOSITORY = Path(__file__).parents[3]
 CHART = REPOSITORY / "charts" / "finetune-operator"
@@ -108,6 +111,27 @@ def test_the_crd_is_the_generated_one() -> None:
     assert crd["spec"] == generated["spec"]
 
 
+def test_an_upgrade_brings_the_newer_kind_and_uninstalling_keeps_it_with_its_jobs(tmp_path: Path) -> None:
+    """In a cluster of its own: the kind is one for all namespaces."""
+    require_program("kube-apiserver")
+    older = tmp_path / "chart"
+    shutil.copytree(CHART, older)
+    crd = yaml.safe_load((older / "files" / "crd.yaml").read_text())
+    (version,) = crd["spec"]["versions"]
+    newest = version["additionalPrinterColumns"].pop()["name"]
+    (older / "files" / "crd.yaml").write_text(yaml.safe_dump(crd))
+    with ControlPlane() as cluster:
+        helm = partial(_helm_in, cluster)
+        helm("install", "release", str(older))
+        cluster.kubectl("apply", "-f", str(REPOSITORY / "examples" / "quickstart.yaml"))
+        assert newest.upper() not in cluster.kubectl("get", "ftj", "-o", "wide")
+        helm("upgrade", "release", str(CHART))
+        assert newest.upper() in cluster.kubectl("get", "ftj", "-o", "wide")
+        helm("uninstall", "release")
+        assert "topics" in cluster.kubectl("get", "ftj")
+        assert "release-finetune-operator" not in cluster.kubectl("get", "deployments")
+
+
 def test_uninstalling_keeps_the_jobs_unless_told_otherwise() -> None:
     kept = _only(_render([]), "CustomResourceDefinition")
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
@@ -132,6 +156,12 @@ def test_an_operator_of_one_namespace_has_no_right_outside_it() -> None:
 def test_the_operator_has_no_right_to_read_secrets() -> None:
     rules = [rule for m in _render([]) if m["kind"] == "ClusterRole" for rule in m["rules"]]
     assert not [rule for rule in rules if {"secrets", "*"} & set(rule["resources"])]
+
+
+def test_it_is_alive_by_the_age_of_its_watches_and_ready_once_each_was_heard() -> None:
+    container = _container(_render([]))
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
 def test_two_operators_never_run_at_the_same_time() -> None:
@@ -168,6 +198,10 @@ def _helm(*arguments: str) -> str:
     if done.returncode:
         raise HelmFailed(done.stderr)
     return done.stdout
+
+
+def _helm_in(cluster: ControlPlane, *arguments: str) -> str:
+    return _helm(*arguments, "--namespace=default", f"--kubeconfig={cluster.kubeconfig}")
 
 
 def _render(values: list[str]) -> list[Manifest]:

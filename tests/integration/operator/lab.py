@@ -36,9 +36,11 @@ IMAGE = "registry.example/finetune-trainer:test"
 
 
 class OperatorProcess:
-    """`finetune-operator run` as a process."""
+    """`finetune-operator run` as a process. Returns once its log says `until`."""
 
-    def __init__(self, kubeconfig: Path, log: Path, *arguments: str) -> None:
+    STARTED = "Watching FineTuneJobs"
+
+    def __init__(self, kubeconfig: Path, log: Path, *arguments: str, until: str = STARTED) -> None:
         self.log = log
         command = [sys.executable, "-m", "finetune_operator.main", "run", f"--trainer-image={IMAGE}"]
         with log.open("ab") as output:
@@ -47,7 +49,7 @@ class OperatorProcess:
                 env={**os.environ, "KUBECONFIG": str(kubeconfig)},
                 stderr=output,
             )
-        eventually(lambda: "Watching FineTuneJobs" in self.lines() or self.process.poll() is not None, 30)
+        eventually(lambda: until in self.lines() or self.process.poll() is not None, 30)
         assert self.process.poll() is None, self.lines()
 
     def lines(self) -> str:
@@ -113,9 +115,12 @@ class Account:
 
 
 @contextlib.contextmanager
-def operating(account: Account, folder: Path, *arguments: str) -> Iterator[OperatorProcess]:
+def operating(
+    account: Account, folder: Path, *arguments: str, until: str = OperatorProcess.STARTED
+) -> Iterator[OperatorProcess]:
     """The operator runs meanwhile."""
-    process = OperatorProcess(account.kubeconfig, folder / f"operator-{uuid.uuid4().hex[:8]}.log", *arguments)
+    log = folder / f"operator-{uuid.uuid4().hex[:8]}.log"
+    process = OperatorProcess(account.kubeconfig, log, *arguments, until=until)
     try:
         yield process
     finally:

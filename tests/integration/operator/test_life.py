@@ -186,11 +186,33 @@ def test_a_pod_that_the_clusters_policy_refuses_is_admission_denied(lab: Lab) ->
     assert 'serviceaccount "nobody" not found' in status["message"]
 
 
-def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_spec(lab: Lab) -> None:
-    lab.apply(resources={"limits": {"hugepages-2Mi": "2Mi"}})  # needs cpu or memory beside it
+def on_nodes(**terms: object) -> dict:  # type: ignore[type-arg]
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+IN_NO_ZONE = {"matchExpressions": [{"key": "zone", "operator": "Within", "values": ["a"]}]}
+
+
+@pytest.mark.parametrize(
+    ("affinity", "field", "words"),
+    [
+        (on_nodes(nodeSelectorTerms=[IN_NO_ZONE]), "spec.pod.affinity.nodeAffinity", "not a valid selector operator"),
+        (on_nodes(nodeSelectorTerm=[]), "spec.pod.affinity.nodeAffinity", "nodeSelectorTerm: there is no such field"),
+        (on_nodes(nodeSelectorTerms="zone a"), None, "cannot unmarshal string"),
+    ],
+)
+def test_a_pod_spec_that_the_api_server_refuses_is_invalid_with_the_path_in_our_spec(
+    lab: Lab,
+    affinity: dict,  # type: ignore[type-arg]
+    field: str | None,
+    words: str,
+) -> None:
+    lab.apply(pod={"affinity": affinity})
     status = lab.until(phase="Failed", reason="InvalidSpec")
-    assert status["failure"]["field"].startswith("spec.resources")
-    lab.edit(resources={"limits": {"memory": "1Gi"}})
+    assert words in status["message"]
+    assert (status["failure"].get("field") or "").startswith(field or "")
+    assert not lab.jobs()
+    lab.edit(pod={"affinity": None})
     lab.until(phase="Running")
 
 
