@@ -6,8 +6,10 @@ after it is pinned to that commit. The token, if any, is `HF_TOKEN` in the envir
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.problems import column_missing, listed, nearest
+from finetune_trainer.shortage import causes, shortage
 
 ANSWER_WITHIN = 10.0
 """Seconds for the hub's first answer."""
@@ -80,7 +83,7 @@ def read_dataset(
     commit = dataset_commit(repo)
     stop()
     import datasets  # a second's import, only for hub datasets
-    from datasets.exceptions import DatasetGenerationError, DatasetsError
+    from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
     datasets.disable_progress_bars()
@@ -95,15 +98,8 @@ def read_dataset(
         stop()
         try:
             builder.download_and_prepare()
-        except DatasetGenerationError as error:
-            raise JobError(
-                FailureReason.DATA_INVALID,
-                f"the hub dataset {repo} cannot be read: {error.__cause__ or error}",
-                field="spec.dataset.uri",
-                remedy="Name a subset whose files agree, or copy the files to object storage and describe them there.",
-            ) from error
         except DatasetsError as error:
-            raise JobError(FailureReason.DATA_INVALID, f"the hub dataset {repo} cannot be read: {error}") from error
+            raise _unreadable(repo, error) from error
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()
@@ -130,6 +126,18 @@ def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[s
     columns = {role: rows.with_format(None)[column][:] for role, column in roles.items()}
     feature = rows.features[roles["label"]]
     return HubSplit(columns, list(feature.names) if isinstance(feature, ClassLabel) else None)
+
+
+def _unreadable(repo: str, error: Exception) -> Exception:
+    """What it means that `datasets` could not make its tables: its own error, or what it wraps of the disk, memory or hub."""
+    if (found := shortage(error) or _of_the_network("dataset", repo, error)) is not None:
+        return found
+    return JobError(
+        FailureReason.DATA_INVALID,
+        f"the hub dataset {repo} cannot be read: {error.__cause__ or error}",
+        field="spec.dataset.uri",
+        remedy="Name a subset whose files agree, or copy the files to object storage and describe them there.",
+    )
 
 
 def _no_such_subset(repo: str, subset: str | None, subsets: list[str]) -> JobError:
@@ -174,29 +182,34 @@ def _explained(kind: Kind, repo: str, revision: str | None) -> Iterator[None]:
             remedy=f"Accept the terms on {constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo} and give a "
             "token of that account in spec.hub.tokenSecretRef (HF_TOKEN in local runs).",
         ) from error
-    except HfHubHTTPError as error:
-        raise _refused(kind, repo, error.response.status_code) from error
-    except (_HTTP_ERROR, ConnectionError, TimeoutError, FileNotFoundError, OSError) as error:
-        raise _after_all(kind, repo, error) from error
+    except (_HTTP_ERROR, OSError, MemoryError) as error:
+        found = shortage(error) or _of_the_network(kind, repo, error) or _absent(kind, repo, error)
+        if found is None:
+            raise
+        raise found from error
 
 
-def _after_all(kind: Kind, repo: str, error: BaseException) -> JobError:
-    """A file or connection error of `datasets`, which wraps what the hub said."""
-    cause: BaseException | None = error
-    while cause is not None:
+def _of_the_network(kind: Kind, repo: str, error: BaseException) -> JobError | None:
+    """What the hub answered, or that it did not, anywhere beneath an error of `datasets` or of the hub's client."""
+    for cause in causes(error):
         if isinstance(cause, HfHubHTTPError):
             return _refused(kind, repo, cause.response.status_code)
-        cause = cause.__cause__ or cause.__context__
-    from_datasets = type(error).__module__.startswith("datasets.")
-    if from_datasets or isinstance(error, FileNotFoundError):
-        return JobError(
-            _NOT_FOUND[kind], f"the hub's {kind} {repo} cannot be loaded: {error}", field=f"spec.{kind}.uri"
-        )
-    return JobError(
-        FailureReason.HUB_UNREACHABLE,
-        f"the hub at {constants.ENDPOINT} cannot be reached: {error or type(error).__name__}",
-        field=f"spec.{kind}.uri",
-    )
+        if isinstance(cause, (_HTTP_ERROR, ConnectionError, TimeoutError, socket.gaierror)) or (
+            isinstance(cause, OSError) and cause.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)
+        ):
+            return JobError(
+                FailureReason.HUB_UNREACHABLE,
+                f"the hub at {constants.ENDPOINT} cannot be reached: {cause or type(cause).__name__}",
+                field=f"spec.{kind}.uri",
+            )
+    return None
+
+
+def _absent(kind: Kind, repo: str, error: BaseException) -> JobError | None:
+    """Files that the hub does not have; None for any other error of the disk."""
+    if not type(error).__module__.startswith("datasets.") and not isinstance(error, FileNotFoundError):
+        return None
+    return JobError(_NOT_FOUND[kind], f"the hub's {kind} {repo} cannot be loaded: {error}", field=f"spec.{kind}.uri")
 
 
 def _refused(kind: Kind, repo: str, status: int) -> JobError:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
+from finetune_api.dataset import Dataset
+from finetune_api.failures import JobError
+from finetune_trainer.data import hub
 from tests.unit.trainer.data.folders import reviews
 from tests.unit.trainer.data.loopback_hub import COMMIT, Repository, hub_of
 
@@ -68,11 +74,11 @@ print(json.dumps(answer))
 """
 
 
-def fetched(what: str, spec: dict[str, Any], hub: str, workspace: Path) -> dict[str, Any]:
+def fetched(what: str, spec: dict[str, Any], address: str, workspace: Path) -> dict[str, Any]:
     """What a fresh process makes of `spec`: the client libraries read the hub's address once, when they are imported."""
     home = {
         "HF_HOME": str(workspace / "home"),
-        "HF_ENDPOINT": hub,
+        "HF_ENDPOINT": address,
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
@@ -86,9 +92,9 @@ def fetched(what: str, spec: dict[str, Any], hub: str, workspace: Path) -> dict[
 
 
 def test_of_a_hub_model_only_what_loads_it_is_fetched_and_its_commit_is_told(tmp_path: Path) -> None:
-    with hub_of(HUB) as hub:
-        model = fetched("model", {"uri": "hf://good/model"}, hub, tmp_path)
-        again = fetched("model", {"uri": "hf://good/model", "revision": "main"}, hub, tmp_path / "again")
+    with hub_of(HUB) as address:
+        model = fetched("model", {"uri": "hf://good/model"}, address, tmp_path)
+        again = fetched("model", {"uri": "hf://good/model", "revision": "main"}, address, tmp_path / "again")
     assert model["files"] == sorted(MODEL_FILES)
     assert model["revision"] == COMMIT
     assert again["fingerprint"] == model["fingerprint"]
@@ -108,16 +114,16 @@ def test_of_a_hub_model_only_what_loads_it_is_fetched_and_its_commit_is_told(tmp
     ],
 )
 def test_the_hub_refuses_a_model(spec: dict[str, Any], reason: str, says: str, field: str, tmp_path: Path) -> None:
-    with hub_of(HUB) as hub:
-        error = fetched("model", spec, hub, tmp_path)
+    with hub_of(HUB) as address:
+        error = fetched("model", spec, address, tmp_path)
     assert (error["reason"], error["field"]) == (reason, field)
     assert says in error["message"]
 
 
 def test_a_hub_dataset_is_read_by_the_real_library(tmp_path: Path) -> None:
     spec = {"uri": "hf://good/reviews", "subset": "plain", "splits": {"validation": "validation"}}
-    with hub_of(HUB) as hub:
-        data = fetched("dataset", spec, hub, tmp_path)
+    with hub_of(HUB) as address:
+        data = fetched("dataset", spec, address, tmp_path)
     assert data == {
         "train": 20,
         "validation": 6,
@@ -157,18 +163,84 @@ def test_a_hub_dataset_is_read_by_the_real_library(tmp_path: Path) -> None:
     ],
 )
 def test_the_hub_refuses_a_dataset(spec: dict[str, Any], reason: str, says: str, field: str, tmp_path: Path) -> None:
-    with hub_of(HUB) as hub:
-        error = fetched("dataset", spec, hub, tmp_path)
+    with hub_of(HUB) as address:
+        error = fetched("dataset", spec, address, tmp_path)
     assert (error["reason"], error["field"]) == (reason, field)
     assert says in error["message"]
 
 
 @pytest.mark.parametrize("what", ["model", "dataset"])
-@pytest.mark.parametrize("hub", ["http://127.0.0.1:9", "http://hub.invalid"])
-def test_a_hub_that_cannot_be_reached_is_told_within_seconds(what: str, hub: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://hub.invalid"])
+def test_a_hub_that_cannot_be_reached_is_told_within_seconds(what: str, address: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    error = fetched(what, {"uri": "hf://some/thing"}, hub, tmp_path)
+    error = fetched(what, {"uri": "hf://some/thing"}, address, tmp_path)
     assert error["reason"] == "HubUnreachable"
-    assert hub in error["message"]
+    assert address in error["message"]
     assert "copy the files to object storage" in error["remedy"]
     assert time.monotonic() - start < 20
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+OVER_QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "says"),
+    [
+        (FULL, "StorageUnavailable", "the workspace is full"),
+        (OVER_QUOTA, "StorageUnavailable", "the workspace is full"),
+        (MemoryError(), "OutOfMemory", "memory ran out"),
+        (ConnectionResetError("Connection reset by peer"), "HubUnreachable", "Connection reset by peer"),
+        (ValueError("the files do not agree"), "DataInvalid", "the files do not agree"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_what_the_hub_library_wraps_is_told_apart(
+    cause: Exception, reason: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    class Builder:
+        def download_and_prepare(self) -> None:
+            raise DatasetGenerationError("An error occurred while generating the dataset") from cause
+
+    monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=COMMIT))
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Builder())
+    with pytest.raises(JobError) as caught:
+        hub.read_dataset(Dataset(uri="hf://good/reviews"), {}, {}, cache=tmp_path, stop=lambda: None)
+    assert caught.value.reason == reason
+    assert says in caught.value.message
+
+
+def no_answer() -> LocalEntryNotFoundError:
+    """What the client says when the hub falls silent in the middle of a download."""
+    error = LocalEntryNotFoundError("Cannot find the requested files in the cache and the hub cannot be reached")
+    error.__cause__ = ConnectionError("Connection refused")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(FULL, "StorageUnavailable"), (MemoryError(), "OutOfMemory"), (no_answer(), "HubUnreachable")],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_a_download_that_breaks_off_says_why(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hub, "snapshot_download", broken_off)
+    with pytest.raises(JobError) as caught:
+        hub.download_model("good/model", COMMIT, ["config.json"], tmp_path)
+    assert caught.value.reason == reason
+
+
+def test_another_error_of_the_disk_is_not_blamed_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken_disk(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(hub, "snapshot_download", broken_disk)
+    with pytest.raises(OSError, match="Input/output error"):
+        hub.download_model("good/model", COMMIT, ["config.json"], tmp_path)
