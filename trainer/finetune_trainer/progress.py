@@ -7,11 +7,15 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import Progress, ProgressSink, TrainerPhase
+from finetune_api.run import PROGRESS_ENV
 
 INTERVAL = 1.0
 """Seconds between two reports of the same phase."""
@@ -93,7 +97,8 @@ class FileSink:
             pass  # A full disk ends training where it matters, at the next checkpoint, not here.
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # what a full disk did not take is still to be written
+            self._file.close()
 
 
 class HttpSink:
@@ -131,18 +136,37 @@ class HttpSink:
             try:
                 with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310, open_sink lets only http and https through
                     pass
-            except (OSError, ValueError):
+            except (OSError, ValueError, HTTPException):
                 # Nobody listens: training goes on, and the next report tries again.
                 time.sleep(0 if self._closing else INTERVAL)
 
 
 def open_sink(url: str | None) -> ProgressSink:
-    """The sink for a `file://` or `http(s)://` address; None gives one that reports nowhere."""
+    """The sink for a `file://` or `http(s)://` address; None gives one that reports nowhere.
+
+    Raises JobError InvalidSpec for any other address, StorageUnavailable for a file that cannot be written.
+    """
     if not url:
         return NoSink()
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return FileSink(Path(unquote(parts.path)))
-    if parts.scheme in ("http", "https"):
+    try:
+        parts = urlsplit(url)
+        is_http = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port that is none raises
+    except ValueError:
+        is_http = False
+    if is_http:
         return HttpSink(url)
-    raise ValueError(f"progress goes to a file:// or http(s):// address, not to {url!r}")
+    if url.startswith("file:"):
+        file = Path(unquote(urlsplit(url).path))
+        try:
+            return FileSink(file)
+        except OSError as error:
+            raise JobError(
+                FailureReason.STORAGE_UNAVAILABLE,
+                f"progress cannot be written to {file}: {error.strerror}",
+                remedy=f"Let this user write there, or name another file in {PROGRESS_ENV}.",
+            ) from error
+    raise JobError(
+        FailureReason.INVALID_SPEC,
+        f"progress goes to a file:// or http(s):// address, not to {url!r}",
+        remedy=f"Correct {PROGRESS_ENV} in the environment of the trainer.",
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import Progress, TrainerPhase
 from finetune_trainer.progress import HttpSink, Reporter, open_sink
 
@@ -167,6 +169,26 @@ def test_a_file_gets_one_object_a_line(tmp_path):
     assert [Progress.model_validate_json(line).metric("step") for line in lines] == [1.0, 2.0]
 
 
-def test_any_other_address_is_refused():
-    with pytest.raises(ValueError, match="ftp"):
-        open_sink("ftp://example.com/progress")
+@pytest.mark.parametrize("url", ["ftp://example.com/progress", "http://", "http://host:port/", "https://[::1/", "x"])
+def test_any_other_address_is_refused(url):
+    with pytest.raises(JobError, match=re.escape(repr(url))) as error:
+        open_sink(url)
+
+    assert error.value.reason is FailureReason.INVALID_SPEC
+    assert "FINETUNE_PROGRESS_URL" in error.value.remedy
+
+
+def test_a_file_that_cannot_be_written_is_a_failure_of_storage(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+
+    with pytest.raises(JobError, match="progress cannot be written to") as error:
+        open_sink(f"file://{tmp_path}/file/progress.jsonl")
+
+    assert error.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_a_full_disk_neither_delays_nor_fails():
+    sink = open_sink("file:///dev/full")
+    sink.send(report(1))
+
+    sink.close()
