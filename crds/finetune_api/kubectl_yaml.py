@@ -68,9 +68,9 @@ class Source:
 
     def forget(self, path: PathKeys) -> None:
         """Where and how the value at `path`, and what is below it, was written: it is no longer."""
-        for keys in [keys for keys in self.lines if keys[: len(path)] == path]:
-            del self.lines[keys]
-            self.texts.pop(keys, None)
+        for known in (self.lines, self.texts):
+            for keys in [keys for keys in known if keys[: len(path)] == path]:
+                del known[keys]
 
 
 def read(text: str, file: str) -> Iterator[tuple[Json, Source]]:
@@ -162,6 +162,7 @@ class _Reader:
             raise self.error(f"holds more than {MAX_VALUES} values once its aliases are expanded", node)
         if isinstance(node, ScalarNode):
             value = self.scalar(node)
+            self.source.texts.pop(path, None)  # of a merged mapping's key that is now given anew
             if isinstance(value, int | float):
                 self.source.texts[path] = node.value
             return value

@@ -167,6 +167,7 @@ def _assign(document: Document, keys: PathKeys, value: Json, texts: dict[PathKey
     _held(target, keys[-1], name)
     _put(target, keys[-1], value)
     document.source.forget(keys)
+    document.set_by = {path: setting for path, setting in document.set_by.items() if path[: len(keys)] != keys}
     document.source.texts |= {(*keys, *below): text for below, text in texts.items()}
     document.set_by[keys] = name
 

@@ -133,9 +133,10 @@ def test_each_value_knows_its_line() -> None:
 
 
 def test_a_number_or_boolean_knows_how_it_is_spelt() -> None:
-    (_, document) = loads("kind: List\nitems:\n- {}\n- spec: {runId: 017, epochs: [1e3, 2], label: y, name: x}\n")
+    spec = "{runId: 017, epochs: [1e3, 2], label: y, name: x, merged: {<<: {a: 1, b: 2}, a: text}}"
+    (_, document) = loads(f"kind: List\nitems:\n- {{}}\n- spec: {spec}\n")
     texts = {path[1:]: text for path, text in document.source.texts.items()}
-    assert texts == {("runId",): "017", ("epochs", 0): "1e3", ("epochs", 1): "2", ("label",): "y"}
+    assert texts == {("runId",): "017", ("epochs", 0): "1e3", ("epochs", 1): "2", ("label",): "y", ("merged", "b"): "2"}
 
 
 @given(
@@ -205,6 +206,13 @@ def test_what_is_set_and_the_blocks_made_for_it_come_from_the_setting() -> None:
         ("spec", "dataset", "labels", 0): "017",
         ("spec", "dataset", "splits", "train"): "1e3",
     }
+
+
+def test_the_last_setting_of_a_field_counts() -> None:
+    document = set_values(loads("spec: {runId: 1}")[0], ["runId=017", "runId=x", "training.seed=1", "training={}"])
+    assert document == {"spec": {"runId": "x", "training": {}}}
+    assert document.source.texts == {}
+    assert document.place(("spec", "training", "seed")) == "--set training"
 
 
 def test_set_reaches_the_metadata() -> None:
