@@ -71,7 +71,7 @@ def test_a_whole_number_is_an_integer_however_it_is_written() -> None:
         ("kind: K\n{{- if .Values.x }}\nb: 1\n", "looks like a template that is not rendered yet"),
         ("a: " + "[" * 3000, "job.yaml:1:102: is nested more than 100 levels deep"),
         ("a:\n" + "- " * 3000, "job.yaml:2:197: is nested more than 100 levels deep"),
-        ('{\t"a": ' * 1000, "is nested more than 100 levels deep"),
+        ('{\t"a": ' * 1000 + "1" + "}" * 1000, "is nested more than 100 levels deep"),
         ('{\t"a": ' + "[" * 100_000, "is nested more than 100 levels deep"),
         ("a: &x [*x]\n", "job.yaml:1:4: an alias stands for something that contains it"),
         ("a: 1\nb: \x01\n", "job.yaml:2: holds a control character"),
