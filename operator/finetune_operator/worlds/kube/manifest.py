@@ -122,6 +122,8 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec) -> Object:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(start, spec)],
+        # Without sizes of their own: spec.resources bounds them. The kubelet evicts a pod whose files outgrow its limit of
+        # ephemeral-storage, and makes memory volumes as large as its limit of memory, against which they count.
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
