@@ -30,7 +30,14 @@ class Watching:
     def __init__(self, client: Client) -> None:
         self.changed: list[str] = []
         self.client = client
-        self.reflector = Reflector(client, "/api/v1/things", "ours", read, lambda key: self.changed.append(key.name))
+        self.reflector = Reflector(
+            client,
+            "/api/v1/things",
+            "ours",
+            read,
+            lambda key: self.changed.append(key.name),
+            lambda fact: fact == "has ended",
+        )
 
     def facts(self) -> list[str]:
         return sorted(child.fact for name in "abcd" for child in self.reflector.of(Key("FineTuneJob", "ns", name)))
@@ -218,6 +225,18 @@ async def test_an_object_whose_label_is_removed_and_put_back_is_seen_again(start
         [{"type": "DELETED", "object": thing("a", 11)}, {"type": "ADDED", "object": thing("a", 12, fact="back")}]
     ]
     await (await start(server)).shows("back")
+
+
+async def test_the_last_words_of_a_deleted_object_are_shown_once(start: Start) -> None:
+    """An end and a deletion may come so fast that nobody looks between them."""
+    watching = await start(Collection())
+    watching.reflector.put(thing("a", 20, fact="runs"))
+    watching.reflector.drop(thing("a", 21))
+    assert watching.facts() == []
+    watching.reflector.put(thing("b", 22, fact="has ended"))
+    watching.reflector.drop(thing("b", 23))
+    assert watching.facts() == ["has ended"]
+    assert watching.facts() == []
 
 
 async def test_what_a_list_no_longer_shows_does_not_come_back_by_a_late_answer(start: Start) -> None:

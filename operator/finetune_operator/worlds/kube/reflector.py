@@ -48,7 +48,8 @@ class Child(Generic[T]):
 class Reflector(Generic[T]):
     """Objects of one kind below `path` (a collection's path), reduced by `read` to what decisions need.
 
-    `read` answers None for an object that is none of ours. `changed` hears the key of the job whose facts changed.
+    `read` answers None for an object that is none of ours. `changed` hears the key of the job whose facts changed. What `parting`
+    holds true of is still shown once after its object was deleted, to whoever had no time to look between the two.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Reflector(Generic[T]):
         selector: str,
         read: Callable[[Object], Child[T] | None],
         changed: Callable[[Key], None],
+        parting: Callable[[T], bool] = lambda fact: False,
     ) -> None:
         self._client = client
         self._path = path
@@ -65,8 +67,10 @@ class Reflector(Generic[T]):
         self._selector = selector
         self._read = read
         self._changed = changed
+        self._parting = parting
         self._children: dict[tuple[str, str], Child[T]] = {}
         self._by_job: dict[Key, dict[tuple[str, str], Child[T]]] = {}
+        self._parted: dict[Key, list[Child[T]]] = {}
         self._removed: OrderedDict[str, int] = OrderedDict()
         """By UID the version at which it was deleted, or lost our label: only what is younger can bring it back."""
         self._version = ""
@@ -75,7 +79,7 @@ class Reflector(Generic[T]):
 
     def of(self, job: Key) -> Iterable[Child[T]]:
         """The children of the FineTuneJob of this name, and of earlier ones of the same name that are not gone yet."""
-        return list(self._by_job.get(job, {}).values())
+        return [*self._by_job.get(job, {}).values(), *self._parted.pop(job, ())]
 
     def put(self, obj: Object) -> None:
         """Take in an object as the API server just showed it; one that is older than what is known is ignored."""
@@ -99,6 +103,8 @@ class Reflector(Generic[T]):
         self._remember_removal(meta["uid"], _version(obj))
         child = self._children.get(place := (meta.get("namespace", ""), meta["name"]))
         if child is not None and child.uid == meta["uid"] and child.version <= _version(obj):
+            if self._parting(child.fact):
+                self._parted.setdefault(child.job, []).append(child)
             self._forget(place)
 
     def _remember_removal(self, uid: str, version: int) -> None:

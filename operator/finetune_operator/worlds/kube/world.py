@@ -70,7 +70,12 @@ class KubeWorld:
             client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
         )
         self._attempts = Reflector(
-            client, names.pods(namespace), names.OURS, facts.read_attempt, self._changes.put_nowait
+            client,
+            names.pods(namespace),
+            names.OURS,
+            facts.read_attempt,
+            self._changes.put_nowait,
+            parting=lambda attempt: attempt.phase is AttemptPhase.ENDED,
         )
         self.watches = (self._trainings.run, self._attempts.run)
 
@@ -143,13 +148,11 @@ class KubeWorld:
 
     async def observe(self, key: Key) -> Observed:
         record = self._jobs.get(key)
+        pods = self._attempts.of(key)
         if record is None:
             return Observed(key=key, job=None)
         trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
-        attempts = [
-            child.fact if child.owner == record.uid else replace(child.fact, run_id="")
-            for child in self._attempts.of(key)
-        ]
+        attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         return Observed(
             key=key,
