@@ -87,6 +87,7 @@ class Attempt:
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
         self._listing: str | None = None
+        self._fetch_seconds = 0.0
 
     def run(self) -> Result:
         try:
@@ -170,11 +171,20 @@ class Attempt:
         from finetune_trainer.data import fetch_model, load
 
         spec, stop, workspace = self._run.spec, self._stop.check, self._workspace
-        seed = spec.training.seed
-        return (
-            pool.submit(fetch_model, spec.model, storage=spec.storage, workspace=workspace, stop=stop),
-            pool.submit(load, spec.dataset, storage=spec.storage, workspace=workspace, seed=seed, stop=stop),
-        )
+        begin = time.monotonic()
+
+        def model() -> FetchedModel:
+            found = fetch_model(spec.model, storage=spec.storage, workspace=workspace, stop=stop)
+            self._fetch_seconds = time.monotonic() - begin  # that of the later one stays
+            return found
+
+        def data() -> Data:
+            seed = spec.training.seed
+            found = load(spec.dataset, storage=spec.storage, workspace=workspace, seed=seed, stop=stop)
+            self._fetch_seconds = time.monotonic() - begin
+            return found
+
+        return pool.submit(model), pool.submit(data)
 
     def _open_session(self, checkpoints: Checkpoints, number: int) -> Session:
         """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
@@ -195,10 +205,12 @@ class Attempt:
         from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
+        model, data = fetching.result(), loading.result()
         inputs = Inputs(
             run=self._run,
-            model=fetching.result(),
-            data=loading.result(),
+            model=model,
+            data=data,
+            fetch_seconds=self._fetch_seconds,
             checkpoint=resuming.result(),
             checkpoint_folder=checkpoint_folder,
             best_folder=best_folder,

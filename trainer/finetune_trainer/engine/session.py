@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.loop import Loop, Splits
+from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
@@ -33,7 +32,6 @@ from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
 from finetune_trainer.tasks import TASKS, Encoded, Task
 
 BASELINE_FILE = "baseline.npz"
-VERSIONS = ("torch", "transformers", "accelerate", "safetensors", "scikit-learn", "finetune-operator")
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class Inputs:
     attempt: int
     threads: int
     scratch: Path
+    fetch_seconds: float
+    """What it took to fetch and check model and data."""
 
     @property
     def fingerprint(self) -> str:
@@ -80,6 +80,7 @@ class Session:
         self._stop = stop
         self.state = TrainingState(data_fingerprint=inputs.fingerprint)
         self.total_steps: int | None = None
+        self._durations = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
             self.state = TrainingState.of(inputs.checkpoint.facts, inputs.checkpoint_folder)
             if self.state.data_fingerprint != inputs.fingerprint:
@@ -193,8 +194,10 @@ class Session:
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")
+        begin = time.monotonic()
         for split in self._splits:
             split.before, self.state.baseline[split.name] = self._measure(split)
+        self._durations["baseline"] = time.monotonic() - begin
         values = self.state.baseline["validation"]
         self.state.rows.append(
             {"step": 0, "epoch": 0.0, **{f"eval_{name}": value for name, value in values.items()}, "time": time.time()}
@@ -212,6 +215,8 @@ class Session:
 
     def _measure_best(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "the best model")
+        self._durations["train"] = self.state.train_seconds
+        begin = time.monotonic()
         for split in self._splits:
             split.after, split.values = self._measure(split)
             logger.info(
@@ -220,6 +225,7 @@ class Session:
                 _listed(split.values),
                 split.name,
             )
+        self._durations["evaluate"] = time.monotonic() - begin
 
     def _measure(self, split: Measured) -> tuple[NDArray[np.float32], dict[str, float]]:
         """Probabilities and metrics of the model as it is."""
@@ -233,13 +239,12 @@ class Session:
             for split in self._splits
             for name, value in split.values.items()
         ]
-        return sorted(results, key=lambda result: (result.name != self._metric, result.split != "validation"))
+        return sorted(results, key=lambda r: (r.split != "validation", r.name != self._metric, r.name == "loss"))
 
     def _facts(self, metrics: list[MetricResult]) -> ReportFacts:
         inputs, data = self._inputs, self._inputs.data
-        hardware = {"cpu": _cpu_name()}
-        if self._arithmetic.device.type == "cuda":
-            hardware["gpu"] = torch.cuda.get_device_name(self._arithmetic.device)
+        assert self.total_steps is not None  # it is trained by now,
+        assert self.state.micro_batch_size is not None  # and its last step is saved
         return ReportFacts(
             run=inputs.run.run,
             spec=self._spec,
@@ -253,14 +258,19 @@ class Session:
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
             parameters_frozen=self._parameters.frozen,
+            has_new_head=bool(self._task.new_parameters),
             seed=self._spec.training.seed,
+            precision="bf16" if self._arithmetic.bf16 else "fp32",
+            micro_batch_size=self.state.micro_batch_size,
+            total_steps=self.total_steps,
             threads=inputs.threads,
-            hardware=hardware,
-            versions={"python": platform.python_version(), **_versions()},
-            durations={"train": self.state.train_seconds},
-            data_fingerprint=inputs.fingerprint,
+            hardware=hardware(self._arithmetic.device),
+            versions=versions(),
+            durations=self._durations,
+            data_fingerprint=data.fingerprint,
             model_fingerprint=inputs.model.fingerprint,
             model_revision=inputs.model.revision,
+            data_revision=data.revision,
             best_step=self.state.best_step,
             train_counts=np.bincount(data.train.labels, minlength=len(data.labels)).tolist(),
             attempts=inputs.attempt,
@@ -274,22 +284,3 @@ def _count(number: int, noun: str) -> str:
 
 def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in VERSIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

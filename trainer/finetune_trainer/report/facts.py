@@ -45,18 +45,29 @@ class ReportFacts:
     train_rows: int
     parameters_trained: int
     parameters_frozen: int
+    has_new_head: bool
+    """Whether the pretrained weights had no head for these labels."""
     seed: int
     threads: int
+    precision: Literal["fp32", "bf16"]
+    """As resolved on this hardware."""
+    micro_batch_size: int
+    """At most so many examples went through the model at once: as given, or as found by trying."""
+    total_steps: int
+    """Optimiser steps that were planned; early stopping may have ended before."""
     hardware: Mapping[str, str]
-    """Such as `{"cpu": "AMD EPYC", "gpu": "NVIDIA H200"}`; written as they are."""
+    """Such as `{"cpu": "AMD EPYC", "memory": "24.0 GiB", "gpu": "NVIDIA H200"}`; written as they are."""
     versions: Mapping[str, str]
     """Such as `{"torch": "2.13.0"}`."""
     durations: Mapping[str, float]
-    """Seconds by what they went into, such as `{"train": 81.2}`."""
+    """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `baseline`, `train` (all steps of all
+    attempts, without evaluations), `evaluate` of the kept model."""
     data_fingerprint: str
     model_fingerprint: str
     model_revision: str | None = None
     """The commit of a hub model."""
+    data_revision: str | None = None
+    """The commit of a hub dataset."""
     best_step: int | None = None
     """The optimiser step that the kept model comes from."""
     train_counts: Sequence[int] | None = None

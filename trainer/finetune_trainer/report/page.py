@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_trainer.report.facts import Predictions, ReportFacts
 from finetune_trainer.report.measures import RESAMPLES, confusion, scores, worst_mistakes
-from finetune_trainer.report.plots import Plot, confusion_plot, loss_plot, metric_plot
+from finetune_trainer.report.plots import Plot, confusion_plot, is_drawable, loss_plot, metric_plot
 from finetune_trainer.report.story import (
     MetricRow,
     base_name,
@@ -69,6 +69,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         splits=[_split_part(part, facts, by_name[f"confusion-{part.split}"]) for part in facts.predictions],
         drawn=read - facts.train_rows,
         most_counted=max((1, *(facts.train_counts or ()))),
+        numbered=not all(map(is_drawable, facts.labels)),
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),

@@ -10,26 +10,40 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-INK, GRID = "#222326", "#d9dade"
+FONT = "DejaVu Sans"
+INK, GRID, ON_SERIES = "#222326", "#d9dade", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D")
 
 # What the page's style sheet calls these colours, so that one SVG serves light, dark and print.
-_PAGE_COLOURS = {INK: "currentColor", GRID: "var(--line)", **{c: f"var(--series-{i})" for i, c in enumerate(SERIES)}}
+_PAGE_COLOURS = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    ON_SERIES: "var(--on-series)",
+    **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES)},
+}
+_SHADES = LinearSegmentedColormap.from_list("shades", [f"{SERIES[0]}00", f"{SERIES[0]}ff"])
 
 NAMED = 12
-"""Labels up to which the cells of a confusion matrix carry their numbers."""
+"""Labels up to which the cells of a confusion matrix carry their counts."""
+CELLS = 30
+"""Labels up to which each cell is a shape of its own."""
 
 
 @dataclass(frozen=True)
@@ -75,51 +89,71 @@ def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -
         for index, name in enumerate(names):
             _line(axes, _series(history, name), index, metric_name(name.removeprefix("eval_")))
         _mark_best(axes, best_step)
-        axes.set_ylabel("validation")
+        axes.set_ylabel("validation score")
         axes.set_ylim(-0.02, 1.02)
         _by_step(axes)
         return _plot("metrics", "Validation metrics by optimiser step", figure)
 
 
 def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str) -> Plot:
-    """True label by predicted label, shaded by the share of the true label's rows."""
+    """True label by predicted label, shaded by the share of the true label's rows. Labels that no font has go by their numbers."""
     number = len(labels)
     side = min(9.0, max(3.4, 1.6 + 0.55 * number))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    by_number = not all(map(is_drawable, labels))
     with _figure(side + 0.6, side) as (figure, axes):
-        # A mesh of vectors, not an image, stays sharp at any size.
-        axes.pcolormesh(
-            shares[::-1],
-            cmap="Blues",
-            vmin=0,
-            vmax=1,
-            edgecolors="white",
-            linewidth=1 if number <= 30 else 0,
-            rasterized=number > 30,
-        )
+        axes.set_xlim(0, number)
+        axes.set_ylim(number, 0)  # as in a table, the first label stands at the top
         axes.set_aspect("equal")
-        short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
+        if number <= CELLS:
+            _cells(axes, shares)
+        else:
+            # Too many to draw one by one; a picture whose paper shines through.
+            axes.pcolormesh(shares, cmap=_SHADES, vmin=0, vmax=1, rasterized=True)
+        names = [str(n) for n in range(number)] if by_number else [_short(label) for label in labels]
         ticks = np.arange(number) + 0.5
         step = -(-number // 30)  # names of more would overlap
-        turned = number > 3 or max(map(len, short)) > 10
-        axes.set_xticks(ticks[::step], short[::step], rotation=45 if turned else 0, ha="right" if turned else "center")
-        axes.set_yticks(number - ticks[::step], short[::step])
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
+        turned = not by_number and (number > 3 or max(map(len, names)) > 10)
+        axes.set_xticks(ticks[::step], names[::step], rotation=45 if turned else 0, ha="right" if turned else "center")
+        axes.set_yticks(ticks[::step], names[::step])
+        axes.set_xlabel("predicted label, by its number" if by_number else "predicted")
+        axes.set_ylabel("true label, by its number" if by_number else "true")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         if number <= NAMED:
-            for row in range(number):
-                for column in range(number):
-                    colour = "#ffffff" if shares[row, column] > 0.55 else "#0b2239"
-                    place = (column + 0.5, number - row - 0.5)
-                    axes.annotate(
-                        f"{counts[row, column]:,}", place, ha="center", va="center", color=colour, fontsize=11
-                    )
+            for (row, column), count in np.ndenumerate(counts):
+                colour = ON_SERIES if shares[row, column] > 0.55 else INK
+                place = (column + 0.5, row + 0.5)
+                axes.annotate(
+                    f"{count:,}", place, ha="center", va="center", color=colour, alpha=1 if count else 0.35, fontsize=11
+                )
         return _plot(
             f"confusion-{split}", f"Confusion matrix of the {split} split: true label by predicted label", figure
         )
+
+
+def is_drawable(text: str) -> bool:
+    """Whether the font of the plots has every character of `text`; it comes with matplotlib and is the same everywhere."""
+    return all(_font().get_char_index(ord(character)) for character in text)
+
+
+@cache
+def _font() -> FT2Font:
+    return get_font(findfont(FONT))
+
+
+def _cells(axes: Axes, shares: NDArray[np.float64]) -> None:
+    for (row, column), share in np.ndenumerate(shares):
+        # A frame, so that an empty cell can be seen on any paper.
+        axes.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fill=False, edgecolor=GRID, linewidth=0.6))
+        if share:
+            place = (column + 0.03, row + 0.03)
+            axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=SERIES[0], alpha=float(share), linewidth=0))
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= 18 else f"{label[:17]}…"
 
 
 def metric_name(metric: str) -> str:
@@ -130,7 +164,7 @@ def metric_name(metric: str) -> str:
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     style: dict[Any, Any] = {
-        "font.family": ["DejaVu Sans"],
+        "font.family": [FONT],
         "font.size": 10,
         "text.color": INK,
         "axes.labelcolor": INK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,9 +43,9 @@ class MetricRow:
 
 
 def metric_rows(facts: ReportFacts) -> list[MetricRow]:
-    """All metrics in the order of the facts."""
+    """All metrics, those of the test rows first if there are any, as the command line shows them; the choosing one leads each split."""
     by_split = {predictions.split: predictions for predictions in facts.predictions}
-    return [
+    rows = [
         MetricRow(
             metric.name,
             metric.split,
@@ -55,12 +56,12 @@ def metric_rows(facts: ReportFacts) -> list[MetricRow]:
         )
         for metric in facts.metrics
     ]
+    return sorted(rows, key=lambda row: row.split != "test")
 
 
 def headline_metric(rows: list[MetricRow]) -> MetricRow:
     """The metric that the model was chosen by, on rows that it was not chosen on if there are any."""
-    chosen_by = rows[0].name
-    return next((row for row in rows if row.split == "test" and row.name == chosen_by), rows[0])
+    return rows[0]
 
 
 def headline(row: MetricRow) -> str:
@@ -88,24 +89,40 @@ def certainty(row: MetricRow) -> str:
 
 
 def honesty(facts: ReportFacts) -> str:
-    """What a reader must know about the rows of the headline."""
+    """What a reader must know about the rows of the headline, and about the model that it is compared with."""
     if any(predictions.split == "test" for predictions in facts.predictions):
-        return "The test rows were used neither for training nor for choosing the model."
-    return "The kept model was chosen on these same validation rows, so the value flatters a little; a test split would not."
+        rows = "The test rows were used neither for training nor for choosing the model."
+    else:
+        rows = "The kept model was chosen on these same validation rows, so the value flatters a little; a test split would not."
+    if facts.has_new_head:
+        return f"Before training, the model had a new head that knew nothing. {rows}"
+    return rows
+
+
+GENERIC = re.compile(
+    r"(base|best|checkpoints?|data|datasets?|final|inputs?|last|latest|main|models?|output|pretrained|results?|weights)"
+    r"([-_.]?v?[0-9]+)*|v?[0-9.]+|[0-9a-f]{10}|step-[0-9]+-attempt-[0-9]+"
+)
+"""Folders that are called by what they hold or by a count, such as `model` in a run's folder, and tell nobody which one it is."""
 
 
 def base_name(spec: FineTuneJobSpec) -> str:
-    """The model as people call it: `owner/name` on the hub, else the last part of its URI."""
-    if spec.model.uri.startswith("hf://"):
-        return spec.model.uri.removeprefix("hf://")
-    return spec.model.uri.rstrip("/").rpartition("/")[2]
+    """The model as people call it: `owner/name` on the hub, else the last telling part of its URI."""
+    return _name(spec.model.uri)
 
 
 def dataset_name(spec: FineTuneJobSpec) -> str:
     """The data as people call it."""
-    uri = spec.dataset.uri
-    name = uri.removeprefix("hf://") if uri.startswith("hf://") else uri.rstrip("/").rpartition("/")[2]
+    name = _name(spec.dataset.uri)
     return f"{name} ({spec.dataset.subset})" if spec.dataset.subset else name
+
+
+def _name(uri: str) -> str:
+    scheme, _, path = uri.partition("://")
+    if scheme == "hf":
+        return path
+    parts = [part for part in path.split("/") if part]
+    return next((part for part in reversed(parts) if not GENERIC.fullmatch(part.lower())), parts[-1])
 
 
 def spec_yaml(spec: FineTuneJobSpec, *, defaults: bool) -> str:

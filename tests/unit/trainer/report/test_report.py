@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
 from finetune_trainer.report import ReportFacts, write_report
+from finetune_trainer.report.story import base_name
 from tests.unit.trainer.report.runs import NASTY, finished_run
 
 
@@ -178,6 +181,81 @@ def test_a_model_from_storage_claims_no_hub_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("file:///home/me/all-MiniLM-L6-v2/model", "all-MiniLM-L6-v2"),
+        ("s3://models/topics/c1a55e5d00/model", "topics"),
+        ("s3://models/bert/checkpoint-1200/", "bert"),
+        ("s3://models/bert-base/v2", "bert-base"),
+        ("s3://models", "models"),
+        ("hf://org/model", "org/model"),
+    ],
+)
+def test_a_model_goes_by_the_part_of_its_address_that_tells_which_it_is(uri: str, name: str) -> None:
+    assert base_name(finished_run(model={"uri": uri}).spec) == name
+
+
+def rows_of(html: str) -> list[tuple[str, str]]:
+    """Metric and split of each row of the table of metrics."""
+    return re.findall(r"<td>([\w-]+)</td><td>(\w+) <span", html)
+
+
+def test_the_table_goes_by_split_as_the_command_line_does_and_begins_with_the_choosing_metric(tmp_path: Path) -> None:
+    html, card = written(tmp_path, finished_run(with_test=True))
+    names = ["F1", "accuracy", "macro-F1", "loss"]
+    expected = [(name, split) for split in ("test", "validation") for name in names]
+    assert rows_of(html) == expected
+    assert re.findall(r"^\| ([\w-]+) \| (\w+) \(", card, re.MULTILINE) == expected
+
+
+def test_what_the_model_was_before_is_said_at_the_headline_and_only_of_a_new_head(tmp_path: Path) -> None:
+    for new in (True, False):
+        html, card = written(tmp_path, replace(finished_run(), has_new_head=new))
+        assert ("a new head that knew nothing" in html.partition("</header>")[0]) is new
+        assert ("a new head that knew nothing" in card) is new
+
+
+def test_the_step_of_the_kept_model_is_said_once_among_the_curves(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, finished_run())
+    curves = html.partition("<h2>Training</h2>")[2].partition("</section>")[0]
+    assert curves.count("The kept model is that of step 920.") == 1
+    assert "validation score" in curves
+
+
+def test_a_confusion_matrix_has_the_colours_of_the_page_and_pales_its_zeros(tmp_path: Path) -> None:
+    facts = finished_run(labels=("a", "b", "c"), pairs=False)
+    sure = replace(facts.predictions[0], after=np.eye(3, dtype=np.float32)[facts.predictions[0].examples.labels])
+    html, _ = written(tmp_path, replace(facts, predictions=[sure]))
+    matrix = html.partition('aria-label="Confusion matrix')[2].partition("</svg>")[0]
+    assert set(re.findall(r"#[0-9a-f]{6}\b", matrix)) <= {
+        "#000000"
+    }  # else it is a colour that dark mode does not change
+    assert {"var(--series-0)", "var(--on-series)", "currentColor"} <= set(
+        re.findall(r"var\([^)]+\)|currentColor", matrix)
+    )
+    assert matrix.count("opacity: 0.35") == 6
+
+
+@pytest.mark.parametrize("number", [2, 40])
+def test_labels_that_the_plots_font_lacks_go_by_number_and_nothing_is_warned_of(
+    number: int, tmp_path: Path, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = tuple(f"料理{n}" if n % 2 else f"sky {n}" for n in range(number))
+    html, _ = written(tmp_path, finished_run(labels=labels, pairs=False))
+    assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
+    assert capfd.readouterr().err == ""
+    assert not any("料理" in plot for plot in re.findall(r"<svg.*?</svg>", html, re.DOTALL))
+    assert f"{number - 1} 料理{number - 1}" in one_line(Page(html).text)
+    assert "The numbers are those of the table" in html
+
+
+def test_labels_that_the_font_has_are_written_as_they_are(tmp_path: Path) -> None:
+    html, _ = written(tmp_path, finished_run(labels=("größer", "Ελλάδα"), pairs=False))
+    assert "The numbers are those of the table" not in html
+    assert all(label in html.partition("<svg")[2] for label in ("größer", "Ελλάδα"))
+
+
+@pytest.mark.parametrize(
     ("pairs", "call"), [(True, '{"text": "The first text.", "text_pair": "The second text."}'), (False, '"A text."')]
 )
 def test_the_card_shows_how_the_model_is_called(pairs: bool, call: str, tmp_path: Path) -> None:
@@ -207,6 +285,14 @@ def test_run_json_holds_what_it_takes_to_run_again(tmp_path: Path) -> None:
     assert run["spec"]["dataset"]["labels"] == ["different", "same"]
     assert (run["seed"], run["threads"], run["versions"]["torch"]) == (42, 2, "2.13.0")
     assert run["metrics"][0]["name"] == "f1"
+    assert (run["precision"], run["microBatchSize"], run["totalSteps"]) == ("bf16", 8, 1380)
+    assert (run["modelRevision"][:6], run["dataRevision"][:4]) == ("c0ffee", "da7a")
+    assert run["image"] is None
+
+
+def test_run_json_names_the_image_that_was_asked_for(tmp_path: Path) -> None:
+    write_report(tmp_path, finished_run(image="registry.example/trainer:1.0"))
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["image"] == "registry.example/trainer:1.0"
 
 
 def test_the_same_facts_give_the_same_files(tmp_path: Path) -> None:
@@ -219,8 +305,6 @@ def test_the_same_facts_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_a_run_without_history_or_baseline_still_has_a_report(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     facts = finished_run()
     bare = replace(
         facts,
