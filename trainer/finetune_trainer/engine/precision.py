@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
-"""CPU flags that mean bf16 multiplication in hardware; elsewhere bf16 is emulated and slower than fp32."""
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""CPU flags, the last one of ARM, that mean bf16 multiplication in hardware; elsewhere bf16 is emulated and slower than fp32."""
 
 
 def uses_bf16(
@@ -20,7 +20,8 @@ def uses_bf16(
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     try:
-        flags = next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
         return False
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # x86 and ARM
     return bool(NATIVE_BF16 & set(flags.split()))

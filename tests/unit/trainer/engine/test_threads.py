@@ -82,6 +82,14 @@ def test_bf16_is_chosen_where_the_cpu_has_it(tmp_path, flags, native):
     assert uses_bf16("auto", torch.device("cpu"), cpuinfo) is native
 
 
+@pytest.mark.parametrize(("features", "native"), [("fp asimd bf16 i8mm", True), ("fp asimd i8mm", False)])
+def test_bf16_is_chosen_where_an_arm_cpu_has_it(tmp_path, features, native):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: {features}\n")
+
+    assert uses_bf16("auto", torch.device("cpu"), cpuinfo) is native
+
+
 def test_a_named_precision_is_obeyed(tmp_path):
     assert uses_bf16("bf16", torch.device("cpu"), tmp_path / "absent") is True
     assert uses_bf16("fp32", torch.device("cpu"), tmp_path / "absent") is False
