@@ -67,8 +67,8 @@ class Result(Contract):
     """SHA-256 over what listings tell of the same files before they were fetched: while it is equal, nobody needs to read them."""
     model_revision: str | None = None
     """The commit of a hub model."""
-    step: int = 0
-    """Optimiser steps done and saved."""
+    step: int | None = None
+    """Optimiser steps done and saved; None when the attempt ended before it knew what earlier ones had saved."""
     total_steps: int | None = None
     adopted: bool = False
     """True when an equal finished result was found and nothing was trained."""

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.progress import Progress
 from finetune_api.result import Result
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, identify
 
@@ -37,11 +39,15 @@ class Job:
     def results(self) -> Path:
         return Path(self.run.run.uri.removeprefix("file://"))
 
-    def start(self, **environment: str) -> Attempt:
+    def next_folder(self) -> Path:
+        """The disk of the next attempt."""
         self._attempts += 1
         folder = self._folder / f"attempt-{self._attempts}"
         folder.mkdir()
-        return Attempt(self.run, folder, environment)
+        return folder
+
+    def start(self, **environment: str) -> Attempt:
+        return Attempt(self.run, self.next_folder(), environment)
 
     def complete(self, **environment: str) -> Attempt:
         """An attempt that nobody disturbs; it must succeed."""
@@ -104,19 +110,30 @@ class Attempt:
         found = re.search(r"from step (\d+)\.$", self.log, re.MULTILINE)
         return int(found[1]) if found else None
 
+    @property
+    def reported_step(self) -> int:
+        """The newest step in its progress."""
+        lines = (self.folder / "progress.jsonl").read_text().splitlines() if self.log else []
+        reports = [Progress.model_validate_json(line) for line in lines if line.endswith("}")]
+        return max((int(report.metric("step") or 0) for report in reports), default=0)
+
     def wait_for(self, text: str) -> bool:
         """Wait until the log says `text`; False when the attempt ended without."""
+        return self.wait_until(lambda: text in self.log, f"the log says {text!r}")
+
+    def wait_until(self, happened: Callable[[], bool], what: str) -> bool:
+        """Wait until something happened; False when the attempt ended without."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             ended = self.process.poll() is not None
-            if text in self.log:
+            if happened():
                 return True
             if ended:
                 return False
             time.sleep(0.01)
         self.process.send_signal(signal.SIGABRT)
         self.process.wait()
-        raise AssertionError(f"not said within {PATIENCE} s: {text!r}; the log:\n{self.log}")
+        raise AssertionError(f"not within {PATIENCE} s: {what}; the log:\n{self.log}")
 
     def wait(self) -> int:
         return self.process.wait(PATIENCE)

@@ -3,18 +3,21 @@
 from finetune_trainer.stop import EXIT_PREEMPTED, Preempted, StopSignal
 
 stop = StopSignal()
-stop.install()  # before any import that takes time, so that a signal finds a handler
-
-import os  # noqa: E402
-import sys  # noqa: E402
-
 try:
+    stop.install()  # before any import that takes time, so that a signal finds a handler
     from finetune_trainer.attempt import main
 
     code = int(main(stop))
 except Preempted:
     code = EXIT_PREEMPTED
-sys.stdout.flush()
-sys.stderr.flush()
+stop.disarm()
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+for stream in (sys.stdout, sys.stderr):
+    with suppress(OSError):  # nobody reads it any more
+        stream.flush()
 # Not sys.exit: a download thread that a signal left behind must not hold the process up.
 os._exit(code)

@@ -24,6 +24,7 @@ from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
+from finetune_trainer.shortage import shortage
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
@@ -55,26 +56,24 @@ LEAVING_PATIENCE = 5.0
 
 def main(stop: StopSignal) -> ExitCode:
     """Make one attempt at the run in the environment."""
-    workspace = Path(os.environ.get(WORKSPACE_ENV) or tempfile.mkdtemp(prefix="finetune-"))
-    workspace.mkdir(parents=True, exist_ok=True)
-    log.start(workspace / "log.txt")
     try:
+        workspace = _open_workspace()
         run = Run.from_env(os.environ.get(RUN_ENV, ""))
         reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
     except JobError as error:
-        logger.error("%s %s", error.message, error.remedy)
+        stop.disarm()
+        logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
         nobody = Result(outcome="failed", run_id="", uri="", owner="", fingerprint="", error=ResultError.of(error))
         return _terminate(nobody)
     attempt = Attempt(run, workspace, reporter, stop)
     result = attempt.run()
-    with stop.finishing():
-        attempt.leave(result)
-        reporter.close()
-        return _terminate(result)
+    attempt.leave(result)
+    reporter.close()
+    return _terminate(result)
 
 
 class Attempt:
-    """The story is in `_succeed`; `run` turns every way it can end into a Result."""
+    """The story is in `_succeed`; `run` turns every way it can end into a Result, after which a signal changes nothing."""
 
     def __init__(self, run: Run, workspace: Path, reporter: Reporter, stop: StopSignal) -> None:
         self._run = run
@@ -94,11 +93,11 @@ class Attempt:
             return self._succeed()
         except Preempted:
             return self._preempted()
-        except JobError as error:
-            return self._failed(error)
         except Exception as error:
             # A library may turn the signal's exception, which interrupted it, into an error of its own.
-            return self._preempted() if self._stop.requested else self._failed(_explain(error))
+            if self._stop.told and not self._stop.has_unsaved_steps():
+                return self._preempted()
+            return self._failed(error if isinstance(error, JobError) else _explain(error))
 
     def _succeed(self) -> Result:
         run, spec = self._run, self._run.spec
@@ -125,8 +124,8 @@ class Attempt:
             metrics = session.write(results)
             succeeded = self._result("succeeded").model_copy(update={"metrics": metrics})
             result = run_folder.promote(results, succeeded, may_write=claim.check)
-            with self._stop.finishing():  # the run is complete, whatever comes now
-                run_folder.clean()
+            self._stop.disarm()  # the run is complete, whatever comes now
+            run_folder.clean()
         logger.info("Done: model, metrics and report are in %s", run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
         return result
@@ -140,6 +139,7 @@ class Attempt:
                 f"{self._run.run.uri} holds the finished result of other data or of another model than are there now",
                 field="spec.runId",
             )
+        self._stop.disarm()
         run_folder.clean()  # an attempt that was killed right after its result left its checkpoints
         logger.info("This run is finished already, its result is adopted and nothing is trained: %s", self._run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
@@ -228,16 +228,19 @@ class Attempt:
         return Session(inputs, checkpoints, self._reporter, self._stop)
 
     def _preempted(self) -> Result:
-        with self._stop.finishing():
-            result = self._result("preempted")
+        self._stop.disarm()
+        result = self._result("preempted")
+        if result.step is None:
+            logger.info("Stopped before any training; the next attempt starts from where this one did.")
+        else:
             logger.info("Stopped: step %d is saved, the next attempt goes on from there.", result.step)
-            return result
+        return result
 
     def _failed(self, error: JobError) -> Result:
-        with self._stop.finishing():
-            logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
-            shown = JobError(error.reason, redact(error.message), field=error.field, remedy=error.remedy)
-            return self._result("failed", error=shown)
+        self._stop.disarm()
+        logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
+        shown = JobError(error.reason, redact(error.message), field=error.field, remedy=error.remedy)
+        return self._result("failed", error=shown)
 
     def _result(self, outcome: Literal["succeeded", "failed", "preempted"], error: JobError | None = None) -> Result:
         identity, session = self._run.run, self._session
@@ -251,7 +254,8 @@ class Attempt:
             data_fingerprint=session.state.data_fingerprint if session else None,
             inputs_listing=self._listing,
             model_revision=session.model_revision if session else None,
-            step=self._checkpoints.saved_step() if self._checkpoints else 0,
+            # What an earlier attempt saved is known once there is a session.
+            step=self._checkpoints.saved_step() if self._checkpoints and session else None,
             total_steps=session.total_steps if session else None,
             error=ResultError.of(error) if error else None,
         )
@@ -272,8 +276,8 @@ class Attempt:
                     "result.json": result.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode(),
                 },
             )
-        except JobError as error:
-            logger.warning("The log of this attempt was not uploaded: %s", error.message)
+        except (JobError, OSError) as error:
+            logger.warning("The log of this attempt was not uploaded: %s", error)
 
     def _upload_log_now_and_then(self, run_folder: RunFolder) -> None:
         number, file = self._number, self._workspace / "log.txt"
@@ -288,17 +292,31 @@ class Attempt:
         threading.Thread(target=upload, name="log", daemon=True).start()
 
 
+def _open_workspace() -> Path:
+    """The folder for scratch files, with the log in it. Raises JobError StorageUnavailable."""
+    named = os.environ.get(WORKSPACE_ENV)
+    try:
+        workspace = Path(named or tempfile.mkdtemp(prefix="finetune-"))
+        workspace.mkdir(parents=True, exist_ok=True)
+        log.start(workspace / "log.txt")
+    except OSError as error:
+        raise JobError(
+            FailureReason.STORAGE_UNAVAILABLE,
+            f"the workspace {named or 'among the temporary files'} cannot be written: {error.strerror}",
+            remedy=f"Let this user write there, free some space, or name another folder in {WORKSPACE_ENV}.",
+        ) from error
+    return workspace
+
+
 def _explain(error: Exception) -> JobError:
     """The typed failure that `error`, which nobody foresaw where it happened, amounts to."""
     if "torch" in sys.modules:
-        import torch
-
         from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
 
         if is_out_of_memory(error):
-            return does_not_fit(torch.device("cuda" if torch.cuda.is_available() else "cpu"), "this model")
-    elif isinstance(error, MemoryError):
-        return JobError(FailureReason.OUT_OF_MEMORY, "memory ran out while the data was read")
+            return does_not_fit(error, "this model")
+    if (found := shortage(error)) is not None:
+        return found
     logger.error("Unforeseen error", exc_info=error)
     first_line = (str(error).strip().splitlines() or [""])[0]
     return JobError(FailureReason.INTERNAL, f"{type(error).__name__}: {first_line}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -26,14 +26,15 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self._reason: BaseException = Preempted()
-        self._told_before = False
-        self.unsaved = False
-        """True while there are optimiser steps that no complete checkpoint holds."""
+        self.told = False
+        """Whether it was a signal that asked. `request` may have another reason."""
+        self.has_unsaved_steps: Callable[[], bool] = lambda: False
+        """Whether there are optimiser steps that no complete checkpoint holds; whoever trains knows."""
         self._finishing = 0
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told)
+            signal.signal(number, self._serve)
 
     def check(self) -> None:
         """Raise Preempted if told to stop, or what `request` was given. Any thread may ask."""
@@ -55,10 +56,14 @@ class StopSignal:
         finally:
             self._finishing -= 1
 
-    def _told(self, number: int, frame: FrameType | None) -> None:
-        if self._told_before:
+    def disarm(self) -> None:
+        """How this process ends is decided: from now on a signal only sets `requested`."""
+        self._finishing += 1
+
+    def _serve(self, number: int, frame: FrameType | None) -> None:
+        if self.told:
             # The second signal: whoever sends it does not want to wait, not even for a save.
-            os._exit(128 + number if self.unsaved else EXIT_PREEMPTED)
-        self._told_before = self.requested = True
+            os._exit(128 + number if self.has_unsaved_steps() else EXIT_PREEMPTED)
+        self.told = self.requested = True
         if not self._finishing:
             raise Preempted

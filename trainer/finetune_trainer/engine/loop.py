@@ -1,6 +1,7 @@
 """Training from wherever it stands to its end: after each step, in this order, write down, evaluate, save, stop.
 
-A step counts as done only when all four were considered, so a checkpoint always lies between two steps.
+A step counts as done only when all four were considered, so a checkpoint always lies between two steps. A step that is told to stop
+on its way is left as if it had not begun, because a batch of many micro-batches may take longer than anybody waits.
 """
 
 from __future__ import annotations
@@ -82,28 +83,21 @@ class Loop:
         self._row_every = math.ceil(self.total_steps / MAX_ROWS)
         self._save_every = spec.checkpoints.every_steps
         self._save_after = seconds(spec.checkpoints.interval or DEFAULT_INTERVAL)
-        self._micro = MicroBatch.start(
-            state.micro_batch_size or training.micro_batch_size,
-            training.batch_size,
-            int(splits.train.lengths.max()),
-            arithmetic.device,
-        )
+        self.micro = MicroBatch.start(training, state.micro_batch_size, arithmetic.device)
+        self._saved_step = state.step
+        """The latest step that was given to the store."""
         self._window = torch.tensor(state.window_loss, device=arithmetic.device)
         self._trainer = BucketTrainer(
             task,
             splits.train,
             training,
             arithmetic=arithmetic,
-            micro=self._micro,
+            micro=self.micro,
             total_steps=self.total_steps,
             folder=folder,
-            before_step=self._before_step,
+            check=stop.check,
             after_step=self._after_step,
         )
-
-    @property
-    def micro_batch_size(self) -> int:
-        return self._micro.size
 
     def run(self, checkpoint: Path | None) -> None:
         """Train on from `checkpoint`, a local folder whose weights are loaded already, or from the start.
@@ -115,11 +109,16 @@ class Loop:
         if self.state.step < self.total_steps and not self.state.stopped_early:
             self._reporter.phase(TrainerPhase.TRAINING)
             self._saved_at = self._step_ended = time.monotonic()
+            self._stop.has_unsaved_steps = lambda: self.state.step > self._checkpoints.saved_step()
             with self._stop.finishing():
-                self._trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                try:
+                    self._trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                except Preempted:
+                    logger.info("Stopped on the way from step %d to the next.", self.state.step)
+                    if self.state.step > self._saved_step:
+                        self._save()
                 self._checkpoints.flush()
                 self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
-                self._stop.unsaved = False
         self._stop.check()
 
     @property
@@ -127,9 +126,6 @@ class Loop:
         return self.state.step > 0 and (
             self.state.step % self.steps_per_epoch == 0 or self.state.step == self.total_steps
         )
-
-    def _before_step(self) -> None:
-        self._stop.unsaved = True
 
     def _after_step(self, step: int) -> bool:
         """What follows an optimiser step; True ends training."""
@@ -140,9 +136,10 @@ class Loop:
                 self._evaluate()
             except Preempted:
                 logger.info("Stopped in the evaluation after step %d; the next attempt does it again.", step)
-        if self._save_due:
+        stopping = self._stop.requested  # looked at once: a signal after a second look would find this step unsaved
+        if stopping or self._save_due:
             self._save()
-        return self._stop.requested or self.state.stopped_early
+        return stopping or self.state.stopped_early
 
     def _write_down(self) -> None:
         now = time.monotonic()
@@ -233,7 +230,7 @@ class Loop:
 
     @property
     def _save_due(self) -> bool:
-        if self._evaluation_due or self._stop.requested:
+        if self._evaluation_due:
             return True
         if self._save_every is not None:
             return self.state.step % self._save_every == 0
@@ -242,7 +239,7 @@ class Loop:
     def _save(self) -> None:
         # Looked at here as well: a checkpoint of a diverged model would make each next attempt diverge at once.
         self.state.window_loss = self._look_at_window()
-        self.state.micro_batch_size = self._micro.size
+        self.state.micro_batch_size = self.micro.limit
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
         self._trainer.save(folder)
@@ -256,6 +253,7 @@ class Loop:
             best=self.best if self._new_best else None,
         )
         self._new_best = False
+        self._saved_step = self.state.step
         self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
         self._saved_at = self._step_ended = time.monotonic()
 

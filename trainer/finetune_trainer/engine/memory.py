@@ -1,57 +1,80 @@
-"""Running out of memory: how it shows, and going on with smaller micro-batches."""
+"""Running out of memory: how it shows, whose memory it was, and going on with smaller micro-batches."""
 
 from __future__ import annotations
 
 import torch
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.training import Training
 
-MESSAGES = (
+OF_A_GPU = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
-    "can't allocate memory",
 )
-"""Errors of CUDA, its libraries and the CPU allocator that come as a plain RuntimeError."""
+"""Errors of CUDA and its libraries that come as a plain RuntimeError."""
+OF_THE_HOST = ("can't allocate memory",)
+"""Those of torch's CPU allocator, which come so too."""
 
 TOKENS_ON_CPU = 4096
 """Padded tokens of a micro-batch on a CPU. More make nothing faster there and take memory that a pod may not have."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in MESSAGES)
+    return _is_of_a_gpu(error) or isinstance(error, MemoryError) or _says(error, OF_THE_HOST)
 
 
-def does_not_fit(device: torch.device, what: str) -> JobError:
-    """The error for memory that is too small even for the least that can be tried."""
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory / 2**30
+def does_not_fit(error: BaseException, what: str) -> JobError:
+    """The failure for memory that is too small even for the least that can be tried.
+
+    A GPU is as small for the next attempt, so nobody tries again; of the machine's memory others may have taken a part.
+    """
+    if _is_of_a_gpu(error):
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
         return JobError(FailureReason.DOES_NOT_FIT, f"{what} does not fit in the {total:.0f} GiB of the GPU's memory")
     return JobError(FailureReason.OUT_OF_MEMORY, f"memory ran out: {what} does not fit")
 
 
-class MicroBatch:
-    """Examples in one forward pass. It only shrinks: by half, each time that memory runs out."""
+def _is_of_a_gpu(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or _says(error, OF_A_GPU)
 
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.size = size
-        self._device = device
+
+def _says(error: BaseException, messages: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
+
+
+class MicroBatch:
+    """How many examples go through the model at once.
+
+    For each batch that is told by its longest example and by `limit`, and both come back with a checkpoint: a resumed run adds up
+    the same gradients in the same order.
+    """
+
+    def __init__(self, limit: int, tokens: int | None = None) -> None:
+        self.limit = limit
+        """At most so many. It only shrinks, each time that memory runs out."""
+        self._tokens = tokens
+        """At most so many padded tokens, unless one example has more. None: any number."""
 
     @classmethod
-    def start(cls, given: int | None, batch_size: int, longest: int, device: torch.device) -> MicroBatch:
-        """The size given, or the one to try first. `longest` is the number of tokens of the longest example."""
-        if given is not None:
-            return cls(given, device)
-        if device.type == "cpu":
-            return cls(max(1, min(batch_size, TOKENS_ON_CPU // longest)), device)
-        return cls(batch_size, device)
+    def start(cls, training: Training, found: int | None, device: torch.device) -> MicroBatch:
+        """What was asked for, else the most that may be worth trying; `found` is the limit that an earlier attempt got down to."""
+        given = training.micro_batch_size
+        tokens = TOKENS_ON_CPU if given is None and device.type == "cpu" else None
+        return cls(found or given or training.batch_size, tokens)
 
-    def shrink(self, tokens: int) -> None:
-        """Halve; raises JobError when one example of `tokens` tokens did not fit."""
-        if self.size == 1:
-            raise does_not_fit(self._device, f"one example of {tokens} tokens")
-        self.size //= 2
-        if self._device.type == "cuda":
+    def __str__(self) -> str:
+        return f"{self.limit} examples" if self._tokens is None else f"{self.limit} examples or {self._tokens:,} tokens"
+
+    def size(self, longest: int) -> int:
+        """For a batch whose longest example has `longest` tokens."""
+        return self.limit if self._tokens is None else max(1, min(self.limit, self._tokens // longest))
+
+    def shrink(self, longest: int, error: BaseException) -> None:
+        """Halve, after `error` in such a batch; raises JobError when not even one example fitted."""
+        tried = self.size(longest)
+        if tried == 1:
+            raise does_not_fit(error, f"one example of {longest} tokens")
+        self.limit = tried // 2
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()

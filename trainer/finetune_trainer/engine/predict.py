@@ -31,6 +31,10 @@ class Arithmetic:
         return logits.float()
 
     def move(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if self.device.type == "cuda":
+            batch = {
+                name: values.pin_memory() for name, values in batch.items()
+            }  # only from there a copy is in the background
         return {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
 
 
@@ -57,7 +61,7 @@ def predict(
             if not is_out_of_memory(error):
                 raise
             if len(part) == 1:
-                raise does_not_fit(arithmetic.device, f"one example of {longest} tokens") from error
+                raise does_not_fit(error, f"one example of {longest} tokens") from error
             tokens = longest * len(part) // 2
             continue
         if logits is None:

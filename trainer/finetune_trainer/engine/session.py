@@ -125,9 +125,9 @@ class Session:
         )
         self.total_steps = loop.total_steps
         logger.info(
-            "Training for %d steps, %d an epoch, of %d examples in micro-batches of %d, in %s with %s, from step %d.",
-            loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size, loop.micro_batch_size,
-            "bf16" if self._arithmetic.bf16 else "fp32", _count(self._inputs.threads, "CPU thread"), self.state.step,
+            "Training for %d steps, %d an epoch, of %d examples in micro-batches of at most %s, in %s with %s, from step %d.",
+            loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size, loop.micro,
+            "bf16" if self._arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
         assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
@@ -263,7 +263,7 @@ class Session:
             precision="bf16" if self._arithmetic.bf16 else "fp32",
             micro_batch_size=self.state.micro_batch_size,
             total_steps=self.total_steps,
-            threads=inputs.threads,
+            threads=torch.get_num_threads(),
             hardware=hardware(self._arithmetic.device),
             versions=versions(),
             durations=self._durations,

@@ -19,7 +19,7 @@ class TrainingState:
     evaluated_step: int = 0
     """The step of the latest evaluation. A checkpoint at an epoch's end may be older than the evaluation that is due there."""
     micro_batch_size: int | None = None
-    """As found by trying."""
+    """Examples in one forward pass, at most, as found by trying."""
     window_loss: float = 0.0
     """Sum of the steps' losses since the last row of training."""
     window_steps: int = 0

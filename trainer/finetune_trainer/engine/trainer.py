@@ -24,6 +24,7 @@ from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks.base import Encoded, Feature, Task
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
@@ -32,7 +33,8 @@ WEIGHTS = "model.safetensors"
 
 
 class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers is not type-checked
-    """Trains `task.model` on `encoded`; `after_step(step)` is called after each optimiser step and returns True to stop."""
+    """Trains `task.model` on `encoded`. `after_step(step)` is called after each optimiser step and returns True to stop; `check` is
+    called between micro-batches and may raise Preempted, which leaves `train` as if the step had not begun."""
 
     def __init__(
         self,
@@ -44,12 +46,13 @@ class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers
         micro: MicroBatch,
         total_steps: int,
         folder: Path,
-        before_step: Callable[[], None],
+        check: Callable[[], None],
         after_step: Callable[[int], bool],
     ) -> None:
         self.task = task
         self.arithmetic = arithmetic
         self.micro = micro
+        self.check = check
         self.batches = LengthBucketedBatches(encoded.lengths, training.batch_size, training.seed)
         self.step_loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
@@ -59,7 +62,7 @@ class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers
             model=task.model,
             args=_arguments(training, total_steps, folder, arithmetic.device),
             train_dataset=encoded,
-            callbacks=[_Hooks(self.batches, before_step, after_step)],
+            callbacks=[_Hooks(self.batches, after_step)],
         )
         # The one prints dictionaries between the sentences of our log, the other posts from inside the loop, whatever report_to says.
         self.remove_callback(transformers.PrinterCallback)
@@ -71,31 +74,40 @@ class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers
     def training_step(self, model: nn.Module, inputs: list[Feature], num_items_in_batch: Any = None) -> torch.Tensor:
         """Accumulate the gradient of the whole batch; `inputs` are its examples."""
         model.train()
+        longest = max(len(feature["input_ids"]) for feature in inputs)
         before = _random_state()
         while True:
             try:
-                self.step_loss = self._accumulate(model, inputs)
+                self.step_loss = self._accumulate(model, inputs, self.micro.size(longest))
                 break
+            except Preempted:
+                self._undo(model, before)
+                raise
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside of the handler, whose traceback would keep the tensors of the failed pass alive.
-            model.zero_grad()
-            self.micro.shrink(max(len(feature["input_ids"]) for feature in inputs))
-            _restore_random_state(before)
+                ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
+            self._undo(model, before)
+            self.micro.shrink(longest, ran_out)
         self.step_learning_rate = self.optimizer.param_groups[0]["lr"]
         return self.step_loss
 
-    def _accumulate(self, model: nn.Module, examples: list[Feature]) -> torch.Tensor:
+    def _accumulate(self, model: nn.Module, examples: list[Feature], micro: int) -> torch.Tensor:
         total = torch.zeros((), device=self.arithmetic.device)
-        for begin in range(0, len(examples), self.micro.size):
-            batch = self.arithmetic.move(self.task.collate(examples[begin : begin + self.micro.size]))
+        for begin in range(0, len(examples), micro):
+            self.check()
+            batch = self.arithmetic.move(self.task.collate(examples[begin : begin + micro]))
             labels = batch.pop("labels")
             # Every example weighs the same, whatever the size of its micro-batch.
             loss = self.task.loss(self.arithmetic.logits(model, batch), labels) / len(examples)
             torch.autograd.backward(loss)
             total += loss.detach()
         return total
+
+    def _undo(self, model: nn.Module, random_state: tuple[Any, ...]) -> None:
+        """Stand between two steps again."""
+        model.zero_grad()
+        _restore_random_state(random_state)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Matrices only: transformers tells normalisation by name, and models have scales of other names."""
@@ -117,19 +129,13 @@ class BucketTrainer(transformers.Trainer):  # type: ignore[misc]  # transformers
 
 
 class _Hooks(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
-    def __init__(
-        self, batches: LengthBucketedBatches, before_step: Callable[[], None], after_step: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, batches: LengthBucketedBatches, after_step: Callable[[int], bool]) -> None:
         self._batches = batches
-        self._before_step = before_step
         self._after_step = after_step
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # From the step, because the epoch is a float. The Trainer itself tells samplers only that it has wrapped.
         self._batches.set_epoch(state.global_step // len(self._batches))
-
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._before_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._after_step(state.global_step):

@@ -1,6 +1,7 @@
 """The optimiser, the schedule and micro-batches of our Trainer."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Training
 from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.freeze import freeze
-from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.memory import MicroBatch, does_not_fit, is_out_of_memory
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.engine.trainer import BucketTrainer
+from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks import TASKS
 from tests.training.models import save_tiny_bert, tiny
 from tests.training.sentences import ROWS
@@ -24,6 +26,13 @@ CPU = Arithmetic(torch.device("cpu"), bf16=False)
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return save_tiny_bert(tmp_path_factory.mktemp("model"), [text for text, _ in ROWS], dropout=0.0)
+
+
+@pytest.fixture
+def task_with_dropout(tmp_path):
+    save_tiny_bert(tmp_path / "model", [text for text, _ in ROWS], dropout=0.1)
+    torch.manual_seed(0)
+    return TASKS["text-classification"](tmp_path / "model", ["cooking", "sky"], trust_remote_code=False)
 
 
 @pytest.fixture
@@ -39,16 +48,18 @@ def encoded(task):
     return task.encode(Examples([text for text, _ in ROWS], None, labels, origins), 64, lambda: None)
 
 
-def trainer_for(task, encoded, tmp_path, *, micro=48, total_steps=1, after_step=lambda step: False, **training):
+def trainer_for(
+    task, encoded, tmp_path, *, micro=48, total_steps=1, check=lambda: None, after_step=lambda step: False, **training
+):
     return BucketTrainer(
         task,
         encoded,
         Training(**training),
         arithmetic=CPU,
-        micro=MicroBatch(micro, CPU.device),
+        micro=MicroBatch(micro),
         total_steps=total_steps,
         folder=tmp_path,
-        before_step=lambda: None,
+        check=check,
         after_step=after_step,
     )
 
@@ -70,11 +81,10 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(task, encoded, tmp_p
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
 
 
-def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(task, encoded, tmp_path, monkeypatch):
-    task.model.config.hidden_dropout_prob = 0.1
-    for module in task.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.1
+def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(
+    task_with_dropout, encoded, tmp_path, monkeypatch
+):
+    task = task_with_dropout
     expected_loss, expected = gradients(task, encoded, tmp_path, micro=12)
     collate = task.collate
 
@@ -90,24 +100,94 @@ def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(
     trainer.create_optimizer()
     loss = trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
 
-    assert trainer.micro.size == 12
+    assert trainer.micro.limit == 12
     assert torch.equal(loss, expected_loss)
     found = {name: parameter.grad for name, parameter in task.model.named_parameters()}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_one_example_that_does_not_fit_is_out_of_memory_on_a_cpu(task, encoded, tmp_path, monkeypatch):
+OF_THE_HOST = (
+    MemoryError("Unable to allocate 1.00 GiB for an array"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+)
+OF_A_GPU = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """What torch says where there is one of 80 GiB."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80 * 2**30))
+
+
+@pytest.mark.parametrize("error", OF_THE_HOST, ids=str)
+def test_too_little_memory_of_the_machine_may_be_more_next_time_also_beside_a_gpu(gpu, error):
+    assert is_out_of_memory(error)
+    assert does_not_fit(error, "this model").reason == FailureReason.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("error", OF_A_GPU, ids=str)
+def test_too_little_memory_of_the_gpu_stays_too_little(gpu, error):
+    assert is_out_of_memory(error)
+    failure = does_not_fit(error, "this model")
+    assert failure.reason == FailureReason.DOES_NOT_FIT
+    assert failure.message == "this model does not fit in the 80 GiB of the GPU's memory"
+
+
+@pytest.mark.parametrize("error", OF_THE_HOST, ids=str)
+def test_one_example_that_does_not_fit_ends_the_attempt(task, encoded, tmp_path, monkeypatch, error):
     def collate(features):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory")
+        raise error
 
     monkeypatch.setattr(task, "collate", collate)
     trainer = trainer_for(task, encoded, tmp_path)
     trainer.create_optimizer()
 
-    with pytest.raises(JobError, match=r"one example of \d+ tokens does not fit") as error:
+    with pytest.raises(JobError, match=r"one example of \d+ tokens does not fit") as failure:
         trainer.training_step(task.model, [encoded[0], encoded[1]])
 
-    assert error.value.reason == FailureReason.OUT_OF_MEMORY
+    assert failure.value.reason == FailureReason.OUT_OF_MEMORY
+
+
+def test_on_a_cpu_a_micro_batch_is_cut_by_the_tokens_of_its_own_batch():
+    found = MicroBatch.start(Training(batchSize=32), None, CPU.device)
+
+    assert [found.size(longest) for longest in (16, 128, 200, 512, 5000)] == [32, 32, 20, 8, 1]
+
+
+def test_a_micro_batch_that_was_asked_for_is_not_cut():
+    assert MicroBatch.start(Training(batchSize=32, microBatchSize=16), None, CPU.device).size(5000) == 16
+
+
+def test_a_limit_found_before_is_kept_beside_the_tokens():
+    found = MicroBatch.start(Training(batchSize=32), 8, CPU.device)
+
+    assert [found.size(longest) for longest in (16, 512, 1024)] == [8, 8, 4]
+
+
+def test_a_step_that_is_told_to_stop_between_micro_batches_has_not_begun(task_with_dropout, encoded, tmp_path):
+    task, looks = task_with_dropout, []
+
+    def check():
+        looks.append(1)
+        if len(looks) == 5:
+            raise Preempted
+
+    trainer = trainer_for(task, encoded, tmp_path, micro=2, check=check)
+    trainer.create_optimizer()
+    before = torch.get_rng_state()
+
+    with pytest.raises(Preempted):
+        trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+
+    assert len(looks) == 5
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in task.model.parameters())
 
 
 def test_another_runtime_error_is_not_taken_for_too_little_memory(task, encoded, tmp_path, monkeypatch):
@@ -179,7 +259,9 @@ def test_learning_rates_are_those_of_transformers(task, encoded, tmp_path, sched
     assert rates == expected
 
 
-def test_predictions_are_in_the_order_of_the_examples_and_draw_nothing_at_random(task, encoded):
+def test_predictions_are_in_the_order_of_the_examples_and_draw_nothing_at_random(task_with_dropout, encoded):
+    task = task_with_dropout
+    task.model.train()
     torch.manual_seed(3)
     before = torch.get_rng_state()
 
@@ -210,6 +292,34 @@ def test_predictions_go_on_in_smaller_batches_when_memory_runs_out(task, encoded
     logits, _ = predict(task, task.model, encoded, CPU, lambda: None)
 
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_bf16_is_the_arithmetic_of_the_products_only(task, encoded):
+    dtypes = []
+    product = task.model.classifier.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
+    batch = task.collate([encoded[0], encoded[1]])
+    labels = batch.pop("labels")
+
+    logits = Arithmetic(torch.device("cpu"), bf16=True).logits(task.model, batch)
+    task.loss(logits, labels).backward()
+    product.remove()
+
+    assert dtypes == [torch.bfloat16]
+    assert logits.dtype == torch.float32
+    for parameter in task.model.parameters():
+        assert parameter.dtype == torch.float32
+        assert parameter.grad is None or parameter.grad.dtype == torch.float32
+
+
+def test_a_batch_goes_to_a_gpu_from_pinned_memory(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
+    batch = {"input_ids": torch.zeros(2, 3), "labels": torch.zeros(2)}
+
+    Arithmetic(torch.device("cuda"), bf16=False).move(batch)
+
+    assert len(pinned) == 2
 
 
 def test_transformers_own_kubeflow_client_is_off_even_where_its_server_is_named(task, encoded, tmp_path, monkeypatch):

@@ -1,0 +1,115 @@
+"""What is trained is what is saved: of pairs, of parts of a model, and of other architectures than BERT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from finetune_trainer import attempt
+from finetune_trainer.engine.threads import available_threads
+from tests.training.attempts import Job
+from tests.training.inside import Ended, at_step, attempt_inside, complete_inside
+from tests.training.interruptions import assert_equal_ends
+from tests.training.models import save_tiny
+from tests.training.sentences import COOKING, ROWS, SKY
+from tests.training.tiny import VALIDATION, tiny_inputs, write_rows
+
+QUICK = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    return tiny_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def validation_loss(job: Job, labels: list[int], *texts: list[str]) -> float:
+    """Of the saved model, by transformers alone."""
+    folder = job.results / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    batch = AutoTokenizer.from_pretrained(folder)(*texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return float(torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor(labels)))
+
+
+def told_loss(ended: Ended) -> float:
+    return next(metric.value for metric in ended.result.metrics if metric.name == "loss")
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "modernbert", "distilbert"])
+def test_the_saved_model_of_any_architecture_is_the_one_that_was_measured(architecture, inputs, tmp_path):
+    model = save_tiny(architecture, tmp_path / "model", [text for text, _ in ROWS])
+    spec = {**inputs, "model": {"uri": f"file://{model}"}}
+    job = Job(tmp_path / "job", **spec, training=QUICK)
+
+    ended = complete_inside(job)
+
+    texts = [text for text, _ in VALIDATION]
+    loss = validation_loss(job, [("cooking", "sky").index(label) for _, label in VALIDATION], texts)
+    assert loss == pytest.approx(told_loss(ended), abs=1e-5)
+    answers = pipeline("text-classification", str(job.results / "model"))(texts)
+    assert {answer["label"] for answer in answers} <= {"cooking", "sky"}
+
+
+def test_pairs_are_trained_and_measured_as_pairs(inputs, tmp_path):
+    pairs = [(one, other, "same") for half in (COOKING, SKY) for one, other in zip(half[::2], half[1::2], strict=True)]
+    pairs += [(one, other, "different") for one, other in zip(COOKING, SKY, strict=True)]
+    train, validation = pairs[::2] + pairs[1::4], pairs[3::4]
+    for name, rows in {"train": train, "validation": validation}.items():
+        write_rows(tmp_path / f"{name}.tsv", rows, header="sentence1\tsentence2\tlabel")
+    dataset = {
+        "uri": f"file://{tmp_path}",
+        "splits": {"train": "train.tsv", "validation": "validation.tsv"},
+        "columns": {"text": "sentence1", "textPair": "sentence2", "label": "label"},
+        "labels": ["different", "same"],
+    }
+    job = Job(tmp_path / "job", model=inputs["model"], dataset=dataset, training=QUICK)
+
+    ended = complete_inside(job)
+
+    ones, others, labels = (list(column) for column in zip(*validation, strict=True))
+    numbers = [("different", "same").index(label) for label in labels]
+    told = pytest.approx(told_loss(ended), abs=1e-5)
+    assert validation_loss(job, numbers, ones, others) == told
+    assert validation_loss(job, numbers, others, ones) != told
+    assert validation_loss(job, numbers, ones) != told
+
+
+def test_frozen_parts_stay_are_counted_and_go_on_frozen(inputs, tmp_path):
+    method = {"freeze": {"embeddings": True, "lowestLayers": 1}}
+    undisturbed, job = (
+        Job(tmp_path / name, **inputs, method=method, training=QUICK) for name in ("undisturbed", "job")
+    )
+    log = complete_inside(undisturbed).log
+    assert attempt_inside(job, told_at=at_step(7)).result.step == 7
+    complete_inside(job)
+
+    before = load_file(Path(inputs["model"]["uri"].removeprefix("file://")) / "model.safetensors")
+    after = load_file(job.results / "model/model.safetensors")
+    frozen = {name for name in before if name.startswith(("embeddings.", "encoder.layer.0."))}
+    assert {name for name in before if torch.equal(before[name], after[f"bert.{name}"])} == frozen
+    counts = json.loads((job.results / "run.json").read_text())["parameters"]
+    assert counts["frozen"] == sum(before[name].numel() for name in frozen)
+    assert sum(counts.values()) == sum(tensor.numel() for tensor in after.values())
+    assert f"{counts['trained']:,} of {sum(counts.values()):,} parameters are trained" in log
+    assert_equal_ends(job, undisturbed)
+
+
+def test_a_quota_of_three_cpus_is_three_threads_of_torch(inputs, tmp_path, monkeypatch):
+    for name, text in {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "300000 100000"}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+
+    def threads_of_that_machine():
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        return available_threads(tmp_path, affinity=16)
+
+    monkeypatch.setattr(attempt, "available_threads", threads_of_that_machine)
+    job = Job(tmp_path / "job", **inputs, training={**QUICK, "maxSteps": 1})
+
+    assert "with 3 CPU threads, from step 0" in complete_inside(job).log
+    assert json.loads((job.results / "run.json").read_text())["threads"] == 3
