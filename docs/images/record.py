@@ -34,7 +34,7 @@ def terminal(printed: str) -> None:
         text.highlight_regex(r"^(\$ .*|✓ .*)$", "bold green")
         text.highlight_regex(r"^\d+ % · .*", "cyan")
         text.highlight_regex(r"\d\.\d{3} → \d\.\d{3}", "bold")
-        console.print(text, overflow="ellipsis", no_wrap=True)
+        console.print(text, overflow="fold")
     svg = console.export_svg(title="make demo")
     # A picture must not fetch fonts from elsewhere; the viewer's own monospace does.
     (HERE / "demo.svg").write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
@@ -49,6 +49,9 @@ def report(page: Path) -> None:
                 "chromium",
                 "--headless",
                 "--no-sandbox",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
                 "--hide-scrollbars",
                 f"--user-data-dir={profile}",
                 f"--window-size={width},{height}",
