@@ -58,3 +58,24 @@ async def test_an_event_that_cannot_be_written_does_not_undo_the_report(
     assert seen is not None
     assert seen.status.phase == "Suspended"
     assert "An event could not be written: Server disconnected" in caplog.text
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_job_that_went_with_its_finetunejob_is_not_made_again(
+    server: ApiServer, client: Client, deleted: bool
+) -> None:
+    """Two watches tell of the two deletions, in whatever order."""
+    alive = [] if deleted else [finetunejob()]
+    server.collections[f"/apis/finetune.dev/v1alpha1/namespaces/ns/{PLURAL}"] = Collection(*alive)
+    world = KubeWorld(client, namespace=None, default_image="i")
+    key = Key("FineTuneJob", "ns", "demo")
+    world.put(finetunejob() | {"status": {"startTime": "2026-01-01T00:00:00Z"}})
+    [start] = decide(await world.observe(key), datetime.now(UTC)).actions
+    server.breaks_at = {"jobs"}
+    if deleted:
+        assert await world.act(key, start) is None
+        assert (server.writes, world.keys()) == ([], [])
+    else:
+        with pytest.raises(TROUBLE):
+            await world.act(key, start)
+        assert server.writes[:1] == ["POST jobs"]

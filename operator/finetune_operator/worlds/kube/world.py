@@ -226,6 +226,9 @@ class KubeWorld:
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs[key]
+        if record.status.get("startTime") and not await self._is_alive(key, record.uid):
+            self.drop(key, record.uid)
+            return None
         job = manifest.training_job(key, record.uid, start, record.queue)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
@@ -236,6 +239,12 @@ class KubeWorld:
                 return refusal
             raise
         return None
+
+    async def _is_alive(self, key: Key, uid: str) -> bool:
+        """A Job that is missing may have gone with its FineTuneJob, of which another watch tells, perhaps later."""
+        query = {"fieldSelector": f"metadata.name={key.name}"}
+        found = await self._client.get(names.finetunejobs(key.namespace), **query)
+        return any(item["metadata"]["uid"] == uid for item in found["items"])
 
     async def _name_is_taken(self, key: Key, uid: str, name: str) -> Refusal | None:
         """The Job of that name is ours, or that of a deleted FineTuneJob of our name, or somebody else's."""
