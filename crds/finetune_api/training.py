@@ -139,4 +139,4 @@ class Checkpoints(Model):
     """Save after this many optimiser steps instead of by time. Default: by time."""
 
     keep: Annotated[int, Field(ge=1, le=100)] = 2
-    """How many of the latest checkpoints stay in storage; the best model is kept besides. Default: 2."""
+    """How many of the latest checkpoints stay in storage until the run has its result; the best model is kept besides. Default: 2."""
