@@ -13,19 +13,30 @@ TRAINING = "Training for "
 """What the log says right before the first step."""
 
 
-def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, seconds_of_training: float) -> list[int]:
+def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, total_steps: int) -> list[int]:
     """Interrupt `moments` attempts of `job`, each at a seeded moment of its training, and then let one end.
 
-    `seconds_of_training` is what the undisturbed run takes from its first step to its end: each attempt gets a random share of what is
-    its part of it. Returns the step that was saved at each interruption, having checked that the next attempt went on right from there
-    and that SIGTERM ends as preempted with every step done saved.
+    A moment is a saved step and a phase: each attempt gets a random share of what is its part of the steps, and then a random part of
+    the time in which this machine just made its steps between two saves. Steps are waited for, because seconds that were measured
+    earlier may be the whole training once the machine is less busy.
+
+    Returns the step that was saved at each interruption, having checked that the next attempt went on right from there and that SIGTERM
+    ends as preempted with every step done saved.
     """
     draw = random.Random(seed)
-    saved: list[int] = []
-    for _ in range(moments):
+    every = job.run.spec.checkpoints.every_steps
+    assert every is not None
+    saved = [0]
+    for moment in range(moments):
+        # One part stays for the attempt that nobody disturbs.
+        part = (total_steps - saved[-1]) / (moments - moment + 1)
+        step, phase = saved[-1] + round(draw.uniform(0.1, 0.9) * part), draw.random()
         attempt = job.start()
         assert attempt.wait_for(TRAINING), attempt.log
-        time.sleep(draw.uniform(0.1, 1.0) * seconds_of_training / (moments + 1))
+        begin = time.monotonic()
+        assert attempt.wait_until(lambda step=step: job.saved_step() >= step, f"step {step} is saved"), attempt.log
+        done = job.saved_step() - saved[-1]
+        time.sleep(phase * (time.monotonic() - begin) * every / done if done else 0)
         code = attempt.signal(number)
         if number == signal.SIGTERM:
             assert code == ExitCode.PREEMPTED, attempt.log
@@ -33,25 +44,14 @@ def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, seconds
             assert attempt.result.step == job.saved_step()
         else:
             assert code == -signal.SIGKILL, attempt.log
-        assert attempt.first_step == (saved[-1] if saved else 0), attempt.log
+        assert attempt.first_step == saved[-1], attempt.log
         saved.append(job.saved_step())
     last = job.complete()
     assert last.first_step == saved[-1]
-    return saved
+    return saved[1:]
 
 
 def assert_equal_ends(interrupted: Job, undisturbed: Job) -> None:
     """Bitwise the same weights and the same metrics.jsonl but for its times."""
     assert interrupted.rows() == undisturbed.rows()
     assert interrupted.weights() == undisturbed.weights()
-
-
-def timed(job: Job) -> float:
-    """Run `job` undisturbed; returns the seconds from its first step to its end."""
-    attempt = job.start()
-    assert attempt.wait_for(TRAINING), attempt.log
-    begin = time.monotonic()
-    attempt.wait_for("The best model")
-    seconds = time.monotonic() - begin
-    assert attempt.wait() == 0, attempt.log
-    return seconds
