@@ -50,6 +50,9 @@ class Supervisor:
         self._attempts: list[Attempt] = []
         self._stopping = asyncio.Event()
         self._killed = False
+        self._too_late = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._set_deadline()
         self._task = asyncio.create_task(self._supervise())
 
     @property
@@ -58,6 +61,7 @@ class Supervisor:
 
     def change_limits(self, limits: Limits) -> None:
         self.training = replace(self.training, limits=limits)
+        self._set_deadline()
 
     def stop(self) -> None:
         """Tell the running attempt to save and end; `ended` says when it has."""
@@ -81,20 +85,22 @@ class Supervisor:
             while not self._stopping.is_set():
                 await self._attempt()
                 ending = ending_after(self.attempts, self.training.limits)
-                if ending is not None:
+                if ending is Ending.COMPLETE or (ending is not None and not self._too_late):
                     return self._end(ending)
                 await self._pause(min(RETRY_SECONDS * 2 ** (len(self._attempts) - 1), LONGEST_RETRY_SECONDS))
-        except TimeoutError:
-            self._end(Ending.DEADLINE_EXCEEDED)
+            if self._too_late:
+                self._end(Ending.DEADLINE_EXCEEDED)
         except Exception as error:
             self._end(Ending.OTHER, f"the trainer cannot be run: {error}")
         finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
             self.progress.unlink(missing_ok=True)
             self._lock.release()
             self._changed()
 
     async def _attempt(self) -> None:
-        """Run one attempt to its end. Raises TimeoutError when the deadline ended it."""
+        """Run one attempt to its end, or until told to stop and saved."""
         attempt = await Attempt.start(
             self._trainer,
             self._run,
@@ -109,8 +115,7 @@ class Supervisor:
         self._changed()
         ending = asyncio.create_task(attempt.wait())
         stopping = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({ending, stopping}, timeout=self._seconds_left(), return_when=asyncio.FIRST_COMPLETED)
-        late = not ending.done() and not stopping.done()
+        await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ending.done():
             if self._killed:
@@ -121,23 +126,24 @@ class Supervisor:
             attempt.kill()
         await ending
         self._changed()
-        if late:
-            raise TimeoutError
 
     async def _pause(self, delay: float) -> None:
-        """Wait before the next attempt, or until told to stop. Raises TimeoutError at the deadline."""
-        left = self._seconds_left()
+        """Wait before the next attempt, or until told to stop."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay if left is None else min(delay, left))
-            return
-        if left is not None and left <= delay:
-            raise TimeoutError
+            await asyncio.wait_for(self._stopping.wait(), delay)
 
-    def _seconds_left(self) -> float | None:
+    def _set_deadline(self) -> None:
+        """It counts from the training's start, also when it is changed."""
+        if self._deadline is not None:
+            self._deadline.cancel()
         limit = self.training.limits.active_deadline_seconds
-        if limit is None:
-            return None
-        return max(0.0, limit - (datetime.now(UTC) - self.training.created).total_seconds())
+        if limit is not None:
+            left = limit - (datetime.now(UTC) - self.training.created).total_seconds()
+            self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self._expire)
+
+    def _expire(self) -> None:
+        self._too_late = True
+        self._stopping.set()
 
     def _end(self, ending: Ending, message: str = "") -> None:
         self.training = replace(self.training, ending=ending, ended=datetime.now(UTC), message=message)

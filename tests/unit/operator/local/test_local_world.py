@@ -15,7 +15,16 @@ import pytest
 from finetune_api.failures import FailureReason
 from finetune_operator.worlds.local import LocalWorld
 from finetune_operator.worlds.local.memory import out_of_memory_kills
-from finetune_operator.worlds.protocol import AttemptPhase, Ending, Key, Observed, Refusal, StartTraining, StopTraining
+from finetune_operator.worlds.protocol import (
+    AttemptPhase,
+    ChangeLimits,
+    Ending,
+    Key,
+    Observed,
+    Refusal,
+    StartTraining,
+    StopTraining,
+)
 from tests.unit.operator.local.script import Script, runs, until
 from tests.unit.operator.story import SPEC
 from tests.unit.operator.world_conformance import WorldConformance, has_ended, reconciled, shown, started
@@ -99,7 +108,10 @@ async def test_any_other_failure_is_tried_again_up_to_the_backoff_limit(driver: 
 
 
 async def test_a_deadline_lets_the_attempt_save_and_ends_the_training(driver: LocalDriver) -> None:
-    await trains(driver, activeDeadlineSeconds=4)  # a Python takes up to two seconds to start on a busy machine
+    start = await trains(driver, activeDeadlineSeconds=3600)
+    [training] = (await driver.world.observe(driver.world.key)).trainings
+    sooner = replace(start.limits, active_deadline_seconds=1)
+    await driver.world.act(driver.world.key, ChangeLimits(start.name, training.uid, sooner))
     seen = await ended(driver)
     assert seen.trainings[0].ending is Ending.DEADLINE_EXCEEDED
     assert [a.exit_code for a in seen.attempts] == [30]
