@@ -30,6 +30,13 @@ def undisturbed(tmp_path_factory, inputs):
     return job
 
 
+@pytest.fixture(scope="module")
+def undisturbed_in_twos(tmp_path_factory, inputs):
+    job = Job(tmp_path_factory.mktemp("undisturbed"), **inputs, training={**QUICK, "microBatchSize": 2})
+    complete_inside(job)
+    return job
+
+
 def in_training(method, act):
     """`method` of the task, with `act(call)` before each call that is made for an optimiser step; calls count from 1."""
     calls = 0
@@ -52,15 +59,16 @@ def test_in_an_evaluation_between_steps(inputs, undisturbed, tmp_path):
     )
     assert "Stopped in the evaluation after step 5" in stopped.log
     assert (stopped.result.outcome, stopped.result.step) == ("preempted", 5)
-    again = complete_inside(job)
-
+    again = attempt_inside(job, told_at=at_step(7))
     assert "Epoch 1 of 3, step 5 of 15" in again.log
+    assert [folder.name for folder in (job.results / "best").iterdir()] == ["step-5-attempt-2"]
+    complete_inside(job)
+
     assert_equal_ends(job, undisturbed)
 
 
-@pytest.mark.parametrize(
-    "micro_batch", [2, 10, 22]
-)  # of the first step; of a step in mid-epoch; of the first of an epoch
+# Of the first step; of a step in mid-epoch; of the first of an epoch.
+@pytest.mark.parametrize("micro_batch", [2, 10, 22])
 def test_in_the_middle_of_a_step_of_many_micro_batches(inputs, undisturbed_in_twos, tmp_path, monkeypatch, micro_batch):
     job = Job(tmp_path, **inputs, training={**QUICK, "microBatchSize": 2})
     begun = []

@@ -251,6 +251,7 @@ class Loop:
             attempt=self._attempt,
             facts=self.state.facts(),
             best=self.best if self._new_best else None,
+            best_step=self.state.best_step,  # an earlier one, when an attempt begins with the evaluation that the last one left
         )
         self._new_best = False
         self._saved_step = self.state.step

@@ -59,12 +59,19 @@ class Checkpoints:
         self._background = LatestOnly(self._store, name="checkpoints")
 
     def commit(
-        self, directory: Path, *, step: int, attempt: int, facts: dict[str, Any], best: Path | None = None
+        self,
+        directory: Path,
+        *,
+        step: int,
+        attempt: int,
+        facts: dict[str, Any],
+        best: Path | None = None,
+        best_step: int | None = None,
     ) -> None:
         """Store `directory` as the checkpoint of `step`. Returns at once.
 
         The directory is the store's from now on: it is moved away here and deleted once stored. `best` is a folder with the best
-        model when this step is the best so far; it stays the caller's and is hard-linked here, so write the next best to new
+        model so far when the store has not got it yet, `best_step` the step it is of when that is another one; the folder stays the caller's and is hard-linked here, so write the next best to new
         files, never over these. Raises JobError when an earlier commit failed.
         """
         staged = directory.with_name(f".{directory.name}.uploading")
@@ -72,7 +79,7 @@ class Checkpoints:
         directory.rename(staged)
         staged_best = None
         if best is not None:
-            self._best = folder_name(step, attempt)
+            self._best = folder_name(best_step or step, attempt)
             staged_best = directory.with_name(f".{directory.name}.best.uploading")
             shutil.rmtree(staged_best, ignore_errors=True)
             shutil.copytree(best, staged_best, copy_function=_link_or_copy)
