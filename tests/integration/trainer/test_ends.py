@@ -86,15 +86,21 @@ def test_an_attempt_that_ended_before_it_knew_what_is_saved_names_no_step(job):
     assert "Stopped before any training; the next attempt starts from where this one did." in ended.log
 
 
+def beginning_with(tmp_path, code):
+    """An environment in which Python runs `code` before anything else."""
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+
+
 def raising(tmp_path, error):
     """An environment in which a process finds `error` instead of its run."""
-    (tmp_path / "sitecustomize.py").write_text(f"""
+    code = f"""
 import finetune_trainer.attempt
 def succeed(attempt):
     {error}
 finetune_trainer.attempt.Attempt._succeed = succeed
-""")
-    return {"PYTHONPATH": str(tmp_path)}
+"""
+    return beginning_with(tmp_path, code)
 
 
 GPU_IS_FULL = """import torch, types
@@ -174,9 +180,9 @@ finetune_trainer.attempt.main = main
     ("moment", "code"), [(SIGNAL_AT_ONCE, ExitCode.PREEMPTED), (SIGNAL_IN_THE_LAST_FLUSH, ExitCode.DONE)]
 )
 def test_a_signal_at_either_end_of_the_process_changes_no_exit_code(tmp_path, moment, code):
-    (tmp_path / "sitecustomize.py").write_text(f"import os, signal, sys\n{moment}")
+    environment = os.environ | beginning_with(tmp_path, f"import os, signal, sys\n{moment}")
     command = [sys.executable, "-m", "finetune_trainer"]
 
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
 
     assert (done.returncode, done.stderr) == (code, b"")

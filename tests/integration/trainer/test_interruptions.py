@@ -11,7 +11,6 @@ from tests.training.attempts import Job
 from tests.training.interruptions import assert_equal_ends, interrupt
 from tests.training.tiny import tiny_inputs
 
-
 pytestmark = pytest.mark.timeout(900)  # five processes one after the other, most of whose time is spent on imports
 
 
