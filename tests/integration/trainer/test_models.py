@@ -16,7 +16,7 @@ from tests.training.attempts import Job
 from tests.training.inside import Ended, at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
 from tests.training.models import save_tiny
-from tests.training.sentences import COOKING, ROWS, SKY
+from tests.training.sentences import ROWS
 from tests.training.tiny import VALIDATION, tiny_inputs, write_rows
 
 QUICK = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32"}
@@ -36,8 +36,8 @@ def validation_loss(job: Job, labels: list[int], *texts: list[str]) -> float:
         return float(torch.nn.functional.cross_entropy(model(**batch).logits, torch.tensor(labels)))
 
 
-def told_loss(ended: Ended) -> float:
-    return next(metric.value for metric in ended.result.metrics if metric.name == "loss")
+def told(ended: Ended, name: str) -> float:
+    return next(metric.value for metric in ended.result.metrics if metric.name == name)
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "modernbert", "distilbert"])
@@ -50,16 +50,15 @@ def test_the_saved_model_of_any_architecture_is_the_one_that_was_measured(archit
 
     texts = [text for text, _ in VALIDATION]
     loss = validation_loss(job, [("cooking", "sky").index(label) for _, label in VALIDATION], texts)
-    assert loss == pytest.approx(told_loss(ended), abs=1e-5)
+    assert loss == pytest.approx(told(ended, "loss"), abs=1e-5)
     answers = pipeline("text-classification", str(job.results / "model"))(texts)
     assert {answer["label"] for answer in answers} <= {"cooking", "sky"}
 
 
 def test_pairs_are_trained_and_measured_as_pairs(inputs, tmp_path):
-    pairs = [(one, other, "same") for half in (COOKING, SKY) for one, other in zip(half[::2], half[1::2], strict=True)]
-    pairs += [(one, other, "different") for one, other in zip(COOKING, SKY, strict=True)]
-    train, validation = pairs[::2] + pairs[1::4], pairs[3::4]
-    for name, rows in {"train": train, "validation": validation}.items():
+    # The first text is always the same, so a model that never saw the second could not tell any of these rows, learnt by heart or not.
+    rows = [("A kitchen or the sky?", text, "same" if label == "cooking" else "different") for text, label in ROWS]
+    for name in ("train", "validation"):
         write_rows(tmp_path / f"{name}.tsv", rows, header="sentence1\tsentence2\tlabel")
     dataset = {
         "uri": f"file://{tmp_path}",
@@ -67,16 +66,15 @@ def test_pairs_are_trained_and_measured_as_pairs(inputs, tmp_path):
         "columns": {"text": "sentence1", "textPair": "sentence2", "label": "label"},
         "labels": ["different", "same"],
     }
-    job = Job(tmp_path / "job", model=inputs["model"], dataset=dataset, training=QUICK)
+    training = {"epochs": 15, "batchSize": 4, "learningRate": 3e-3, "precision": "fp32"}
+    job = Job(tmp_path / "job", model=inputs["model"], dataset=dataset, training=training)
 
     ended = complete_inside(job)
 
-    ones, others, labels = (list(column) for column in zip(*validation, strict=True))
+    ones, others, labels = (list(column) for column in zip(*rows, strict=True))
     numbers = [("different", "same").index(label) for label in labels]
-    told = pytest.approx(told_loss(ended), abs=1e-5)
-    assert validation_loss(job, numbers, ones, others) == told
-    assert validation_loss(job, numbers, others, ones) != told
-    assert validation_loss(job, numbers, ones) != told
+    assert told(ended, "accuracy") > 0.9
+    assert validation_loss(job, numbers, ones, others) == pytest.approx(told(ended, "loss"), abs=1e-5)
 
 
 def test_frozen_parts_stay_are_counted_and_go_on_frozen(inputs, tmp_path):
