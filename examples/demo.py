@@ -24,7 +24,7 @@ def command(output: str | Path = OUTPUT) -> list[str]:
 
 if __name__ == "__main__":
     print(
-        "A sentence encoder of 23 million weights learns to tell what a complaint to a town hall is about, from 424 examples."
+        "A sentence encoder of 23 million weights learns to tell what a complaint to a town hall is about, from 920 examples."
     )
     print(f"$ {' '.join(command())}", flush=True)
     os.execv(command()[0], command())  # noqa: S606 (no shell is wanted)

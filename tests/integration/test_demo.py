@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import subprocess
 import time
@@ -12,6 +13,8 @@ import pytest
 
 from examples.demo import MANIFEST, command
 from tests.bench.tfidf import macro_f1 as tfidf_macro_f1
+
+pytestmark = pytest.mark.xdist_group("demo")  # one run of it for all of these tests
 
 TRAIN, TEST = (MANIFEST.parent / f"{split}.csv" for split in ("train", "test"))
 
@@ -24,7 +27,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def run(output: Path) -> str:
-    done = subprocess.run(command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    # One thread: with two, each waits for a core that other tests use.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout
 
