@@ -138,8 +138,9 @@ class LostAfter:
 
     def __call__(self) -> None:
         self._left -= 1
-        if self._left < 0:
+        if self._left == -1:
             self._work()
+        if self._left < 0:  # a lost claim stays lost for the files that were to follow
             raise LOST
 
 
