@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 EXIT_PREEMPTED = 30
 """`ExitCode.PREEMPTED`, written out so that this module imports nothing that takes time; a test keeps them equal."""
+
+
+ECHO_SECONDS = 1.0
+"""Equal signals within this time are one: a parent of several threads may announce its death once for each of them."""
 
 
 class Preempted(BaseException):
@@ -31,6 +36,8 @@ class StopSignal:
         self.has_unsaved_steps: Callable[[], bool] = lambda: False
         """Whether there are optimiser steps that no complete checkpoint holds; whoever trains knows."""
         self._finishing = 0
+        self._number: int | None = None
+        self._told_at = 0.0
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,9 +68,13 @@ class StopSignal:
         self._finishing += 1
 
     def _serve(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.told:
+            if number == self._number and now - self._told_at < ECHO_SECONDS:
+                return
             # The second signal: whoever sends it does not want to wait, not even for a save.
             os._exit(128 + number if self.has_unsaved_steps() else EXIT_PREEMPTED)
         self.told = self.requested = True
+        self._number, self._told_at = number, now
         if not self._finishing:
             raise Preempted

@@ -85,12 +85,14 @@ def report(step: int) -> None:
 
 
 told_to_stop = False
+parent = os.getppid()
 
 
 def stop(*_: object) -> None:
     global told_to_stop
-    if told_to_stop:
-        os._exit(143)  # as the trainer: the second signal does not wait for a save
+    # As the trainer: the second signal does not wait for a save. A parent's death may be told once for each of its threads.
+    if told_to_stop and os.getppid() == parent:
+        os._exit(143)
     told_to_stop = not (SCRIPT / "deaf").exists()
 
 
