@@ -32,9 +32,8 @@ DEBIAN_PACKAGES = "python3,python3-venv,ca-certificates"
 CERTIFICATES = ("/etc/ssl/certs", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates")
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
-FIRST_BUILD_GB = (
-    25  # torch with its CUDA libraries lies in buildah's storage, in the layout, and twice in containerd's store
-)
+FIRST_BUILD_GB = 25
+"""Torch with its CUDA libraries lies in buildah's storage, in the layout, and twice in containerd's store."""
 NEXT_BUILD_GB = 5
 
 

@@ -101,9 +101,8 @@ class Attempt:
         # What it started and left behind holds the output open, and must not work on without it.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        with suppress(
-            TimeoutError
-        ):  # one that has left the session is out of reach, but must not hold up the next attempt
+        # One that has left the session is out of reach, but must not hold up the next attempt.
+        with suppress(TimeoutError):
             await asyncio.wait_for(reading, LAST_OUTPUT_SECONDS)
         message = self.folder / "termination-message"
         said = message.read_text(errors="replace") if message.exists() else ""
