@@ -53,10 +53,10 @@ class Program:
 
 
 PROGRAMS = {
-    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1),
-    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 4),
+    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1.5),
+    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 6),
     "kube-controller-manager": Program(
-        "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 1
+        "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 2
     ),
     "kubectl": Program("kubernetes", "k8s.io/kubernetes/cmd/kubectl", "the command users type", 0.5),
     "kube-scheduler": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", "gives pods a node", 0.2),
@@ -67,8 +67,8 @@ PROGRAMS = {
         "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 0.2
     ),
     "ctr": Program("containerd", "github.com/containerd/containerd/v2/cmd/ctr", "imports images", 0.2),
-    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 3),
-    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 1.5),
+    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 3.5),
+    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 2),
 }
 
 

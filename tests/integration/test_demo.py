@@ -14,10 +14,7 @@ import pytest
 from examples.demo import MANIFEST, command
 from tests.bench.tfidf import macro_f1 as tfidf_macro_f1
 
-pytestmark = [
-    pytest.mark.xdist_group("demo"),  # one run of it for all of these tests
-    pytest.mark.timeout(900),  # it trains for two minutes where nothing else runs
-]
+pytestmark = pytest.mark.timeout(900)  # it trains for two minutes where nothing else runs
 
 TRAIN, TEST = (MANIFEST.parent / f"{split}.csv" for split in ("train", "test"))
 

@@ -13,12 +13,9 @@ import pytest
 
 from tests.cluster.namespaces import CGROUPS, empty_folder, run_isolated
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root"),
-    pytest.mark.xdist_group("namespaces"),  # the control group has one name on the machine
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 
-CGROUP = "finetune-untidy"
+CGROUP = "finetune-untidy"  # one name on the machine: these tests run one after the other, in this file
 UNTIDY = f"""
 ip link add untidy0 type bridge
 mount -t tmpfs tmpfs /mnt
