@@ -1,4 +1,4 @@
-"""Attempts as they really are: `python -m finetune_trainer` with a Run in its environment, signals, and what is left behind."""
+"""Attempts as they really are: processes of the trainer with a Run in their environment, signals, and what is left behind."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import Progress
 from finetune_api.result import Result
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, identify
+from tests.training.forked import ForkedTrainer
 
 PATIENCE = 180.0
 """Seconds; only a hang takes longer, however busy the machine is."""
@@ -47,13 +48,16 @@ class Job:
         return folder
 
     def start(self, **environment: str) -> Attempt:
+        """An attempt that has its libraries already."""
         return Attempt(self.run, self.next_folder(), environment)
+
+    def start_from_nothing(self, **environment: str) -> Attempt:
+        """An attempt as a pod makes it, whose process first imports its libraries: where that is part of what is tested."""
+        return Attempt(self.run, self.next_folder(), environment, from_nothing=True)
 
     def complete(self, **environment: str) -> Attempt:
         """An attempt that nobody disturbs; it must succeed."""
-        attempt = self.start(**environment)
-        assert attempt.wait() == 0, attempt.log
-        return attempt
+        return self.start(**environment).succeed()
 
     def saved_step(self) -> int:
         """The step of the newest checkpoint whose manifest is there, 0 without one."""
@@ -76,6 +80,7 @@ class Attempt:
     run: Run
     folder: Path
     environment: dict[str, str]
+    from_nothing: bool = False
 
     def __post_init__(self) -> None:
         self._log = self.folder / "stdout.txt"
@@ -90,10 +95,9 @@ class Attempt:
             ATTEMPT_ENV: f"pod-{self.folder.name}",
             **self.environment,
         }
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_trainer"], env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        self._log.touch()
+        start = _start_python if self.from_nothing else ForkedTrainer
+        self.process = start(environment, self._log)
 
     @property
     def log(self) -> str:
@@ -135,6 +139,11 @@ class Attempt:
         self.process.wait()
         raise AssertionError(f"not within {PATIENCE} s: {what}; the log:\n{self.log}")
 
+    def succeed(self) -> Attempt:
+        """Wait for the end, which must be a success."""
+        assert self.wait() == 0, self.log
+        return self
+
     def wait(self) -> int:
         return self.process.wait(PATIENCE)
 
@@ -142,3 +151,10 @@ class Attempt:
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
         return self.wait()
+
+
+def _start_python(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "finetune_trainer"], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )

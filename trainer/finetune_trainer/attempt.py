@@ -192,7 +192,7 @@ class Attempt:
         self._scratch.mkdir()
         checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
         keep_freed_memory()
-        threads = _limit_threads()
+        threads = prepare_libraries()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
         from finetune_trainer.data import list_inputs
 
@@ -322,8 +322,8 @@ def _explain(error: Exception) -> JobError:
     return JobError(FailureReason.INTERNAL, f"{type(error).__name__}: {first_line}")
 
 
-def _limit_threads() -> int:
-    """Tell the libraries how many threads to start. Before they are imported: OpenMP reads the environment once."""
+def prepare_libraries() -> int:
+    """Tell the libraries how many threads to start, and return it. Before they are imported: OpenMP reads the environment once."""
     threads = available_threads()
     os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

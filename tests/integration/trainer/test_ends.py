@@ -120,7 +120,7 @@ GPU_IS_FULL = """import torch, types
     ids=["1", "12", "20", "21"],
 )
 def test_a_process_ends_with_the_code_of_its_failure(job, tmp_path, error, reason, code):
-    attempt = job.start(**raising(tmp_path, error))
+    attempt = job.start_from_nothing(**raising(tmp_path, error))
 
     assert attempt.wait() == code, attempt.log
     assert attempt.result.error is not None
@@ -145,7 +145,9 @@ def test_what_is_wrong_around_the_run_is_told_in_the_termination_message(
     job, tmp_path, environment, reason, code, says
 ):
     (tmp_path / "file").write_text("not a folder")
-    attempt = job.start(**{name: value.format(file=tmp_path / "file") for name, value in environment.items()})
+    attempt = job.start_from_nothing(
+        **{name: value.format(file=tmp_path / "file") for name, value in environment.items()}
+    )
 
     assert attempt.wait() == code, attempt.log
     assert attempt.result.error is not None
