@@ -26,6 +26,8 @@ from finetune_operator.worlds.protocol import (
 
 FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.OUTPUT_CONFLICT})
 """What fails a job before any attempt; only an edit of its spec may help."""
+WITHOUT_ATTEMPT = frozenset({Ending.DEADLINE_EXCEEDED, Ending.OTHER})
+"""What may come before any attempt, so that there is none to wait for."""
 MAX_METRICS = 32
 HEARING = 10.0
 """Seconds to wait for the last words of an attempt after its training has ended: the two are told by different messengers."""
@@ -106,7 +108,7 @@ def training_has_ended(case: Case) -> Decision | None:
         return None
     last = _last_words(case, training.ending)
     heard = (case.now - (training.ended or case.now)).total_seconds()
-    speechless = last is None and training.ending is not Ending.DEADLINE_EXCEEDED  # which may come before any attempt
+    speechless = last is None and training.ending not in WITHOUT_ATTEMPT
     if (speechless or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now)) and heard < HEARING:
         return Decision(recheck_after=1.0)
     if training.ending is Ending.COMPLETE:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from finetune_api.failures import FailureReason
+from finetune_operator.decide.ending import HEARING
 from finetune_operator.worlds.local import LocalWorld
 from finetune_operator.worlds.local.memory import out_of_memory_kills
 from finetune_operator.worlds.protocol import (
@@ -210,7 +211,8 @@ async def test_endless_lines_of_a_progress_bar_neither_hang_the_trainer_nor_floo
 async def test_a_trainer_that_cannot_be_started_is_said_at_once(driver: LocalDriver) -> None:
     driver.trainer = ("/nowhere/trainer",)
     await driver.apply()
-    status = await reconciled(driver, driver.world.key, lambda s: s.phase == "Failed")
+    async with asyncio.timeout(HEARING / 2):  # no attempt is waited for
+        status = await reconciled(driver, driver.world.key, lambda s: s.phase == "Failed")
     assert "the trainer cannot be run: [Errno 2] No such file or directory: '/nowhere/trainer'" in (
         status.message or ""
     )
