@@ -7,4 +7,7 @@ import sys
 
 from tests.cluster.node import run_with_node
 
-sys.exit(run_with_node([sys.executable, "-m", "pytest", "tests/e2e", "--timeout=1800", "-v", *sys.argv[1:]]))
+BESIDE = ("-n", "2", "--dist", "loadfile")
+"""One file waits for pods while the other trains."""
+
+sys.exit(run_with_node([sys.executable, "-m", "pytest", "tests/e2e", "--timeout=1800", "-v", *BESIDE, *sys.argv[1:]]))
