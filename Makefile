@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-# Where it is set, each process compiles its imports anew: twenty seconds for transformers instead of three.
+# Where it is set, each process compiles its imports anew: a trainer's take 23 s of CPU instead of 14.
 unexport PYTHONDONTWRITEBYTECODE
 
 CACHE := $(or $(FINETUNE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/finetune-operator)

@@ -4,7 +4,7 @@ import os
 
 from finetune_trainer.attempt import prepare_libraries
 
-os.environ["OMP_NUM_THREADS"] = "1"  # equal numbers need equal threads
+os.environ["OMP_NUM_THREADS"] = "1"  # as every attempt of the tests has it; read once, by the import
 prepare_libraries()
 
 import finetune_trainer.engine.session  # noqa: E402, F401
