@@ -30,7 +30,7 @@ async def controlled(world: FakeWorld) -> AsyncIterator[Controller]:
             await task
 
 
-async def until(holds: Callable[[], bool], seconds: float = 2) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 (the fake world announces nothing)
             await asyncio.sleep(0.005)
@@ -92,8 +92,11 @@ async def test_a_resync_looks_at_each_job_again_at_a_moment_of_its_own(monkeypat
 async def test_every_log_line_about_a_job_names_it(
     log_format: LogFormat, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    asked = asyncio.Event()
+
     class Broken(FakeWorld):
         async def observe(self, key: Key) -> Observed:
+            asked.set()
             raise RuntimeError("no")
 
     root = logging.getLogger()
@@ -103,6 +106,7 @@ async def test_every_log_line_about_a_job_names_it(
         world = Broken()
         async with controlled(world):
             world.apply("demo", SPEC, namespace="ml")
+            await asked.wait()
             await asyncio.sleep(0.05)
     finally:
         root.handlers[:], root.level = handlers, level
