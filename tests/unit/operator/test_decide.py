@@ -577,6 +577,15 @@ def test_an_unknown_ending_is_internal_in_the_worlds_own_words() -> None:
     assert (story.status.message or "").startswith("The controller gave up.")
 
 
+@pytest.mark.parametrize("ending", [Ending.OTHER, Ending.DEADLINE_EXCEEDED])
+def test_an_ending_that_needs_no_attempt_waits_for_none(ending: Ending) -> None:
+    story = Story(activeDeadlineSeconds=60).starts()
+    [training] = asyncio.run(story.world.observe(story.key)).trainings
+    decision = story.decision(trainings=(replace(training, ending=ending, ended=story.now),), attempts=())
+    assert decision.status is not None
+    assert decision.status.phase == "Failed"
+
+
 # -------------------------------------------------------------------------------------------------- finished is finished
 
 
