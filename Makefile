@@ -36,7 +36,7 @@ demo: $(READY) ## fine-tune a real model on this machine, no cluster: two to thr
 
 test: $(READY) ## every test, against a real etcd and API server and a real S3 server
 	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl helm versitygw
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	@$(MAKE) test-pythons
 
 test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
@@ -48,7 +48,7 @@ test-pythons: $(READY) ## the tests of API and operator on each other supported 
 	  if [ -z "$$python" ]; then echo "· Python $$version is not installed: its tests are skipped"; continue; fi; \
 	  echo "· tests of API and operator on Python $$version"; \
 	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) run --locked --quiet --python $$python \
-	    --extra operator --extra cli --no-group demo python -m pytest -q -n 2 tests/unit/api tests/unit/operator; \
+	    --extra operator --extra cli --no-group demo python -m pytest -q -n 4 tests/unit/api tests/unit/operator; \
 	done
 
 verify: lint types layers generated lock ## format, lint, strict types, layers, no drift in generated files, lock file current

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -140,24 +141,25 @@ class ApiServer:
     @contextmanager
     def serving_in_a_thread(self) -> Iterator[str]:
         """For tests that wait for processes."""
-        started, done, url = threading.Event(), asyncio.Event(), ""
-        loop = asyncio.new_event_loop()
+        started, url = threading.Event(), ""
+        stop: Callable[[], object]
 
         async def serve() -> None:
-            nonlocal url
+            nonlocal url, stop
+            done, loop = asyncio.Event(), asyncio.get_running_loop()
             async with self.serving() as url:
+                stop = partial(loop.call_soon_threadsafe, done.set)
                 started.set()
                 await done.wait()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+        thread = threading.Thread(target=asyncio.run, args=(serve(),))
         thread.start()
         try:
             assert started.wait(10)
             yield url
         finally:
-            loop.call_soon_threadsafe(done.set)
+            stop()
             thread.join()
-            loop.close()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         ours = request.path.startswith(f"/apis/{GROUP}/")
