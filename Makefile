@@ -58,7 +58,7 @@ lint: $(READY)
 	@$(BIN)/ruff check $(SOURCES)
 
 types: $(READY)
-	@$(BIN)/mypy
+	@$(BIN)/mypy --cache-dir=$(CACHE)/mypy
 
 layers: $(READY)
 	@$(BIN)/lint-imports --no-logo
@@ -83,4 +83,4 @@ bench: $(READY) ## measurements beside peers, as JSON lines
 	@$(BIN)/python -m tests.bench
 
 clean: ## remove what make has made in this folder; the cache $(CACHE) is separate
-	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis runs
+	rm -rf .venv* .pytest_cache .ruff_cache .hypothesis runs
