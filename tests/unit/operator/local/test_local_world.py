@@ -167,7 +167,7 @@ async def test_a_run_that_is_being_trained_is_refused_to_another_world_and_free_
 
 async def test_nothing_is_left_behind_but_an_empty_lock_file(driver: LocalDriver) -> None:
     await trains(driver)
-    assert len(driver.left_behind()) > 1, "otherwise there is nothing to clean up"
+    await until(lambda: len(driver.left_behind()) > 1)  # otherwise there is nothing to clean up
     driver.script.ends(0, "")
     await ended(driver)
     assert driver.left_behind() == ["lock"]
