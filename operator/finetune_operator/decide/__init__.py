@@ -23,12 +23,12 @@ from finetune_operator.decide.running import (
     verdict_is_due,
 )
 from finetune_operator.decide.starting import (
-    action_was_refused,
     earlier_attempt_is_still_ending,
     job_is_gone,
     job_is_suspended,
     other_run_is_still_there,
     run_does_not_fit,
+    start_was_refused,
     training_is_missing,
     training_is_stopping,
 )
@@ -38,7 +38,7 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     job_is_gone,
     job_is_finished,
     spec_is_invalid,
-    action_was_refused,
+    start_was_refused,
     other_run_is_still_there,
     training_has_ended,
     job_is_suspended,

@@ -16,7 +16,7 @@ PATIENCE = 60.0
 
 
 def limits_have_changed(case: Case) -> Decision | None:
-    if case.current.limits == case.limits:
+    if case.current.limits == case.limits or case.seen.refusal is not None:  # a refusal keeps nothing from being told
         return None
     # No recheck and no status: the training remembers what it was asked for, and that is an event.
     return Decision(actions=(ChangeLimits(case.current.name, case.current.uid, case.limits),))

@@ -23,9 +23,9 @@ def job_is_gone(case: Case) -> Decision | None:
     return Decision() if case.seen.job is None or case.seen.job.deleting else None
 
 
-def action_was_refused(case: Case) -> Decision | None:
+def start_was_refused(case: Case) -> Decision | None:
     refusal = case.seen.refusal
-    if refusal is None:
+    if refusal is None or case.training is not None:  # what is refused to a training are new limits
         return None
     if refusal.reason in FINAL_REFUSALS:
         return failed(case, refusal.reason, refusal.message, field=refusal.field)

@@ -262,6 +262,48 @@ def test_limits_that_the_clusters_policy_changes_are_left_to_it_and_the_status_g
     assert not any(write.startswith("patch jobs") for write in lab.writes())
 
 
+def test_limits_that_the_clusters_policy_forbids_to_change_keep_no_status_back(lab: Lab) -> None:
+    running(lab)
+    with backoff_limits_are_frozen(lab):
+        lab.edit(backoffLimit=9)
+        lab.finish_attempt(fail(1))
+        eventually(lambda: len(lab.status()["attempts"]) == 2)
+        lab.until(phase="Running")
+        lab.finish_attempt(succeed(TUNED))
+        lab.until(phase="Succeeded")
+
+
+@contextlib.contextmanager
+def backoff_limits_are_frozen(lab: Lab) -> Iterator[None]:
+    """A policy of the cluster refuses every change of a Job's back-off limit in the lab's namespace, from now on."""
+    group = "/apis/admissionregistration.k8s.io/v1"
+    policies, bindings = f"{group}/validatingadmissionpolicies", f"{group}/validatingadmissionpolicybindings"
+    jobs = {"apiGroups": ["batch"], "apiVersions": ["v1"], "resources": ["jobs"], "operations": ["UPDATE"]}
+    here = {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}
+    policy = {
+        "matchConstraints": {"resourceRules": [jobs], "namespaceSelector": here},
+        "validations": [{"expression": "object.spec.backoffLimit == oldObject.spec.backoffLimit"}],
+    }
+    binding = {"policyName": lab.namespace, "validationActions": ["Deny"]}
+    job = f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/{lab.jobs()[0]['metadata']['name']}?dryRun=All"
+    try:
+        for path, spec in ((policies, policy), (bindings, binding)):
+            lab.cluster.api.post(path, {"metadata": {"name": lab.namespace}, "spec": spec})
+        eventually(lambda: refused_to_change(lab, job))
+        yield
+    finally:
+        for path in (bindings, policies):
+            lab.cluster.api.delete(f"{path}/{lab.namespace}")
+
+
+def refused_to_change(lab: Lab, job: str) -> bool:
+    try:
+        lab.cluster.api.patch(job, {"spec": {"backoffLimit": 99}})
+    except ApiError as error:
+        return "denied request" in str(error)
+    return False
+
+
 def test_limits_changed_meanwhile_reach_the_job(lab: Lab) -> None:
     running(lab)
     lab.edit(activeDeadlineSeconds=5000, ttlSecondsAfterFinished=77, backoffLimit=9)

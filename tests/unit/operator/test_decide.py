@@ -244,6 +244,16 @@ def test_limits_that_change_reach_the_training_without_a_restart() -> None:
     assert story.looks().actions[-1] is change
 
 
+def test_a_refused_change_of_limits_keeps_nothing_from_being_told() -> None:
+    story = Story().starts()
+    story.world.run_attempt(story.key)
+    story.world.apply("demo", {**story.spec, "backoffLimit": 9})
+    decision = story.decision(refusal=Refusal(FailureReason.ADMISSION_DENIED, "no"))
+    assert (decision.rule, decision.actions) == ("attempt_is_running", ())
+    assert decision.status is not None
+    assert decision.status.phase == "Running"
+
+
 def test_a_time_to_live_is_given_only_once_the_end_is_recorded() -> None:
     """From birth it would remove a training whose end nobody has seen yet, and that would start again."""
     story = Story(ttlSecondsAfterFinished=0).starts().runs().is_edited(ttlSecondsAfterFinished=5)
@@ -728,7 +738,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     spoke = Story.rules_that_spoke | {
         others.decision(job=None).rule,
         others.decision(trainings=()).rule,
-        others.decision(refusal=refusal).rule,
+        others.decision(trainings=(), refusal=refusal).rule,
         others.decision(trainings=(replace(training, refusal=refusal),), attempts=()).rule,
         others.decision(attempts=(ended,)).rule,
     }

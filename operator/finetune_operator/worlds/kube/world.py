@@ -189,6 +189,9 @@ class KubeWorld:
                 try:
                     self._trainings.put(await self._client.merge(path, change))
                 except ApiError as error:
+                    if refusal := facts.refusal_of(error):
+                        log.warning("The limits of %s could not be changed: %s", action.name, error.message)
+                        return refusal
                     if error.code not in (404, 409):
                         raise
         return None
