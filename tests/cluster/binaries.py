@@ -53,22 +53,22 @@ class Program:
 
 
 PROGRAMS = {
-    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1.5),
-    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 6),
+    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1),
+    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 3.5),
     "kube-controller-manager": Program(
-        "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 2
+        "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 1
     ),
     "kubectl": Program("kubernetes", "k8s.io/kubernetes/cmd/kubectl", "the command users type", 0.5),
     "kube-scheduler": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", "gives pods a node", 0.2),
-    "kubelet": Program("kubernetes", "k8s.io/kubernetes/cmd/kubelet", "runs pods on a node", 0.5),
-    "kube-proxy": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", "service addresses on a node", 0.5),
-    "containerd": Program("containerd", "github.com/containerd/containerd/v2/cmd/containerd", "runs containers", 1),
+    "kubelet": Program("kubernetes", "k8s.io/kubernetes/cmd/kubelet", "runs pods on a node", 0.4),
+    "kube-proxy": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", "service addresses on a node", 0.2),
+    "containerd": Program("containerd", "github.com/containerd/containerd/v2/cmd/containerd", "runs containers", 0.7),
     "containerd-shim-runc-v2": Program(
-        "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 0.2
+        "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 0.1
     ),
     "ctr": Program("containerd", "github.com/containerd/containerd/v2/cmd/ctr", "imports images", 0.2),
-    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 3.5),
-    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 2),
+    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 2),
+    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 1),
 }
 
 

@@ -35,21 +35,35 @@ class LatestOnly(Generic[T]):
     def flush(self) -> None:
         """Wait until nothing is left to do."""
         with self._change:
-            self._change.wait_for(lambda: self._error is not None or (self._waiting is None and not self._busy))
+            self._change.wait_for(self._is_idle_or_failed)
             self._raise_error()
 
-    def close(self, *, drop: bool = False) -> None:
-        """End the thread after what it has to do, or with `drop` after the piece that it is at, without waiting for that."""
+    def close(self) -> None:
+        """End the thread after what it has to do."""
         try:
-            if not drop:
-                self.flush()
+            self.flush()
         finally:
-            with self._change:
-                self._closed = True
-                self._waiting = None
-                self._change.notify_all()
-            if self._thread is not None and not drop:
+            self._end()
+            if self._thread is not None:
                 self._thread.join()
+
+    def abandon(self, after: float) -> None:
+        """End the thread after what it has to do, but wait only `after` seconds for that: what is not begun by then is dropped.
+
+        Raises nothing.
+        """
+        with self._change:
+            self._change.wait_for(self._is_idle_or_failed, after)
+        self._end()
+
+    def _is_idle_or_failed(self) -> bool:
+        return self._error is not None or (self._waiting is None and not self._busy)
+
+    def _end(self) -> None:
+        with self._change:
+            self._closed = True
+            self._waiting = None
+            self._change.notify_all()
 
     def _raise_error(self) -> None:
         if self._error is not None:

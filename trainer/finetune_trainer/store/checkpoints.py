@@ -36,6 +36,8 @@ __all__ = ["Checkpoint", "Checkpoints"]
 
 PATIENCE = 600.0
 """Seconds that a commit in the background waits for a store that does not answer. Training goes on meanwhile."""
+LAST_PATIENCE = 60.0
+"""Seconds that an attempt which fails still waits for what is on its way to the store, so that the next one need not repeat it."""
 
 
 class Checkpoints:
@@ -90,7 +92,7 @@ class Checkpoints:
         self._background.flush()
 
     def close(self) -> None:
-        """`flush`, then end the background thread. As a context manager: when the block raised, what waits is dropped instead."""
+        """`flush`, then end the background thread. As a context manager, when the block raised: the same for LAST_PATIENCE at most."""
         self._background.close()
 
     def saved_step(self) -> int:
@@ -120,7 +122,10 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._background.close(drop=kind is not None)
+        if kind is None:
+            self.close()
+        else:
+            self._background.abandon(after=LAST_PATIENCE)
 
     def _store(self, save: _Save) -> None:
         """The best model first, because the checkpoint names it; then the checkpoint, whose manifest makes both count."""

@@ -56,13 +56,24 @@ def test_an_error_is_raised_by_the_next_put_and_then_the_next_piece_is_done() ->
     assert gate.begun == ["bad", "good", "bad again"]
 
 
-def test_dropping_does_not_wait_and_does_not_begin_what_waits() -> None:
+def test_who_abandons_it_waits_for_what_is_left_to_do() -> None:
+    gate = Gate()
+    background = LatestOnly(gate, name="test")
+    background.put("a", newer)
+    assert gate.started.wait(10)
+    background.put("bad", newer)
+    threading.Timer(0.1, gate.open.set).start()
+    background.abandon(after=10)
+    assert gate.begun == ["a", "bad"], "and what fails is not raised"
+
+
+def test_who_abandons_it_does_not_wait_for_ever_and_what_waits_is_not_begun() -> None:
     gate = Gate()
     background = LatestOnly(gate, name="test")
     background.put("a", newer)
     assert gate.started.wait(10)
     background.put("b", newer)
-    background.close(drop=True)
+    background.abandon(after=0.1)
     gate.open.set()
     background._thread.join(10)  # type: ignore[union-attr]
     assert gate.begun == ["a"]
