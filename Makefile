@@ -31,7 +31,7 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@$(UV) sync --locked --all-extras --quiet --python "$(PYTHON)"
 	@touch $(READY)
 
-demo: $(READY) ## fine-tune a real model on this machine, no cluster: two to three minutes
+demo: $(READY) ## fine-tune a real model on this machine, no cluster: one to three minutes
 	@$(BIN)/python -m examples.demo
 
 test: $(READY) ## every test, against a real etcd and API server and a real S3 server
