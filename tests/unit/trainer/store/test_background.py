@@ -29,11 +29,16 @@ def newer(waiting: str, item: str) -> str:
     return item
 
 
-def test_a_newer_piece_replaces_only_the_one_that_waits() -> None:
-    gate = Gate()
+def at_work_on_a(gate: Gate) -> LatestOnly[str]:
     background = LatestOnly(gate, name="test")
     background.put("a", newer)
     assert gate.started.wait(10)
+    return background
+
+
+def test_a_newer_piece_replaces_only_the_one_that_waits() -> None:
+    gate = Gate()
+    background = at_work_on_a(gate)
     background.put("b", newer)
     background.put("c", newer)
     gate.open.set()
@@ -58,9 +63,7 @@ def test_an_error_is_raised_by_the_next_put_and_then_the_next_piece_is_done() ->
 
 def test_who_abandons_it_waits_for_what_is_left_to_do() -> None:
     gate = Gate()
-    background = LatestOnly(gate, name="test")
-    background.put("a", newer)
-    assert gate.started.wait(10)
+    background = at_work_on_a(gate)
     background.put("bad", newer)
     threading.Timer(0.1, gate.open.set).start()
     background.abandon(after=10)
@@ -69,9 +72,7 @@ def test_who_abandons_it_waits_for_what_is_left_to_do() -> None:
 
 def test_who_abandons_it_does_not_wait_for_ever_and_what_waits_is_not_begun() -> None:
     gate = Gate()
-    background = LatestOnly(gate, name="test")
-    background.put("a", newer)
-    assert gate.started.wait(10)
+    background = at_work_on_a(gate)
     background.put("b", newer)
     background.abandon(after=0.1)
     gate.open.set()
