@@ -66,8 +66,8 @@ class Evaluation(Model):
     """How models are compared during training. Evaluation runs before training and after each epoch."""
 
     metric: Literal["accuracy", "f1", "macro_f1", "loss"] | None = None
-    """What the best model is chosen by: `f1` is that of the positive class and needs two labels. Default: `f1` with two labels,
-    else `macro_f1`."""
+    """What the best model is chosen by: `f1` is that of the positive class and needs two labels; `macro_f1` is the mean over the
+    labels that occur in the rows or among the predictions. Default: `f1` with two labels, else `macro_f1`."""
 
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations in a row without a better metric. Default: never stop early."""

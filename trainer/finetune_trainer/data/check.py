@@ -12,7 +12,7 @@ import numpy as np
 from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Origin, Origins, Split
-from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
+from finetune_trainer.data.problems import at, data_invalid, listed, rows_of, shortened
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,10 @@ def check_counts(train: Examples, labels: Sequence[str]) -> None:
         )
 
 
-def warn_counts(splits: Mapping[Split, Examples], labels: Sequence[str]) -> list[str]:
-    """Labels without training examples."""
+def warn_counts(train: Examples, labels: Sequence[str]) -> list[str]:
+    """Labels without training examples, and labels that look alike."""
     warnings = []
-    counts = np.bincount(splits["train"].labels, minlength=len(labels))
+    counts = np.bincount(train.labels, minlength=len(labels))
     for label, count in zip(labels, counts, strict=True):
         if not count:
             warnings.append(f'The label "{label}" is listed and has no training example: the model will not learn it.')
@@ -105,6 +105,22 @@ def warn_counts(splits: Mapping[Split, Examples], labels: Sequence[str]) -> list
         if number > 1:
             alike = ", ".join(f'"{other}"' for other in labels if other.strip().casefold() == label)
             warnings.append(f"The labels {alike} differ only in case or spaces and are learned as different ones.")
+    return warnings
+
+
+def warn_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str], *, drawn: bool) -> list[str]:
+    """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
+    warnings = []
+    trained = set(splits["train"].labels.tolist())
+    for split, examples in splits.items():
+        absent = [labels[number] for number in sorted(trained - set(examples.labels.tolist()))]
+        if not absent:
+            continue
+        said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
+        warning = f"No row of the {split} split has the {said}: the split's metrics say nothing about {'it' if len(absent) == 1 else 'them'}."
+        if drawn and split == "validation":
+            warning += " Raise dataset.validationFraction, give more examples, or rows of their own in dataset.splits.validation."
+        warnings.append(warning)
     return warnings
 
 

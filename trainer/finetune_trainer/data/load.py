@@ -21,6 +21,7 @@ from finetune_trainer.data.check import (
     check_counts,
     check_texts,
     to_examples,
+    warn_absent_labels,
     warn_counts,
     warn_shared_rows,
 )
@@ -51,13 +52,15 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
         rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
     }
     check_counts(examples["train"], labels)
-    warnings += warn_counts(examples, labels)
+    warnings += warn_counts(examples["train"], labels)
     stop()
     warnings += warn_shared_rows(examples)
     stop()
-    if "validation" not in examples:
+    drawn = "validation" not in examples
+    if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
         examples["train"], examples["validation"] = split_validation(examples["train"], fraction, seed)
+    warnings += warn_absent_labels(examples, labels, drawn=drawn)
     return Data(
         train=examples["train"],
         validation=examples["validation"],

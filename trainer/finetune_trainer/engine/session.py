@@ -156,19 +156,12 @@ class Session:
 
     def _load_model(self) -> None:
         data = self._inputs.data
+        self._metric = choosing_metric(self._spec.training.evaluation.metric, data)
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task: Task = TASKS[self._spec.task](
             self._inputs.model.path, data.labels, trust_remote_code=self._spec.model.trust_remote_code
         )
-        self._metric = self._spec.training.evaluation.metric or ("f1" if len(data.labels) == 2 else "macro_f1")
-        if self._metric == "f1" and len(data.labels) != 2:
-            raise JobError(
-                FailureReason.INVALID_SPEC,
-                f"metric f1 is that of the positive class of two labels, but the data has {len(data.labels)}",
-                field="spec.training.evaluation.metric",
-                remedy="Use macro_f1.",
-            )
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
         logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
@@ -284,3 +277,25 @@ def _count(number: int, noun: str) -> str:
 
 def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def choosing_metric(asked: str | None, data: Data) -> str:
+    """The metric that the best model is chosen by. Raises JobError where f1 cannot tell one model from another."""
+    metric = asked or ("f1" if len(data.labels) == 2 else "macro_f1")
+    if metric == "f1" and len(data.labels) != 2:
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"metric f1 is that of the positive class of two labels, but the data has {len(data.labels)}",
+            field="spec.training.evaluation.metric",
+            remedy="Use macro_f1.",
+        )
+    if metric == "f1" and not (data.validation.labels == 1).any():
+        raise JobError(
+            FailureReason.LABEL_INVALID,
+            f'no validation row has the label "{data.labels[1]}", so its f1, by which the best model is chosen, would be 0 '
+            "whatever the model says",
+            field="spec.training.evaluation.metric",
+            remedy="Give validation rows of that label (a larger validationFraction, or splits.validation), or set "
+            "spec.training.evaluation.metric to loss, accuracy or macro_f1.",
+        )
+    return metric

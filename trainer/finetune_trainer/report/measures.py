@@ -27,9 +27,12 @@ class Interval:
 @dataclass(frozen=True)
 class LabelScore:
     label: str
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    """None where no row was said to have the label."""
+    recall: float | None
+    """None where no row has it."""
+    f1: float | None
+    """None where neither is."""
     rows: int
     """Rows that truly have the label."""
 
@@ -51,14 +54,17 @@ def confusion(truth: NDArray[np.int64], said: NDArray[np.int64], labels: int) ->
 
 
 def scores(counts: NDArray[np.int64], labels: list[str]) -> list[LabelScore]:
-    """Precision, recall and F1 of each label; 0 where nothing was said or nothing was there."""
-    right = np.diag(counts)
-    precision = _ratio(right, counts.sum(axis=0))
-    recall = _ratio(right, counts.sum(axis=1))
-    f1 = _ratio(2 * right, counts.sum(axis=0) + counts.sum(axis=1))
+    """Precision, recall and F1 of each label."""
+    said, truth = counts.sum(axis=0).tolist(), counts.sum(axis=1).tolist()
     return [
-        LabelScore(label, float(precision[i]), float(recall[i]), float(f1[i]), int(counts[i].sum()))
-        for i, label in enumerate(labels)
+        LabelScore(
+            label,
+            precision=right / said[i] if said[i] else None,
+            recall=right / truth[i] if truth[i] else None,
+            f1=2 * right / (said[i] + truth[i]) if said[i] + truth[i] else None,
+            rows=truth[i],
+        )
+        for i, (label, right) in enumerate(zip(labels, np.diag(counts).tolist(), strict=True))
     ]
 
 
@@ -74,12 +80,13 @@ class Tally:
     said: NDArray[np.float64]
 
     def metric(self, name: str) -> NDArray[np.float64]:
-        """`accuracy`, `macro_f1` (over all labels) or `f1` (of the last label), shape (…)."""
+        """`accuracy`, `macro_f1` (over the labels that are there or were said) or `f1` (of the last label), shape (…)."""
         if name == "accuracy":
             return _ratio(self.right.sum(axis=-1), self.truth.sum(axis=-1))
-        f1 = _ratio(2 * self.right, self.truth + self.said)
+        occurs = self.truth + self.said
+        f1 = _ratio(2 * self.right, occurs)
         if name == "macro_f1":
-            return np.asarray(f1.mean(axis=-1))
+            return _ratio(f1.sum(axis=-1), (occurs > 0).sum(axis=-1))
         if name == "f1":
             return np.asarray(f1[..., -1])
         raise ValueError(f"no metric {name!r} is known")

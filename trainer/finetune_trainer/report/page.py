@@ -49,6 +49,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
     )
     environment.filters["signed"] = signed
     environment.filters["duration"] = duration
+    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
     environment.filters["shortened"] = lambda text: text if len(text) <= TEXT else f"{text[:TEXT]}…"
     environment.filters["zip"] = lambda one, other: list(zip(one, other, strict=True))
     main_metric = headline_metric(metrics)

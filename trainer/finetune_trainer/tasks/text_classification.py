@@ -114,10 +114,10 @@ class TextClassification(Task):
         from sklearn.metrics import accuracy_score, f1_score  # here, because its import would delay the first step
 
         predicted = logits.argmax(axis=-1)
-        every = list(range(len(self._labels)))
         values = {
             "accuracy": float(accuracy_score(labels, predicted)),
-            "macro_f1": float(f1_score(labels, predicted, labels=every, average="macro", zero_division=0)),
+            # Over the labels that occur: F1 of one that is neither there nor predicted is undefined, not 0.
+            "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
         }
         if len(self._labels) == 2:
             values["f1"] = float(f1_score(labels, predicted, pos_label=1, zero_division=0))

@@ -209,13 +209,26 @@ def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None
 
 def test_rows_shared_by_splits_and_contradictions_are_counted_in_warnings(tmp_path: Path) -> None:
     train = csv("a,x", "b,y", "a,y", "c,x")
-    written(tmp_path, {"train.csv": train, "dev.csv": csv("b,y", "d,x"), "test.csv": csv("e,x", "a,x", "c,x")})
+    written(tmp_path, {"train.csv": train, "dev.csv": csv("b,y", "d,x"), "test.csv": csv("e,y", "a,x", "c,x")})
     warnings = load_from(tmp_path, splits={"validation": "dev.csv", "test": "test.csv"}).warnings
     assert warnings == (
         "1 training rows have the text of an earlier row and another label: train.csv, line 4.",
         "1 of 2 validation rows have the text of a training row, so their metrics flatter: dev.csv, line 2.",
         "2 of 3 test rows have the text of a training row, so their metrics flatter: test.csv, line 3; test.csv, line 4.",
     )
+
+
+def test_a_split_that_lacks_a_label_says_so_and_a_drawn_one_how_to_mend_it(tmp_path: Path) -> None:
+    rare = [f"text {n},{'rare' if n < 3 else 'bad' if n % 2 else 'good'}" for n in range(60)]
+    (drawn,) = load_from(written(tmp_path, {"train.csv": csv(*rare)})).warnings
+    assert 'No row of the validation split has the label "rare"' in drawn
+    assert "validationFraction" in drawn
+    files = {"dev.csv": csv("a,good", "b,rare"), "test.csv": csv("c,good"), "train.csv": csv(*rare)}
+    splits = {"validation": "dev.csv", "test": "test.csv"}
+    in_dev, in_test = load_from(written(tmp_path, files), splits=splits).warnings
+    assert 'No row of the validation split has the label "bad"' in in_dev
+    assert "validationFraction" not in in_dev
+    assert 'No row of the test split has the 2 labels "bad", "rare"' in in_test
 
 
 def test_listed_labels_without_examples_and_look_alikes_are_warnings(tmp_path: Path) -> None:
@@ -226,7 +239,7 @@ def test_listed_labels_without_examples_and_look_alikes_are_warnings(tmp_path: P
 
 
 def test_quotes_around_all_values_of_a_tsv_are_a_warning(tmp_path: Path) -> None:
-    written(tmp_path, {"train.tsv": 'text\tlabel\n"a"\tx\n"b"\ty\n', "dev.tsv": "text\tlabel\nc\tx\n"})
+    written(tmp_path, {"train.tsv": 'text\tlabel\n"a"\tx\n"b"\ty\n', "dev.tsv": "text\tlabel\nc\tx\nd\ty\n"})
     (warning,) = load_from(tmp_path, splits={"validation": "dev.tsv"}).warnings
     assert "2 of 2 values stand in quotes" in warning
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import bootstrap  # type: ignore[import-untyped]
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
 from finetune_api.result import MetricResult
 from finetune_trainer.report.measures import (
     CONFIDENCE,
     Interval,
+    Tally,
     confusion,
     difference_interval,
     scores,
@@ -55,6 +56,15 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap(name: str) -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.07 * width)
 
 
+def test_macro_f1_of_every_resample_is_scikit_learns_default() -> None:
+    random = np.random.default_rng(7)
+    for _ in range(50):
+        # Few rows of many labels: some occur nowhere, some only in the truth, some only among the predictions.
+        truth, said = random.integers(0, 6, size=(2, 4))
+        tally = Tally(*(np.eye(6)[rows].sum(axis=0) for rows in (truth[truth == said], truth, said)))
+        assert float(tally.metric("macro_f1")) == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
+
+
 def test_the_interval_of_accuracy_is_about_the_normal_one() -> None:
     part = predictions("validation", 5000, 3, pairs=False, skill=2.0)
     assert part.before is not None
@@ -92,8 +102,10 @@ def test_scores_are_those_of_scikit_learn() -> None:
     part = predictions("validation", 300, 4, pairs=False, skill=1.0)
     truth, said = part.examples.labels, part.after.argmax(axis=1)
     ours = scores(confusion(truth, said, 5), ["a", "b", "c", "d", "never"])
-    theirs = precision_recall_fscore_support(truth, said, labels=range(5), zero_division=0)
-    np.testing.assert_allclose([(s.precision, s.recall, s.f1, s.rows) for s in ours], np.transpose(theirs))
+    theirs = precision_recall_fscore_support(truth, said, labels=range(5), zero_division=np.nan)
+    scored = np.array([(s.precision, s.recall, s.f1, s.rows) for s in ours], dtype=float)  # None as nan
+    np.testing.assert_allclose(scored, np.transpose(theirs))
+    assert (ours[4].precision, ours[4].recall, ours[4].f1) == (None, None, None)
 
 
 def test_the_surest_mistakes_come_first_and_know_their_place() -> None:

@@ -197,8 +197,11 @@ def test_metrics_are_those_worked_out_by_hand(folder):
     assert metrics == {"accuracy": 0.5, "f1": pytest.approx(2 / 3), "macro_f1": pytest.approx(1 / 3)}
 
 
-def test_macro_f1_counts_labels_that_a_split_does_not_hold_and_f1_is_for_two_labels_only(folder):
-    logits = np.eye(3, dtype=np.float32)[[0, 1]]
-    metrics = load(folder, ["a", "b", "c"]).metrics(logits, np.array([0, 1]))
+def test_macro_f1_is_over_the_labels_that_occur_and_f1_is_for_two_labels_only(folder):
+    task = load(folder, ["a", "b", "c"])
+    perfect = task.metrics(np.eye(3, dtype=np.float32)[[0, 1]], np.array([0, 1]))
+    # "c" was said although no row has it, so it counts: of a, b and c, one is right.
+    one_said = task.metrics(np.eye(3, dtype=np.float32)[[0, 2]], np.array([0, 1]))
 
-    assert metrics == {"accuracy": 1.0, "macro_f1": pytest.approx(2 / 3)}
+    assert perfect == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert one_said == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
