@@ -11,6 +11,7 @@ from typing import Any
 from finetune_api import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from finetune_api.base import KEY_WORDS
 from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, FineTuneJob, FineTuneJobSpec
+from finetune_api.meaning import same_meaning
 from finetune_api.status import FineTuneJobStatus
 
 Schema = dict[str, Any]
@@ -76,7 +77,8 @@ def crd() -> dict[str, Any]:
 def root_schema() -> Schema:
     """The structural schema of a whole FineTuneJob."""
     spec = structural(FineTuneJobSpec.model_json_schema())
-    spec["x-kubernetes-validations"] += [_fixed_for_a_run(field, spec) for field in FIXED_FOR_A_RUN]
+    with_defaults = structural(FineTuneJobSpec.model_json_schema(), for_people=True)["properties"]
+    spec["x-kubernetes-validations"] += [_fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN]
     status = structural(FineTuneJobStatus.model_json_schema())
     # Before the operator's first write nothing may read as current: kstatus compares this with metadata.generation.
     status["default"] = {"observedGeneration": -1}
@@ -102,17 +104,11 @@ def root_schema() -> Schema:
     }
 
 
-def _fixed_for_a_run(field: str, spec: Schema) -> Schema:
+def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
     # On spec and not on the field itself: a rule on a field is not asked when the field is removed or added.
     run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
-    same = f"self.{field} == oldSelf.{field}"
-    if field == "dataset":
-        # Labels are a set, to be all different, and sets are equal in any order; but their order is the labels' numbers.
-        same += " && (!has(self.dataset.labels) || self.dataset.labels.map(l, l) == oldSelf.dataset.labels.map(l, l))"
-    if field not in spec["required"]:
-        same = f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
     return {
-        "rule": f"{run_changes} || ({same})",
+        "rule": f"{run_changes} || ({same_meaning(field, schema)})",
         "fieldPath": f".{field}",
         "reason": "FieldValueForbidden",
         "message": f"{field} is fixed for a run; to train with another one, set spec.runId to a new value in the same "

@@ -24,6 +24,8 @@ from finetune_api.dataset import Dataset
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.training import Checkpoints, Method, Training
 
+DEFAULT_REVISION = "main"
+"""Of a hub model, where `model.revision` is not given."""
 DEFAULT_REGION = "us-east-1"
 """Of S3, where neither `storage.region` nor the environment names one."""
 MAX_NAME = 40
@@ -177,7 +179,8 @@ class FineTuneJobSpec(Model):
 
     run_id: Annotated[DnsLabel, Field(max_length=20)] | None = None
     """The name of this run, the last part of its output folder. Change it to run again. Default: a short hash of the training
-    inputs as written, so that equal inputs share a folder and a finished result is adopted instead of trained again."""
+    inputs, so that equal inputs share a folder and a finished result is adopted instead of trained again. A default that is
+    written out is the same input as one left out."""
 
     suspend: bool = False
     """Stop training, keep everything, and go on when this is false again. Default: false."""
@@ -198,7 +201,7 @@ TRAINING_INPUTS = ("task", "model", "dataset", "method", "training")
 """The fields that decide what a run learns. The run id is their hash."""
 
 FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
-"""The fields that may change only together with `runId`. The others are obeyed by the next pod, or at once."""
+"""The fields whose meaning may change only together with `runId`. The others are obeyed by the next pod, or at once."""
 
 
 class Metadata(Model):

@@ -29,7 +29,7 @@ def _page() -> Iterator[str]:
     )
     yield ""
     yield f"Fixed for a run: {', '.join(f'`{field}`' for field in FIXED_FOR_A_RUN)}. They may change only together with"
-    yield "`runId`. Everything else may change at any time and is obeyed by the next pod, or at once."
+    yield "`runId`; writing a default out, or leaving it out again, is no change. Everything else may change at any time and is obeyed by the next pod, or at once."
     schema = job_schema()["properties"]
     yield from _objects("metadata", schema["metadata"], heading="metadata")
     yield from _objects("spec", schema["spec"], heading="spec")

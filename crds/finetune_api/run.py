@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.job import TRAINING_INPUTS, FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.meaning import meaning
 
 MAX_RUN_BYTES = 64 * 1024
 
@@ -80,9 +81,8 @@ class Run(Contract):
 
 
 def fingerprint(spec: FineTuneJobSpec) -> str:
-    """SHA-256 (hex) of the training inputs as written, defaults left out, so that a new field with a default changes nothing."""
-    inputs = spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 (hex) of what the training inputs mean, so that a default written out, or a new field with one, changes nothing."""
+    return hashlib.sha256(json.dumps(meaning(spec), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def identify(spec: FineTuneJobSpec) -> RunIdentity:

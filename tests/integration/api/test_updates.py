@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from finetune_api.generate import CRD_FILE
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from tests.api_cases.builder import job
+from tests.api_cases.meaning import CHANGED as TRAINS_OTHERWISE, WRITTEN_OUT, Written, added
 from tests.cluster.fixtures import REPOSITORY
 from tests.integration.api.conftest import JOBS, Server
 
@@ -29,6 +31,8 @@ CHANGES: dict[str, Any] = {
     "output": {"uri": "s3://models/other"},
     "image": "trainer:2",
 }
+ADDED = {"training": {"epochs": 4}}
+"""Where the change above is the default."""
 MUTABLE: dict[str, Any] = {
     "suspend": True,
     "backoffLimit": 7,
@@ -64,12 +68,42 @@ def test_a_training_input_can_be_neither_removed_nor_added_within_a_run(
 ) -> None:
     assert f"spec.{field}: Forbidden" in server.update(created(job(FULL)), {"spec": {field: None}})
     bare = created(job({"metadata.name": "bare"}))
-    assert f"spec.{field}: Forbidden" in server.update(bare, {"spec": {field: CHANGES[field]}})
+    assert f"spec.{field}: Forbidden" in server.update(bare, {"spec": {field: ADDED.get(field, CHANGES[field])}})
 
 
 def test_a_part_of_a_training_input_cannot_be_removed_within_a_run(server: Server, created: Create) -> None:
     assert "spec.dataset: Forbidden" in server.update(created(job(FULL)), {"spec": {"dataset": {"labels": None}}})
     assert "spec.training: Forbidden" in server.update(job(FULL), {"spec": {"training": {"seed": None}}})
+
+
+@pytest.mark.parametrize("written", WRITTEN_OUT, ids=str)
+def test_a_default_may_be_written_out_and_left_out_again_within_a_run(
+    server: Server, created: Create, written: Written
+) -> None:
+    document = created(written.without())
+    assert server.update(document, added(written)) == ""
+    assert server.update(document, added(replace(written, value=None))) == ""
+
+
+@pytest.mark.parametrize("written", TRAINS_OTHERWISE, ids=str)
+def test_any_other_training_input_may_be_neither_added_nor_left_out_within_a_run(
+    server: Server, created: Create, written: Written
+) -> None:
+    field = written.path.split(".")[1]
+    document = created(written.without())
+    said = server.update(document, added(written))
+    assert said.count("Forbidden") == 1
+    assert f"spec.{field}: Forbidden" in said
+    assert server.update(document, {"spec": {**added(written)["spec"], "runId": "second"}}) == ""
+    back = replace(written, value=_before(written))
+    assert f"spec.{field}: Forbidden" in server.update(document, added(back))
+
+
+def _before(written: Written) -> Any:
+    value: Any = written.without()
+    for name in written.path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 @pytest.mark.parametrize("field", CHANGES)

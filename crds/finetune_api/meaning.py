@@ -1,0 +1,134 @@
+"""What a spec means: its training inputs, however many of their defaults are written out.
+
+A default that is written out asks for the same run as one left out, and so does a block without anything in it. Two places have
+to agree on that: the run id, a hash of `meaning(spec)`, and the CRD, which lets the training inputs of a run change in words only
+(`same_meaning`). Most defaults stand in the models; `DEFAULTS` holds those that a model cannot state, as other fields decide them.
+
+A value that is decided only once data and model are read, such as the largest micro-batch that fits, is no such default: whoever
+writes it out asks for it whatever the data and the model turn out to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_api.base import PathKeys
+from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION
+from finetune_api.job import DEFAULT_REVISION, TRAINING_INPUTS, FineTuneJobSpec
+from finetune_api.shown import path_text
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Default:
+    """What a field that is left out is taken for, where another field decides it.
+
+    `cel` and `holds` say in the two languages when that is so; `old` in CEL is the spec. Fields of the condition are fixed for a
+    run themselves, so it may be asked of the old spec for both.
+    """
+
+    path: tuple[str, ...]
+    value: str | float
+    cel: str = ""
+    holds: Callable[[FineTuneJobSpec], bool] = lambda spec: True
+
+
+_IS_CSV = "has(oldSelf.dataset.format) && oldSelf.dataset.format == 'csv'"
+_IS_TSV = "has(oldSelf.dataset.format) && oldSelf.dataset.format == 'tsv'"
+_TWO_LABELS = "has(oldSelf.dataset.labels) && size(oldSelf.dataset.labels) == 2"
+_MORE_LABELS = "has(oldSelf.dataset.labels) && size(oldSelf.dataset.labels) > 2"
+
+DEFAULTS = (
+    Default(("model", "revision"), DEFAULT_REVISION),
+    Default(("dataset", "validationFraction"), DEFAULT_VALIDATION_FRACTION),
+    Default(("dataset", "csv", "delimiter"), ",", _IS_CSV, lambda s: s.dataset.format == "csv"),
+    Default(("dataset", "csv", "delimiter"), "\t", _IS_TSV, lambda s: s.dataset.format == "tsv"),
+    Default(("dataset", "csv", "quoteChar"), '"', _IS_CSV, lambda s: s.dataset.format == "csv"),
+    Default(("dataset", "csv", "quoteChar"), "", _IS_TSV, lambda s: s.dataset.format == "tsv"),
+    Default(("training", "evaluation", "metric"), "f1", _TWO_LABELS, lambda s: len(s.dataset.labels or ()) == 2),
+    Default(("training", "evaluation", "metric"), "macro_f1", _MORE_LABELS, lambda s: len(s.dataset.labels or ()) > 2),
+)
+
+
+def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """The training inputs as JSON without what is said by leaving it out; what is new in a later version changes nothing."""
+    inputs = spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
+    for default in DEFAULTS:
+        *parents, last = default.path
+        block = inputs
+        for name in parents:
+            block = block.get(name, {})
+        if block.get(last) == default.value and default.holds(spec):
+            del block[last]
+    said = _without_empty_blocks(inputs)
+    assert isinstance(said, dict), "the spec has required fields"
+    return said
+
+
+def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:
+    """The fields that `said` gives a value, as a manifest names them: `dataset.csv.delimiter`."""
+    for name, value in said.items():
+        if isinstance(value, dict):
+            yield from paths(value, (*path, name))
+        else:
+            yield path_text((*path, name))
+
+
+def same_meaning(field: str, schema: Schema) -> str:
+    """In CEL, whether `self` and `oldSelf`, two specs, mean the same by `field`; `schema` is its own, with defaults."""
+    return " && ".join(_same(path, leaf) for path, leaf in _leaves(schema, (field,)))
+
+
+def _without_empty_blocks(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {name: _without_empty_blocks(item) for name, item in value.items()}
+    return {name: item for name, item in kept.items() if item != {}}
+
+
+def _leaves(schema: Schema, path: PathKeys) -> Iterator[tuple[PathKeys, Schema]]:
+    if "properties" not in schema:
+        yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from _leaves(child, (*path, name))
+
+
+def _same(path: PathKeys, leaf: Schema) -> str:
+    """Both say the same, or whoever says something says the default.
+
+    Without optional values (`self.?training.?epochs.orValue(3)`): the API server takes their size for endless, and such rules for
+    too costly.
+    """
+    if leaf["type"] == "object":
+        raise ValueError(f"how two maps mean the same is not said: {path_text(path)}")
+    said, equal, default = [], [], []
+    for spec in ("self", "oldSelf"):
+        value = f"{spec}.{'.'.join(map(str, path))}"
+        said.append(" && ".join(f"has({spec}.{'.'.join(map(str, path[:depth]))})" for depth in range(1, len(path) + 1)))
+        # Sets are equal in any order, but the order of labels is their numbers: compared as plain lists.
+        equal.append(f"{value}.map(i, i)" if leaf.get("x-kubernetes-list-type") == "set" else value)
+        default.append(_is_default(value, path, leaf))
+    left_out = " && ".join(f"(!({s}) || {d})" for s, d in zip(said, default, strict=True))
+    return f"({said[0]} && {said[1]} ? {equal[0]} == {equal[1]} : {left_out})"
+
+
+def _is_default(value: str, path: PathKeys, leaf: Schema) -> str:
+    if leaf.get("default") is not None:
+        return f"{value} == {_literal(leaf['default'])}"
+    decided = [default for default in DEFAULTS if default.path == path]
+    cases = [
+        f"{value} == {_literal(default.value)}" + (f" && {default.cel}" if default.cel else "") for default in decided
+    ]
+    return f"({' || '.join(cases)})" if cases else "false"
+
+
+def _literal(value: Any) -> str:
+    """In CEL, whose strings know the escapes of JSON that are used here."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\t", "\\t") + "'"
+    return repr(value)
