@@ -35,7 +35,7 @@ async def run(client: Client, *, namespace: str | None, trainer_image: str, list
     metrics = Metrics(
         depth=lambda: len(controller.queue), watch_ages=world.watch_ages, unheard=world.unheard, phases=world.phases
     )
-    controller = Controller(world, observed=metrics.observe)
+    controller = Controller(world, clock=client.clock.now, observed=metrics.observe)
 
     async def sweep() -> None:
         while True:

@@ -1,4 +1,8 @@
-"""How attempts ended, and the record of them in the status."""
+"""How attempts ended, and the record of them in the status.
+
+An attempt is created by the clock that `now` is of too, and starts and ends by that of its node, which may be minutes off. So
+attempts are ordered by their creation, and what a node says is trusted only between that and `now`, lengths of time aside.
+"""
 
 from __future__ import annotations
 
@@ -89,34 +93,49 @@ def record(before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime
     visible = {attempt.name for attempt in seen}
     for name, attempt in known.items():
         if attempt.end_time is None and name not in visible:
-            known[name] = attempt.model_copy(update={"end_time": now, "reason": DELETED})
+            closed = max(now, attempt.start_time or now)
+            known[name] = attempt.model_copy(update={"end_time": closed, "reason": DELETED})
     number = max((attempt.number for attempt in before), default=0)
-    latest = max((attempt.start_time for attempt in before if attempt.start_time), default=None)
+    left = _left_the_record(before, seen)
     for attempt_seen in seen:
         old = known.get(attempt_seen.name)
         if old is None:
-            begun = attempt_seen.started or attempt_seen.created
             never_ran = attempt_seen.started is None and attempt_seen.phase is not AttemptPhase.ENDED
-            left_the_record = (
-                latest is not None and begun < latest
-            )  # there is one at a time, so this one had its number
-            if never_ran or left_the_record:
+            if never_ran or attempt_seen.name in left:
                 continue
             number += 1
         if old is None or old.end_time is None:
-            known[attempt_seen.name] = _entry(attempt_seen, old.number if old else number, now)
+            known[attempt_seen.name] = _entry(attempt_seen, old, old.number if old else number, now)
     return sorted(known.values(), key=lambda attempt: attempt.number)[-MAX_RECORDED:]
 
 
-def _entry(seen: AttemptSeen, number: int, now: datetime) -> Attempt:
+def _left_the_record(before: Sequence[Attempt], seen: Sequence[AttemptSeen]) -> frozenset[str]:
+    """Those that are still seen but were put out of the full record by later ones: they come before what it holds."""
+    recorded = {attempt.name for attempt in before}
+    first = next((index for index, attempt in enumerate(seen) if attempt.name in recorded), 0)
+    return frozenset(attempt.name for attempt in seen[:first]) if len(before) >= MAX_RECORDED else frozenset()
+
+
+def within(earliest: datetime, time: datetime, latest: datetime) -> datetime:
+    """`time`, or the bound that it is beyond; `earliest` where the bounds themselves are the wrong way round."""
+    return max(earliest, min(time, latest))
+
+
+def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime) -> Attempt:
     ended = seen.phase is AttemptPhase.ENDED
     cause = cause_of(seen)
+    start = old.start_time if old and (old.start_time or seen.created) > seen.created else None  # once said, it stays
+    if start is None and seen.started is not None:
+        start = within(seen.created, seen.started, now)
+    end = now if seen.ended is None else seen.ended
+    if start is not None and seen.started is not None and seen.ended is not None:
+        end = start + (seen.ended - seen.started)
     return Attempt(
         number=number,
         name=seen.name,
         node=seen.node,
-        start_time=seen.started,
-        end_time=(seen.ended or now) if ended else None,
+        start_time=start,
+        end_time=within(start or seen.created, end, now) if ended else None,
         reason=(str(cause.reason) if cause else COMPLETED) if ended else None,
         exit_code=seen.exit_code if ended else None,
     )
@@ -133,4 +152,4 @@ def spent(attempts: Sequence[Attempt], until: datetime | None) -> Spent:
     earlier = [a for a in attempts if until is None or (a.start_time or a.end_time or until) < until]
     failures = sum(1 for a in earlier if a.reason and a.reason != COMPLETED and a.reason not in DISRUPTIONS)
     durations = [a.end_time - a.start_time for a in earlier if a.start_time and a.end_time]
-    return Spent(failures, sum(int(d.total_seconds()) for d in durations))
+    return Spent(failures, sum(max(0, int(d.total_seconds())) for d in durations))

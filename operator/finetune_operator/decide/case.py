@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
-from finetune_operator.decide.attempts import record, spent
+from finetune_operator.decide.attempts import record, spent, within
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Job, Limits, Observed, Training
 
 OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
@@ -83,6 +83,14 @@ class Case:
         return self.training
 
     @property
+    def ended(self) -> datetime:
+        """When the training ended, as far as the clock of `now` can confirm what another one says; now, if there is none."""
+        training = self.training
+        if training is None or training.ended is None:
+            return self.now
+        return within(training.created, training.ended, self.now)
+
+    @property
     def attempts_now(self) -> list[AttemptSeen]:
         """Those of the present training, oldest first."""
         return [a for a in self.seen.attempts if self.training is not None and a.training == self.training.uid]
@@ -104,7 +112,9 @@ class Case:
 
         A time to live is not among them: a training removed before its end is recorded would be started again.
         """
-        used = spent(self.attempts, until=self.training.created if self.training else None)
+        present = {attempt.name for attempt in self.attempts_now}
+        earlier = [attempt for attempt in self.attempts if attempt.name not in present]
+        used = spent(earlier, until=self.training.created if self.training else None)
         deadline = self.spec.active_deadline_seconds
         return Limits(
             backoff_limit=max(0, self.spec.backoff_limit - used.failures),

@@ -107,9 +107,10 @@ def training_has_ended(case: Case) -> Decision | None:
     if training is None or training.ending is None:
         return None
     last = _last_words(case, training.ending)
-    heard = (case.now - (training.ended or case.now)).total_seconds()
     speechless = last is None and training.ending not in WITHOUT_ATTEMPT
-    if (speechless or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now)) and heard < HEARING:
+    if (
+        speechless or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now)
+    ) and training.ended_for < HEARING:
         return Decision(recheck_after=1.0)
     if training.ending is Ending.COMPLETE:
         return succeeded(case, result_of(last) if last else None)
@@ -125,7 +126,7 @@ def _last_words(case: Case, ending: Ending) -> AttemptSeen | None:
         ended = [a for a in ended if a.exit_code in NEVER_RETRIED and a.disruption is None]
     elif ending is Ending.BACKOFF_LIMIT_EXCEEDED:
         ended = [a for a in ended if (cause := cause_of(a)) and cause.reason not in DISRUPTIONS]
-    return max(ended, key=lambda a: a.ended or a.created, default=None)
+    return ended[-1] if ended else None
 
 
 def succeeded(case: Case, result: Result | None) -> Decision:
@@ -138,7 +139,7 @@ def succeeded(case: Case, result: Result | None) -> Decision:
 def _succeeded(case: Case, result: Result | None) -> Decision:
     run = case.run
     more: dict[str, Any] = {
-        "completion_time": case.current.ended or case.now,
+        "completion_time": case.ended,
         "artifacts": Artifacts(model_uri=f"{run.uri}/model", report_uri=f"{run.uri}/report.html"),
     }
     if result is None:
@@ -215,7 +216,7 @@ def failed(
     )
     more: dict[str, Any] = {
         "run": case.run,
-        "completion_time": (case.training.ended if case.training else None) or case.now,
+        "completion_time": case.ended,
         "failure": failure,
     }
     return Decision(status=status(case, Phase.FAILED, reason, sentences(message, remedy), **more))

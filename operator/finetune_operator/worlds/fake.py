@@ -1,4 +1,4 @@
-"""A world in memory, with a clock that only tests move: trainings and attempts do what the test says.
+"""A world in memory, with clocks that only tests move: trainings and attempts do what the test says.
 
 It keeps the promises of the protocol as strictly as the real ones, so that what holds here holds there; the conformance suite of
 the tests runs against all of them.
@@ -39,6 +39,10 @@ class FakeWorld:
     """Jobs by key, their trainings by name, and their attempts in the order they began."""
 
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    nodes_ahead: timedelta = timedelta()
+    """How far the clocks of the nodes, which say when attempts start and end, are ahead of `now`."""
+    controller_ahead: timedelta = timedelta()
+    """The same of whoever says when a training has ended."""
     default_image: str | None = "trainer:test"
     jobs: dict[Key, Job] = field(default_factory=dict)
     trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
@@ -51,6 +55,8 @@ class FakeWorld:
     """Writes only: a report that changes nothing leaves no trace."""
     events: list[Announcement] = field(default_factory=list)
     _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
+    _ends_seen: dict[str, datetime] = field(default_factory=dict)
+    """By the UID of a training."""
     _count: int = 0
 
     # -- the protocol ----------------------------------------------------------------------------------------------
@@ -66,7 +72,7 @@ class FakeWorld:
         return Observed(
             key=key,
             job=self.jobs.get(key),
-            trainings=tuple(training for owner, training in self.trainings.values() if owner == key),
+            trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
             attempts=tuple(self.attempts.get(key, ())),
             default_image=self.default_image,
         )
@@ -97,6 +103,12 @@ class FakeWorld:
         if event is not None:
             self.events.append(event)
         self._changes.put_nowait(key)
+
+    def _seen(self, training: Training) -> Training:
+        if training.ending is None:
+            return training
+        first = self._ends_seen.setdefault(training.uid, self.now)
+        return replace(training, ended_for=(self.now - first).total_seconds())
 
     def _start(self, key: Key, place: tuple[str, str], action: StartTraining) -> Refusal | None:
         if place in self.trainings:
@@ -155,7 +167,9 @@ class FakeWorld:
 
     def run_attempt(self, key: Key, node: str = "node-1") -> None:
         """The waiting attempt starts to run."""
-        self.change_latest(key, phase=AttemptPhase.RUNNING, started=self.now, node=node, waiting=None)
+        self.change_latest(
+            key, phase=AttemptPhase.RUNNING, started=self.now + self.nodes_ahead, node=node, waiting=None
+        )
 
     def hold_attempt(self, key: Key, reason: FailureReason, message: str) -> None:
         """The waiting attempt cannot start."""
@@ -163,8 +177,9 @@ class FakeWorld:
 
     def end_attempt(self, key: Key, exit_code: int | None = 0, message: str = "", **facts: Any) -> None:
         """The latest attempt ends; the training goes on as the Job controller would have it."""
+        ended = self.now + self.nodes_ahead
         self.change_latest(
-            key, phase=AttemptPhase.ENDED, ended=self.now, exit_code=exit_code, termination_message=message, **facts
+            key, phase=AttemptPhase.ENDED, ended=ended, exit_code=exit_code, termination_message=message, **facts
         )
         uid = self.attempts[key][-1].training
         place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
@@ -183,7 +198,7 @@ class FakeWorld:
         self._changes.put_nowait(key)
 
     def end_training(self, key: Key, ending: Ending, message: str = "") -> None:
-        self.change_training(key, ending=ending, ended=self.now, message=message)
+        self.change_training(key, ending=ending, ended=self.now + self.controller_ahead, message=message)
 
     def change_training(self, key: Key, **facts: Any) -> None:
         place, training = self._training_of(key)

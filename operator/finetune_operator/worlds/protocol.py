@@ -98,6 +98,9 @@ class Training:
     ending: Ending | None = None
     """None while it goes on."""
     ended: datetime | None = None
+    """By whichever clock wrote it down."""
+    ended_for: float = 0.0
+    """Seconds since this world first saw the ending, by a clock that goes evenly: what patience is measured with."""
     message: str = ""
     """What the world said about the ending."""
     refusal: Refusal | None = None

@@ -40,13 +40,20 @@ class OperatorProcess:
 
     STARTED = "Watching FineTuneJobs"
 
-    def __init__(self, kubeconfig: Path, log: Path, *arguments: str, until: str = STARTED) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        *arguments: str,
+        until: str = STARTED,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.log = log
         command = [sys.executable, "-m", "finetune_operator.main", "run", f"--trainer-image={IMAGE}"]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*command, "--listen=127.0.0.1:0", *arguments],
-                env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+                env={**os.environ, "KUBECONFIG": str(kubeconfig), **(environment or {})},
                 stderr=output,
             )
         eventually(lambda: until in self.lines() or self.process.poll() is not None, 30)
@@ -116,11 +123,15 @@ class Account:
 
 @contextlib.contextmanager
 def operating(
-    account: Account, folder: Path, *arguments: str, until: str = OperatorProcess.STARTED
+    account: Account,
+    folder: Path,
+    *arguments: str,
+    until: str = OperatorProcess.STARTED,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[OperatorProcess]:
     """The operator runs meanwhile."""
     log = folder / f"operator-{uuid.uuid4().hex[:8]}.log"
-    process = OperatorProcess(account.kubeconfig, log, *arguments, until=until)
+    process = OperatorProcess(account.kubeconfig, log, *arguments, until=until, environment=environment)
     try:
         yield process
     finally:

@@ -97,6 +97,8 @@ class WorldConformance:
         await driver.end_attempt(key, 0, TUNED)
         seen = await shown(driver, key, has_ended)
         assert seen.trainings[0].ending is Ending.COMPLETE
+        again = await driver.world.observe(key)
+        assert again.trainings[0].ended_for >= seen.trainings[0].ended_for >= 0
         [attempt] = seen.attempts
         assert (attempt.phase, attempt.exit_code, attempt.termination_message) == (AttemptPhase.ENDED, 0, TUNED)
         assert attempt.training == seen.trainings[0].uid

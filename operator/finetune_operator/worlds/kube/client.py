@@ -1,4 +1,4 @@
-"""One session with the API server: credentials that stay fresh, JSON in and out, and the age of every watch.
+"""One session with the API server: credentials that stay fresh, JSON in and out, its clock, and the age of every watch.
 
 A typed client costs three times the CPU of plain dictionaries, and all that is sent here is built in `manifest` and `world`.
 """
@@ -11,10 +11,13 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Self
 
 import aiohttp
 from kubernetes import client as kubernetes_client, config as kubernetes_config
+
+from finetune_operator.worlds.kube.clock import ServerClock
 
 Object = dict[str, Any]
 
@@ -68,6 +71,7 @@ class Client:
         self._ssl = _ssl_context(configuration)
         self.server: str = configuration.host.rstrip("/")
         self.heard = Heard()
+        self.clock = ServerClock()
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -112,7 +116,10 @@ class Client:
         return await handler(request)
 
     async def _hear(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        asked = time.monotonic()
         response = await handler(request)
+        if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # these may be the words of a proxy
+            self.clock.heard(response.headers, asked)
         if response.ok and request.url.query.get("watch") == "true":
             self.heard.mark(request.url.name)
         return response

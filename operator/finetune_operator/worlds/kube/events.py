@@ -14,14 +14,14 @@ from finetune_operator.worlds.protocol import Key
 MAX_NOTE = 1024
 
 
-def event_of(key: Key, uid: str, announcement: Announcement) -> Object:
-    """An events.k8s.io/v1 Event about this FineTuneJob."""
+def event_of(key: Key, uid: str, announcement: Announcement, now: datetime) -> Object:
+    """An events.k8s.io/v1 Event about this FineTuneJob, at the aware time `now`."""
     note = announcement.message
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"name": f"{key.name}.{time.time_ns():x}", "namespace": key.namespace},
-        "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "eventTime": now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "type": announcement.type,
         "reason": announcement.reason,
         "note": note if len(note) <= MAX_NOTE else f"{note[: MAX_NOTE - 1]}…",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,8 @@ class KubeWorld:
         self._default_image = default_image
         self._jobs: dict[Key, _Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
+        self._ends_seen: dict[Key, dict[str, float]] = {}
+        """When each training was first seen to have ended, by its UID, in seconds of the monotonic clock."""
         self._trainings = Reflector(
             client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
         )
@@ -150,8 +153,11 @@ class KubeWorld:
         record = self._jobs.get(key)
         pods = self._attempts.of(key)
         if record is None:
+            self._ends_seen.pop(key, None)
             return Observed(key=key, job=None)
-        trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
+        trainings = self._since_their_end(
+            key, [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
+        )
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         return Observed(
@@ -221,11 +227,21 @@ class KubeWorld:
         self.put(written)
         if event is not None:
             try:
-                await self._client.create(names.events(key.namespace), event_of(key, record.uid, event))
+                await self._client.create(
+                    names.events(key.namespace), event_of(key, record.uid, event, self._client.clock.now())
+                )
             except TROUBLE as error:  # the status that it announces is written, and that is what counts
                 log.warning("An event could not be written: %s", error or type(error).__name__)
 
     # -- details ---------------------------------------------------------------------------------------------------
+
+    def _since_their_end(self, key: Key, trainings: list[Training]) -> list[Training]:
+        """How long a training has ended is asked of no clock but our own: another one wrote down when."""
+        now, before = time.monotonic(), self._ends_seen.pop(key, {})
+        seen = {t.uid: before.get(t.uid, now) for t in trainings if t.ending is not None}
+        if seen:
+            self._ends_seen[key] = seen
+        return [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings]
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs[key]
@@ -268,7 +284,7 @@ class KubeWorld:
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
         """A Job whose pods cannot be created says so only in an event."""
         alive = any(a.training == training.uid and a.phase is not AttemptPhase.ENDED for a in attempts)
-        young = datetime.now(UTC) - training.created < SLOW_TO_CREATE
+        young = self._client.clock.now() - training.created < SLOW_TO_CREATE
         if alive or young or training.ending or training.deleting or training.queued:
             return training
         selector = f"involvedObject.uid={training.uid},reason=FailedCreate"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -51,6 +52,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._killed = False
         self._too_late = False
+        self._ended_at = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._set_deadline()
         self._task = asyncio.create_task(self._supervise())
@@ -58,6 +60,12 @@ class Supervisor:
     @property
     def attempts(self) -> tuple[AttemptSeen, ...]:
         return tuple(attempt.seen for attempt in self._attempts)
+
+    def seen(self) -> Training:
+        """The training as it is now."""
+        if self.training.ending is None:
+            return self.training
+        return replace(self.training, ended_for=time.monotonic() - self._ended_at)
 
     def change_limits(self, limits: Limits) -> None:
         self.training = replace(self.training, limits=limits)
@@ -146,4 +154,5 @@ class Supervisor:
         self._stopping.set()
 
     def _end(self, ending: Ending, message: str = "") -> None:
+        self._ended_at = time.monotonic()
         self.training = replace(self.training, ending=ending, ended=datetime.now(UTC), message=message)
