@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from finetune_trainer.report.facts import Predictions, ReportFacts
+from finetune_trainer.report.fonts import families
 from finetune_trainer.report.measures import RESAMPLES, confusion, scores, worst_mistakes
-from finetune_trainer.report.plots import Plot, confusion_plot, is_drawable, loss_plot, metric_plot
+from finetune_trainer.report.plots import CELLS, Plot, confusion_plot, loss_plot, metric_plot, shares_of
 from finetune_trainer.report.story import (
     MetricRow,
     base_name,
@@ -70,7 +71,9 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         splits=[_split_part(part, facts, by_name[f"confusion-{part.split}"]) for part in facts.predictions],
         drawn=read - facts.train_rows,
         most_counted=max((1, *(facts.train_counts or ()))),
-        numbered=not all(map(is_drawable, facts.labels)),
+        # The browser has a font for any script, so a matrix in HTML has the labels' names; a picture may not.
+        as_table=len(facts.labels) <= CELLS,
+        numbered=len(facts.labels) > CELLS and families(facts.labels) is None,
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),
@@ -84,6 +87,7 @@ def _split_part(part: Predictions, facts: ReportFacts, plot: Plot) -> dict[str, 
         "rows": len(part.examples),
         "wrong": int(counts.sum() - counts.trace()),
         "confusion": plot,
+        "cells": list(zip(facts.labels, counts.tolist(), shares_of(counts).tolist(), strict=True)),
         "scores": scores(counts, list(facts.labels)),
         "mistakes": worst_mistakes(part, list(facts.labels), MISTAKES),
     }

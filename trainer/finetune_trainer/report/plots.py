@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -19,13 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.ft2font import FT2Font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-FONT = "DejaVu Sans"
+from finetune_trainer.report.fonts import FONT, families
+
 INK, GRID, ON_SERIES = "#222326", "#d9dade", "#fefefe"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", "--", "-.", ":")
@@ -41,9 +39,9 @@ _PAGE_COLOURS = {
 _SHADES = LinearSegmentedColormap.from_list("shades", [f"{SERIES[0]}00", f"{SERIES[0]}ff"])
 
 NAMED = 12
-"""Labels up to which the cells of a confusion matrix carry their counts."""
+"""Labels up to which the cells of a confusion matrix carry their counts in the picture."""
 CELLS = 30
-"""Labels up to which each cell is a shape of its own."""
+"""Labels up to which a confusion matrix has room for a name and a cell of each."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +94,13 @@ def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -
 
 
 def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str) -> Plot:
-    """True label by predicted label, shaded by the share of the true label's rows. Labels that no font has go by their numbers."""
+    """True label by predicted label, shaded by the share of the true label's rows. Labels that no font here has go by their numbers."""
     number = len(labels)
     side = min(9.0, max(3.4, 1.6 + 0.55 * number))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    by_number = not all(map(is_drawable, labels))
-    with _figure(side + 0.6, side) as (figure, axes):
+    shares = shares_of(counts)
+    fonts = families(labels)
+    by_number = fonts is None
+    with _figure(side + 0.6, side, fonts or [FONT]) as (figure, axes):
         axes.set_xlim(0, number)
         axes.set_ylim(number, 0)  # as in a table, the first label stands at the top
         axes.set_aspect("equal")
@@ -133,14 +132,9 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
         )
 
 
-def is_drawable(text: str) -> bool:
-    """Whether the font of the plots has every character of `text`; it comes with matplotlib and is the same everywhere."""
-    return all(_font().get_char_index(ord(character)) for character in text)
-
-
-@cache
-def _font() -> FT2Font:
-    return get_font(findfont(FONT))
+def shares_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each cell of a confusion matrix as a share of its row, which is a true label's; 0 where the label has no rows."""
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
 def _cells(axes: Axes, shares: NDArray[np.float64]) -> None:
@@ -162,9 +156,9 @@ def metric_name(metric: str) -> str:
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def _figure(width: float, height: float, fonts: Sequence[str] = (FONT,)) -> Iterator[tuple[Figure, Axes]]:
     style: dict[Any, Any] = {
-        "font.family": [FONT],
+        "font.family": list(fonts),
         "font.size": 10,
         "text.color": INK,
         "axes.labelcolor": INK,

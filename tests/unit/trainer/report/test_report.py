@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from finetune_trainer.report import ReportFacts, write_report
+from finetune_trainer.report import ReportFacts, fonts, write_report
+from finetune_trainer.report.plots import confusion_plot
 from finetune_trainer.report.story import base_name
 from tests.unit.trainer.report.runs import NASTY, finished_run
 
@@ -222,37 +224,93 @@ def test_the_step_of_the_kept_model_is_said_once_among_the_curves(tmp_path: Path
     assert "validation score" in curves
 
 
-def test_a_confusion_matrix_has_the_colours_of_the_page_and_pales_its_zeros(tmp_path: Path) -> None:
+def matrix_of(html: str) -> str:
+    return html.partition('aria-label="Confusion matrix')[2].partition("</table>")[0]
+
+
+def test_a_confusion_matrix_is_a_table_shaded_in_the_pages_colours(tmp_path: Path) -> None:
     facts = finished_run(labels=("a", "b", "c"), pairs=False)
-    sure = replace(facts.predictions[0], after=np.eye(3, dtype=np.float32)[facts.predictions[0].examples.labels])
-    html, _ = written(tmp_path, replace(facts, predictions=[sure]))
-    matrix = html.partition('aria-label="Confusion matrix')[2].partition("</svg>")[0]
-    assert set(re.findall(r"#[0-9a-f]{6}\b", matrix)) <= {
-        "#000000"
-    }  # else it is a colour that dark mode does not change
-    assert {"var(--series-0)", "var(--on-series)", "currentColor"} <= set(
-        re.findall(r"var\([^)]+\)|currentColor", matrix)
-    )
-    assert matrix.count("opacity: 0.35") == 6
+    truth = facts.predictions[0].examples.labels
+    said = np.where(np.arange(len(truth)) % 4 == 0, 0, truth)  # every fourth row is taken for the first label
+    part = replace(facts.predictions[0], after=np.eye(3, dtype=np.float32)[said])
+    matrix = matrix_of(written(tmp_path, replace(facts, predictions=[part]))[0])
+    counts = [[int(((truth == row) & (said == column)).sum()) for column in range(3)] for row in range(3)]
+    cells = re.findall(r'<td( class="\w+")? style="--share: ([\d.]+)">([\d,]+)</td>', matrix)
+    assert [int(count) for _, _, count in cells] == sum(counts, [])
+    assert [float(share) for _, share, _ in cells] == [round(n / sum(row), 3) for row in counts for n in row]
+    assert re.findall(r'<td class="none" style="--share: 0.000">0</td>', matrix) != []
+    assert re.findall(r"#[0-9a-f]{6}\b", matrix) == []  # it would be a colour that dark mode does not change
+
+
+ALPHABETS = {
+    "Chinese": "账单",
+    "Japanese": "お問い合わせ",
+    "Korean": "배송 문의",
+    "Arabic": "الفواتير",
+    "Hebrew": "משלוח",
+    "Hindi": "वापसी",
+    "emoji": "👍🏽 👩‍👩‍👧",
+    "Thai": "คืนเงิน",
+    "Greek": "Ελλάδα",
+    "German": "größer",
+}
+
+
+@pytest.mark.parametrize("script", ALPHABETS)
+def test_a_label_in_any_alphabet_is_in_tables_matrix_and_card_as_it_is(script: str, tmp_path: Path) -> None:
+    label = ALPHABETS[script]
+    html, card = written(tmp_path, finished_run(labels=(label, "other"), pairs=False))
+    assert matrix_of(html).count(f"<bdi>{label}</bdi>") == 2
+    assert f'<td class="label"><bdi>{label}</bdi></td>' in html
+    assert f"<dt><bdi>{label}</bdi></dt>" in html
+    assert f"`{label}`" in card
+    assert "numbers are those" not in html
+
+
+def test_texts_are_set_in_their_own_direction(tmp_path: Path) -> None:
+    facts = finished_run(labels=("a", "b"), pairs=False)
+    html, _ = written(tmp_path, facts)
+    assert html.count("<blockquote") == html.count('<blockquote dir="auto">') > 0
 
 
 @pytest.mark.parametrize("number", [2, 40])
-def test_labels_that_the_plots_font_lacks_go_by_number_and_nothing_is_warned_of(
-    number: int, tmp_path: Path, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+def test_a_picture_for_which_no_font_is_here_has_the_labels_numbers_and_nothing_is_warned_of(
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recwarn: pytest.WarningsRecorder,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(fonts, "_installed", dict)
     labels = tuple(f"料理{n}" if n % 2 else f"sky {n}" for n in range(number))
-    html, _ = written(tmp_path, finished_run(labels=labels, pairs=False))
+    html, card = written(tmp_path, finished_run(labels=labels, pairs=False))
     assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
     assert capfd.readouterr().err == ""
     assert not any("料理" in plot for plot in re.findall(r"<svg.*?</svg>", html, re.DOTALL))
-    assert f"{number - 1} 料理{number - 1}" in one_line(Page(html).text)
-    assert "The numbers are those of the table" in html
+    assert f"料理{number - 1}" in one_line(Page(html).text)
+    assert ("The numbers are those of the table" in html) is (number > 30)  # up to there the page has the names
+    assert "The labels, in the order of their numbers: `sky 0`, `料理1`" in card
 
 
-def test_labels_that_the_font_has_are_written_as_they_are(tmp_path: Path) -> None:
-    html, _ = written(tmp_path, finished_run(labels=("größer", "Ελλάδα"), pairs=False))
-    assert "The numbers are those of the table" not in html
-    assert all(label in html.partition("<svg")[2] for label in ("größer", "Ελλάδα"))
+def test_a_picture_is_drawn_with_what_fonts_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"Few": {"料"}, "Many": {"料", "理"}, "Signs": {"👍"}}
+    monkeypatch.setattr(fonts, "_installed", lambda: {family: family for family in here})
+    monkeypatch.setattr(
+        fonts, "_found", lambda file, wanted: here[file] & wanted if file in here else {c for c in wanted if c < "ÿ"}
+    )
+    assert fonts.families(["sky"]) == ["DejaVu Sans"]
+    assert fonts.families(["sky", "料理"]) == ["DejaVu Sans", "Many"]
+    assert fonts.families(["料理 👍\ufe0f\u200d👍"]) == ["DejaVu Sans", "Many", "Signs"]
+    assert fonts.families(["料理", "ক"]) is None
+
+
+def test_every_font_that_was_chosen_can_be_drawn_with(tmp_path: Path) -> None:
+    """With whatever fonts this machine has: no box of a missing character in any picture."""
+    for script, label in ALPHABETS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            counts = np.array([[3, 1], [0, 4]])
+            assert confusion_plot(counts, (label, "other"), "test").png.startswith(b"\x89PNG"), script
 
 
 @pytest.mark.parametrize(
