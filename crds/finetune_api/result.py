@@ -6,7 +6,7 @@ attempt, finished or not, leaves its Result cut to 4 KiB as the termination mess
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from finetune_api.base import Contract
 from finetune_api.exit_codes import EXIT_CODES, ExitCode
@@ -87,13 +87,25 @@ class Result(Contract):
     def termination_message(self) -> str:
         """The Result as JSON of at most 4 KiB: artefacts go first, then all metrics but the first, then long texts are cut."""
         short = self.model_copy(update={"artifacts": []})
-        for smaller in (self, short, short.model_copy(update={"metrics": self.metrics[:1]})):
+        shorter = short.model_copy(update={"metrics": self.metrics[:1]})
+        cut = (shorter._cut_to(longest) for longest in (400, 200, 100, 50))
+        # The kubelet cuts by bytes, wherever it is; what it has cut is no JSON any more.
+        for smaller in (self, short, shorter, *cut):
             text = smaller.model_dump_json(by_alias=True, exclude_none=True)
             if len(text.encode()) <= MAX_TERMINATION_MESSAGE:
-                return text
-        if smaller.error:
-            cut = smaller.error.model_copy(
-                update={"message": smaller.error.message[:400], "remedy": smaller.error.remedy[:200]}
+                break
+        return text
+
+    def _cut_to(self, longest: int) -> Self:
+        """With no text of more than so many characters, which in most scripts are three bytes each; remedies go to half of that."""
+        error = self.error
+        if error is not None:
+            error = error.model_copy(
+                update={
+                    "message": error.message[:longest],
+                    "remedy": error.remedy[: longest // 2],
+                    "field": error.field and error.field[:longest],
+                }
             )
-            smaller = smaller.model_copy(update={"error": cut})
-        return smaller.model_dump_json(by_alias=True, exclude_none=True)
+        uri = self.uri if longest >= 400 else self.uri[:longest]  # the operator knows it anyway
+        return self.model_copy(update={"error": error, "uri": uri})
