@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
@@ -40,6 +41,9 @@ Manifest = click.Path(exists=True, dir_okay=False, allow_dash=False, path_type=P
 @click.version_option(package_name="finetune-operator", prog_name="finetune")
 def main() -> None:
     """Fine-tune models from one small manifest, here or in a cluster."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character still gets the sentence
 
 
 @main.command(epilog=RUN_EXIT_CODES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,18 @@ def written(tmp_path: Path) -> Iterator[Path]:
         if isinstance(handler, logging.FileHandler):
             handler.close()
     log.logger.handlers, log.logger.level, log.logger.propagate = former
+
+
+def test_a_line_in_any_alphabet_is_written_as_utf_8_whatever_the_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    raw = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(raw, encoding="ascii"))
+    file = request.getfixturevalue("written")
+    log.logger.info("The labels are 账单 and الفواتير 👍.")
+    sys.stdout.flush()
+    for text in (raw.getvalue().decode("utf-8"), file.read_text("utf-8")):
+        assert text.endswith(" The labels are 账单 and الفواتير 👍.\n")
 
 
 def test_the_secrets_of_every_store_and_of_the_hub_are_known() -> None:

@@ -32,6 +32,14 @@ def test_a_run_that_succeeds_says_its_metrics_and_where_its_results_lie(folder: 
     ), end
 
 
+def test_a_terminal_that_lacks_a_character_still_gets_every_sentence(folder: Folder) -> None:
+    folder.script.ends(0)
+    run = folder.run(PYTHONIOENCODING="ascii")
+    assert run.ends() == 0
+    assert "\\u2713 topics succeeded" in run.output
+    assert "  report    " in run.output
+
+
 def test_a_finished_run_says_so_and_trains_nothing(folder: Folder) -> None:
     folder.script.ends(0)
     assert folder.run().ends() == 0
