@@ -36,7 +36,9 @@ class _Formatter(logging.Formatter):
 def start(file: Path) -> None:
     """Send the log to stdout and to `file`, both with UTC times."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # whatever the locale: it holds users' words
+        sys.stdout.reconfigure(
+            encoding="utf-8", errors="backslashreplace"
+        )  # whatever the locale: it holds users' words
     formatter = _Formatter("{asctime} {message}", datefmt="%Y-%m-%dT%H:%M:%SZ", style="{")
     formatter.converter = time.gmtime
     for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(file, encoding="utf-8")):

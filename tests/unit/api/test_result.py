@@ -7,7 +7,15 @@ import pytest
 from finetune_api.failures import FailureReason
 from finetune_api.result import MAX_TERMINATION_MESSAGE, Artifact, MetricResult, Result, ResultError
 
-LETTERS = {"English": "e", "Chinese": "错", "Arabic": "خ", "Hindi": "त्रु", "emoji": "👩‍👩‍👧", "quotes": '"', "control": "\x01"}
+LETTERS = {
+    "English": "e",
+    "Chinese": "错",
+    "Arabic": "خ",
+    "Hindi": "त्रु",
+    "emoji": "👩‍👩‍👧",
+    "quotes": '"',
+    "control": "\x01",
+}
 
 
 @pytest.mark.parametrize("long", [0, 1, 200, 1000, 5000])
@@ -40,6 +48,13 @@ def test_a_termination_message_is_json_of_at_most_4_kib(letter: str, long: int) 
 
 
 def test_what_is_short_is_left_whole() -> None:
-    error = ResultError(reason=FailureReason.LABEL_INVALID, message="标签“退款”不在列表中", remedy="列出每个标签", field="spec.dataset.labels")
-    result = Result(outcome="failed", run_id="zh", uri="s3://models/模型/zh", owner="a/b/c", fingerprint="f", error=error)
+    error = ResultError(
+        reason=FailureReason.LABEL_INVALID,
+        message="标签“退款”不在列表中",
+        remedy="列出每个标签",
+        field="spec.dataset.labels",
+    )
+    result = Result(
+        outcome="failed", run_id="zh", uri="s3://models/模型/zh", owner="a/b/c", fingerprint="f", error=error
+    )
     assert Result.model_validate_json(result.termination_message()) == result

@@ -236,7 +236,7 @@ def test_a_confusion_matrix_is_a_table_shaded_in_the_pages_colours(tmp_path: Pat
     matrix = matrix_of(written(tmp_path, replace(facts, predictions=[part]))[0])
     counts = [[int(((truth == row) & (said == column)).sum()) for column in range(3)] for row in range(3)]
     cells = re.findall(r'<td( class="\w+")? style="--share: ([\d.]+)">([\d,]+)</td>', matrix)
-    assert [int(count) for _, _, count in cells] == sum(counts, [])
+    assert [int(count) for _, _, count in cells] == [n for row in counts for n in row]
     assert [float(share) for _, share, _ in cells] == [round(n / sum(row), 3) for row in counts for n in row]
     assert re.findall(r'<td class="none" style="--share: 0.000">0</td>', matrix) != []
     assert re.findall(r"#[0-9a-f]{6}\b", matrix) == []  # it would be a colour that dark mode does not change
