@@ -53,6 +53,7 @@ EXIT_CODES: dict[FailureReason, ExitCode] = {
     FailureReason.STORAGE_DENIED: ExitCode.USER_ERROR,
     FailureReason.STORAGE_UNAVAILABLE: ExitCode.STORAGE,
     FailureReason.OUT_OF_MEMORY: ExitCode.OUT_OF_MEMORY,
+    FailureReason.DISK_FULL: ExitCode.STORAGE,
     FailureReason.LOSS_DIVERGED: ExitCode.USER_ERROR,
     FailureReason.INTERNAL: ExitCode.INTERNAL,
 }

@@ -29,6 +29,7 @@ class FailureReason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     OUT_OF_MEMORY = "OutOfMemory"
+    DISK_FULL = "DiskFull"
     LOSS_DIVERGED = "LossDiverged"
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
@@ -59,6 +60,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.IMAGE_PULL_FAILED: "Check spec.image and spec.pod.imagePullSecrets.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",
     FailureReason.OUT_OF_MEMORY: "Raise spec.resources.limits.memory, or lower spec.training.microBatchSize or maxLength.",
+    FailureReason.DISK_FULL: "Raise spec.resources.limits.ephemeral-storage: the model, the data and checkpoints on their way to storage lie on the pod's disk.",
     FailureReason.LOSS_DIVERGED: "Lower spec.training.learningRate, raise warmupRatio, or use precision fp32; then set another spec.runId.",
     FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.EVICTED: "Nothing: the next attempt goes on from the last checkpoint.",

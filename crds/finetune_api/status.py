@@ -92,6 +92,11 @@ class Attempt(Contract):
     """How it ended: Completed, Preempted, or a failure reason."""
     exit_code: int | None = None
     """The trainer's exit code."""
+    counts_as: Literal["Failure", "Disruption", "Stop"] | None = None
+    """What its end counts as: `Failure` against spec.backoffLimit, `Disruption` only when six in a row save nothing new, `Stop`,
+    which somebody asked for, as nothing."""
+    step: int | None = None
+    """Optimiser steps saved at its end, where the trainer could still say so."""
 
 
 class Failure(Contract):

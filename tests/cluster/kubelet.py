@@ -34,6 +34,7 @@ class Fate:
     rejected: str = ""  # its node does not admit it; the reason of the pod's status
     unschedulable: str = ""  # gets no node; the scheduler's message
     disruption: str = ""  # the reason of a DisruptionTarget condition: ended by the cluster, not by itself
+    evicted: str = ""  # evicted by its own node without such a condition; the message of the pod's status
     seconds: float = 0.0  # how long it runs
 
 
@@ -56,6 +57,13 @@ def out_of_memory(*, seconds: float = 0.0) -> Fate:
 def disrupted(reason: str = "PreemptionByScheduler", exit_code: int = TERMINATED_BY_SIGTERM, message: str = "") -> Fate:
     """Ended by the cluster: PreemptionByScheduler, DeletionByTaintManager, EvictionByEvictionAPI, DeletionByPodGC, TerminationByKubelet."""
     return Fate(exit_code, message, "Error", disruption=reason)
+
+
+def evicted(
+    message: str = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", exit_code: int = 137
+) -> Fate:
+    """For what the pod itself used up, which is no disruption."""
+    return Fate(exit_code, "", "Error", evicted=message)
 
 
 def waits(reason: str = "ImagePullBackOff", message: str = "") -> Fate:
@@ -260,7 +268,9 @@ def _terminated(pod: Object, fate: Fate) -> Object:
     conditions = [_condition("Ready", "False", why), _condition("ContainersReady", "False", why)]
     if fate.disruption:
         conditions.append(_condition("DisruptionTarget", "True", fate.disruption, "disrupted by a test"))
-    return {"phase": "Failed" if fate.exit_code else "Succeeded", "conditions": conditions, **_containers(pod, state)}
+    said = {"reason": "Evicted", "message": fate.evicted} if fate.evicted else {}
+    phase = "Failed" if fate.exit_code or said else "Succeeded"
+    return {"phase": phase, "conditions": conditions, **said, **_containers(pod, state)}
 
 
 def _containers(pod: Object, state: Object) -> Object:

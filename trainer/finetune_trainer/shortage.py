@@ -15,7 +15,7 @@ def shortage(error: BaseException) -> JobError | None:
             return JobError(FailureReason.OUT_OF_MEMORY, "memory ran out")
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return JobError(
-                FailureReason.STORAGE_UNAVAILABLE,
+                FailureReason.DISK_FULL,
                 f"the workspace is full{f': {cause.filename}' if cause.filename else ''}",
                 remedy="Free some space on the disk of the trainer's workspace, or ask for more ephemeral-storage in spec.resources.",
             )

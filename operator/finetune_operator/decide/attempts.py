@@ -6,9 +6,10 @@ attempts are ordered by their creation, and what a node says is trusted only bet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -16,15 +17,15 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
 from finetune_api.status import Attempt
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Cause
+from finetune_operator.worlds.restarts import is_counted
 
-COMPLETED, PREEMPTED, DELETED, REJECTED = "Completed", "Preempted", "Deleted", "Rejected"
+COMPLETED, PREEMPTED, DELETED = "Completed", "Preempted", "Deleted"
 DISRUPTIONS = frozenset({PREEMPTED, DELETED, FailureReason.NODE_LOST.value, FailureReason.EVICTED.value})
-"""Ends that are nobody's fault and do not count."""
-REJECTED_REMEDY = "Lower spec.resources or choose other nodes by spec.pod, and set another spec.runId."
+"""Ends that did not count, in records that do not say it themselves."""
 MAX_RECORDED = 32
 KILLED = 137
-"""128 + SIGKILL: what the kernel's out-of-memory killer leaves behind."""
+"""128 + SIGKILL: what the kernel's out-of-memory killer leaves behind, and whoever else kills."""
 
 REASON_OF_CODE: dict[int, FailureReason] = {
     ExitCode.USER_ERROR: FailureReason.INVALID_SPEC,
@@ -34,16 +35,6 @@ REASON_OF_CODE: dict[int, FailureReason] = {
     ExitCode.OUT_OF_MEMORY: FailureReason.OUT_OF_MEMORY,
 }
 """What an exit code alone says, for a trainer that left no message."""
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why an attempt ended without success."""
-
-    reason: str
-    message: str
-    remedy: str = ""
-    field: str | None = None
 
 
 def result_of(attempt: AttemptSeen) -> Result | None:
@@ -57,44 +48,54 @@ def result_of(attempt: AttemptSeen) -> Result | None:
 def cause_of(attempt: AttemptSeen) -> Cause | None:
     """Why this attempt ended, or None when it succeeded or goes on.
 
-    Whoever took the attempt away is asked first, then the kernel, then the trainer: a pod whose node vanished may well carry
-    an exit code, but that is a consequence.
+    Who speaks is asked in this order: the world, which knows what it did; the kernel, and the trainer, which know what happened to
+    them; and only where all are silent an exit code, which is a guess.
     """
     if attempt.phase is not AttemptPhase.ENDED or attempt.exit_code == ExitCode.DONE:
         return None
+    if attempt.ended_by is not None:
+        return attempt.ended_by
     if attempt.disruption is not None:
         return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
-    if attempt.rejection:
-        return Cause(REJECTED, f"{attempt.name} was rejected by its node: {attempt.rejection}", REJECTED_REMEDY)
-    if attempt.out_of_memory or (attempt.exit_code == KILLED and not attempt.deleting):
-        why = "because it reached its memory limit" if attempt.out_of_memory else "and most likely ran out of memory"
-        message = f"{attempt.name} was killed (exit code {attempt.exit_code}) {why}."
-        return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
     if attempt.exit_code == ExitCode.PREEMPTED:
         return Cause(PREEMPTED, f"{attempt.name} was told to stop and saved its work.")
     result = result_of(attempt)
-    if result is not None and result.error is not None:
-        return Cause(result.error.reason, result.error.message, result.error.remedy, result.error.field)
+    said = result.error if result is not None else None
+    if attempt.out_of_memory and (said is None or said.reason is FailureReason.INTERNAL):
+        message = f"{attempt.name} was killed (exit code {attempt.exit_code}) because it reached its memory limit."
+        return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
+    if said is not None:
+        return Cause(said.reason, said.message, said.remedy, said.field)
     if attempt.deleting and attempt.exit_code not in REASON_OF_CODE:
         return Cause(DELETED, f"{attempt.name} was deleted.")
+    return _guess(attempt)
+
+
+def _guess(attempt: AttemptSeen) -> Cause:
+    """What an exit code alone tells."""
     if attempt.exit_code is None:
         message = f"{attempt.name} ended without an exit code, and nothing says why."
         return Cause(FailureReason.INTERNAL, message, REMEDIES[FailureReason.INTERNAL])
-    reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
     last_line = attempt.termination_message.strip().rpartition("\n")[2].strip()[:600]
-    said = f"the last line of its log: {last_line}" if last_line else "it left no message"
-    return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}; {said}", REMEDIES[reason])
+    words = f"; the last line of its log: {last_line}" if last_line else "; it left no message"
+    if attempt.exit_code == KILLED:
+        message = f"{attempt.name} was killed (exit code {KILLED}) and most likely ran out of memory{words}"
+        return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
+    reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
+    return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}{words}", REMEDIES[reason])
 
 
-def record(before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime) -> list[Attempt]:
+def record(
+    before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime, going_on: Collection[str] = ()
+) -> list[Attempt]:
     """The attempts of a run, oldest first, the latest 32. Numbers once given stay; an attempt that vanished without a word is
-    closed as deleted; one that never started is not yet an attempt."""
+    closed as deleted; one that never started is not yet an attempt. `going_on` are the trainings that nobody has stopped."""
     known = {attempt.name: attempt for attempt in before}
     visible = {attempt.name for attempt in seen}
     for name, attempt in known.items():
         if attempt.end_time is None and name not in visible:
             closed = max(now, attempt.start_time or now)
-            known[name] = attempt.model_copy(update={"end_time": closed, "reason": DELETED})
+            known[name] = attempt.model_copy(update={"end_time": closed, "reason": DELETED, "counts_as": "Stop"})
     number = max((attempt.number for attempt in before), default=0)
     left = _left_the_record(before, seen)
     for attempt_seen in seen:
@@ -105,7 +106,7 @@ def record(before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime
                 continue
             number += 1
         if old is None or old.end_time is None:
-            known[attempt_seen.name] = _entry(attempt_seen, old, old.number if old else number, now)
+            known[attempt_seen.name] = _entry(attempt_seen, old, old.number if old else number, now, going_on)
     return sorted(known.values(), key=lambda attempt: attempt.number)[-MAX_RECORDED:]
 
 
@@ -121,9 +122,10 @@ def within(earliest: datetime, time: datetime, latest: datetime) -> datetime:
     return max(earliest, min(time, latest))
 
 
-def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime) -> Attempt:
+def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, going_on: Collection[str]) -> Attempt:
     ended = seen.phase is AttemptPhase.ENDED
     cause = cause_of(seen)
+    result = result_of(seen) if ended else None
     start = old.start_time if old and (old.start_time or seen.created) > seen.created else None  # once said, it stays
     if start is None and seen.started is not None:
         start = within(seen.created, seen.started, now)
@@ -138,7 +140,19 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime) -
         end_time=within(start or seen.created, end, now) if ended else None,
         reason=(str(cause.reason) if cause else COMPLETED) if ended else None,
         exit_code=seen.exit_code if ended else None,
+        counts_as=_counts_as(seen, cause, stopped=seen.training not in going_on) if cause else None,
+        step=result.step if result else None,
     )
+
+
+def _counts_as(seen: AttemptSeen, cause: Cause, *, stopped: bool) -> Literal["Failure", "Disruption", "Stop"]:
+    """As the Job controller counts it, except that it does not count what ends together with its Job.
+
+    An end that somebody asked for, by deleting the pod or suspending its Job, is no sign of a run that gets nowhere.
+    """
+    if is_counted(seen):
+        return "Stop" if stopped and cause.reason == DELETED else "Failure"
+    return "Stop" if seen.deleting and seen.disruption is None else "Disruption"
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,12 @@ class Spent:
 def spent(attempts: Sequence[Attempt], until: datetime | None) -> Spent:
     """Counted failures and seconds of the attempts that began before `until` (None: of all)."""
     earlier = [a for a in attempts if until is None or (a.start_time or a.end_time or until) < until]
-    failures = sum(1 for a in earlier if a.reason and a.reason != COMPLETED and a.reason not in DISRUPTIONS)
+    failures = sum(1 for a in earlier if _is_failure(a))
     durations = [a.end_time - a.start_time for a in earlier if a.start_time and a.end_time]
     return Spent(failures, sum(max(0, int(d.total_seconds())) for d in durations))
+
+
+def _is_failure(attempt: Attempt) -> bool:
+    if attempt.counts_as is None:  # it goes on, or completed, or an earlier version recorded it
+        return attempt.reason not in (None, COMPLETED, *DISRUPTIONS)
+    return attempt.counts_as == "Failure"

@@ -104,7 +104,9 @@ class Case:
     @cached_property
     def attempts(self) -> list[Attempt]:
         """The record of this run's attempts: what was reported before, brought up to date by what is seen."""
-        return record(self.before.attempts or [], [a for a in self.seen.attempts if a.run_id == self.run.id], self.now)
+        mine = [a for a in self.seen.attempts if a.run_id == self.run.id]
+        going_on = {t.uid for t in self.seen.trainings if not t.deleting}
+        return record(self.before.attempts or [], mine, self.now, going_on)
 
     @cached_property
     def limits(self) -> Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -12,17 +13,19 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.problems import problems
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
-from finetune_operator.decide.attempts import DISRUPTIONS, Cause, cause_of, result_of, spent
+from finetune_operator.decide.attempts import cause_of, result_of, spent
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import conditions, sentences, status
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
     AttemptSeen,
+    Cause,
     ChangeLimits,
     Decision,
     Ending,
     StopTraining,
 )
+from finetune_operator.worlds.restarts import is_counted
 
 FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.OUTPUT_CONFLICT})
 """What fails a job before any attempt; only an edit of its spec may help."""
@@ -125,7 +128,7 @@ def _last_words(case: Case, ending: Ending) -> AttemptSeen | None:
     elif ending is Ending.NEVER_RETRIED:
         ended = [a for a in ended if a.exit_code in NEVER_RETRIED and a.disruption is None]
     elif ending is Ending.BACKOFF_LIMIT_EXCEEDED:
-        ended = [a for a in ended if (cause := cause_of(a)) and cause.reason not in DISRUPTIONS]
+        ended = [a for a in ended if a.exit_code != 0 and is_counted(a)]
     return ended[-1] if ended else None
 
 
@@ -178,6 +181,8 @@ def _summary(metrics: list[MetricStatus]) -> str:
 def _failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision:
     cause = (cause_of(last) if last else None) or Cause(FailureReason.INTERNAL, "", "")
     if ending is Ending.NEVER_RETRIED and last is not None:
+        # It ended the training by its exit code, so that is what to read, whatever befell its pod besides.
+        cause = cause_of(replace(last, ended_by=None)) or cause
         return failed(case, FailureReason(cause.reason), cause.message, cause.remedy, cause.field, last=last)
     if ending is Ending.DEADLINE_EXCEEDED:
         message = f"The run did not finish within {case.spec.active_deadline_seconds} seconds"

@@ -141,9 +141,20 @@ class AttemptSeen:
     out_of_memory: bool = False
     """Killed by the kernel because its memory limit was reached."""
     disruption: str | None = None
-    """Why the world took it away: `NodeLost`, `Evicted` or `Preempted`; None when it did not."""
-    rejection: str = ""
-    """Why its node would not run it, in the node's words. Nothing ran, and yet it counts as a failure."""
+    """Why the world took it away: `NodeLost`, `Evicted`, `Preempted`, …; None when it did not. Such an end does not count."""
+    ended_by: Cause | None = None
+    """Why it ended, where the world itself says so, such as a node that evicts for a full disk or would not run it at all. It comes
+    before the trainer's own words, and long before any guess. Whether the end counts is another question."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why an attempt ended without success."""
+
+    reason: str
+    message: str
+    remedy: str = ""
+    field: str | None = None
 
 
 @dataclass(frozen=True)

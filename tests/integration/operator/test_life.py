@@ -8,9 +8,19 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_operator.decide.attempts import REJECTED_REMEDY
+from finetune_operator.worlds.kube.ends import REJECTED_REMEDY
 from tests.cluster.api import ApiError
-from tests.cluster.kubelet import disrupted, fail, out_of_memory, rejected, run_on, succeed, unschedulable, waits
+from tests.cluster.kubelet import (
+    disrupted,
+    evicted,
+    fail,
+    out_of_memory,
+    rejected,
+    run_on,
+    succeed,
+    unschedulable,
+    waits,
+)
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab
 from tests.unit.operator.story import NO_GPU, TUNED, result_message
@@ -107,7 +117,10 @@ RETRIED = {
     "NodeGone": disrupted("DeletionByPodGC"),
     "Evicted": disrupted("EvictionByEvictionAPI"),
     "EvictedByKubelet": disrupted("TerminationByKubelet"),
+    "DiskFull": evicted(),
+    "DiskFullButSaved": evicted(exit_code=30),
 }
+COUNTED = {"outofmemory", "diskfull"}
 
 
 def test_each_end_of_an_attempt_that_may_pass_is_named_and_followed_by_another(lab: Lab) -> None:
@@ -115,7 +128,7 @@ def test_each_end_of_an_attempt_that_may_pass_is_named_and_followed_by_another(l
     first = {name.lower(): fate for name, fate in RETRIED.items()}
     lab.pods_become(lambda pod: first.pop(pod["metadata"]["labels"]["finetune.dev/job"], succeed(TUNED)))
     for name in [*first]:
-        lab.apply(name, backoffLimit=1 if name == "outofmemory" else 0)  # for the others one failure would be too many
+        lab.apply(name, backoffLimit=1 if name in COUNTED else 0)  # for the others one failure would be too many
     ends = {name.lower(): lab.until(name.lower(), phase="Succeeded", seconds=40)["attempts"] for name in RETRIED}
     assert {name: [a["reason"] for a in attempts] for name, attempts in ends.items()} == {
         "outofmemory": ["OutOfMemory", "Completed"],
@@ -125,7 +138,10 @@ def test_each_end_of_an_attempt_that_may_pass_is_named_and_followed_by_another(l
         "nodegone": ["NodeLost", "Completed"],
         "evicted": ["Evicted", "Completed"],
         "evictedbykubelet": ["Evicted", "Completed"],
+        "diskfull": ["DiskFull", "Completed"],
+        "diskfullbutsaved": ["DiskFull", "Completed"],
     }
+    assert {name for name, attempts in ends.items() if attempts[0]["countsAs"] == "Failure"} == COUNTED
     assert ends["outofmemory"][0]["exitCode"] == 137
     assert ("Normal", "Restarting") in lab.events("outofmemory")
 

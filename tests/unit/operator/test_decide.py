@@ -16,6 +16,7 @@ from finetune_api.status import Phase
 from finetune_operator.decide import RULES
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
+    Cause,
     ChangeLimits,
     Ending,
     Refusal,
@@ -25,6 +26,12 @@ from finetune_operator.worlds.protocol import (
 )
 from tests.unit.operator.story import NO_GPU, TUNED, Story, result_message
 
+REJECTED = Cause(
+    "Rejected", "demo was rejected by its node: OutOfcpu: Node didn't have enough resource: cpu", "Ask for less"
+)
+FULL = Cause(FailureReason.DISK_FULL, "demo was evicted: its disk is full", REMEDIES[FailureReason.DISK_FULL])
+OUT_OF_TOUCH = result_message("failed", error=(FailureReason.HUB_UNREACHABLE, "no route"))
+DEFECT = result_message("failed", error=(FailureReason.INTERNAL, "DataLoader worker exited unexpectedly"))
 RUNNING = {"Ready": "False", "Reconciling": "True", "Stalled": "False", "Finished": "False"}
 
 
@@ -298,8 +305,15 @@ def test_a_failed_attempt_is_recorded_and_the_next_one_awaited() -> None:
         ({"exit_code": 30, "disruption": "Evicted"}, "Evicted"),
         ({"exit_code": None, "disruption": "NodeLost"}, "NodeLost"),
         ({"exit_code": None}, "Internal"),
-        ({"exit_code": None, "rejection": "OutOfcpu: Node didn't have enough resource: cpu"}, "Rejected"),
-        ({"exit_code": None, "rejection": "Evicted: Pod was rejected", "deleting": True}, "Rejected"),
+        ({"exit_code": None, "ended_by": REJECTED}, "Rejected"),
+        ({"exit_code": None, "ended_by": REJECTED, "deleting": True}, "Rejected"),
+        ({"exit_code": 137, "ended_by": FULL}, "DiskFull"),
+        ({"exit_code": 30, "ended_by": FULL}, "DiskFull"),
+        ({"exit_code": 1, "message": OUT_OF_TOUCH, "ended_by": FULL}, "DiskFull"),
+        ({"exit_code": 137, "message": OUT_OF_TOUCH}, "HubUnreachable"),
+        ({"exit_code": 137, "message": OUT_OF_TOUCH, "out_of_memory": True}, "HubUnreachable"),
+        ({"exit_code": 1, "message": DEFECT, "out_of_memory": True}, "OutOfMemory"),
+        ({"exit_code": 30, "out_of_memory": True}, "Preempted"),
         ({"exit_code": 143, "deleting": True}, "Deleted"),
         ({"exit_code": 1}, "Internal"),
         ({"exit_code": 21}, "OutOfMemory"),
@@ -324,13 +338,61 @@ def test_a_disrupted_attempt_never_counts() -> None:
     assert len(story.status.attempts or []) == 5
 
 
-@pytest.mark.parametrize("rejection", ["", "Evicted: The node had condition: [DiskPressure]"])
-def test_an_attempt_that_ended_without_an_exit_code_counts_as_the_job_controller_counts_it(rejection: str) -> None:
-    story = Story(backoffLimit=0).starts().ends(None, rejection=rejection)
+@pytest.mark.parametrize("by", [None, REJECTED, FULL], ids=lambda by: by.reason if by else "nobody knows")
+def test_an_attempt_that_ended_without_an_exit_code_counts_as_the_job_controller_counts_it(by: Cause | None) -> None:
+    story = Story(backoffLimit=0).starts().ends(None, ended_by=by)
     assert story.state() == ("Failed", "BackoffLimitExceeded")
     message = story.status.message or ""
     assert message.startswith("1 attempt failed, and spec.backoffLimit allows 0. The last one: ")
-    assert rejection in message
+    assert by is None or f"{by.reason}: {by.message}. {by.remedy}" in message
+
+
+@pytest.mark.parametrize(
+    ("facts", "counts_as"),
+    [
+        ({"exit_code": 0}, None),
+        ({"exit_code": 1}, "Failure"),
+        ({"exit_code": 137, "ended_by": FULL}, "Failure"),
+        ({"exit_code": 137, "ended_by": FULL, "disruption": "DiskFull"}, "Disruption"),
+        ({"exit_code": 30, "ended_by": FULL}, "Disruption"),
+        ({"exit_code": 30}, "Disruption"),
+        ({"exit_code": 30, "deleting": True}, "Stop"),
+        ({"exit_code": 30, "deleting": True, "disruption": "Preempted"}, "Disruption"),
+        ({"exit_code": None, "disruption": "NodeLost"}, "Disruption"),
+        ({"exit_code": 143, "deleting": True}, "Failure"),  # without a DisruptionTarget the Job controller counts it
+        ({"exit_code": None, "deleting": True}, "Failure"),
+    ],
+)
+def test_an_end_counts_as_the_job_controller_counts_it_whatever_its_reason(
+    facts: dict[str, object], counts_as: str | None
+) -> None:
+    story = Story(backoffLimit=0).starts().runs().ends(**facts)  # type: ignore[arg-type]
+    assert [a.counts_as for a in story.status.attempts or []] == [counts_as]
+    assert (story.status.phase == "Failed") == (counts_as == "Failure")
+    if counts_as == "Failure":
+        assert (story.status.message or "").startswith(
+            "1 attempt failed, and spec.backoffLimit allows 0. The last one: "
+        )
+
+
+def test_an_attempt_killed_while_its_training_is_stopped_counts_for_nothing() -> None:
+    story = Story(backoffLimit=0).starts().runs().is_edited(suspend=True)
+    story.world.pass_time(60)
+    story.world.change_latest(story.key, phase=AttemptPhase.ENDED, ended=story.now, exit_code=137, deleting=True)
+    story.looks().loses_its_training().is_edited(suspend=False)
+    assert [(a.reason, a.counts_as) for a in story.status.attempts or []] == [("Deleted", "Stop")]
+    start = story.actions[-1]
+    assert isinstance(start, StartTraining)
+    assert start.limits.backoff_limit == 0
+
+
+@pytest.mark.parametrize("exit_code", sorted(NEVER_RETRIED))
+def test_a_trainer_that_is_never_retried_is_heard_although_its_node_has_more_to_say(exit_code: int) -> None:
+    """The Job controller ends the Job by the exit code, whatever befell the pod besides."""
+    story = (
+        Story().starts().runs().ends(exit_code, error=(FailureReason.LABEL_INVALID, "no such label"), ended_by=REJECTED)
+    )
+    assert story.state() == ("Failed", "LabelInvalid")
 
 
 def test_the_latest_32_attempts_are_kept_and_numbers_go_on() -> None:

@@ -12,7 +12,7 @@ from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import ApiError, Object
 from finetune_operator.worlds.kube.facts import read_attempt, read_training, refusal_of
 from finetune_operator.worlds.kube.manifest import limits, limits_asked
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Limits, Training
+from finetune_operator.worlds.protocol import AttemptSeen, Limits, Training
 
 ASKED = Limits(backoff_limit=3, active_deadline_seconds=600)
 
@@ -64,20 +64,6 @@ def attempt(**status: Any) -> AttemptSeen:
     child = read_attempt({"metadata": metadata, "spec": {"nodeName": "node-1"}, "status": status})
     assert child is not None
     return child.fact
-
-
-@pytest.mark.parametrize("reason", ["UnexpectedAdmissionError", "OutOfcpu", "NodeAffinity", "Evicted", "NodeShutdown"])
-def test_a_pod_that_its_kubelet_does_not_admit_is_rejected_and_no_disruption(reason: str) -> None:
-    """The Job controller counts it: without a DisruptionTarget no rule of the pod failure policy applies."""
-    seen = attempt(phase="Failed", reason=reason, message="Pod was rejected: no")
-    assert (seen.phase, seen.exit_code, seen.disruption) == (AttemptPhase.ENDED, None, None)
-    assert seen.rejection == f"{reason}: Pod was rejected: no"
-
-
-def test_a_pod_that_the_cluster_took_away_is_not_rejected() -> None:
-    target = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
-    seen = attempt(phase="Failed", reason="Evicted", message="The node was low on memory.", conditions=[target])
-    assert (seen.disruption, seen.rejection) == ("Evicted", "")
 
 
 def test_a_pod_that_is_told_to_stop_says_when_it_has_to_be_gone() -> None:

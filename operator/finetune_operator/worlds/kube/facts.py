@@ -7,7 +7,7 @@ from datetime import datetime
 
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
-from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import ApiError, Object
 from finetune_operator.worlds.kube.manifest import read_limits_asked
 from finetune_operator.worlds.kube.reflector import Child
@@ -18,14 +18,6 @@ ENDINGS = {
     "BackoffLimitExceeded": Ending.BACKOFF_LIMIT_EXCEEDED,
     "DeadlineExceeded": Ending.DEADLINE_EXCEEDED,
 }
-DISRUPTIONS = {
-    "PreemptionByScheduler": "Preempted",
-    "DeletionByTaintManager": "NodeLost",
-    "DeletionByPodGC": "NodeLost",
-    "EvictionByEvictionAPI": "Evicted",
-    "TerminationByKubelet": "Evicted",
-}
-"""By the reason of a pod's DisruptionTarget condition."""
 IMAGE_PROBLEMS = frozenset(
     {
         "ErrImagePull",
@@ -100,8 +92,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
     terminated = state.get("terminated") or {}
     running = state.get("running") or {}
     phase = _phase(status, running)
-    disruption = _disruption(status)
-    rejected = phase is AttemptPhase.ENDED and not terminated and disruption is None
+    ended = phase is AttemptPhase.ENDED
     return Child(
         job=Key(KIND, meta["namespace"], labels[names.JOB_LABEL]),
         owner=labels[names.UID_LABEL],
@@ -114,16 +105,16 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             phase=phase,
             created=created,
             started=time_of(running.get("startedAt") or terminated.get("startedAt")),
-            ended=time_of(terminated.get("finishedAt")) if phase is AttemptPhase.ENDED else None,
+            ended=time_of(terminated.get("finishedAt")) if ended else None,
             node=pod["spec"].get("nodeName"),
             deleting="deletionTimestamp" in meta,
             gone_by=time_of(meta.get("deletionTimestamp")),
             waiting=_problem(pod, state.get("waiting") or {}) if phase is AttemptPhase.WAITING else None,
-            exit_code=terminated.get("exitCode") if phase is AttemptPhase.ENDED else None,
-            termination_message=terminated.get("message", "") if phase is AttemptPhase.ENDED else "",
+            exit_code=terminated.get("exitCode") if ended else None,
+            termination_message=terminated.get("message", "") if ended else "",
             out_of_memory=terminated.get("reason") == "OOMKilled",
-            disruption=disruption,
-            rejection=_rejection(status) if rejected else "",
+            disruption=ends.disruption_of(pod),
+            ended_by=ends.ended_by(pod, terminated) if ended else None,
         ),
     )
 
@@ -140,18 +131,6 @@ def _phase(status: Object, running: Object) -> AttemptPhase:
             return AttemptPhase.RUNNING
         case _:
             return AttemptPhase.RUNNING if running else AttemptPhase.WAITING
-
-
-def _disruption(status: Object) -> str | None:
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return DISRUPTIONS.get(condition.get("reason", ""), "Evicted")
-    return None  # whatever else the status says, the Job controller counts it
-
-
-def _rejection(status: Object) -> str:
-    """What a kubelet says that admits no such pod: OutOfcpu, NodeAffinity, UnexpectedAdmissionError, …"""
-    return ": ".join(filter(None, (status.get("reason"), status.get("message"))))
 
 
 def _problem(pod: Object, waiting: Object) -> Refusal | None:

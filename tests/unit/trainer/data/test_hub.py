@@ -187,8 +187,8 @@ OVER_QUOTA = OSError(errno.EDQUOT, "Disk quota exceeded")
 @pytest.mark.parametrize(
     ("cause", "reason", "says"),
     [
-        (FULL, "StorageUnavailable", "the workspace is full"),
-        (OVER_QUOTA, "StorageUnavailable", "the workspace is full"),
+        (FULL, "DiskFull", "the workspace is full"),
+        (OVER_QUOTA, "DiskFull", "the workspace is full"),
         (MemoryError(), "OutOfMemory", "memory ran out"),
         (ConnectionResetError("Connection reset by peer"), "HubUnreachable", "Connection reset by peer"),
         (ValueError("the files do not agree"), "DataInvalid", "the files do not agree"),
@@ -222,7 +222,7 @@ def no_answer() -> LocalEntryNotFoundError:
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(FULL, "StorageUnavailable"), (MemoryError(), "OutOfMemory"), (no_answer(), "HubUnreachable")],
+    [(FULL, "DiskFull"), (MemoryError(), "OutOfMemory"), (no_answer(), "HubUnreachable")],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )
 def test_a_download_that_breaks_off_says_why(
