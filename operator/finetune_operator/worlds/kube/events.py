@@ -11,12 +11,12 @@ from finetune_operator.decide.announce import Announcement
 from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.protocol import Key
 
-MAX_NOTE = 1024
+MAX_NOTE_BYTES = 1024
+"""Of UTF-8: the API server refuses an event with a longer note."""
 
 
 def event_of(key: Key, uid: str, announcement: Announcement, now: datetime) -> Object:
     """An events.k8s.io/v1 Event about this FineTuneJob, at the aware time `now`."""
-    note = announcement.message
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
@@ -24,7 +24,7 @@ def event_of(key: Key, uid: str, announcement: Announcement, now: datetime) -> O
         "eventTime": now.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "type": announcement.type,
         "reason": announcement.reason,
-        "note": note if len(note) <= MAX_NOTE else f"{note[: MAX_NOTE - 1]}…",
+        "note": _cut(announcement.message),
         "action": "Reconcile",
         "regarding": {
             "apiVersion": API_VERSION,
@@ -36,3 +36,11 @@ def event_of(key: Key, uid: str, announcement: Announcement, now: datetime) -> O
         "reportingController": "finetune-operator",
         "reportingInstance": os.environ.get("HOSTNAME", "finetune-operator")[:128],
     }
+
+
+def _cut(note: str) -> str:
+    text = note.encode()
+    if len(text) <= MAX_NOTE_BYTES:
+        return note
+    # Whole characters only: what a cut has left of the last one is dropped.
+    return f"{text[: MAX_NOTE_BYTES - len('…'.encode())].decode(errors='ignore')}…"
