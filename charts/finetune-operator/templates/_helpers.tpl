@@ -1,4 +1,4 @@
-{{/* Name of everything this release makes. */}}
+{{/* Name of everything this release makes in a namespace. */}}
 {{- define "finetune-operator.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
@@ -6,6 +6,16 @@
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Name of what belongs to no namespace: releases of one name may live in several. */}}
+{{- define "finetune-operator.clusterName" -}}
+{{- printf "%s:%s" .Release.Namespace (include "finetune-operator.fullname" .) -}}
+{{- end -}}
+
+{{/* "true" where whoever installs must be able to write objects of the whole cluster; nothing of it is even read otherwise. */}}
+{{- define "finetune-operator.actsOnCluster" -}}
+{{- if or .Values.crds.enabled (not .Values.watchNamespace) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "finetune-operator.selectorLabels" -}}
@@ -28,12 +38,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* An image's name from its repository and digest, tag or the default tag: include … (list image defaultTag) */}}
+{{/* An image's name from its repository and digest, tag or the default tag: include … (list image path-of-the-value defaultTag) */}}
 {{- define "finetune-operator.image" -}}
 {{- $image := index . 0 -}}
+{{- $path := index . 1 -}}
+{{- if contains "@" $image.repository -}}
+{{- printf "%s.repository: %q holds a digest; give that in %s.digest." $path $image.repository $path | fail -}}
+{{- else if regexMatch ":[^/]*$" $image.repository -}}
+{{- printf "%s.repository: %q holds a tag; give that in %s.tag." $path $image.repository $path | fail -}}
+{{- else if not (regexMatch "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+((\\.|_{1,2}|-+|/)[a-z0-9]+)*$" $image.repository) -}}
+{{- printf "%s.repository: %q is no name of an image; write it as registry.example.com:5000/team/name, the name in lower case." $path $image.repository | fail -}}
+{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $image.repository (default (index . 1) $image.tag) -}}
+{{- printf "%s:%s" $image.repository (default (index . 2) $image.tag) -}}
 {{- end -}}
 {{- end -}}

@@ -1,0 +1,25 @@
+{{/*
+Fails where another release operates the same FineTuneJobs: two operators would both act on them. Looks in all namespaces, or,
+where whoever installs may not, in this one.
+*/}}
+{{- define "finetune-operator.noOtherOperator" -}}
+{{- $where := ternary "" .Release.Namespace (eq "true" (include "finetune-operator.actsOnCluster" .)) -}}
+{{- $us := printf "%s/%s" .Release.Namespace (include "finetune-operator.fullname" .) -}}
+{{- $mine := .Values.watchNamespace -}}
+{{- if eq $mine "all" -}}
+{{- fail "watchNamespace: leave it empty for all namespaces; a namespace called all cannot be watched alone." -}}
+{{- end -}}
+{{- range (lookup "apps/v1" "Deployment" $where "").items -}}
+{{- $it := printf "%s/%s" .metadata.namespace .metadata.name -}}
+{{- $runs := and (ne $it $us) (not (hasKey .metadata "deletionTimestamp")) (ne 0 (int (dig "spec" "replicas" 1 .))) -}}
+{{- range .spec.template.spec.containers -}}
+{{- $arguments := join "\n" .args -}}
+{{- if and $runs (regexMatch "(?m)^--trainer-image=" $arguments) -}}
+{{- $theirs := regexFind "(?m)^--namespace=.+$" $arguments | trimPrefix "--namespace=" -}}
+{{- if or (not $mine) (not $theirs) (eq $mine $theirs) -}}
+{{- printf "\n\nDeployment %s is an operator of the FineTuneJobs in %s already, and two would both act on the same jobs. Uninstall that one first, or let each watch another namespace (watchNamespace).\n" $it (ternary (printf "namespace %s" $theirs) "all namespaces" (not (empty $theirs))) | fail -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
