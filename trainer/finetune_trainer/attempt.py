@@ -21,6 +21,7 @@ from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
+from finetune_trainer.engine.state import TrainingState
 from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
@@ -199,7 +200,7 @@ class Attempt:
         self._listing = list_inputs(self._run.spec)  # before anything is fetched, so that no change of it is missed
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")
         fetching, loading = self._fetch(pool)
-        resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder)
+        resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder, TrainingState.of)
         pool.shutdown(wait=False)
 
         from finetune_trainer.engine.session import Inputs, Session
@@ -270,11 +271,8 @@ class Attempt:
             folder = open_folder(self._run.run.uri, self._run.spec.storage).patient(LEAVING_PATIENCE)
             RunFolder(folder, self._run.run).save_attempt(
                 self._number,
-                {
-                    "log.txt": self._workspace / "log.txt",
-                    "metrics.jsonl": rows,
-                    "result.json": result.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode(),
-                },
+                {"log.txt": self._workspace / "log.txt", "metrics.jsonl": rows},
+                result,
             )
         except (JobError, OSError) as error:
             logger.warning("The log of this attempt was not uploaded: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +9,7 @@ import pytest
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
+from tests.storage.records import unsealed
 from tests.training.attempts import Attempt, Job
 from tests.training.tiny import tiny_inputs
 
@@ -26,7 +26,7 @@ def long_job(folder, inputs, **more) -> Job:
 def rewrite_claim(job: Job, **changes) -> None:
     file = job.results / "claim.json"
     changed = file.with_name("changed.json")
-    changed.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    changed.write_bytes(unsealed(file.read_bytes(), **changes))
     changed.replace(file)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +15,9 @@ from finetune_trainer.data.fingerprint import fingerprint_files
 from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import listed
 
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+"""Names the files that the weights are spread over, where they are too many for one."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _NEEDED = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
 """Config, tokenizer, weights: what `from_pretrained` reads."""
@@ -52,6 +56,7 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
         names = _needed_files(place.names(), model)
         files = place.local(names, stop)
         path = files["config.json"].parent
+    _check_index(files, model)
     return FetchedModel(path, revision, fingerprint_files(files, stop))
 
 
@@ -75,6 +80,27 @@ def _needed_files(names: Iterable[str], model: Base) -> list[str]:
         )
     wanted = (*_NEEDED, ".py") if model.trust_remote_code else _NEEDED
     return [name for name in top if PurePosixPath(name).suffix in wanted]
+
+
+def _check_index(files: Mapping[str, Path], model: Base) -> None:
+    """An index may name files beside it only: any other would be read from wherever that is, and be no part of the fingerprint."""
+    if INDEX not in files:
+        return
+    try:
+        shards = set(json.loads(files[INDEX].read_bytes())["weight_map"].values())
+        named = sorted(shard for shard in shards if "/" in shard or "\\" in shard)
+        absent = sorted(shard for shard in shards if shard not in files)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _invalid(
+            f"{INDEX} at {model.uri} is no index of weights: it has no weight_map of tensors and file names",
+            "Save the model again with save_pretrained, and name that folder.",
+        ) from None
+    if named or (absent and WEIGHTS not in files):
+        what = "lies outside its folder" if named else "is not beside it"
+        raise _invalid(
+            f"{INDEX} at {model.uri} names {(named or absent)[0]!r}, which {what}",
+            "Put all parts of the weights into the folder itself, beside the index, and name them there without a path.",
+        )
 
 
 def _invalid(message: str, remedy: str) -> JobError:

@@ -22,7 +22,7 @@ from finetune_api.progress import TrainerPhase
 from finetune_api.training import DEFAULT_INTERVAL
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic, predict
-from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.trainer import BucketTrainer, save_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
@@ -250,6 +250,7 @@ class Loop:
             step=self.state.step,
             attempt=self._attempt,
             facts=self.state.facts(),
+            format=FORMAT,
             best=self.best if self._new_best else None,
             best_step=self.state.best_step,  # an earlier one, when an attempt begins with the evaluation that the last one left
         )

@@ -82,7 +82,7 @@ class Session:
         self.total_steps: int | None = None
         self._durations = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
-            self.state = TrainingState.of(inputs.checkpoint.facts, inputs.checkpoint_folder)
+            self.state = TrainingState.of(inputs.checkpoint, inputs.checkpoint_folder)
             if self.state.data_fingerprint != inputs.fingerprint:
                 raise JobError(
                     FailureReason.OUTPUT_CONFLICT,

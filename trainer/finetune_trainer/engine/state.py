@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from finetune_trainer.store.checkpoints import Checkpoint
 
 METRICS_FILE = "metrics.jsonl"
+FORMAT = 1
+"""Of the facts and files in a checkpoint: another whenever this code could not go on from those of before."""
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+Number = Annotated[float, BeforeValidator(_nan_for_null)]
+"""JSON has no word for what is no number: it is written as null."""
 
 
 @dataclass
 class TrainingState:
     """Where training stands. Saved in every checkpoint, so that an attempt on an empty disk knows as much as the one before."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     step: int = 0
     """Optimiser steps done."""
@@ -31,7 +48,7 @@ class TrainingState:
     stopped_early: bool = False
     train_seconds: float = 0.0
     """Time spent on steps, over all attempts."""
-    baseline: dict[str, dict[str, float]] = field(default_factory=dict)
+    baseline: dict[str, dict[str, Number]] = field(default_factory=dict)
     """Metrics before training, by split."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """The rows of metrics.jsonl."""
@@ -45,10 +62,29 @@ class TrainingState:
         return values
 
     @classmethod
-    def of(cls, facts: dict[str, Any], folder: Path) -> TrainingState:
-        """The state of a checkpoint: its facts, and its rows from its `folder`."""
-        rows = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
-        return cls(**facts, rows=rows)
+    def of(cls, checkpoint: Checkpoint, folder: Path) -> TrainingState:
+        """The state of a checkpoint: its facts, and its rows from its `folder`.
+
+        Raises ValueError, whose text is the end of a sentence about the checkpoint, when that is none to go on from.
+        """
+        if checkpoint.format != FORMAT:
+            raise ValueError(f"is of format {checkpoint.format}, this trainer goes on from format {FORMAT}")
+        missing = [f.name for f in fields(cls) if f.name != "rows" and f.name not in checkpoint.facts]
+        if missing:
+            raise ValueError(f"does not say its {missing[0]}")
+        try:
+            state = _STATE.validate_json(json.dumps(checkpoint.facts))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise ValueError(f"says no {'.'.join(map(str, first['loc']))} that can be: {first['msg']}") from None
+        best_step = int(checkpoint.best.split("-")[1]) if checkpoint.best else None
+        if (state.step, state.best_step) != (checkpoint.step, best_step):
+            raise ValueError("contradicts itself about its step or that of its best model")
+        try:
+            state.rows = [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+        except (OSError, ValueError):
+            raise ValueError(f"has no {METRICS_FILE} that can be read") from None
+        return state
 
     def improves(self, value: float, greater_is_better: bool) -> bool:
         if self.best_value is None:
@@ -59,3 +95,6 @@ class TrainingState:
 def dump_rows(rows: list[dict[str, float]]) -> bytes:
     """`rows` as one JSON object a line."""
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+_STATE = TypeAdapter(TrainingState)

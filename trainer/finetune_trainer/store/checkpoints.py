@@ -31,6 +31,7 @@ from finetune_trainer.store.manifest import (
     numbers,
     place_of,
 )
+from finetune_trainer.store.record import seal
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
@@ -67,14 +68,16 @@ class Checkpoints:
         step: int,
         attempt: int,
         facts: dict[str, Any],
+        format: int = 1,
         best: Path | None = None,
         best_step: int | None = None,
     ) -> None:
         """Store `directory` as the checkpoint of `step`. Returns at once.
 
-        The directory is the store's from now on: it is moved away here and deleted once stored. `best` is a folder with the best
-        model so far when the store has not got it yet, `best_step` the step it is of when that is another one; the folder stays the caller's and is hard-linked here, so write the next best to new
-        files, never over these. Raises JobError when an earlier commit failed.
+        The directory is the store's from now on: it is moved away here and deleted once stored. `facts` and `format` are for
+        `resume`. `best` is a folder with the best model so far when the store has not got it yet, `best_step` the step it is of
+        when that is another one; the folder stays the caller's and is hard-linked here, so write the next best to new files, never
+        over these. Raises JobError when an earlier commit failed.
         """
         staged = directory.with_name(f".{directory.name}.uploading")
         shutil.rmtree(staged, ignore_errors=True)
@@ -85,7 +88,7 @@ class Checkpoints:
             staged_best = directory.with_name(f".{directory.name}.best.uploading")
             shutil.rmtree(staged_best, ignore_errors=True)
             shutil.copytree(best, staged_best, copy_function=_link_or_copy)
-        self._background.put(_Save(staged, step, attempt, facts, staged_best, self._best), _merge)
+        self._background.put(_Save(staged, step, attempt, facts, format, staged_best, self._best), _merge)
 
     def flush(self) -> None:
         """Wait until everything is stored. Raises JobError when it could not be."""
@@ -99,10 +102,16 @@ class Checkpoints:
         """The step of the last checkpoint that is complete in storage, 0 before the first."""
         return self._saved_step
 
-    def resume(self, directory: Path, best_directory: Path) -> Checkpoint | None:
+    def resume(
+        self,
+        directory: Path,
+        best_directory: Path,
+        accept: Callable[[Checkpoint, Path], object] = lambda checkpoint, directory: None,
+    ) -> Checkpoint | None:
         """Download the newest checkpoint that proves whole by its hashes, and its best model if it has one. None: start anew.
 
-        One that is broken is passed over, with a line in the log, for the next older. Both directories are emptied first.
+        One that is broken is passed over, with a line in the log, for the next older, and so is one that `accept` cannot go on
+        from: it raises ValueError with the end of a sentence about it. Both directories are emptied first.
         """
         for prefix in (CHECKPOINTS, BEST):
             self._folder.sweep(prefix)
@@ -111,7 +120,13 @@ class Checkpoints:
             _empty(directory)
             _empty(best_directory)
             complete = inventory.complete(name)
-            if complete is not None and self._restore(complete, directory, best_directory):
+            if complete is None or not self._restore(complete, directory, best_directory):
+                continue
+            try:
+                accept(complete.checkpoint, directory)
+            except ValueError as error:
+                logger.warning("%s/%s is passed over: it %s.", CHECKPOINTS, name, error)
+            else:
                 self._saved_step, self._best = complete.checkpoint.step, complete.checkpoint.best
                 return complete.checkpoint
         _empty(directory)
@@ -134,7 +149,7 @@ class Checkpoints:
             step, attempt = numbers(save.best_name)
             self._store_folder(save.best, f"{BEST}/{save.best_name}", self._manifest(step, attempt))
         manifest = self._manifest(save.step, save.attempt)
-        manifest = manifest.model_copy(update={"facts": save.facts, "best": save.best_name})
+        manifest = manifest.model_copy(update={"format": save.format, "facts": save.facts, "best": save.best_name})
         self._store_folder(save.directory, f"{CHECKPOINTS}/{name}", manifest)
         self._saved_step = save.step
         logger.info("Step %d is saved as %s/%s.", save.step, CHECKPOINTS, name)
@@ -144,9 +159,8 @@ class Checkpoints:
         self._may_write()
         digests = self._patient.upload_all(source, place)
         files = [Artifact(path=path, size=found.size, sha256=found.sha256) for path, found in digests.items()]
-        text = manifest.model_copy(update={"files": files}).model_dump_json(by_alias=True, indent=1)
         self._may_write()
-        self._patient.write(f"{place}/{MANIFEST}", text.encode())
+        self._patient.write(f"{place}/{MANIFEST}", seal(manifest.model_copy(update={"files": files})))
         shutil.rmtree(source, ignore_errors=True)
 
     def _manifest(self, step: int, attempt: int) -> Checkpoint:
@@ -203,6 +217,7 @@ class _Save:
     step: int
     attempt: int
     facts: dict[str, Any]
+    format: int
     best: Path | None
     """The best model's files, when they are not in the store yet."""
     best_name: str | None

@@ -7,20 +7,25 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Literal, Self
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, Field
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted
-from finetune_trainer.store.folder import Folder, Version
+from finetune_trainer.store.folder import Content, Folder, Version
+from finetune_trainer.store.record import NotWhole, seal, unseal
 
 CLAIM = "claim.json"
 LEASE = 60.0
 """Seconds. A claim is renewed every third of it, and is dead when it was not renewed for two."""
+LONGEST_LEASE = 3600.0
+"""Seconds. Nobody waits for two of a longer one."""
+SKEW = timedelta(minutes=15)
+"""How wrong the clock of a holder may be: stores refuse the requests of one that differs more from theirs."""
 TRUSTED = 1.5
 """Leases for which a holder trusts its last renewal: less than the two after which others take the claim for dead."""
 PATIENCE = 600.0
@@ -41,13 +46,17 @@ class ClaimFile(Contract):
     """The attempt's name."""
     token: str
     """Of this very claim: the holder knows its own by it."""
-    renewed_at: datetime
-    lease_seconds: float
+    renewed_at: AwareDatetime
+    lease_seconds: Annotated[float, Field(gt=0, le=LONGEST_LEASE, allow_inf_nan=False)]
     released: bool = False
 
     def is_dead(self, now: datetime) -> bool:
-        """Whether it was given back, or is so old that its holder must be gone. A wrong clock may hide the latter."""
-        return self.released or (now - self.renewed_at).total_seconds() > 2 * self.lease_seconds
+        """Whether it was given back, or is so old that its holder must be gone, however wrong its clock."""
+        return self.released or now - self.renewed_at > timedelta(seconds=2 * self.lease_seconds) + SKEW
+
+    def is_absurd(self, now: datetime) -> bool:
+        """Whether no holder with a clock that a store puts up with can have written this."""
+        return self.renewed_at - now > timedelta(days=1)
 
     def renewed(self) -> ClaimFile:
         return self.model_copy(update={"renewed_at": datetime.now(UTC)})
@@ -58,8 +67,9 @@ class Claim:
 
     The same owner takes over at once: an attempt is started only when the one before is gone, and if that one lives on after all
     (on a node that was cut off), it finds its claim lost and stops. Another owner takes over a dead or released claim. One that
-    looks alive is watched: who renews it keeps it, and one that stays as it is for two leases was left by a process that was
-    killed. It is our own clock that tells these, so that no wrong date in the file keeps a folder closed for ever.
+    may be alive is watched: who renews it keeps it, and one that stays as it is for two leases was left by a process that was
+    killed. It is our own clock that tells these, so that no wrong date in the file keeps a folder closed for ever. What is no
+    claim, or one of a time that cannot be, is ignored: its holder, should there be one, finds that out at its next renewal.
     """
 
     @classmethod
@@ -84,14 +94,14 @@ class Claim:
         sent = time.monotonic()
         for _ in range(TRIES):
             found = folder.read(CLAIM)
-            current = _parse(found.data) if found else None
+            current = _parse(folder, found)
             if found and current and current.token == mine.token:
                 # An earlier try was ours, its answer got lost.
                 return cls(folder, mine, found.version, sent, on_lost)
             if current and current.owner != owner and not current.is_dead(datetime.now(UTC)):
                 _outwait(folder, current)
             mine, sent = mine.renewed(), time.monotonic()
-            version = folder.replace(CLAIM, _json(mine), found.version) if found else folder.create(CLAIM, _json(mine))
+            version = folder.replace(CLAIM, seal(mine), found.version) if found else folder.create(CLAIM, seal(mine))
             if version is not None:
                 return cls(folder, mine, version, sent, on_lost)
         raise JobError(
@@ -151,7 +161,7 @@ class Claim:
         if self._lost is None:
             try:
                 # Marked, not deleted: only a replacement can be refused when the claim is somebody else's by now.
-                self._folder.replace(CLAIM, _json(self._mine.model_copy(update={"released": True})), self._version)
+                self._folder.replace(CLAIM, seal(self._mine.model_copy(update={"released": True})), self._version)
             except JobError as error:
                 logger.warning("The claim was not given back and dies by itself: %s", error.message)
 
@@ -175,14 +185,16 @@ class Claim:
         """Renew the claim, or find out that it is lost. To be called by one thread at a time."""
         sent = time.monotonic()
         mine = self._mine.renewed()
-        version = folder.replace(CLAIM, _json(mine), self._version)
+        version = folder.replace(CLAIM, seal(mine), self._version)
         current: ClaimFile | None = None
         if version is None:
             found = folder.read(CLAIM)
-            current = _parse(found.data) if found else None
+            current = _parse(folder, found)
             if found is None:
-                version = folder.create(CLAIM, _json(mine))  # somebody emptied the folder
-            elif current is not None and current.token == mine.token:
+                version = folder.create(CLAIM, seal(mine))  # somebody emptied the folder
+            elif current is None:
+                version = folder.replace(CLAIM, seal(mine), found.version)  # it is nobody's
+            elif current.token == mine.token:
                 version = found.version  # written after all, only the answer got lost
         if version is None:
             self._lose(current)
@@ -214,7 +226,7 @@ def _outwait(folder: Folder, claim: ClaimFile) -> None:
     while time.monotonic() < dead:
         time.sleep(claim.lease_seconds / LOOKS)
         found = folder.read(CLAIM)
-        current = _parse(found.data) if found else None
+        current = _parse(folder, found)
         if current is None or current.token != claim.token or current.released:
             return
         if current != claim:
@@ -231,12 +243,15 @@ def _refused(folder: Folder, current: ClaimFile) -> JobError:
     )
 
 
-def _json(claim: ClaimFile) -> bytes:
-    return claim.model_dump_json(by_alias=True, indent=1).encode()
-
-
-def _parse(data: bytes) -> ClaimFile | None:
-    try:
-        return ClaimFile.model_validate_json(data)
-    except ValidationError:
+def _parse(folder: Folder, found: Content | None) -> ClaimFile | None:
+    """The claim, or None when there is none, or with a line in the log when it is none to heed."""
+    if found is None:
         return None
+    try:
+        claim = unseal(ClaimFile, found.data)
+        if claim.is_absurd(datetime.now(UTC)):
+            raise NotWhole(f"says that it was renewed at {claim.renewed_at.isoformat()}, which is yet to come")
+    except NotWhole as error:
+        logger.warning("%s/%s is ignored: it %s.", folder.uri, CLAIM, error)
+        return None
+    return claim

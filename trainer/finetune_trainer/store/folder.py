@@ -216,6 +216,21 @@ class Folder:
         except NotThere as missing:
             raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
+    def digest(self, name: str) -> Digest:
+        """What a file of any size holds. Raises FileNotFoundError when there is none."""
+
+        def look() -> Digest:
+            sha256, size = hashlib.sha256(), 0
+            for chunk in obstore.get(self._at.bulk, self._key(name)).stream(min_chunk_size=CHUNK):
+                sha256.update(chunk)
+                size += len(chunk)
+            return Digest(size, sha256.hexdigest())
+
+        try:
+            return self._retried(name, look)
+        except NotThere as missing:
+            raise FileNotFoundError(f"{self.uri}/{name}") from missing
+
     def upload_all(
         self, directory: Path, prefix: str = "", *, may_write: Callable[[], None] = lambda: None
     ) -> dict[str, Digest]:

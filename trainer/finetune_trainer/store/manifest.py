@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field
 
 from finetune_api.base import Contract
 from finetune_api.result import Artifact
 from finetune_trainer.log import logger
 from finetune_trainer.store.folder import Folder, StoredFile
+from finetune_trainer.store.record import NotWhole, check_files, unseal
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
@@ -23,9 +24,11 @@ class Checkpoint(Contract):
     """The manifest of a checkpoint, the last of its files to be written. That of a best model is the same, without facts."""
 
     version: Literal[1] = 1
-    step: int
+    format: int = 1
+    """Of the facts and of the files: who trains goes on from those it knows only."""
+    step: Annotated[int, Field(ge=0)]
     """Optimiser steps done."""
-    attempt: int
+    attempt: Annotated[int, Field(ge=0)]
     fingerprint: str
     """Of the training inputs, as the Run says it."""
     world_size: int = 1
@@ -33,7 +36,7 @@ class Checkpoint(Contract):
     created_at: datetime
     facts: dict[str, Any]
     """What the engine wants back: best metric, early-stopping counters, whether the evaluation was done. JSON values."""
-    best: str | None = None
+    best: Annotated[str, Field(pattern=r"^step-[0-9]+-attempt-[0-9]+$")] | None = None
     """The best model so far, a folder below `best/`; None before the first evaluation."""
     files: list[Artifact]
     """Relative to the checkpoint's folder."""
@@ -85,9 +88,10 @@ class Inventory:
             logger.warning("%s is passed over: it has no manifest.", place)
             return None
         try:
-            manifest = Checkpoint.model_validate_json(content.data)
-        except ValidationError:
-            logger.warning("%s is passed over: its manifest cannot be read.", place)
+            manifest = unseal(Checkpoint, content.data)
+            check_files(manifest.files)
+        except NotWhole as error:
+            logger.warning("%s is passed over: its manifest %s.", place, error)
             return None
         if manifest.fingerprint != self._fingerprint or manifest.name != place.rpartition("/")[2]:
             logger.warning("%s is passed over: it is of other training inputs or of another step.", place)

@@ -1,4 +1,9 @@
-"""The folder of a run: is there a result already, which attempt is this, the result at the end, and what it makes needless."""
+"""The folder of a run: is there a result already, which attempt is this, the result at the end, and what it makes needless.
+
+A `result.json` that does not prove whole proves nothing: neither that the run is complete, nor that it is another one. Each attempt
+leaves its result once more among its own files, so the run counts as complete by such a copy, if all artefacts have the hashes that
+it names. Otherwise the run goes on from its last checkpoint, and from its start when the one before had cleaned up.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Literal
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
@@ -16,6 +20,7 @@ from finetune_api.run import RunIdentity
 from finetune_trainer.log import logger
 from finetune_trainer.store.folder import Folder
 from finetune_trainer.store.manifest import BEST, CHECKPOINTS, delete, place_of
+from finetune_trainer.store.record import NotWhole, OtherVersion, check_files, seal, unseal
 
 RESULT = "result.json"
 ATTEMPTS = "attempts"
@@ -26,6 +31,7 @@ PATIENCE = 900.0
 class AttemptFile(Contract):
     """What `attempts/K/attempt.json` holds: K is taken, and by whom."""
 
+    version: Literal[1] = 1
     holder: str
     token: str
     fingerprint: str
@@ -49,9 +55,11 @@ class RunFolder:
         if content is None:
             return None
         try:
-            result = Result.model_validate_json(content.data)
-        except ValidationError as error:
-            raise self._conflict(f"a {RESULT} that this version cannot read") from error
+            result = _finished(content.data)
+        except OtherVersion as error:
+            raise self._conflict(f"a {RESULT} of another trainer: it {error}") from error
+        except NotWhole as error:
+            return self._finished_by_a_copy(f"{self._folder.uri}/{RESULT} {error}")
         if result.fingerprint != self._run.fingerprint:
             raise self._conflict("the result of other training inputs")
         files = self._folder.list()
@@ -68,8 +76,7 @@ class RunFolder:
 
         Raises JobError OutputConflict when the attempt before was at other training inputs.
         """
-        folders = {name.split("/")[1] for name in self._folder.list(ATTEMPTS)}
-        last = max((int(name) for name in folders if name.isascii() and name.isdigit()), default=0)
+        last = max(self._attempts(), default=0)
         before = self._attempt(last)
         if before is not None and before.fingerprint != self._run.fingerprint:
             raise self._conflict(f"attempt {last} at other training inputs")
@@ -79,17 +86,18 @@ class RunFolder:
             fingerprint=self._run.fingerprint,
             started_at=datetime.now(UTC),
         )
-        text = mine.model_dump_json(by_alias=True, indent=1).encode()
         number = last + 1
-        while not self._folder.create(_attempt_file(number), text):
+        while not self._folder.create(_attempt_file(number), seal(mine)):
             taken = self._attempt(number)
             if taken is not None and taken.token == mine.token:
                 break  # written after all, only the answer got lost
             number += 1
         return number
 
-    def save_attempt(self, attempt: int, files: Mapping[str, Path | bytes]) -> None:
-        """Write `attempts/K/<name>` for each, such as log.txt and metrics.jsonl, over what was there."""
+    def save_attempt(self, attempt: int, files: Mapping[str, Path | bytes], result: Result | None = None) -> None:
+        """Write `attempts/K/<name>` for each, such as log.txt and metrics.jsonl, and how it ended, over what was there."""
+        if result is not None:
+            files = {**files, RESULT: seal(result)}
         for name, content in files.items():
             # A log grows while it is read: what is there now is written.
             data = content.read_bytes() if isinstance(content, Path) else content
@@ -115,7 +123,7 @@ class RunFolder:
         artifacts = [Artifact(path=name, size=found.size, sha256=found.sha256) for name, found in digests.items()]
         written = result.model_copy(update={"artifacts": artifacts})
         may_write()
-        folder.write(RESULT, written.model_dump_json(by_alias=True, exclude_none=True, indent=1).encode())
+        folder.write(RESULT, seal(written))
         return written
 
     def clean(self) -> None:
@@ -127,11 +135,40 @@ class RunFolder:
         except JobError as error:
             logger.warning("The checkpoints of this finished run were not deleted: %s", error.message)
 
+    def _finished_by_a_copy(self, problem: str) -> Result | None:
+        """The latest attempt's own copy of the result, when the artefacts are those that it names, by their hashes."""
+        files = self._folder.list()
+        for number in sorted(self._attempts(), reverse=True):
+            copy = f"{ATTEMPTS}/{number}/{RESULT}"
+            content = self._folder.read(copy)
+            try:
+                result = _finished(content.data) if content else None
+            except NotWhole:
+                continue
+            if result is None or result.fingerprint != self._run.fingerprint:
+                continue
+            named = {file.path: file for file in result.artifacts}
+            if all(name in files and files[name].size == file.size for name, file in named.items()) and all(
+                self._folder.digest(name).sha256 == file.sha256 for name, file in named.items()
+            ):
+                logger.warning("%s. %s proves whole, and so do all artefacts: this run is finished.", problem, copy)
+                return result
+        logger.warning(
+            "%s, so it does not prove that this run is finished: it goes on from its last checkpoint, if there is one, and then "
+            "replaces the artefacts.", problem,
+        )  # fmt: skip
+        return None
+
+    def _attempts(self) -> set[int]:
+        folders = {name.split("/")[1] for name in self._folder.list(ATTEMPTS)}
+        return {int(name) for name in folders if name.isascii() and name.isdigit()}
+
     def _attempt(self, number: int) -> AttemptFile | None:
         content = self._folder.read(_attempt_file(number))
         try:
-            return AttemptFile.model_validate_json(content.data) if content else None
-        except ValidationError:
+            return unseal(AttemptFile, content.data) if content else None
+        except NotWhole as error:
+            logger.warning("%s %s, so it is passed over.", _attempt_file(number), error)
             return None
 
     def _conflict(self, what: str) -> JobError:
@@ -141,6 +178,15 @@ class RunFolder:
             field="spec.runId",
             remedy="Set another spec.runId, or another spec.output.uri; or delete that folder if nobody needs it.",
         )
+
+
+def _finished(data: bytes) -> Result:
+    """The result of a finished run. Raises NotWhole."""
+    result = unseal(Result, data)
+    if result.outcome != "succeeded":
+        raise NotWhole(f"is of an attempt that {result.outcome}")
+    check_files(result.artifacts)
+    return result
 
 
 def _attempt_file(number: int) -> str:

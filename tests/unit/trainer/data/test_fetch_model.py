@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from pathlib import Path
 
 import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
-from finetune_trainer.data import FetchedModel, fetch_model
+from finetune_trainer.data import FetchedModel, fetch_model, hub
 from finetune_trainer.data.load import load
 from finetune_trainer.data.places import open_place
 from finetune_trainer.store.folder import open_folder
@@ -18,7 +20,7 @@ FILES = {
     "config.json": "{}",
     "model-00001-of-00002.safetensors": "a",
     "model-00002-of-00002.safetensors": "b",
-    "model.safetensors.index.json": "{}",
+    "model.safetensors.index.json": '{"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}',
     "tokenizer.json": "{}",
     "pytorch_model.bin": "pickle",
     "modeling.py": "print()",
@@ -82,6 +84,54 @@ def test_a_folder_that_is_no_model_is_refused(
     assert caught.value.reason is reason
     assert says in caught.value.message
     assert caught.value.field == "spec.model.uri"
+
+
+def index_of(*shards: object) -> str:
+    return json.dumps({"metadata": {}, "weight_map": {str(number): shard for number, shard in enumerate(shards)}})
+
+
+@pytest.mark.parametrize("where", ["file", "memory", "hf"])
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        (index_of("../other/model.safetensors"), "'../other/model.safetensors', which lies outside its folder"),
+        (index_of("/model.safetensors"), "'/model.safetensors', which lies outside"),
+        (index_of("deep/model.safetensors"), "'deep/model.safetensors', which lies outside"),
+        (index_of("..\\\\model.safetensors"), "which lies outside"),
+        (index_of("model-00003-of-00002.safetensors"), "'model-00003-of-00002.safetensors', which is not beside it"),
+        (index_of(None), "is no index of weights"),
+        (index_of(["model.safetensors"]), "is no index of weights"),
+        ('{"weight_map": []}', "is no index of weights"),
+        ("{}", "is no index of weights"),
+        ("[" * 100_000, "is no index of weights"),
+        ("\x00", "is no index of weights"),
+    ],
+)
+def test_an_index_of_weights_that_does_not_name_the_files_beside_it_is_refused_wherever_it_comes_from(
+    index: str, says: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {**FILES, "model.safetensors.index.json": index}
+    uri = f"{where}://owner/{uuid.uuid4().hex}"
+    if where == "file":
+        uri = written(tmp_path / "model", files).as_uri()
+    elif where == "memory":
+        for name, content in files.items():
+            open_folder(uri, Storage()).write(name, content.encode())
+    else:
+        monkeypatch.setattr(hub, "model_files", lambda repo, revision: ("c" * 40, list(files)))
+        monkeypatch.setattr(
+            hub, "download_model", lambda repo, revision, names, cache: written(tmp_path / "hub", files)
+        )
+    with pytest.raises(JobError) as caught:
+        fetch(uri, tmp_path / "work")
+    assert (caught.value.reason, caught.value.field) == (FailureReason.MODEL_INVALID, "spec.model.uri")
+    assert says in caught.value.message
+
+
+def test_an_index_that_is_left_over_beside_weights_in_one_file_does_no_harm(tmp_path: Path) -> None:
+    index = index_of("model-00001-of-00009.safetensors")
+    files = {"config.json": "{}", "model.safetensors": "a", "model.safetensors.index.json": index}
+    fetch(written(tmp_path, files).as_uri(), tmp_path)
 
 
 def test_data_in_object_storage_is_a_folder_or_a_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from finetune_trainer.stop import Preempted
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import Folder, open_folder
 from tests.storage.faults import Broken, FaultyFolder
+from tests.storage.records import unsealed
 from tests.storage.saves import memory_folder
 from tests.storage.waiting import Interrupted, eventually, interrupted
 
@@ -43,8 +44,12 @@ def claim_file(folder: Folder) -> dict[str, object]:
 def leave_claim(folder: Folder, owner: str, age: float, lease: float = 60) -> None:
     """The claim of a killed holder that by its own clock was last heard of `age` seconds ago."""
     take(folder, owner, "killed-pod", lease=lease)._released.set()
-    renewed = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
-    folder.write("claim.json", json.dumps({**claim_file(folder), "renewedAt": renewed}).encode())
+    rewrite_claim(folder, renewedAt=(datetime.now(UTC) - timedelta(seconds=age)).isoformat())
+
+
+def rewrite_claim(folder: Folder, **changes: object) -> None:
+    """The claim with other words, as somebody else would have written it: version 0.1.0, which wrote no checksum."""
+    folder.write("claim.json", unsealed(folder.read("claim.json").data, **changes))  # type: ignore[union-attr]
 
 
 def test_another_owner_is_refused_once_the_holder_renews_with_who_where_and_what_to_do(folder: Folder) -> None:
@@ -63,13 +68,13 @@ def test_a_released_claim_is_free_for_anybody(folder: Folder) -> None:
 
 
 def test_a_claim_that_is_old_by_its_date_is_free_at_once(folder: Folder) -> None:
-    leave_claim(folder, "team/first/1", age=140)
+    leave_claim(folder, "team/first/1", age=20 * 60)
     begin = time.monotonic()
     take(folder, "team/second/2").release()
     assert time.monotonic() - begin < 5
 
 
-@pytest.mark.parametrize("age", [0, -3600], ids=["of now", "of an hour from now"])
+@pytest.mark.parametrize("age", [0, -3600, 600], ids=["of now", "of an hour from now", "of ten minutes ago"])
 def test_a_claim_that_a_killed_pod_left_is_taken_over_after_two_leases_whatever_its_date(
     folder: Folder, age: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,7 +136,7 @@ def test_after_a_pause_a_claim_is_renewed_before_anything_is_written(folder: Fol
 
 def test_after_a_pause_in_which_another_owner_took_the_claim_nothing_is_written(folder: Folder) -> None:
     claim = take(folder)
-    folder.write("claim.json", json.dumps({**claim_file(folder), "owner": "team/second/2", "token": "2"}).encode())
+    rewrite_claim(folder, owner="team/second/2", token="2")
     expire(claim)
     with pytest.raises(JobError, match="taken over by pod-1 of team/second/2") as caught:
         claim.check()
@@ -162,9 +167,59 @@ def test_a_claim_that_somebody_deleted_is_written_again(folder: Folder) -> None:
         claim.check()
 
 
-def test_a_claim_that_cannot_be_read_is_taken_over(folder: Folder) -> None:
-    folder.write("claim.json", b"{")
-    take(folder).release()
+NO_CLAIMS: dict[str, dict[str, object]] = {
+    "of the far future": {"renewedAt": "9999-12-31T23:59:59Z"},
+    "of next week": {"renewedAt": (datetime.now(UTC) + timedelta(days=7)).isoformat()},
+    "without a zone": {"renewedAt": "2026-11-28T15:33:49"},
+    "of no time": {"renewedAt": "yesterday"},
+    "of a time that is null": {"renewedAt": None},
+    "of a time that is no number": {"renewedAt": float("nan")},
+    "for an endless lease": {"leaseSeconds": float("inf")},
+    "for a lease that is no number": {"leaseSeconds": float("nan")},
+    "for a negative lease": {"leaseSeconds": -60.0},
+    "for no lease": {"leaseSeconds": 0},
+    "for a year": {"leaseSeconds": 365 * 86400.0},
+    "with another word": {"renewed": True},
+    "of another version": {"version": 2},
+    "without an owner": {"owner": None},
+}
+
+
+@pytest.mark.parametrize("what", NO_CLAIMS)
+def test_a_claim_that_none_can_have_made_is_ignored_with_a_word(what: str, caplog: pytest.LogCaptureFixture) -> None:
+    folder = memory_folder()
+    leave_claim(folder, "team/first/1", age=0)
+    rewrite_claim(folder, **NO_CLAIMS[what])
+    take_at_once(folder)
+    assert "claim.json is ignored: it " in caplog.text
+
+
+def test_a_claim_of_the_far_past_is_as_dead_as_any(folder: Folder) -> None:
+    leave_claim(folder, "team/first/1", age=0)
+    rewrite_claim(folder, renewedAt="0001-01-01T00:00:00Z")
+    take_at_once(folder)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b"[]", b'"claim"', b"[" * 1000])
+def test_a_claim_that_cannot_be_read_is_ignored_with_a_word(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    folder = memory_folder()
+    folder.write("claim.json", data)
+    take_at_once(folder)
+    assert "claim.json is ignored: it is no JSON" in caplog.text
+
+
+def take_at_once(folder: Folder) -> None:
+    begin = time.monotonic()
+    take(folder, "team/second/2").release()
+    assert time.monotonic() - begin < 5
+
+
+def test_a_holder_whose_claim_was_garbled_writes_it_again_and_goes_on(folder: Folder) -> None:
+    with take(folder, lease=SHORT) as claim:
+        folder.write("claim.json", b"garbage")
+        eventually(lambda: folder.read("claim.json").data != b"garbage")  # type: ignore[union-attr]
+        assert claim_file(folder)["holder"] == "pod-1"
+        claim.check()
 
 
 def test_an_answer_that_got_lost_on_the_way_makes_no_stranger_of_the_claim() -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from finetune_api.result import Result
+from finetune_api.result import MetricResult, Result
 from finetune_api.run import RunIdentity
 from finetune_trainer.store.folder import Folder, open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from tests.storage.faults import Broken, FaultyFolder
+from tests.storage.records import sealed, unsealed
 from tests.storage.saves import FINGERPRINT, checkpoints_of, memory_folder, save
 
 
@@ -68,11 +69,72 @@ def test_a_result_whose_model_was_deleted_or_cut_is_not_adopted(
     assert "model/model.safetensors was changed" in caplog.text
 
 
-def test_a_result_that_cannot_be_read_is_a_conflict_and_not_overwritten() -> None:
+def test_the_whole_result_of_a_later_version_is_a_conflict_and_not_overwritten() -> None:
     folder = memory_folder()
-    folder.write("result.json", b'{"version": 7}')
-    with pytest.raises(JobError, match="cannot read"):
+    folder.write("result.json", sealed({"version": 7}))
+    with pytest.raises(JobError, match="of another trainer: it is of version 7") as caught:
         run_folder(folder).finished()
+    assert caught.value.reason is FailureReason.OUTPUT_CONFLICT
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda data: b"",
+    "garbage": lambda data: b"\x00\xff garbage",
+    "of another kind": lambda data: b"[]",
+    "cut": lambda data: data[:-20],
+    "of another metric": lambda data: data.replace(b"0.875", b"0.975"),
+    "of another fingerprint": lambda data: data.replace(b"f" * 64, b"e" * 64),
+    "with a misspelt key": lambda data: data.replace(b'"artifacts"', b'"artefacts"'),
+    "with a misspelt checksum": lambda data: data.replace(b'"checksum"', b'"checksun"'),
+    "of a later version": lambda data: data.replace(b'"version": 1', b'"version": 5'),
+    "without its checksum and with no artefacts": lambda data: unsealed(data, artifacts=[]),
+    "without its checksum and failed": lambda data: unsealed(data, outcome="failed"),
+    "without its checksum and with an artefact outside": lambda data: unsealed(data).replace(b'"README', b'"../README'),
+}
+
+
+@pytest.mark.parametrize("copy", ["whole", "gone", "damaged"])
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_damaged_result_is_neither_another_run_nor_proof_and_its_copy_with_all_artefacts_is(
+    tmp_path: Path, how: str, copy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = memory_folder()
+    runs = run_folder(folder)
+    number = runs.begin_attempt("pod-1")
+    metric = MetricResult(name="f1", split="validation", value=0.875)
+    written = runs.promote(results(tmp_path), result(folder).model_copy(update={"metrics": [metric]}))
+    if copy != "gone":
+        runs.save_attempt(number, {}, written)
+    names = ["result.json", "attempts/1/result.json"] if copy == "damaged" else ["result.json"]
+    for name in names:
+        data = folder.read(name).data  # type: ignore[union-attr]
+        assert DAMAGE[how](data) != data
+        folder.write(name, DAMAGE[how](data))
+
+    assert runs.finished() == (written if copy == "whole" else None)
+    assert f"{folder.uri}/result.json " in caplog.text
+    assert ("attempts/1/result.json proves whole" if copy == "whole" else "it does not prove that") in caplog.text
+    assert runs.begin_attempt("pod-2") == 2
+
+
+def test_a_copy_of_the_result_proves_nothing_about_artefacts_that_are_not_what_it_names(tmp_path: Path) -> None:
+    folder = memory_folder()
+    number = run_folder(folder).begin_attempt("pod-1")
+    run_folder(folder).save_attempt(number, {}, run_folder(folder).promote(results(tmp_path), result(folder)))
+    folder.write("result.json", b"garbage")
+    folder.write("report.html", b"REPORT.HTML")
+    assert run_folder(folder).finished() is None
+
+
+def test_what_an_attempt_left_of_other_training_inputs_counts_only_if_it_proves_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = memory_folder()
+    run_folder(folder).begin_attempt("pod-1")
+    data = folder.read("attempts/1/attempt.json").data  # type: ignore[union-attr]
+    folder.write("attempts/1/attempt.json", data.replace(b"f" * 64, b"e" * 64))
+    assert run_folder(folder).begin_attempt("pod-2") == 2
+    assert "attempts/1/attempt.json does not fit its own checksum, so it is passed over" in caplog.text
 
 
 def test_attempts_are_counted_from_one_and_no_number_is_given_twice() -> None:

@@ -1,0 +1,1 @@
+"""What earlier versions left behind, as they left it."""
