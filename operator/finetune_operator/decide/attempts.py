@@ -126,23 +126,22 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, g
     ended = seen.phase is AttemptPhase.ENDED
     cause = cause_of(seen)
     result = result_of(seen) if ended else None
-    start = old.start_time if old and (old.start_time or seen.created) > seen.created else None  # once said, it stays
-    if start is None and seen.started is not None:
+    start = old.start_time if old else None  # once said, it stays
+    if seen.started is not None and (start is None or start < seen.created):
         start = within(seen.created, seen.started, now)
     end = now if seen.ended is None else seen.ended
     if start is not None and seen.started is not None and seen.ended is not None:
         end = start + (seen.ended - seen.started)
-    return Attempt(
-        number=number,
-        name=seen.name,
-        node=seen.node,
-        start_time=start,
-        end_time=within(start or seen.created, end, now) if ended else None,
-        reason=(str(cause.reason) if cause else COMPLETED) if ended else None,
-        exit_code=seen.exit_code if ended else None,
-        counts_as=_counts_as(seen, cause, stopped=seen.training not in going_on) if cause else None,
-        step=result.step if result else None,
-    )
+    said = {
+        "node": seen.node,
+        "start_time": start,
+        "end_time": within(start or seen.created, end, now) if ended else None,
+        "reason": (str(cause.reason) if cause else COMPLETED) if ended else None,
+        "exit_code": seen.exit_code if ended else None,
+        "counts_as": _counts_as(seen, cause, stopped=seen.training not in going_on) if cause else None,
+        "step": result.step if result else None,
+    }
+    return (old or Attempt(number=number, name=seen.name)).model_copy(update=said)
 
 
 def _counts_as(seen: AttemptSeen, cause: Cause, *, stopped: bool) -> Literal["Failure", "Disruption", "Stop"]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from finetune_operator.decide import decide
+from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.kube.client import Client
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
@@ -16,7 +19,7 @@ from tests.cluster.api import ApiError, Object
 from tests.cluster.kubelet import fail, succeed
 from tests.integration.operator.lab import IMAGE, Account, Lab, Site
 from tests.unit.operator.story import SPEC
-from tests.unit.operator.world_conformance import Driver, WorldConformance
+from tests.unit.operator.world_conformance import Driver, WorldConformance, announced
 
 
 class KubeDriver:
@@ -44,6 +47,15 @@ class KubeDriver:
             return api.post(self._path, body)
         except ApiError:
             return api.patch(f"{self._path}/demo", {"spec": spec})
+
+    def status(self) -> Object:
+        found: Object = self._lab.status()
+        return found
+
+    def write_status(self, status: Object) -> Object:
+        """Unseen by the world."""
+        written: Object = self._lab.cluster.api.patch(f"{self._path}/demo/status", {"status": status})["status"]
+        return written
 
     def delete_unseen(self) -> None:
         self._lab.cluster.api.delete(f"{self._path}/demo")
@@ -73,6 +85,19 @@ class TestKubeWorld(WorldConformance):
                 watch.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await watch
+
+    async def test_a_report_on_what_somebody_else_has_changed_meanwhile_is_not_written(self, driver: Driver) -> None:
+        """Another operator, say, which a cut network has left running: its verdict stays."""
+        assert isinstance(driver, KubeDriver)
+        key = await driver.apply(suspend=True)
+        await announced(driver)
+        decision = decide(await driver.world.observe(key), datetime.now(UTC))
+        written = await asyncio.to_thread(driver.write_status, {"observedGeneration": 1, "summary": "theirs"})
+        await driver.world.report(key, decision)
+        assert await asyncio.to_thread(driver.status) == written
+        assert await announced(driver) == key
+        await reconcile(driver.world, key, datetime.now(UTC))
+        assert (await asyncio.to_thread(driver.status))["phase"] == "Suspended"
 
     async def test_a_job_whose_deletion_was_missed_is_forgotten_by_the_sweep(self, driver: Driver) -> None:
         assert isinstance(driver, KubeDriver)

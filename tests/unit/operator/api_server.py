@@ -8,6 +8,7 @@ async with ApiServer({"/api/v1/things": things}).serving() as url:
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -122,8 +123,12 @@ class ApiServer:
         """How long it takes to answer a creation."""
         self.breaks_at: set[str] = set()
         """Kinds whose writes lose their connection before the answer."""
+        self.conflicts = 0
+        """How many writes are answered with 409, as if somebody else had just written."""
         self.writes: list[str] = []
         """Method and kind of each, as it arrives."""
+        self.bodies: list[Object] = []
+        """Theirs."""
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -176,9 +181,15 @@ class ApiServer:
         plural, name = (parts[-1], "") if request.method == "POST" else (parts[-2], parts[-1])
         self.writes.append(f"{request.method} {plural}")
         body = await request.json()
+        self.bodies.append(copy.deepcopy(body))
         if plural in self.breaks_at:
             assert request.transport is not None
             request.transport.close()
+        if self.conflicts:
+            self.conflicts -= 1
+            return web.json_response(
+                {"kind": "Status", "code": 409, "reason": "Conflict", "message": "modified"}, status=409
+            )
         if request.method == "POST":
             await asyncio.sleep(self.creation_seconds)
             known = {"metadata": {"uid": "uid", "creationTimestamp": "2026-01-01T00:00:00Z"}}

@@ -233,15 +233,34 @@ async def test_an_object_whose_label_is_removed_and_put_back_is_seen_again(start
     await (await start(server)).shows("back")
 
 
-async def test_the_last_words_of_a_deleted_object_are_shown_once(start: Start) -> None:
+async def test_the_last_words_of_a_deleted_object_are_shown_until_they_were_taken_in(start: Start) -> None:
     """An end and a deletion may come so fast that nobody looks between them."""
-    watching = await start(Collection())
+    watching, key = await start(Collection()), Key("FineTuneJob", "ns", "b")
     watching.reflector.put(thing("a", 20, fact="runs"))
     watching.reflector.drop(thing("a", 21))
     assert watching.facts() == []
     watching.reflector.put(thing("b", 22, fact="has ended"))
     watching.reflector.drop(thing("b", 23))
+    assert watching.facts() == watching.facts() == ["has ended"]
+    watching.reflector.put(thing("b", 24, uid="next", fact="has ended"))
+    watching.reflector.drop(thing("b", 25, uid="next"))
+    watching.reflector.forget_parted(key)  # what was never shown stays
     assert watching.facts() == ["has ended"]
+    watching.reflector.forget_parted(key)
+    assert watching.facts() == []
+    assert not watching.reflector._parted
+    assert not watching.reflector._shown
+
+
+async def test_the_last_words_of_an_object_whose_deletion_was_missed_are_shown_too(start: Start) -> None:
+    server = Collection()
+    server.things = [thing("a", 5, fact="has ended")]
+    server.later = []
+    server.scripts = [[{"type": "ERROR", "object": GONE}]]
+    watching = await start(server)
+    await until(lambda: server.lists == 2)
+    await watching.shows("has ended")
+    watching.reflector.forget_parted(Key("FineTuneJob", "ns", "a"))
     assert watching.facts() == []
 
 

@@ -49,7 +49,8 @@ class Reflector(Generic[T]):
     """Objects of one kind below `path` (a collection's path), reduced by `read` to what decisions need.
 
     `read` answers None for an object that is none of ours. `changed` hears the key of the job whose facts changed. What `parting`
-    holds true of is still shown once after its object was deleted, to whoever had no time to look between the two.
+    holds true of is still shown after its object was deleted, to whoever had no time to look between the two, until they call
+    `forget_parted`.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class Reflector(Generic[T]):
         self._children: dict[tuple[str, str], Child[T]] = {}
         self._by_job: dict[Key, dict[tuple[str, str], Child[T]]] = {}
         self._parted: dict[Key, list[Child[T]]] = {}
+        self._shown: dict[Key, int] = {}
+        """How many of the parted were there when last asked."""
         self._removed: OrderedDict[str, int] = OrderedDict()
         """By UID the version at which it was deleted, or lost our label: only what is younger can bring it back."""
         self._version = ""
@@ -79,7 +82,16 @@ class Reflector(Generic[T]):
 
     def of(self, job: Key) -> Iterable[Child[T]]:
         """The children of the FineTuneJob of this name, and of earlier ones of the same name that are not gone yet."""
-        return [*self._by_job.get(job, {}).values(), *self._parted.pop(job, ())]
+        parted = self._parted.get(job, [])
+        if parted:
+            self._shown[job] = len(parted)
+        return [*self._by_job.get(job, {}).values(), *parted]
+
+    def forget_parted(self, job: Key) -> None:
+        """What was shown of gone objects when last asked need not be shown again."""
+        rest = self._parted.pop(job, [])[self._shown.pop(job, 0) :]
+        if rest:
+            self._parted[job] = rest
 
     def put(self, obj: Object) -> None:
         """Take in an object as the API server just showed it; one that is older than what is known is ignored."""
@@ -103,9 +115,14 @@ class Reflector(Generic[T]):
         self._remember_removal(meta["uid"], _version(obj))
         child = self._children.get(place := (meta.get("namespace", ""), meta["name"]))
         if child is not None and child.uid == meta["uid"] and child.version <= _version(obj):
-            if self._parting(child.fact):
-                self._parted.setdefault(child.job, []).append(child)
-            self._forget(place)
+            self._part(place)
+
+    def _part(self, place: tuple[str, str]) -> None:
+        """It is gone; its last words may be yet to be heard."""
+        child = self._children[place]
+        if self._parting(child.fact):
+            self._parted.setdefault(child.job, []).append(child)
+        self._forget(place)
 
     def _remember_removal(self, uid: str, version: int) -> None:
         self._removed[uid] = version
@@ -169,7 +186,7 @@ class Reflector(Generic[T]):
         for place, child in [*self._children.items()]:
             if place not in seen and child.version <= int(version):
                 self._remember_removal(child.uid, int(version))
-                self._forget(place)
+                self._part(place)
         self.synced.set()
         return version
 

@@ -18,7 +18,7 @@ from finetune_operator.decide.announce import announcement
 from finetune_operator.worlds.kube import facts, manifest, names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
-from finetune_operator.worlds.kube.patch import merge_patch
+from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.reflector import Reflector
 from finetune_operator.worlds.protocol import (
     Action,
@@ -67,6 +67,8 @@ class KubeWorld:
         self._default_image = default_image
         self._jobs: dict[Key, _Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
+        self._observed: dict[Key, _Record] = {}
+        """What the decision under way is made of."""
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training was first seen to have ended, by its UID, in seconds of the monotonic clock."""
         self._trainings = Reflector(
@@ -153,8 +155,11 @@ class KubeWorld:
         record = self._jobs.get(key)
         pods = self._attempts.of(key)
         if record is None:
+            self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
+            self._attempts.forget_parted(key)
             return Observed(key=key, job=None)
+        self._observed[key] = record
         trainings = self._since_their_end(
             key, [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
         )
@@ -203,28 +208,29 @@ class KubeWorld:
         return None
 
     async def report(self, key: Key, decision: Decision) -> None:
-        record = self._jobs.get(key)
-        if record is None or decision.status is None:
+        seen, record = self._observed.get(key), self._jobs.get(key)
+        if seen is None or record is None or decision.status is None:
             return
-        patch = merge_patch(record.status, decision.status.wire())
-        if not patch:
+        if replace(seen, version=record.version) != record:
+            self._changes.put_nowait(key)  # the decision is about what is no longer so
             return
-        try:
-            written = await self._client.merge(
-                f"{names.finetunejobs(key.namespace)}/{key.name}/status",
-                {"metadata": {"uid": record.uid}, "status": patch},
-            )
-        except ApiError as error:
-            if error.code == 404:
-                self.drop(key, record.uid)
-                return
-            if error.code == 409:  # deleted and made anew; the watch will show it
-                return
-            raise
-        said = decision.status
-        log.info("%s, %s: %s", said.phase, said.reason, said.message)
-        event = announcement(_read_status(key, record.status), decision.status)
-        self.put(written)
+        before = _read_status(key, record.status)
+        if patch := status_patch(record.status, before.wire(), decision.status.wire()):
+            try:
+                await self._write_status(key, record, patch)
+            except ApiError as error:
+                if error.code == 404:
+                    self.drop(key, record.uid)
+                    return
+                if error.code == 409 and await self._is_another_by_now(key, record):
+                    log.debug("Somebody else has written to it meanwhile; looking again.")
+                    self._changes.put_nowait(key)
+                    return
+                raise
+            said = decision.status
+            log.info("%s, %s: %s", said.phase, said.reason, said.message)
+        self._attempts.forget_parted(key)
+        event = announcement(before, decision.status) if patch else None
         if event is not None:
             try:
                 await self._client.create(
@@ -259,11 +265,31 @@ class KubeWorld:
             raise
         return None
 
+    async def _write_status(self, key: Key, record: _Record, patch: Object) -> None:
+        """Refused with 409 unless the FineTuneJob is just as it was when the decision was made, even by a second operator."""
+        seen = {"uid": record.uid, "resourceVersion": str(record.version)}
+        path = f"{names.finetunejobs(key.namespace)}/{key.name}/status"
+        self.put(await self._client.merge(path, {"metadata": seen, "status": patch}))
+
+    async def _is_another_by_now(self, key: Key, record: _Record) -> bool:
+        """Takes in how the FineTuneJob reads now; false where that is what was known already."""
+        found = await self._find(key)
+        if found is None:
+            self.drop(key, record.uid)
+        else:
+            self.put(found)
+        return self._jobs.get(key) != record
+
     async def _is_alive(self, key: Key, uid: str) -> bool:
         """A Job that is missing may have gone with its FineTuneJob, of which another watch tells, perhaps later."""
+        found = await self._find(key)
+        return found is not None and found["metadata"]["uid"] == uid
+
+    async def _find(self, key: Key) -> Object | None:
+        """The FineTuneJob of this name as it is now, by the right to list that a watch needs anyway."""
         query = {"fieldSelector": f"metadata.name={key.name}"}
         found = await self._client.get(names.finetunejobs(key.namespace), **query)
-        return any(item["metadata"]["uid"] == uid for item in found["items"])
+        return next(iter(found["items"]), None)
 
     async def _name_is_taken(self, key: Key, uid: str, name: str) -> Refusal | None:
         """The Job of that name is ours, or that of a deleted FineTuneJob of our name, or somebody else's."""

@@ -1,0 +1,191 @@
+"""What the cluster's world writes into a status, and what it does when that is refused or lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from kubernetes.client import Configuration
+
+from finetune_api import PLURAL
+from finetune_api.exit_codes import ExitCode
+from finetune_api.status import FineTuneJobStatus
+from finetune_operator.decide import decide
+from finetune_operator.reconcile import reconcile
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
+from finetune_operator.worlds.kube.patch import merge_patch, status_patch
+from finetune_operator.worlds.kube.world import KubeWorld
+from finetune_operator.worlds.protocol import Key
+from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
+from tests.unit.operator.story import TUNED, Story
+
+KEY = Key("FineTuneJob", "ns", "demo")
+NAMESPACED = names.finetunejobs("ns")
+
+
+@pytest.fixture
+def server() -> ApiServer:
+    jobs = Collection(finetunejob(runId="r"))
+    return ApiServer({names.finetunejobs(): jobs, NAMESPACED: jobs, names.core_events("ns"): Collection()})
+
+
+@pytest.fixture
+async def world(server: ApiServer) -> AsyncIterator[KubeWorld]:
+    configuration = Configuration()
+    async with server.serving() as configuration.host, Client(configuration) as client:
+        world = KubeWorld(client, namespace=None, default_image="i")
+        world.put(shown(server))
+        while not world._changes.empty():
+            world._changes.get_nowait()
+        yield world
+
+
+def shown(server: ApiServer) -> Object:
+    [job] = server.collections[NAMESPACED].things
+    return job
+
+
+def is_written(server: ApiServer, version: str, **changes: Any) -> Object:
+    """Somebody else writes to the job."""
+    job = shown(server)
+    job.update(changes)
+    job["metadata"] |= {"resourceVersion": version}
+    return job
+
+
+async def looks(world: KubeWorld) -> None:
+    await reconcile(world, KEY, datetime.now(UTC))
+
+
+# ---------------------------------------------------------------------------------------------------- other writers
+
+
+async def test_a_conflict_is_no_error_and_the_job_is_looked_at_again_at_once(
+    server: ApiServer, world: KubeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.collections[NAMESPACED].things = [finetunejob(runId="r", suspend=True)]
+    is_written(server, "7", metadata={**finetunejob()["metadata"], "generation": 2})
+    decision = decide(await world.observe(KEY), datetime.now(UTC))
+    server.conflicts = 1
+    with caplog.at_level(logging.WARNING):
+        await world.report(KEY, decision)
+    assert caplog.messages == []
+    assert world._changes.get_nowait() == KEY
+    await looks(world)
+    assert shown(server)["status"]["phase"] == "Suspended"
+
+
+async def test_a_conflict_with_nobody_is_an_error_so_that_it_is_tried_ever_more_slowly(
+    server: ApiServer, world: KubeWorld
+) -> None:
+    decision = decide(await world.observe(KEY), datetime.now(UTC))
+    server.conflicts = 1
+    with pytest.raises(ApiError, match="409"):
+        await world.report(KEY, decision)
+
+
+async def test_every_report_is_tied_to_the_version_that_was_decided_on(server: ApiServer, world: KubeWorld) -> None:
+    decision = decide(await world.observe(KEY), datetime.now(UTC))
+    await world.report(KEY, decision)
+    assert server.bodies[0]["metadata"] == {"uid": "uid", "resourceVersion": "5"}
+
+
+async def test_a_decision_about_what_is_no_longer_so_is_not_reported(server: ApiServer, world: KubeWorld) -> None:
+    """The watch may tell of a change while something is being done."""
+    decision = decide(await world.observe(KEY), datetime.now(UTC))
+    world.put(is_written(server, "9", spec=finetunejob(runId="r", suspend=True)["spec"]))
+    await world.report(KEY, decision)
+    assert server.writes == []
+    assert not world._changes.empty()
+    await looks(world)
+    assert shown(server)["status"]["phase"] == "Suspended"
+
+
+async def test_a_change_that_no_decision_asks_about_holds_no_report_up(server: ApiServer, world: KubeWorld) -> None:
+    decision = decide(await world.observe(KEY), datetime.now(UTC))
+    meta = {**shown(server)["metadata"], "annotations": {"a": "b"}}
+    world.put(is_written(server, "9", metadata=meta))
+    await world.report(KEY, decision)
+    assert server.bodies[0]["metadata"]["resourceVersion"] == "9"
+
+
+# ------------------------------------------------------------------------------------------------------ newer versions
+
+RUN = {"id": "r", "uri": "u", "fingerprint": "f"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "after", "patch"),
+    [
+        ({"usage": {"gpuSeconds": 7}, "phase": "Running"}, {"phase": "Running"}, {}),
+        ({"usage": {"gpuSeconds": 7}, "phase": "Running"}, {"phase": "Failed"}, {"phase": "Failed"}),
+        ({"summary": "f1 0.5", "usage": 1}, {}, {"summary": None}),
+        ({"run": {**RUN, "contract": 2}}, {"run": {**RUN, "image": "i"}}, {"run": {"image": "i"}}),
+        (
+            {"run": {**RUN, "contract": 2}},
+            {"run": {**RUN, "id": "s"}},
+            {"run": {"id": "s", "contract": None}},
+        ),
+        ({"usage": 1}, {"run": RUN}, {"run": RUN}),
+    ],
+)
+def test_what_this_version_does_not_know_stays_in_the_status(shown: Object, after: Object, patch: Object) -> None:
+    known = FineTuneJobStatus.model_validate(shown).wire()
+    known.pop("observedGeneration", None)
+    assert status_patch(shown, known, after) == patch
+
+
+@pytest.fixture(scope="module")
+def finished() -> Object:
+    return Story(runId="r").starts().runs().ends(0, TUNED).status.wire()
+
+
+async def test_a_finished_job_with_fields_of_a_newer_version_is_left_as_it_is(
+    server: ApiServer, world: KubeWorld, finished: Object
+) -> None:
+    newer = finished | {"usage": {"gpuSeconds": 7}, "run": finished["run"] | {"contract": 2}}
+    world.put(is_written(server, "9", status=newer))
+    await looks(world)
+    assert server.writes == []
+
+
+def test_a_merge_patch_removes_what_is_gone_and_replaces_lists() -> None:
+    before = {"a": 1, "b": {"c": 1, "d": 2}, "l": [1, 2]}
+    assert merge_patch(before, {"b": {"c": 1}, "l": [2]}) == {"a": None, "b": {"d": None}, "l": [2]}
+
+
+# --------------------------------------------------------------------------------------------------------- last words
+
+
+def pod(version: int, **status: Any) -> Object:
+    labels = {names.JOB_LABEL: "demo", names.UID_LABEL: "uid", names.RUN_LABEL: "r"}
+    meta = {"name": "demo-r-1", "namespace": "ns", "uid": "pod", "resourceVersion": str(version), "labels": labels}
+    return {
+        "metadata": {**meta, "creationTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"containers": [{"name": names.CONTAINER, "image": "i"}]},
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize("broken", ["jobs", PLURAL])
+async def test_the_last_words_of_a_deleted_pod_outlive_a_failed_action_or_report(
+    server: ApiServer, world: KubeWorld, broken: str
+) -> None:
+    times = {"startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:01:00Z"}
+    ended = {"terminated": {"exitCode": ExitCode.PREEMPTED, **times}}
+    container = {"name": names.CONTAINER, "state": ended}
+    world._attempts.put(pod(6, phase="Failed", containerStatuses=[container]))
+    world._attempts.drop(pod(7))
+    server.breaks_at = {broken}
+    for _ in range(2):
+        with pytest.raises(TROUBLE):
+            await looks(world)
+    server.breaks_at = set()
+    await looks(world)
+    [attempt] = shown(server)["status"]["attempts"]
+    assert (attempt["reason"], attempt["exitCode"]) == ("Preempted", ExitCode.PREEMPTED)
+    assert (await world.observe(KEY)).attempts == ()
