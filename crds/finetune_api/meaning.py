@@ -4,8 +4,8 @@ A default that is written out asks for the same run as one left out, and so does
 to agree on that: the run id, a hash of `meaning(spec)`, and the CRD, which lets the training inputs of a run change in words only
 (`same_meaning`). Most defaults stand in the models; `DEFAULTS` holds those that a model cannot state, as other fields decide them.
 
-A value that is decided only once data and model are read, such as the largest micro-batch that fits, is no such default: whoever
-writes it out asks for it whatever the data and the model turn out to be.
+A value that is decided only once data and model are read, such as the largest micro-batch that fits or the metric for the number
+of labels, is no such default: whoever writes it out asks for it whatever data and model turn out to be.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ class Default:
 
 _IS_CSV = "has(oldSelf.dataset.format) && oldSelf.dataset.format == 'csv'"
 _IS_TSV = "has(oldSelf.dataset.format) && oldSelf.dataset.format == 'tsv'"
-_TWO_LABELS = "has(oldSelf.dataset.labels) && size(oldSelf.dataset.labels) == 2"
-_MORE_LABELS = "has(oldSelf.dataset.labels) && size(oldSelf.dataset.labels) > 2"
 
 DEFAULTS = (
     Default(("model", "revision"), DEFAULT_REVISION),
@@ -48,8 +46,6 @@ DEFAULTS = (
     Default(("dataset", "csv", "delimiter"), "\t", _IS_TSV, lambda s: s.dataset.format == "tsv"),
     Default(("dataset", "csv", "quoteChar"), '"', _IS_CSV, lambda s: s.dataset.format == "csv"),
     Default(("dataset", "csv", "quoteChar"), "", _IS_TSV, lambda s: s.dataset.format == "tsv"),
-    Default(("training", "evaluation", "metric"), "f1", _TWO_LABELS, lambda s: len(s.dataset.labels or ()) == 2),
-    Default(("training", "evaluation", "metric"), "macro_f1", _MORE_LABELS, lambda s: len(s.dataset.labels or ()) > 2),
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.manifest import load
 from finetune_api.meaning import DEFAULTS, meaning, paths
 from finetune_api.run import identify
 from tests.api_cases.builder import job
@@ -18,9 +19,11 @@ from tests.api_cases.meaning import (
     ONLY_ONE_VALUE,
     OTHER_RUN_IDS_THEN,
     RUN_IDS,
+    RUN_IDS_OF_EXAMPLES,
     WRITTEN_OUT,
     Written,
 )
+from tests.unit.examples.manifests import EXAMPLES
 
 
 def run_id(document: dict[str, Any]) -> str:
@@ -68,3 +71,9 @@ def test_what_is_said_is_named_by_its_paths() -> None:
         "method.freeze.modules",
         "training.seed",
     }
+
+
+@pytest.mark.parametrize("name", RUN_IDS_OF_EXAMPLES)
+def test_a_run_of_an_example_is_named_as_in_version_0_1_0(name: str) -> None:
+    [document] = load(EXAMPLES / name)
+    assert run_id(document) == RUN_IDS_OF_EXAMPLES[name]
