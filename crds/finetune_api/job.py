@@ -200,6 +200,9 @@ class FineTuneJobSpec(Model):
 TRAINING_INPUTS = ("task", "model", "dataset", "method", "training")
 """The fields that decide what a run learns. The run id is their hash."""
 
+OBEYED_BY_THE_TRAINER = (*TRAINING_INPUTS, "checkpoints", "output", "storage")
+"""The fields that the trainer reads. The others are the operator's, and a trainer need not know them."""
+
 FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
 """The fields whose meaning may change only together with `runId`. The others are obeyed by the next pod, or at once."""
 

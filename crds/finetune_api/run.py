@@ -2,21 +2,30 @@
 
 The Run is complete: every default is filled in, nothing is decided twice. Secrets are in it by reference only; their values
 reach the trainer as environment variables of their own.
+
+Operator and trainer may be of different versions: a run keeps the trainer image that it began with while operators come and go,
+and users choose images of their own. So a Run has a version, which `status.run.contract` keeps with the run. Version 2 says which
+fields were written, as a trainer reads over fields that it does not know and would train something else without a word.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal, Self
+from importlib.metadata import version as version_of
+from typing import Any, Literal, Self
 
 from pydantic import ValidationError
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.job import FineTuneJobSpec
-from finetune_api.meaning import meaning
+from finetune_api.job import OBEYED_BY_THE_TRAINER, FineTuneJobSpec
+from finetune_api.meaning import meaning, paths
+from finetune_api.problems import problems
+from finetune_api.schema import child, job_schema
 
+RUN_VERSION: Literal[2] = 2
+"""What operators of this version say to a new run. Trainers of this version read all from 1 up."""
 MAX_RUN_BYTES = 64 * 1024
 
 RUN_ENV = "FINETUNE_RUN"
@@ -44,11 +53,29 @@ class RunIdentity(Contract):
 class Run(Contract):
     """One run of one job, all that the trainer needs to know."""
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = RUN_VERSION
     run: RunIdentity
     owner: str
     """Who may write to the run's folder: `namespace/name/uid` of the job, the same for all attempts."""
     spec: FineTuneJobSpec
+    written: tuple[str, ...] = ()
+    """The fields of the spec that a trainer must know, because they say something else than their defaults: `training.seed`.
+    From version 2 on."""
+    trainer_image: str | None = None
+    """The operator's own trainer image, which knows all of them. From version 2 on; None outside of a cluster."""
+
+    @classmethod
+    def of(
+        cls, spec: FineTuneJobSpec, run: RunIdentity, owner: str, *, contract: int, trainer_image: str | None = None
+    ) -> Self:
+        """The Run in version `contract`; in the latest one if that is of a later operator, whose trainers read this one too."""
+        if contract < 2:
+            return cls(version=1, run=run, owner=owner, spec=spec)
+        return cls(run=run, owner=owner, spec=spec, written=written(spec), trainer_image=trainer_image)
+
+    def wire(self) -> dict[str, Any]:
+        since_2 = {"written", "trainerImage"}
+        return {name: value for name, value in super().wire().items() if self.version >= 2 or name not in since_2}
 
     def to_env(self) -> str:
         """The JSON for the environment of a container, where Kubernetes would expand `$(…)`."""
@@ -64,20 +91,65 @@ class Run(Contract):
 
     @classmethod
     def from_env(cls, text: str) -> Self:
-        """The Run in `text`; raises JobError when it is not one this trainer understands."""
+        """The Run in `text`; raises JobError when it is not one this trainer understands, or asks for what it does not know."""
         try:
             document = json.loads(text)
-            version = document.get("version") if isinstance(document, dict) else None
-            if version == 1:
-                return cls.model_validate(document)
-        except (ValueError, ValidationError) as error:
-            raise JobError(FailureReason.INVALID_SPEC, f"{RUN_ENV} is not a Run: {error}") from error
-        raise JobError(
-            FailureReason.INVALID_SPEC,
-            f"the operator speaks version {version!r} of the Run, this trainer image speaks version 1",
-            field="spec.image",
-            remedy="Use the trainer image of the operator's own version: leave spec.image out, or update it.",
+            if not isinstance(document, dict):
+                raise ValueError("it is no JSON object")
+            version = document.get("version")
+            if version not in range(1, RUN_VERSION + 1):
+                said = (
+                    f"the operator speaks version {version!r} of the Run, {_this()} speaks versions 1 to {RUN_VERSION}"
+                )
+                raise _other_image(document, said, "spec.image")
+            unknown = [path for path in document.get("written", ()) if not _is_known(path)]
+            if unknown:
+                said = f"{', '.join(f'spec.{path}' for path in unknown[:5])}: {_this()} does not know that"
+                raise _other_image(document, said, f"spec.{unknown[0]}")
+            return cls.model_validate(document)
+        except ValidationError as error:
+            if not all(details["loc"][:1] == ("spec",) for details in error.errors()):
+                raise _no_run(error) from error
+            first = problems(error, document)[0]
+            allowed = f", allowed: {first.allowed}" if first.allowed else ""
+            raise _other_image(document, f"{first.path}: {first.value} for {_this()}{allowed}", first.path) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _no_run(error) from error
+
+
+def written(spec: FineTuneJobSpec) -> tuple[str, ...]:
+    """What `Run.written` is of this spec."""
+    said = spec.model_dump(mode="json", by_alias=True, include=set(OBEYED_BY_THE_TRAINER), exclude_defaults=True)
+    return tuple(sorted(paths(said | meaning(spec))))
+
+
+def _is_known(path: str) -> bool:
+    return child(job_schema(), ("spec", *path.split("."))) != {}
+
+
+def _this() -> str:
+    return f"this trainer image (version {version_of('finetune-operator')})"
+
+
+def _other_image(document: dict[str, Any], said: str, field: str) -> JobError:
+    """The trainer is older than the spec, or than the operator."""
+    image, spec = document.get("trainerImage"), document.get("spec")
+    chosen = isinstance(spec, dict) and spec.get("image") not in (None, image)
+    if chosen:
+        its = f" to get the operator's own, {image}" if image else ""
+        remedy = f"Leave spec.image out{its}, or name a newer one; with another spec.runId, as this run has ended"
+    else:
+        remedy = (
+            "The operator's own trainer image is older than the operator: install that of its version (the chart's "
         )
+        remedy += "trainer.image), then set another spec.runId, as this run has ended"
+    return JobError(FailureReason.INVALID_SPEC, said, field=field, remedy=f"{remedy}.")
+
+
+def _no_run(error: Exception) -> JobError:
+    return JobError(
+        FailureReason.INVALID_SPEC, f"{RUN_ENV} is not a Run: {error}", remedy="Start trainers by the operator."
+    )
 
 
 def fingerprint(spec: FineTuneJobSpec) -> str:

@@ -56,6 +56,8 @@ class RunStatus(Contract):
     """SHA-256 of the training inputs."""
     image: Annotated[str, Field(max_length=512)] | None = None
     """The trainer's image."""
+    contract: Annotated[int, Field(ge=1)] | None = None
+    """The version of what the operator tells the trainer that this run began with; later pods are told the same. Absent: 1."""
     model_revision: Annotated[str, Field(max_length=128)] | None = None
     """The commit of a hub model that was used."""
     data_fingerprint: Annotated[str, Field(max_length=64)] | None = None

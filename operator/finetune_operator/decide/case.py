@@ -11,7 +11,7 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
-from finetune_api.run import identify
+from finetune_api.run import RUN_VERSION, identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
 from finetune_operator.decide.attempts import record, spent, within
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Job, Limits, Observed, Training
@@ -59,6 +59,7 @@ class Case:
             uri=wanted.uri,
             fingerprint=wanted.fingerprint,
             image=self.spec.image or self.seen.default_image,
+            contract=RUN_VERSION,
         )
 
     @cached_property

@@ -121,10 +121,12 @@ def training_is_missing(case: Case) -> Decision | None:
 
 
 def _run(case: Case) -> Run:
-    """What the trainer is told."""
+    """What the trainer is told, in the version that this run began with: so old is the trainer that it has."""
     run = case.run
-    return Run(
-        run=RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
+    return Run.of(
+        case.spec,
+        RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
         owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",
-        spec=case.spec,
+        contract=run.contract or 1,
+        trainer_image=case.seen.default_image,
     )

@@ -12,6 +12,7 @@ import pytest
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
 from finetune_trainer.stop import EXIT_PREEMPTED
+from tests.api_cases.versions import said_tomorrow
 from tests.training.attempts import Attempt, Job
 from tests.training.sentences import ROWS
 from tests.training.tiny import VALIDATION, tiny_inputs, write_rows
@@ -201,12 +202,19 @@ def poison(file):
     save_file(tensors, file, metadata={"format": "pt"})
 
 
-def test_a_run_that_cannot_be_read_says_so_in_its_termination_message(inputs, tmp_path):
-    job = Job(tmp_path, **inputs, training=QUICK)
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ('{"version": 3}', "version 3 of the Run"),
+        (said_tomorrow({"training": {"rank": 8}}, "training.rank"), "spec.training.rank: this trainer image"),
+        ("{", "FINETUNE_RUN is not a Run"),
+    ],
+    ids=["a later version", "a field that it does not know", "no JSON"],
+)
+def test_a_run_that_cannot_be_obeyed_says_so_in_its_termination_message(inputs, tmp_path, run, said):
+    attempt = Job(tmp_path, **inputs, training=QUICK).start(FINETUNE_RUN=run)
 
-    attempt = job.start(FINETUNE_RUN='{"version": 2}')
-
-    assert "version 2 of the Run" in failed(attempt, FailureReason.INVALID_SPEC, ExitCode.USER_ERROR)
+    assert said in failed(attempt, FailureReason.INVALID_SPEC, ExitCode.USER_ERROR)
 
 
 def test_storage_that_cannot_be_written_is_denied(inputs, tmp_path):
