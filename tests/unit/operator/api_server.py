@@ -51,6 +51,11 @@ class Collection:
         self.watch_seconds = 30.0
         self.expired = False
         """Whether every watch is answered with 410."""
+        self.refuse_watches: list[tuple[int, dict[str, str]]] = []
+        """Codes and headers that the next watches are answered with."""
+        self.cut_watches = 0
+        """How many watches lose their connection once they have brought their events."""
+        self.cut_after = 0.0
         self.deaf = False
         """Whether watches get no answer at all, not even a status line."""
         self.garbage: list[str] = []
@@ -73,12 +78,23 @@ class Collection:
             await asyncio.sleep(0.02)
         if self.expired:
             return web.json_response(GONE, status=410)
+        if self.refuse_watches:
+            code, headers = self.refuse_watches.pop(0)
+            return web.json_response(
+                {"kind": "Status", "code": code, "message": "not now"}, status=code, headers=headers
+            )
         response = web.StreamResponse()
         await response.prepare(request)
         if self.garbage:
             await response.write(self.garbage.pop(0).encode())
         for event in self.scripts.pop(0) if self.scripts else []:
             await response.write(json.dumps(event).encode() + b"\n")
+        if self.cut_watches:
+            self.cut_watches -= 1
+            await asyncio.sleep(self.cut_after)
+            assert request.transport is not None
+            request.transport.close()
+            return response
         await self._stay(response)
         return response
 

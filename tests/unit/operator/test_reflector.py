@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -175,22 +176,104 @@ async def test_a_watch_that_has_lived_forgets_earlier_trouble(start: Start, monk
     await until(lambda: server.lists >= 4)
 
 
-@pytest.mark.parametrize("line", ["<html>busy</html>", "[]", "null"])
-async def test_a_watch_that_brings_something_else_than_events_is_opened_again(start: Start, line: str) -> None:
+NO_EVENTS = [
+    "<html>busy</html>",
+    "[]",
+    "null",
+    "{}",
+    '{"type": "MODIFIED", "object": {"metadata": {"name": "a", "resour',
+    '{"type": "MODIFIED"}',
+    '{"type": "MODIFIED", "object": {"metadata": {}}}',
+    '{"type": "ERROR", "object": {}}',
+    '{"type": "ERROR", "object": {"code": 500, "message": "no leader"}}',
+    '{"type": "ERROR", "object": {"code": 429}}',
+    '{"type": "ERROR", "object": {"code": 504}}',
+]
+
+
+def refused(code: int) -> Callable[[Collection], None]:
+    return lambda server: server.refuse_watches.append((code, {}))
+
+
+def brings(line: str) -> Callable[[Collection], None]:
+    return lambda server: server.garbage.append(line)
+
+
+def is_cut(server: Collection) -> None:
+    server.cut_watches = 1
+
+
+TROUBLES = [
+    *(pytest.param(refused(code), id=str(code)) for code in (401, 403, 404, 429, 500, 502, 503, 504)),
+    *(pytest.param(brings(f"{line}\n"), id=line) for line in NO_EVENTS),
+    pytest.param(is_cut, id="connection reset"),
+]
+
+
+@pytest.mark.parametrize("happens", TROUBLES)
+async def test_after_any_trouble_but_410_a_watch_goes_on_from_where_it_was_without_another_list(
+    start: Start, happens: Callable[[Collection], None]
+) -> None:
     server = Collection()
-    server.garbage = [f"{line}\n"]
     server.things = [thing("a", 5, fact="a")]
+    server.watch_seconds = 0.02
+    server.scripts = [[{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "77"}}}]]
     watching = await start(server)
-    await until(lambda: len(server.asked_from) >= 2)
-    assert watching.facts() == ["a"]
+    await until(lambda: "77" in server.asked_from)
+    happens(server)
+    asked = len(server.asked_from)
+    server.scripts = [[], [{"type": "ADDED", "object": thing("b", 78, fact="b")}]]
+    await watching.shows("a", "b")
+    assert set(server.asked_from[asked:]) <= {"77", "78"}
+    assert server.lists == 1
+
+
+async def test_a_watch_that_breaks_again_and_again_at_one_place_is_got_past_by_a_list(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where an object cannot be decoded."""
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.02)
+    server = Collection()
+    server.garbage = ['{"type": "ERROR", "object": {"code": 500}}\n'] * module.MAX_STUCK
+    server.later = [thing("a", 9, fact="a")]
+    await (await start(server)).shows("a")
+    assert (server.lists, len(server.garbage)) == (2, 0)
+
+
+async def test_a_server_that_asks_to_be_left_alone_is(start: Start) -> None:
+    server = Collection()
+    server.refuse_watches = [(429, {"Retry-After": "1"})]
+    await start(server)
+    await until(lambda: len(server.asked_from) == 1)
+    await asyncio.sleep(0.8)
+    assert len(server.asked_from) == 1
+    await until(lambda: len(server.asked_from) == 2, 1)
+
+
+async def test_a_watch_without_anything_to_tell_is_opened_again_without_a_warning(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its server may send no bookmarks, close it after a while, or have a load balancer before it that cuts it."""
+    monkeypatch.setattr(module, "SHORTEST_WATCH", 0.05)
+    monkeypatch.setattr(module, "LONG_WATCH", 0.05)
+    monkeypatch.setattr(module, "SILENCE", 0.1)
+    server = Collection()
+    await start(server)
+    await until(lambda: len(server.asked_from) >= 3)
+    server.watch_seconds = 0.06
+    await until(lambda: len(server.asked_from) >= 6)
+    server.cut_after = 0.06
+    server.cut_watches = 2
+    await until(lambda: server.cut_watches == 0 and len(server.asked_from) >= 9)
+    assert [line for line in caplog.records if line.levelno >= logging.WARNING] == []
 
 
 async def test_a_list_that_is_no_json_is_asked_for_again(start: Start) -> None:
     server = Collection()
-    server.bad_lists = ["<html>busy</html>", "[]", "null"]
+    server.bad_lists = ["<html>busy</html>", "[]", "null", "{}", '{"items": []}', '{"items": [], "metadata": {}}']
     server.things = [thing("a", 5, fact="a")]
     await (await start(server)).shows("a")
-    assert server.lists == 4
+    assert server.lists == 7
 
 
 async def test_a_server_that_refuses_is_asked_again(start: Start) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, Self
@@ -23,18 +23,25 @@ Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+PAGE = 500
 FIELD_MANAGER = "finetune-operator"
 
 
 class ApiError(Exception):
-    """The API server's refusal: a Status object with its HTTP code."""
+    """The API server's refusal: a Status object with its HTTP code, and the seconds it asks to be left alone, if any."""
 
-    def __init__(self, code: int, status: Object) -> None:
+    def __init__(self, code: int, status: Object, retry_after: float | None = None) -> None:
+        details: Object = status.get("details") or {}
         self.code = code
+        self.retry_after: float | None = retry_after or details.get("retryAfterSeconds")
         self.reason: str = status.get("reason") or ""
         self.message: str = status.get("message") or f"the API server answered {code}"
-        self.causes: list[Object] = (status.get("details") or {}).get("causes") or []
+        self.causes: list[Object] = details.get("causes") or []
         super().__init__(f"{code} {self.reason}: {self.message}")
+
+
+class WatchError(ApiError):
+    """The same in the midst of a watch, or something that is no event."""
 
 
 TROUBLE = (ApiError, aiohttp.ClientError, OSError, TimeoutError)
@@ -129,6 +136,19 @@ class Client:
     async def get(self, path: str, **query: str) -> Object:
         return await self._request("GET", path, query)
 
+    async def pages(self, path: str, **query: str) -> AsyncIterator[Object]:
+        """A collection, page by page: each with its `items` and a `metadata.resourceVersion`."""
+        more: Object = {"limit": str(PAGE)}
+        while True:
+            match page := await self.get(path, **query, **more):
+                case {"items": list(), "metadata": {"resourceVersion": str()}}:
+                    yield page
+                case _:
+                    raise _bad_gateway(json.dumps(page))
+            if not page["metadata"].get("continue"):
+                return
+            more["continue"] = page["metadata"]["continue"]
+
     async def create(self, path: str, body: Object) -> Object:
         """Refused when the API server does not know a field: a misspelt one would be dropped in silence."""
         return await self._request("POST", path, {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}, body)
@@ -160,12 +180,15 @@ class Client:
 
     @asynccontextmanager
     async def watch(self, path: str, query: dict[str, str], silence: float) -> AsyncIterator[AsyncIterator[Object]]:
-        """The events of a watch; raises TimeoutError after `silence` seconds without a byte."""
+        """The events of a watch: each with its `type` and an `object` that has a `metadata.resourceVersion`.
+
+        Raises WatchError for anything else in the stream, and TimeoutError after `silence` seconds without a byte.
+        """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         async with self._open.get(self.server + path, params={**query, "watch": "true"}, timeout=timeout) as response:
             if not response.ok:
                 await _answer(response)
-            yield _lines(response)
+            yield _events(response)
 
     @property
     def _open(self) -> aiohttp.ClientSession:
@@ -178,31 +201,53 @@ async def _answer(response: aiohttp.ClientResponse) -> Object:
     try:
         body = _object(raw)
     except ApiError as error:
-        raise ApiError(error.code if response.ok else response.status, {"message": error.message}) from None
+        code = error.code if response.ok else response.status
+        raise ApiError(code, {"message": error.message}, _retry_after(response.headers)) from None
     if not response.ok:
-        raise ApiError(response.status, body)
+        raise ApiError(response.status, body, _retry_after(response.headers))
     return body
 
 
-def _object(raw: bytes) -> Object:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    # As the API server writes it; a proxy might write a date, which is as good as nothing.
+    seconds = headers.get("Retry-After", "")
+    return float(seconds) if seconds.isdecimal() else None
+
+
+def _object(raw: bytes, kind: type[ApiError] = ApiError) -> Object:
     try:
         found = json.loads(raw)
     except ValueError:
         found = None
     if isinstance(found, dict):
         return found
-    # A proxy between us and the API server.
-    said = raw[:300].decode(errors="replace")
-    raise ApiError(502, {"reason": "BadGateway", "message": f"not an answer of the API server: {said}"})
+    raise _bad_gateway(raw.decode(errors="replace"), kind)
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
+def _bad_gateway(said: str, kind: type[ApiError] = ApiError) -> ApiError:
+    """Something between us and the API server has answered."""
+    return kind(502, {"reason": "BadGateway", "message": f"not an answer of the API server: {said[:300]}"})
+
+
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
+    async for line in _lines(response):
+        match event := _object(line, WatchError):
+            case {"type": "ERROR", "object": dict()}:
+                status: Object = event["object"]
+                raise WatchError(status.get("code") or HTTPStatus.INTERNAL_SERVER_ERROR, status)
+            case {"type": str(), "object": {"metadata": {"resourceVersion": str()}}}:
+                yield event
+            case _:
+                raise _bad_gateway(json.dumps(event), WatchError)
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     # Not aiohttp's own readline: it refuses lines over 64 KiB, and an object may be larger.
     rest = b""
     async for chunk in response.content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            yield _object(line)
+            yield line
 
 
 def _ssl_context(configuration: kubernetes_client.Configuration) -> ssl.SSLContext:

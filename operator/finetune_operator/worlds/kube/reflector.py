@@ -14,22 +14,28 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
-from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
+from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object, WatchError
 from finetune_operator.worlds.protocol import Key
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PAGE = 500
 WATCH_SECONDS = 240
 SILENCE = 90.0
 """Seconds without a byte after which a watch is taken for dead; the API server sends a bookmark each minute."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+LONGEST_ASKED_PAUSE = 120.0
+"""Seconds that a server may ask to be left alone for."""
 SHORTEST_WATCH = 1.0
 """Seconds: a watch that does not last as long has failed, however politely it ended."""
+LONG_WATCH = 30.0
+"""Seconds: that a watch is cut after as long is the way of load balancers, and no reason to worry anybody."""
+MAX_STUCK = 5
+"""Watches in a row that were broken at one place by what came out of them."""
 REMEMBERED_REMOVALS = 4096
 
 
@@ -141,47 +147,52 @@ class Reflector(Generic[T]):
         self._changed(child.job)
 
     async def run(self) -> None:
-        """List, watch, and begin again, for ever: at once after a watch that has lived, after a pause otherwise."""
-        pause, expired = FIRST_PAUSE, False
+        """List, watch, and begin again, for ever: at once after a watch that has lived, after a pause otherwise.
+
+        A watch goes on where the last one ended. The list is read again only when the API server says that this is too long ago
+        (410), since whatever else it says may mean that it has too much to do; or when watch after watch breaks at one place.
+        """
+        pause, expired, stuck = FIRST_PAUSE, False, 0
         while True:
-            began = math.inf
+            began, place = math.inf, self._version
             error: Exception | None = None
             try:
                 if not self._version:
-                    self._version = await self._list()
+                    self._version = place = await self._list()
                 began = time.monotonic()
                 await self._watch(self._version)
             except TROUBLE as trouble:
                 error = trouble
-            lived = time.monotonic() - began >= SHORTEST_WATCH
-            if lived:
+            lived = time.monotonic() - began
+            if lived >= SHORTEST_WATCH:
                 pause, expired = FIRST_PAUSE, False
-            if isinstance(error, ApiError):
+            stuck = stuck + 1 if isinstance(error, WatchError) and self._version == place else 0
+            if isinstance(error, ApiError) and error.code == HTTPStatus.GONE:
                 self._version = ""
-                if error.code == 410 and not expired:  # too old to go on from: a list at once heals it, or nothing does
+                if not expired:  # a list at once heals it, or nothing does
                     expired = True
                     continue
-            if error is not None or not lived:
-                await self._rest(error, pause)
+            elif stuck >= MAX_STUCK:
+                self._version, stuck = "", 0
+            if error is not None or lived < SHORTEST_WATCH:
+                await self._rest(error, pause, logging.INFO if lived >= LONG_WATCH else logging.WARNING)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _rest(self, error: Exception | None, pause: float) -> None:
+    async def _rest(self, error: Exception | None, pause: float, level: int) -> None:
         said = "it ended at once" if error is None else str(error) or type(error).__name__
-        log.warning("The watch of %s broke (%s); again in %.0f s.", self._plural, said, pause)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        asked = (isinstance(error, ApiError) and error.retry_after) or 0.0
+        seconds = max(pause * random.uniform(0.5, 1.0), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311
+        log.log(level, "The watch of %s broke (%s); again in %.0f s.", self._plural, said, seconds)
+        await asyncio.sleep(seconds)
 
     async def _list(self) -> str:
-        query = {"labelSelector": self._selector, "limit": str(PAGE)}
         seen: set[tuple[str, str]] = set()
-        while True:
-            page = await self._client.get(self._path, **query)
+        version = ""
+        async for page in self._client.pages(self._path, labelSelector=self._selector):
+            version = page["metadata"]["resourceVersion"]
             for obj in page["items"]:
                 seen.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
                 self.put(obj)
-            if not page["metadata"].get("continue"):
-                break
-            query["continue"] = page["metadata"]["continue"]
-        version: str = page["metadata"]["resourceVersion"]
         # Younger than the list are only our own writes.
         for place, child in [*self._children.items()]:
             if place not in seen and child.version <= int(version):
@@ -198,17 +209,19 @@ class Reflector(Generic[T]):
             "timeoutSeconds": str(WATCH_SECONDS + random.randrange(60)),  # noqa: S311
         }
         async with self._client.watch(self._path, query, SILENCE) as events:
-            async for event in events:
-                self._client.heard.mark(self._plural)
-                obj = event["object"]
-                match event["type"]:
-                    case "ERROR":
-                        raise ApiError(obj.get("code", 500), obj)
-                    case "DELETED":
-                        self.drop(obj)
-                    case "ADDED" | "MODIFIED":
-                        self.put(obj)
-                self._version = obj["metadata"]["resourceVersion"]
+            try:
+                async for event in events:
+                    self._client.heard.mark(self._plural)
+                    obj = event["object"]
+                    match event["type"]:
+                        case "DELETED":
+                            self.drop(obj)
+                        case "ADDED" | "MODIFIED":
+                            self.put(obj)
+                    self._version = obj["metadata"]["resourceVersion"]
+            except TimeoutError:
+                # Nothing to tell, and a server that sends no bookmarks: as long as it has seen no such object, none does.
+                log.debug("The watch of %s has been silent for %.0f s; opening it again.", self._plural, SILENCE)
 
 
 def _version(obj: Object) -> int:
