@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from finetune_operator.decide.announce import announcement
 from finetune_operator.worlds.kube import facts, manifest, names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
+from finetune_operator.worlds.kube.failed_creations import FailedCreations
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.reflector import Reflector
 from finetune_operator.worlds.protocol import (
@@ -82,6 +83,7 @@ class KubeWorld:
             self._changes.put_nowait,
             parting=lambda attempt: attempt.phase is AttemptPhase.ENDED,
         )
+        self._failed_creations = FailedCreations(client)
         self.watches = (self._trainings.run, self._attempts.run)
 
     async def synced(self) -> None:
@@ -118,14 +120,9 @@ class KubeWorld:
     async def drop_ghosts(self) -> None:
         """Forget FineTuneJobs whose deletion the watch outside has missed."""
         before = {key: record.uid for key, record in self._jobs.items()}
-        query = {"limit": "500"}
         alive: set[str] = set()
-        while True:
-            page = await self._client.get(names.finetunejobs(self._namespace), **query)
+        async for page in self._client.pages(names.finetunejobs(self._namespace)):
             alive.update(item["metadata"]["uid"] for item in page["items"])
-            if not page["metadata"].get("continue"):
-                break
-            query["continue"] = page["metadata"]["continue"]
         for key, uid in before.items():
             if uid not in alive:
                 self.drop(key, uid)
@@ -287,9 +284,9 @@ class KubeWorld:
 
     async def _find(self, key: Key) -> Object | None:
         """The FineTuneJob of this name as it is now, by the right to list that a watch needs anyway."""
-        query = {"fieldSelector": f"metadata.name={key.name}"}
-        found = await self._client.get(names.finetunejobs(key.namespace), **query)
-        return next(iter(found["items"]), None)
+        pages = self._client.pages(names.finetunejobs(key.namespace), fieldSelector=f"metadata.name={key.name}")
+        found: list[Object] = [item async for page in pages for item in page["items"]]
+        return found[0] if found else None
 
     async def _name_is_taken(self, key: Key, uid: str, name: str) -> Refusal | None:
         """The Job of that name is ours, or that of a deleted FineTuneJob of our name, or somebody else's."""
@@ -313,18 +310,11 @@ class KubeWorld:
         young = self._client.clock.now() - training.created < SLOW_TO_CREATE
         if alive or young or training.ending or training.deleting or training.queued:
             return training
-        selector = f"involvedObject.uid={training.uid},reason=FailedCreate"
-        found = await self._client.get(names.core_events(key.namespace), fieldSelector=selector)
-        latest = max(found["items"], key=_event_time, default=None)
+        latest = await self._failed_creations.of(key.namespace, training.uid)
         began = max((a.created for a in attempts if a.training == training.uid), default=training.created)
-        if latest is None or _event_time(latest) < began:
+        if latest is None or latest.time < began:
             return training
-        return replace(training, refusal=facts.creation_refused(latest.get("message", "")))
-
-
-def _event_time(event: Object) -> datetime:
-    text = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-    return facts.time_of(text or event["metadata"]["creationTimestamp"]) or datetime.min.replace(tzinfo=UTC)
+        return replace(training, refusal=facts.creation_refused(latest.message))
 
 
 def _who(owner: Object | None) -> str:
