@@ -27,6 +27,7 @@ class FailureReason(StrEnum):
     ADMISSION_DENIED = "AdmissionDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     IMAGE_PULL_FAILED = "ImagePullFailed"
+    SIDECAR_FAILED = "SidecarFailed"
     UNSCHEDULABLE = "Unschedulable"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
@@ -58,6 +59,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.ADMISSION_DENIED: "Change what the cluster's policy refuses, or ask its administrator.",
     FailureReason.QUOTA_EXCEEDED: "Wait for other jobs to end, or ask for more quota in this namespace.",
     FailureReason.IMAGE_PULL_FAILED: "Check spec.image and spec.pod.imagePullSecrets.",
+    FailureReason.SIDECAR_FAILED: "Read that container's log with kubectl logs POD -c CONTAINER; mend what put it into the pod, or keep it out as docs/sidecars.md says.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",
     FailureReason.OUT_OF_MEMORY: "Raise spec.resources.limits.memory, or lower spec.training.microBatchSize or maxLength.",
     FailureReason.DISK_FULL: "Raise spec.resources.limits.ephemeral-storage: the model, the data and checkpoints on their way to storage lie on the pod's disk.",

@@ -21,6 +21,8 @@ from tests.cluster.api import STRATEGIC_MERGE_PATCH, Api, ApiError, Object, Watc
 
 NODE = "node-1"
 TERMINATED_BY_SIGTERM = 143
+INJECTED = "tests/injected"
+"""Annotation of a pod: the names, with commas, of containers that an injector put into it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Fate:
     unschedulable: str = ""  # gets no node; the scheduler's message
     disruption: str = ""  # the reason of a DisruptionTarget condition: ended by the cluster, not by itself
     evicted: str = ""  # evicted by its own node without such a condition; the message of the pod's status
+    beside: int | None = 0  # how injected containers end; None: they go on until it is deleted
     seconds: float = 0.0  # how long it runs
 
 
@@ -198,13 +201,18 @@ class KubeletStandIn:
         with self._lock:
             if uid in self._ended:
                 return
-            self._ended.add(uid)
+            if fate.beside is not None:
+                self._ended.add(uid)
         self._write(pod, _terminated(pod, fate))
 
     def _stop(self, pod: Object) -> None:
         pod = self._api.get(_path(pod))
         if pod["spec"].get("nodeName") and pod["status"]["phase"] in ("Pending", "Running"):
-            self._end(pod, self._on_stop(pod))
+            kept = any("terminated" in c["state"] for c in pod["status"].get("containerStatuses", ()))
+            if kept:
+                self._write(pod, _all_terminated(pod))
+            else:
+                self._end(pod, self._on_stop(pod))
         self._api.delete(_path(pod), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
 
     def _write(self, pod: Object, status: Object) -> None:
@@ -264,19 +272,35 @@ def _terminated(pod: Object, fate: Fate) -> Object:
             "finishedAt": now,
         }
     }
+    if fate.beside is None:
+        return {"phase": "Running", **_containers(pod, state, {"running": {"startedAt": now}})}
+    others = {"terminated": state["terminated"] | {"exitCode": fate.beside, "message": ""}}
     why = "PodCompleted" if fate.exit_code == 0 else "PodFailed"
     conditions = [_condition("Ready", "False", why), _condition("ContainersReady", "False", why)]
     if fate.disruption:
         conditions.append(_condition("DisruptionTarget", "True", fate.disruption, "disrupted by a test"))
     said = {"reason": "Evicted", "message": fate.evicted} if fate.evicted else {}
-    phase = "Failed" if fate.exit_code or said else "Succeeded"
-    return {"phase": phase, "conditions": conditions, **said, **_containers(pod, state)}
+    failed = fate.exit_code or said or (fate.beside and len(pod["spec"]["containers"]) > 1)
+    phase = "Failed" if failed else "Succeeded"
+    return {"phase": phase, "conditions": conditions, **said, **_containers(pod, state, others)}
 
 
-def _containers(pod: Object, state: Object) -> Object:
-    """Status of all containers: `state` for the main ones, done for those that ran before."""
+def _all_terminated(pod: Object) -> Object:
+    """Those that ended before as they did, the others stopped."""
+    stopped = {"terminated": {"exitCode": TERMINATED_BY_SIGTERM, "reason": "Error", "finishedAt": _now()}}
+    containers = pod["status"]["containerStatuses"]
+    statuses = [c if "terminated" in c["state"] else {**c, "ready": False, "state": stopped} for c in containers]
+    return {"phase": "Failed", "containerStatuses": statuses}
+
+
+def _containers(pod: Object, state: Object, beside: Object | None = None) -> Object:
+    """Status of all containers: `state` for those of the Job, `beside` for injected ones, done for those that ran before."""
     spec, done = pod["spec"], {"terminated": {"exitCode": 0, "reason": "Completed", "finishedAt": _now()}}
-    status = {"containerStatuses": [_container(container, state) for container in spec["containers"]]}
+    injected = pod["metadata"].get("annotations", {}).get(INJECTED, "").split(",")
+    states = {c["name"]: beside if beside and c["name"] in injected else state for c in spec["containers"]}
+    status = {
+        "containerStatuses": [_container(container, states[container["name"]]) for container in spec["containers"]]
+    }
     if before := spec.get("initContainers"):
         status["initContainerStatuses"] = [_container(container, done) for container in before]
     return status

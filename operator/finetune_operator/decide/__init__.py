@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from finetune_operator.decide.beside import pod_outlives_its_trainer, trainer_ended_just_now, trainer_has_succeeded
 from finetune_operator.decide.case import Case, gather
 from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
 from finetune_operator.decide.running import (
@@ -41,11 +42,14 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     start_was_refused,
     other_run_is_still_there,
     training_has_ended,
+    trainer_has_succeeded,
     job_is_suspended,
     training_is_stopping,
     earlier_attempt_is_still_ending,
     run_does_not_fit,
     training_is_missing,
+    trainer_ended_just_now,
+    pod_outlives_its_trainer,
     limits_have_changed,
     attempt_is_running,
     verdict_is_due,

@@ -14,6 +14,7 @@ from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import RUN_VERSION, identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
 from finetune_operator.decide.attempts import record, spent, within
+from finetune_operator.decide.lingering import as_ended
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Job, Limits, Observed, Training
 
 OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
@@ -96,6 +97,10 @@ class Case:
         """Those of the present training, oldest first."""
         return [a for a in self.seen.attempts if self.training is not None and a.training == self.training.uid]
 
+    def is_recorded(self, attempt: AttemptSeen) -> bool:
+        """Whether the last report says how the attempt ended, so that its pod may go."""
+        return any(a.name == attempt.name and a.end_time is not None for a in self.before.attempts or [])
+
     @property
     def attempts_left_behind(self) -> list[AttemptSeen]:
         """Those that still end although their training is gone."""
@@ -138,4 +143,5 @@ class Case:
 
 
 def gather(seen: Observed, now: datetime) -> Case:
+    seen = replace(seen, attempts=tuple(as_ended(attempt) for attempt in seen.attempts))
     return Case(seen=seen, now=now.replace(microsecond=0))

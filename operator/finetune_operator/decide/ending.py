@@ -8,13 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_api.exit_codes import NEVER_RETRIED
+from finetune_api.exit_codes import NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.problems import problems
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import cause_of, result_of, spent
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
 from finetune_operator.decide.report import conditions, sentences, status
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
@@ -25,7 +26,7 @@ from finetune_operator.worlds.protocol import (
     Ending,
     StopTraining,
 )
-from finetune_operator.worlds.restarts import is_counted
+from finetune_operator.worlds.restarts import ending_after, is_counted
 
 FINAL_REFUSALS = frozenset({FailureReason.INVALID_SPEC, FailureReason.OUTPUT_CONFLICT})
 """What fails a job before any attempt; only an edit of its spec may help."""
@@ -45,10 +46,23 @@ def job_is_finished(case: Case) -> Decision | None:
     if not _finished(before) or (before.observed_generation != case.job.generation and not _binds(case)):
         return None
     training = None if isinstance(case.parsed, ValidationError) else case.training
+    if training is None or training.deleting:
+        return Decision(status=_current(case, before))
+    if training.ending is None and _goes_on(case):
+        return Decision(actions=(StopTraining(training.name, training.uid),), status=_current(case, before))
     actions: tuple[ChangeLimits, ...] = ()
-    if training is not None and not training.deleting and training.limits != case.limits_of_the_finished:
+    if training.limits != case.limits_of_the_finished:
         actions = (ChangeLimits(training.name, training.uid, case.limits_of_the_finished),)
-    return Decision(actions=actions, status=_current(case, before))
+    recheck = GRACE if any(goes_on(a) for a in case.attempts_now) else None
+    return Decision(actions=actions, status=_current(case, before), recheck_after=recheck)
+
+
+def _goes_on(case: Case) -> bool:
+    """Whether the training of a finished run would not end by itself: another container keeps a pod, or another attempt would follow."""
+    attempts = case.attempts_now
+    if any(a.phase is not AttemptPhase.ENDED or is_kept(a) or a.spoiled for a in attempts):
+        return True
+    return ending_after(attempts, case.current.limits) is None
 
 
 def _finished(before: FineTuneJobStatus) -> bool:
@@ -109,7 +123,9 @@ def training_has_ended(case: Case) -> Decision | None:
     training = case.training
     if training is None or training.ending is None:
         return None
-    last = _last_words(case, training.ending)
+    last = last_words(case, training.ending)
+    if last is not None and last.exit_code == ExitCode.DONE:  # it counts, although another container spoiled its pod
+        return succeeded(case, result_of(last))
     speechless = last is None and training.ending not in WITHOUT_ATTEMPT
     if (
         speechless or any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now)
@@ -117,29 +133,30 @@ def training_has_ended(case: Case) -> Decision | None:
         return Decision(recheck_after=1.0)
     if training.ending is Ending.COMPLETE:
         return succeeded(case, result_of(last) if last else None)
-    return _failure_of(case, training.ending, last)
+    return failure_of(case, training.ending, last)
 
 
-def _last_words(case: Case, ending: Ending) -> AttemptSeen | None:
+def last_words(case: Case, ending: Ending) -> AttemptSeen | None:
     """The attempt that decided how the training ended, as far as it is known to have ended."""
     ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
-    if ending is Ending.COMPLETE:
-        ended = [a for a in ended if a.exit_code == 0]
+    done = [a for a in ended if a.exit_code == ExitCode.DONE]
+    if done or ending is Ending.COMPLETE:
+        ended = done
     elif ending is Ending.NEVER_RETRIED:
         ended = [a for a in ended if a.exit_code in NEVER_RETRIED and a.disruption is None]
     elif ending is Ending.BACKOFF_LIMIT_EXCEEDED:
-        ended = [a for a in ended if a.exit_code != 0 and is_counted(a)]
+        ended = [a for a in ended if is_counted(a)]
     return ended[-1] if ended else None
 
 
-def succeeded(case: Case, result: Result | None) -> Decision:
+def succeeded(case: Case, result: Result | None, note: str = "") -> Decision:
     try:
-        return _succeeded(case, result)
+        return _succeeded(case, result, note)
     except ValidationError:  # a trainer of somebody's own may write what does not fit into a status
-        return _succeeded(case, None)
+        return _succeeded(case, None, note)
 
 
-def _succeeded(case: Case, result: Result | None) -> Decision:
+def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     run = case.run
     more: dict[str, Any] = {
         "completion_time": case.ended,
@@ -149,7 +166,7 @@ def _succeeded(case: Case, result: Result | None) -> Decision:
         message = (
             f"Finished. The trainer left no message, so its metrics are unknown here; the results are in {run.uri}."
         )
-        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, run=run, **more))
+        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
     pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
     more["run"] = RunStatus(**pinned)
     metrics = [
@@ -166,7 +183,7 @@ def _succeeded(case: Case, result: Result | None) -> Decision:
     summary = _summary(metrics)
     more["summary"] = summary or None
     adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
-    message = sentences(summary, adopted, f"The model is in {run.uri}/model")
+    message = sentences(summary, adopted, f"The model is in {run.uri}/model", note)
     return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
 
 
@@ -178,7 +195,7 @@ def _summary(metrics: list[MetricStatus]) -> str:
     return f"{first.name} {before}{first.value:.3f}"
 
 
-def _failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision:
+def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision:
     cause = (cause_of(last) if last else None) or Cause(FailureReason.INTERNAL, "", "")
     if ending is Ending.NEVER_RETRIED and last is not None:
         # It ended the training by its exit code, so that is what to read, whatever befell its pod besides.

@@ -83,13 +83,15 @@ def attempt_is_awaited(case: Case) -> Decision:
         )
     else:
         reason, message = "Starting", f"{case.current.name} was created."
+    if waiting and waiting[-1].initializing:
+        message = f"{message} {waiting[-1].name} waits: {waiting[-1].initializing}."
     age = (case.now - case.current.created).total_seconds()
     recheck = None if waiting else FIRST_LOOK if age < PATIENCE else LATER_LOOKS
     return Decision(status=status(case, Phase.STARTING, reason, message), recheck_after=recheck)
 
 
 def _waits_for(case: Case, refusal: Refusal, recheck_after: float | None = None) -> Decision:
-    message = sentences(refusal.message, REMEDIES[refusal.reason])
+    message = sentences(refusal.message, refusal.remedy or REMEDIES[refusal.reason])
     before = case.before
     if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.reason == refusal.reason and before.message:
         message = before.message  # kubelets say it in turn as a failure and as a back-off; the first one told the cause

@@ -33,7 +33,7 @@ def start_was_refused(case: Case) -> Decision | None:
         case,
         Phase.PENDING,
         refusal.reason,
-        sentences(refusal.message, "" if refusal.passing else REMEDIES[refusal.reason]),
+        sentences(refusal.message, "" if refusal.passing else refusal.remedy or REMEDIES[refusal.reason]),
         stalled=refusal.reason is FailureReason.NAME_CONFLICT and not refusal.passing,
     )
     return Decision(status=said, recheck_after=RETRY_PASSING if refusal.passing else RETRY_REFUSED)

@@ -56,7 +56,7 @@ class FakeWorld:
     events: list[Announcement] = field(default_factory=list)
     _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
     _ends_seen: dict[str, datetime] = field(default_factory=dict)
-    """By the UID of a training."""
+    """By the UID of a training, or the name of an attempt whose trainer has ended."""
     _count: int = 0
 
     # -- the protocol ----------------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ class FakeWorld:
             key=key,
             job=self.jobs.get(key),
             trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
-            attempts=tuple(self.attempts.get(key, ())),
+            attempts=tuple(self._since_its_end(attempt) for attempt in self.attempts.get(key, ())),
             default_image=self.default_image,
         )
 
@@ -109,6 +109,12 @@ class FakeWorld:
             return training
         first = self._ends_seen.setdefault(training.uid, self.now)
         return replace(training, ended_for=(self.now - first).total_seconds())
+
+    def _since_its_end(self, attempt: AttemptSeen) -> AttemptSeen:
+        if attempt.phase is not AttemptPhase.RUNNING or attempt.exit_code is None:
+            return attempt
+        first = self._ends_seen.setdefault(attempt.name, self.now)
+        return replace(attempt, ended_for=(self.now - first).total_seconds())
 
     def _start(self, key: Key, place: tuple[str, str], action: StartTraining) -> Refusal | None:
         if place in self.trainings:
@@ -191,6 +197,11 @@ class FakeWorld:
             self.end_training(key, ending)
         elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
             self._begin_attempt(key, training)
+
+    def end_trainer(self, key: Key, exit_code: int, message: str = "", *held_by: str) -> None:
+        """The trainer of the latest attempt ends, and these other containers keep its pod."""
+        ended = self.now + self.nodes_ahead
+        self.change_latest(key, ended=ended, exit_code=exit_code, termination_message=message, held_by=held_by)
 
     def change_latest(self, key: Key, **facts: Any) -> None:
         """The latest attempt shows these facts."""

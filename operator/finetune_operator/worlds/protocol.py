@@ -134,6 +134,15 @@ class AttemptSeen:
     """When one that was told to stop has to be gone; None where nothing says."""
     waiting: Refusal | None = None
     """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
+    initializing: str = ""
+    """What runs in its pod before the trainer, where it waits for nothing else."""
+    held_by: tuple[str, ...] = ()
+    """Other containers that keep the pod of a trainer that has ended. It is `RUNNING` then, and yet tells how the trainer ended."""
+    ended_for: float | None = None
+    """Seconds since this world first saw that the trainer has ended in a pod that goes on, by a clock that goes evenly; None when
+    it has not, or the pod has ended with it."""
+    spoiled: bool = False
+    """The trainer exited with 0, and yet its pod failed, because of another container or of its node."""
     exit_code: int | None = None
     """None when it ended without one, such as a pod that its node rejected or that went with its node."""
     termination_message: str = ""
@@ -165,6 +174,8 @@ class Refusal:
     message: str
     field: str | None = None
     """The part of the manifest to look at."""
+    remedy: str = ""
+    """What to do, where that is not what `reason` usually calls for."""
     passing: bool = False
     """True when it goes away by itself, such as an earlier object of the same name that is still being deleted."""
 

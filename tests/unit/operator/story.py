@@ -89,6 +89,12 @@ class Story:
             self.loses_its_training()
         return self
 
+    def trainer_ends(self, exit_code: int, *held_by: str, message: str = "") -> Self:
+        """The trainer of the running attempt ends, and these other containers keep its pod."""
+        self.world.pass_time(60)
+        self.world.end_trainer(self.key, exit_code, message, *held_by)
+        return self.looks()
+
     def waits(self, seconds: float) -> Self:
         self.world.pass_time(seconds)
         return self.looks()

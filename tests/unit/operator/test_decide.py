@@ -791,6 +791,8 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     Story().starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU).is_edited(resources={"limits": {"cpu": 1}})
     Story().starts().runs().changes_training(deleting=True)
     Story().starts().is_edited(backoffLimit=9)
+    Story().starts().runs().trainer_ends(0, "proxy").waits(10)
+    Story().starts().runs().trainer_ends(30, "proxy").waits(10)
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal = Refusal(FailureReason.ADMISSION_DENIED, "no")

@@ -11,6 +11,7 @@ import re
 
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube.client import Object
+from finetune_operator.worlds.kube.containers import beside_trainer
 from finetune_operator.worlds.protocol import Cause
 
 PREEMPTED, REJECTED = "Preempted", "Rejected"
@@ -71,7 +72,7 @@ def ended_by(pod: Object, terminated: Object) -> Cause | None:
         said = target.get("message") or target.get("reason", "")
         name, reason = pod["metadata"]["name"], DISRUPTIONS.get(target.get("reason", ""), FailureReason.EVICTED)
         return Cause(reason, f"{name} was taken away by the cluster: {said}")
-    return _by_container(pod, terminated)
+    return _by_container(pod, terminated) or _by_init_container(pod, terminated)
 
 
 def _target(pod: Object) -> Object | None:
@@ -137,4 +138,18 @@ def _by_container(pod: Object, terminated: Object) -> Cause | None:
     if reason in ("StartError", "ContainerCannotRun"):
         said = f"The container of {name} could not be started on node {node}: {message or reason}"
         return Cause(FailureReason.INTERNAL, said, START_REMEDY)
+    return None
+
+
+def _by_init_container(pod: Object, terminated: Object) -> Cause | None:
+    """By the container that failed before the trainer could start."""
+    if terminated:
+        return None
+    for other in beside_trainer(pod):
+        code = other.terminated.get("exitCode", 0)
+        if other.initial and not other.restarts and code != 0:
+            log = (other.terminated.get("message") or "").strip()
+            said = f"exit code {code}" + (f": {log}" if log else "")
+            message = f"Init container {other.name} of {pod['metadata']['name']}, which is not the trainer's, failed with {said}"
+            return Cause(FailureReason.SIDECAR_FAILED, message, REMEDIES[FailureReason.SIDECAR_FAILED])
     return None

@@ -6,9 +6,10 @@ import re
 from datetime import datetime
 
 from finetune_api import KIND
-from finetune_api.failures import FailureReason
+from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import ApiError, Object
+from finetune_operator.worlds.kube.containers import Container, beside_trainer, trainer_of
 from finetune_operator.worlds.kube.manifest import read_limits_asked
 from finetune_operator.worlds.kube.reflector import Child
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Ending, Key, Limits, Refusal, Training
@@ -87,12 +88,11 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
     owner = controller_of(pod)
     created = time_of(meta["creationTimestamp"])
     assert created is not None
-    container: Object = next((c for c in status.get("containerStatuses") or [] if c["name"] == names.CONTAINER), {})
-    state = container.get("state") or {}
-    terminated = state.get("terminated") or {}
-    running = state.get("running") or {}
-    phase = _phase(status, running)
+    trainer = trainer_of(pod)
+    terminated, running = trainer.terminated, trainer.state.get("running") or {}
+    phase = _phase(status, trainer)
     ended = phase is AttemptPhase.ENDED
+    keepers = [c.name for c in beside_trainer(pod) if not c.initial and not c.terminated]
     return Child(
         job=Key(KIND, meta["namespace"], labels[names.JOB_LABEL]),
         owner=labels[names.UID_LABEL],
@@ -105,13 +105,16 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             phase=phase,
             created=created,
             started=time_of(running.get("startedAt") or terminated.get("startedAt")),
-            ended=time_of(terminated.get("finishedAt")) if ended else None,
+            ended=time_of(terminated.get("finishedAt")),
             node=pod["spec"].get("nodeName"),
             deleting="deletionTimestamp" in meta,
             gone_by=time_of(meta.get("deletionTimestamp")),
-            waiting=_problem(pod, state.get("waiting") or {}) if phase is AttemptPhase.WAITING else None,
-            exit_code=terminated.get("exitCode") if ended else None,
-            termination_message=terminated.get("message", "") if ended else "",
+            waiting=_problem(pod) if phase is AttemptPhase.WAITING else None,
+            initializing=_initializing(pod) if phase is AttemptPhase.WAITING else "",
+            held_by=tuple(keepers) if terminated and not ended else (),
+            spoiled=status.get("phase") == "Failed" and terminated.get("exitCode") == 0,
+            exit_code=terminated.get("exitCode"),
+            termination_message=terminated.get("message", ""),
             out_of_memory=terminated.get("reason") == "OOMKilled",
             disruption=ends.disruption_of(pod),
             ended_by=ends.ended_by(pod, terminated) if ended else None,
@@ -123,37 +126,84 @@ def controller_of(obj: Object) -> Object | None:
     return next((ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("controller")), None)
 
 
-def _phase(status: Object, running: Object) -> AttemptPhase:
+def _phase(status: Object, trainer: Container) -> AttemptPhase:
+    """Of an attempt. A pod that another container keeps from starting or ending is as pending as it is running."""
     match status.get("phase"):
         case "Succeeded" | "Failed":
             return AttemptPhase.ENDED
-        case "Running" | "Unknown":
+        case "Running" | "Unknown" if not trainer.waiting.get("reason"):
             return AttemptPhase.RUNNING
         case _:
-            return AttemptPhase.RUNNING if running else AttemptPhase.WAITING
+            return AttemptPhase.WAITING if not trainer.state or "waiting" in trainer.state else AttemptPhase.RUNNING
 
 
-def _problem(pod: Object, waiting: Object) -> Refusal | None:
-    """Why this pod does not start, when that is more than taking its time."""
-    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+def _problem(pod: Object) -> Refusal | None:
+    """Why this pod does not start, when that is more than taking its time. What the trainer waits for itself comes first."""
+    trainer = trainer_of(pod)
+    reason, message = trainer.waiting.get("reason", ""), trainer.waiting.get("message", "")
     if reason in IMAGE_PROBLEMS:
-        image = pod["spec"]["containers"][0]["image"]
+        image = trainer.spec.get("image", "")
         return Refusal(FailureReason.IMAGE_PULL_FAILED, f"The image {image} cannot be pulled: {message or reason}")
     if reason in CONTAINER_PROBLEMS:
-        if "secret" in message.lower():
-            said = f"{message}, which {_secret_field(pod, message)} names"
-            return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {said}")
-        return Refusal(FailureReason.INTERNAL, f"The container cannot start: {reason}: {message}")
+        return _secret_problem(trainer, message) or Refusal(
+            FailureReason.INTERNAL, f"The container cannot start: {reason}: {message}"
+        )
+    for other in beside_trainer(pod):
+        if not (other.initial and other.is_through) and (problem := _problem_beside(other)):
+            return problem
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Refusal(FailureReason.UNSCHEDULABLE, f"No node can take the pod: {condition.get('message', '')}")
     return None
 
 
-def _secret_field(pod: Object, message: str) -> str:
-    """The field of the FineTuneJob that names the Secret which this message is about."""
-    storage = [source["secretRef"]["name"] for source in pod["spec"]["containers"][0].get("envFrom") or []]
-    return "spec.storage.secretRef" if any(f'"{name}"' in message for name in storage) else "spec.hub.tokenSecretRef"
+def _problem_beside(other: Container) -> Refusal | None:
+    """Why a container that is not ours does not start; nothing in the FineTuneJob can mend it."""
+    reason, message = other.waiting.get("reason", ""), other.waiting.get("message", "")
+    what = f"{'init container' if other.initial else 'container'} {other.name}, which is not the trainer's,"
+    if reason in IMAGE_PROBLEMS:
+        said = f"The image {other.spec.get('image', '')} of {what} cannot be pulled: {message or reason}"
+        return Refusal(FailureReason.IMAGE_PULL_FAILED, said, remedy=REMEDIES[FailureReason.SIDECAR_FAILED])
+    if reason in CONTAINER_PROBLEMS:
+        said = f"The {what} cannot start: {reason}: {message}"
+        return Refusal(FailureReason.SIDECAR_FAILED, said)
+    if reason == "CrashLoopBackOff":
+        end = other.last_end
+        how = f"exit code {end.get('exitCode')}" + (f", {end['message'].strip()}" if end.get("message") else "")
+        return Refusal(FailureReason.SIDECAR_FAILED, f"The {what} ends again and again ({how})")
+    return None
+
+
+def _initializing(pod: Object) -> str:
+    """What runs before the trainer, and why that is not over; empty when nothing does."""
+    if trainer_of(pod).waiting.get("reason") != "PodInitializing":
+        return ""
+    first = next((c for c in beside_trainer(pod) if c.initial and not c.is_through), None)
+    if first is None:
+        return ""
+    return f"init container {first.name}, which is not the trainer's, {'is to be ready' if first.restarts else 'ends'} first"
+
+
+_QUOTED = re.compile(r'"([^"]+)" not found')
+_WITHOUT_KEY = re.compile(r"find key \S+ in Secret (?:\S+/)?(\S+)")
+
+
+def _secret_problem(trainer: Container, message: str) -> Refusal | None:
+    """The Secret that this message is about, with the fields of the FineTuneJob that name it."""
+    if "secret" not in message.lower():
+        return None
+    storage = [source["secretRef"]["name"] for source in trainer.spec.get("envFrom") or [] if "secretRef" in source]
+    single = [variable.get("valueFrom", {}).get("secretKeyRef") for variable in trainer.spec.get("env") or []]
+    fields = {"spec.storage.secretRef": set(storage), "spec.hub.tokenSecretRef": {ref["name"] for ref in single if ref}}
+    without_key = _WITHOUT_KEY.search(message)
+    found = without_key or _QUOTED.search(message)
+    if without_key:  # only a single variable asks for a key by its name
+        del fields["spec.storage.secretRef"]
+    naming = [field for field, secrets in fields.items() if found and found[1] in secrets]
+    if not naming:  # of a volume or variable that somebody else put into our container
+        return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {message}")
+    said = f"The pod cannot start: {message}, which {' and '.join(naming)} name{'' if len(naming) > 1 else 's'}"
+    return Refusal(FailureReason.SECRET_MISSING, said, naming[0])
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals

@@ -71,7 +71,8 @@ class KubeWorld:
         self._observed: dict[Key, _Record] = {}
         """What the decision under way is made of."""
         self._ends_seen: dict[Key, dict[str, float]] = {}
-        """When each training was first seen to have ended, by its UID, in seconds of the monotonic clock."""
+        """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
+        the monotonic clock."""
         self._trainings = Reflector(
             client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
         )
@@ -157,11 +158,10 @@ class KubeWorld:
             self._attempts.forget_parted(key)
             return Observed(key=key, job=None)
         self._observed[key] = record
-        trainings = self._since_their_end(
-            key, [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
-        )
+        trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
+        trainings, attempts = self._since_their_ends(key, trainings, attempts)
         return Observed(
             key=key,
             job=Job(
@@ -238,13 +238,20 @@ class KubeWorld:
 
     # -- details ---------------------------------------------------------------------------------------------------
 
-    def _since_their_end(self, key: Key, trainings: list[Training]) -> list[Training]:
-        """How long a training has ended is asked of no clock but our own: another one wrote down when."""
+    def _since_their_ends(
+        self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]
+    ) -> tuple[list[Training], list[AttemptSeen]]:
+        """How long something has ended is asked of no clock but our own: another one wrote down when."""
         now, before = time.monotonic(), self._ends_seen.pop(key, {})
-        seen = {t.uid: before.get(t.uid, now) for t in trainings if t.ending is not None}
+        ended = [t.uid for t in trainings if t.ending is not None]
+        ended += [a.name for a in attempts if a.phase is AttemptPhase.RUNNING and a.exit_code is not None]
+        seen = {name: before.get(name, now) for name in ended}
         if seen:
             self._ends_seen[key] = seen
-        return [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings]
+        return (
+            [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings],
+            [replace(a, ended_for=now - seen[a.name]) if a.name in seen else a for a in attempts],
+        )
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs[key]
