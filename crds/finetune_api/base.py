@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -32,12 +33,18 @@ class Rule:
     """A rule over several fields of one object, in the two languages that enforce it.
 
     `cel` is what the API server evaluates (`self` is the object), `holds` the same in Python. `message` says what is
-    wrong and what to do, for both. A rule about updates (`oldSelf`) or about the cluster only has no `holds`.
+    wrong and what to do, for both.
     """
 
     message: str
     cel: str
-    holds: Callable[[Any], bool] | None = None
+    holds: Callable[[Any], bool]
+    cluster_only: bool = False
+    """Holds for jobs of a cluster, not for local runs: asked with the context `IN_A_CLUSTER` only."""
+
+
+IN_A_CLUSTER = {"cluster": True}
+"""For `model_validate(…, context=IN_A_CLUSTER)`: the verdict of the API server."""
 
 
 class Model(BaseModel):
@@ -80,8 +87,9 @@ class Model(BaseModel):
         return whole_number(value)
 
     @model_validator(mode="after")
-    def _obey_rules(self) -> Self:
-        broken = [rule for rule in self.rules if rule.holds is not None and not rule.holds(self)]
+    def _obey_rules(self, info: ValidationInfo) -> Self:
+        asked = [rule for rule in self.rules if not rule.cluster_only or info.context == IN_A_CLUSTER]
+        broken = [rule for rule in asked if not rule.holds(self)]
         if broken:
             text = "; ".join(rule.message for rule in broken)
             raise PydanticCustomError("rules", "{text}", {"text": text, "broken": broken})

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from finetune_api.base import (
+    KEY_WORDS,
     MAX_INT32,
     NULL_IS_ABSENT,
     OBJECT_NAME,
     SAYS_OBJECT_NAME,
     DnsLabel,
     InputUri,
-    LabelKey,
     LabelValue,
     Model,
     OutputUri,
@@ -127,6 +128,8 @@ class FineTuneJobSpec(Model):
         Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
             "!self.output.uri.startsWith('file:')",
+            lambda s: not s.output.uri.startswith("file:"),
+            cluster_only=True,
         ),
     )
 
@@ -207,6 +210,38 @@ FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
 """The fields whose meaning may change only together with `runId`. The others are obeyed by the next pod, or at once."""
 
 
+_KEY = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+MAX_DOMAIN = 253
+MAX_ANNOTATIONS = 256 * 1024
+
+
+def _short_domain(key: str) -> str:
+    if len(key.rpartition("/")[0]) > MAX_DOMAIN:
+        raise PydanticCustomError("key", "a domain that is too long")
+    return key
+
+
+def _not_too_many(annotations: dict[str, str]) -> dict[str, str]:
+    size = sum(len(text.encode()) for pair in annotations.items() for text in pair)
+    if size > MAX_ANNOTATIONS:
+        raise PydanticCustomError("annotations", "too long", {"size": size})
+    return annotations
+
+
+MetadataKey = Annotated[
+    str,
+    Field(pattern=f"^({OBJECT_NAME.strip('^$')}/)?{_KEY}$", min_length=1, json_schema_extra=says(KEY_WORDS)),
+    AfterValidator(_short_domain),
+]
+"""A key as the API server checks it in the metadata of any object; stricter than it can check one in a spec."""
+AnnotationKey = Annotated[
+    str,
+    Field(pattern=f"^((?i:{OBJECT_NAME.strip('^$')})/)?{_KEY}$", min_length=1, json_schema_extra=says(KEY_WORDS)),
+    AfterValidator(_short_domain),
+]
+"""The same for annotations, whose domains may be in capitals."""
+
+
 class Metadata(Model):
     """Name, labels and annotations, as of every object of Kubernetes. What only the API server writes is left out."""
 
@@ -215,14 +250,24 @@ class Metadata(Model):
     ]
     """The job's name, at most 40 characters."""
 
+    generate_name: (
+        Annotated[
+            str,
+            Field(pattern=r"^[a-z0-9][-a-z0-9.]*$", min_length=1, max_length=253, json_schema_extra=SAYS_OBJECT_NAME),
+        ]
+        | None
+    ) = None
+    """The beginning of the name that the API server makes up for a job without one, at most 35 characters. For
+    `kubectl create` only. Default: none."""
+
     namespace: DnsLabel | None = None
     """Where the job lives. Default: the namespace of kubectl's context; local runs have none."""
 
-    labels: Annotated[dict[LabelKey, LabelValue], NULL_IS_ABSENT] | None = None
+    labels: Annotated[dict[MetadataKey, LabelValue], NULL_IS_ABSENT] | None = None
     """Labels of the job. Default: none."""
 
-    annotations: Annotated[dict[LabelKey, str], NULL_IS_ABSENT] | None = None
-    """Annotations of the job. Default: none."""
+    annotations: Annotated[dict[AnnotationKey, str], NULL_IS_ABSENT, AfterValidator(_not_too_many)] | None = None
+    """Annotations of the job, at most 256 KiB together. Default: none."""
 
 
 class FineTuneJob(Model):

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,17 @@ class Document(dict[str, Json]):
         return self.set_by.get(path) or f"{self.file}:{self.source.lines.get(path, 1)}"
 
 
+STDIN = "-"
+
+
 def load(path: str | Path) -> list[Document]:
-    """All manifests in a YAML or JSON file, `kind: List` unfolded. Raises ManifestError."""
+    """All manifests in a YAML or JSON file, lists unfolded; `-` is standard input. Raises ManifestError."""
     file = str(path)
     try:
-        data = Path(path).read_bytes()
+        data = sys.stdin.buffer.read() if file == STDIN else Path(path).read_bytes()
     except OSError as error:
         raise ManifestError(f"cannot be read: {error.strerror}", file) from error
+    file = "standard input" if file == STDIN else file
     try:
         return loads(data.decode("utf-8-sig"), file)
     except UnicodeDecodeError as error:
@@ -126,10 +131,13 @@ def _unfolded(value: Json, source: Source, file: str) -> Iterator[Document]:
         raise ManifestError(
             "is not a manifest, which begins with apiVersion, kind and metadata", file, source.lines[()]
         )
-    if value.get("kind") != "List" or not isinstance(value.get("items"), list):
+    kind, items = value.get("kind"), value.get("items")
+    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
         yield Document(value, file, source)
         return
-    for index, item in enumerate(value["items"]):
+    for index, item in enumerate(items):
+        if kind != "List" and isinstance(item, dict):  # as a server lists objects of one kind: said once for all
+            item = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")} | item
         yield from _unfolded(item, source.within(("items", index)), file)
 
 

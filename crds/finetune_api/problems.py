@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api.base import KEY_WORDS, PathKeys, Rule
+from finetune_api.base import IN_A_CLUSTER, KEY_WORDS, PathKeys, Rule
 from finetune_api.job import FineTuneJob
 from finetune_api.remedies import Fault, nearest_field, remedy
-from finetune_api.schema import allowed, child, fields, job_schema
+from finetune_api.schema import Schema, allowed, child, fields, job_schema, status_schema
 from finetune_api.shown import counted, in_parentheses, is_secret, path_text, shown
 
 WRITTEN_BY_THE_SERVER = frozenset(
     {"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"}
     | {"managedFields", "selfLink", "ownerReferences", "finalizers"}
 )
+MADE_UP = "xxxxx"
+"""For the characters that the API server adds to a generateName."""
 NOT_SHOWN = ("hub", "storage")
 """Blocks whose unknown fields are likely to be credentials, whatever they are called."""
 
@@ -54,19 +56,59 @@ class InvalidManifest(Exception):
         super().__init__("\n".join(map(str, problems)))
 
 
-def validate(document: Mapping[str, Any]) -> FineTuneJob:
+def validate(document: Mapping[str, Any], *, cluster: bool = False) -> FineTuneJob:
     """The job that `document` asks for. Raises InvalidManifest with all problems at once, unknown fields among them.
 
-    What only the server writes (status, metadata.uid, …) is never a problem.
+    With `cluster` the verdict is that of the API server, without it that of a local run. What only the server writes (status,
+    metadata.uid, …) is never a problem, but for fields that are not there.
     """
     written: dict[str, Any] = {key: value for key, value in document.items() if key != "status"}
+    made_up = ""
     if isinstance(metadata := written.get("metadata"), dict):
-        written["metadata"] = {key: value for key, value in metadata.items() if key not in WRITTEN_BY_THE_SERVER}
+        metadata = {key: value for key, value in metadata.items() if key not in WRITTEN_BY_THE_SERVER}
+        if cluster and not metadata.get("name") and isinstance(metadata.get("generateName"), str):
+            made_up = metadata.pop("generateName")
+            metadata |= {"name": made_up + MADE_UP} if made_up else {}
+        written["metadata"] = metadata
+    unknown = list(_unknown_in_status(document)) if cluster else []
     try:
-        return FineTuneJob.model_validate(written, extra="forbid")
+        job = FineTuneJob.model_validate(written, extra="forbid", context=IN_A_CLUSTER if cluster else None)
     except ValidationError as error:
+        found = [
+            _about_generate_name(problem, document) if made_up else problem for problem in problems(error, document)
+        ]
         # Without its cause: Pydantic's text repeats the input, and with it any secret that was put in a wrong place.
-        raise InvalidManifest(problems(error, document)) from None
+        raise InvalidManifest(found + unknown) from None
+    if unknown:
+        raise InvalidManifest(unknown)
+    return job
+
+
+def _about_generate_name(problem: Problem, document: Mapping[str, Any]) -> Problem:
+    if problem.path != "metadata.name":
+        return problem
+    keys = ("metadata", "generateName")
+    value = f"{problem.value.replace(MADE_UP, '')}, with the {len(MADE_UP)} characters that the API server adds"
+    remedy = problem.remedy.replace(MADE_UP, "")
+    return replace(problem, path=path_text(keys), value=value, remedy=remedy, place=_place(document, keys))
+
+
+def _unknown_in_status(document: Mapping[str, Any]) -> Iterator[Problem]:
+    """The server takes no status from a manifest, but looks for slips of the pen in it all the same."""
+
+    def look(value: Any, keys: PathKeys, schema: Schema) -> Iterator[Problem]:
+        for index, item in enumerate(value if isinstance(value, list) else ()):
+            yield from look(item, (*keys, index), child(schema, (index,)))
+        for name, item in value.items() if isinstance(value, dict) and "properties" in schema else ():
+            if inner := child(schema, (name,)):
+                yield from look(item, (*keys, name), inner)
+            else:
+                said = "there is no such field"
+                yield Problem(
+                    path_text((*keys, name)), said, fields(schema), "Remove it.", _place(document, (*keys, name))
+                )
+
+    yield from look(document.get("status"), ("status",), status_schema())
 
 
 def problems(error: ValidationError, document: Mapping[str, Any], within: PathKeys = ()) -> list[Problem]:
@@ -153,6 +195,8 @@ def _complaint(fault: Fault) -> str:
             return f"{text} are too few" if len(value) != 1 else f"{text} is too few"
         case "too_long":
             return f"{text} are too many"
+        case "annotations":
+            return "together they are too long"
         case "string_pattern_mismatch" | "quantity":
             return f"{text} does not fit"
         case "literal_error" if isinstance(value, str):

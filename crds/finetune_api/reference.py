@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator
 
 from finetune_api import API_VERSION, KIND
-from finetune_api.crd import COLUMNS, SHORT_NAME, Schema, structural
+from finetune_api.crd import COLUMNS, SHORT_NAME, Schema
 from finetune_api.exit_codes import EXIT_CODES, MEANINGS, NEVER_RETRIED, NOT_COUNTED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.job import FIXED_FOR_A_RUN
-from finetune_api.schema import allowed, job_schema
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.schema import allowed, job_schema, status_schema
 
 
 def reference() -> str:
@@ -33,7 +32,7 @@ def _page() -> Iterator[str]:
     schema = job_schema()["properties"]
     yield from _objects("metadata", schema["metadata"], heading="metadata")
     yield from _objects("spec", schema["spec"], heading="spec")
-    yield from _objects("status", structural(FineTuneJobStatus.model_json_schema()), heading="status")
+    yield from _objects("status", status_schema(), heading="status")
     yield from _columns()
     yield from _reasons()
     yield from _exit_codes()

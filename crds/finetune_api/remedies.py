@@ -74,7 +74,7 @@ def remedy(fault: Fault) -> str:
             return "Lower it."
         case "string_too_long":
             return "Shorten it."
-        case "too_long":
+        case "too_long" | "annotations":
             return "Remove some."
         case "string_too_short" | "too_short":
             return "Add to it, or remove it."
@@ -152,8 +152,13 @@ def _uri_remedy(fault: Fault) -> str:
     ):
         if meant and meant != value and _fits(meant, fault.schema):
             return f"Write {meant}."
-    if "://" not in value and not is_output and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value):
-        return f"For the hub write hf://{value}. A plain path to a file is for local runs only."
+    if not re.match(r"[A-Za-z0-9+.-]+:", value):
+        here = "A plain path is for local runs only"
+        if is_output:
+            return f"{here}; in a cluster results go to a bucket."
+        if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", value):
+            return f"For the hub write hf://{value}. {here}."
+        return f"{here}; for a cluster put the files into a bucket and name that."
     if value.startswith("hf://") and is_output:
         return "Results go to object storage; name a bucket."
     if " " in value:

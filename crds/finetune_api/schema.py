@@ -7,6 +7,9 @@ from functools import cache
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema, structural
 from finetune_api.job import FineTuneJob
+from finetune_api.status import FineTuneJobStatus
+
+__all__ = ["Schema", "allowed", "child", "fields", "job_schema", "paths_of", "status_schema"]
 
 MOST_FIELDS = 8
 """How many field names a message lists."""
@@ -16,6 +19,12 @@ MOST_FIELDS = 8
 def job_schema() -> Schema:
     """The structural schema of a FineTuneJob with defaults and with patterns in words."""
     return structural(FineTuneJob.model_json_schema(), for_people=True)
+
+
+@cache
+def status_schema() -> Schema:
+    """That of its status."""
+    return structural(FineTuneJobStatus.model_json_schema())
 
 
 def child(schema: Schema, path: PathKeys) -> Schema:

@@ -1,7 +1,7 @@
 """Good and bad manifests, each named by a sentence.
 
-Both doors, the API server (strict field validation) and Pydantic (strict), must say the same about each. Where one may be
-looser, the case says which and why.
+Both doors, the API server (strict field validation) and `finetune validate`, must say the same about each. Where that of local
+runs is another one, the case says why.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.api_cases.builder import REMOVED, job
 class Good:
     claim: str
     changes: dict[str, Any]
+    in_a_cluster_only_because: str = ""
 
     def manifest(self) -> dict[str, Any]:
         return job(self.changes)
@@ -29,8 +30,9 @@ class Bad:
     """Where the problem is, as the command line names it."""
     says: str
     """A word that the command line's message must contain."""
-    server_accepts_because: str = ""
-    pydantic_accepts_because: str = ""
+    local_runs_accept_because: str = ""
+    kubectl_accepts_because: str = ""
+    """Then a program can send what kubectl cannot, and the server refuses that."""
 
     def manifest(self) -> dict[str, Any]:
         return job(self.changes)
@@ -164,6 +166,19 @@ GOOD = [
     Good("a name of 40 characters", {"metadata.name": "n" * 40}),
     Good("a name with a dot", {"metadata.name": "glue.mrpc"}),
     Good("a selector of the longest name", {"spec.pod.nodeSelector": {f"{'p' * 253}/{'n' * 63}": ""}}),
+    Good(
+        "a name to be made up",
+        {"metadata": {"generateName": "try-"}},
+        in_a_cluster_only_because="a local run without a name has no folder of its own",
+    ),
+    Good(
+        "the longest name to be made up",
+        {"metadata": {"generateName": "n" * 35}},
+        in_a_cluster_only_because="a local run without a name has no folder of its own",
+    ),
+    Good("a name, and one that need not be made up", {"metadata.generateName": "try-"}),
+    Good("an annotation's domain in capitals", {"metadata.annotations": {"Example.COM/x": "1"}}),
+    Good("as many annotations as fit", {"metadata.annotations": {"x": "a" * (256 * 1024 - 1)}}),
     Good("labels and annotations", {"metadata.labels": {"team": "nlp"}, "metadata.annotations": {"a/b": "c d"}}),
     Good("an object as the server gives it back", {"metadata.creationTimestamp": None, "status": {"phase": "Running"}}),
 ]
@@ -337,6 +352,42 @@ BAD = [
     Bad("a save each moment", {"spec.checkpoints.interval": "0s"}, "spec.checkpoints", "longer than 0s"),
     Bad("a run's name in capitals", {"spec.runId": "Second"}, "spec.runId", "lower case"),
     Bad("a job's name in capitals", {"metadata.name": "Paraphrase"}, "metadata.name", "lower case"),
+    Bad("a job's name with a dot at its end", {"metadata.name": "a."}, "metadata.name", "letters"),
+    Bad(
+        "a name to be made up of capitals",
+        {"metadata": {"generateName": "Try-"}},
+        "metadata.generateName",
+        "Write try-,",
+    ),
+    Bad(
+        "a name to be made up that leaves no room",
+        {"metadata": {"generateName": "n" * 36}},
+        "metadata.generateName",
+        "41 characters, with the 5 characters that the API server adds",
+    ),
+    Bad("a name to be made up of nothing", {"metadata": {"generateName": ""}}, "metadata.name", "missing"),
+    Bad("a name to be made up as a number", {"metadata": {"generateName": 3}}, "metadata.generateName", "number"),
+    Bad("an unknown field of the status", {"status": {"fase": "Running"}}, "status.fase", "no such field"),
+    Bad(
+        "an unknown field of an attempt in the status",
+        {"status": {"attempts": [{"nam": "pod"}]}},
+        "status.attempts[0].nam",
+        "no such field",
+    ),
+    Bad("a label's domain in capitals", {"metadata.labels": {"Example.COM/x": "1"}}, "metadata.labels", "key"),
+    Bad("a label's domain with two dots", {"metadata.labels": {"a..b/x": "1"}}, "metadata.labels", "key"),
+    Bad("a label's domain that is too long", {"metadata.labels": {"a" * 254 + "/x": "1"}}, "metadata.labels", "key"),
+    Bad("a label's value of 64 characters", {"metadata.labels": {"x": "a" * 64}}, "metadata.labels.x", "64 char"),
+    Bad("a label's value with a space", {"metadata.labels": {"x": "a b"}}, "metadata.labels.x", "letters"),
+    Bad("a label's value as a number", {"metadata.labels": {"x": 1}}, "metadata.labels.x", "quotes"),
+    Bad("an annotation as a boolean", {"metadata.annotations": {"x": True}}, "metadata.annotations.x", "quotes"),
+    Bad("an annotation's key with two slashes", {"metadata.annotations": {"a/b/c": ""}}, "metadata.annotations", "key"),
+    Bad(
+        "annotations of more than 256 KiB",
+        {"metadata.annotations": {"x": "a" * (256 * 1024)}},
+        "metadata.annotations",
+        "too long",
+    ),
     Bad("a job's name with a slash", {"metadata.name": "a/b"}, "metadata.name", "letters"),
     Bad(
         "memory with an unknown unit",
@@ -502,33 +553,26 @@ BAD = [
         "spec.storage.secretRef",
         "not shown",
     ),
-    # where one door is looser, and why
+    # where another door is looser, and why
     Bad(
         "results in a file",
         {"spec.output.uri": "file:///tmp/out"},
-        "spec.output",
+        "spec",
         "object storage",
-        pydantic_accepts_because="a local run writes to files, and reads the manifest by the same models",
+        local_runs_accept_because="a local run writes to files",
     ),
     Bad(
         "a number written 0.0 where a rule compares it",
         {"spec.method.freeze": {"backbone": True, "lowestLayers": 0.0}},
         "spec.method.freeze.lowestLayers",
         "float64",
-        pydantic_accepts_because="the server's rules do not convert; kubectl writes 0 for 0.0, so only programs meet this",
+        kubectl_accepts_because="the server's rules do not convert; kubectl writes 0 for 0.0, so only programs meet this",
     ),
     Bad(
         "a number of GPUs written 1.0",
         {"spec.resources.limits": {"nvidia.com/gpu": 1.0}},
         "spec.resources",
         "XIntOrString",
-        pydantic_accepts_because="the server's rules do not convert; kubectl writes 1 for 1.0, so only programs meet this",
-    ),
-    Bad(
-        "a name to be made up",
-        {"metadata": {"generateName": "try-"}},
-        "metadata.name",
-        "missing",
-        server_accepts_because="only a server can make a name up; for us a job without a name has no folder of its own",
+        kubectl_accepts_because="the server's rules do not convert; kubectl writes 1 for 1.0, so only programs meet this",
     ),
 ]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from difflib import SequenceMatcher
+from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from finetune_api import GROUP, KIND
+from finetune_api import KIND
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import Document, ManifestError, dump, load, resolve_paths, set_values
 from finetune_api.problems import InvalidManifest, validate as validate_manifest
-from finetune_operator.cli.paths import as_path
+from finetune_operator.cli.inputs import missing_input
+from finetune_operator.cli.validate import NO_JOB, Verdicts, is_ours, name_of
 
 RUN_EXIT_CODES = """\b
 Exit codes:
@@ -35,6 +33,7 @@ Exit codes:
 """
 
 Manifest = click.Path(exists=True, dir_okay=False, allow_dash=False, path_type=Path)
+Manifests = click.Path(exists=True, allow_dash=True, path_type=Path)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,7 +66,8 @@ def run(
     # What was set by an option is not in the file, so it does not count from there.
     resolved = _resolved(_set(_resolved(_one_job(file, name), file.parent), settings), Path.cwd())
     job = _valid(resolved)
-    _say_missing_inputs(written, resolved)
+    if problem := missing_input(written, resolved):
+        raise _Refused(str(ManifestError(*problem)))
     if trainer is None and importlib.util.find_spec("torch") is None:
         raise _Refused(
             "finetune run trains on this machine and needs torch: pip install 'finetune-operator[cli,trainer]'"
@@ -79,27 +79,20 @@ def run(
 
 
 @main.command(epilog=EXIT_CODES)
-@click.argument("files", type=Manifest, nargs=-1, required=True)
-def validate(files: tuple[Path, ...]) -> None:
-    """Check manifests as strictly as the API server does, and say everything that is wrong with them."""
-    refused: list[_Refused] = []
+@click.argument("paths", metavar="FILE…", type=Manifests, nargs=-1, required=True)
+@click.option("--local", is_flag=True, help="Check them for `finetune run`: plain paths, results in files.")
+@click.option("-R", "--recursive", is_flag=True, help="Look into the folders of a folder too.")
+def validate(paths: tuple[Path, ...], local: bool, recursive: bool) -> None:
+    """Check manifests as strictly as the API server does, and say everything that is wrong with them.
 
-    @contextmanager
-    def going_on() -> Iterator[None]:
-        try:
-            yield
-        except _Refused as refusal:
-            refusal.show()
-            refused.append(refusal)
-
-    for file in files:
-        with going_on():
-            documents = _documents(file)
-            for document in documents:
-                with going_on():
-                    click.echo(f"{document.place(())}: {_verdict(document, file.parent)}")
-            _jobs(file, documents)
-    if refused:
+    FILE is a file with any number of manifests, a folder of files, or - for standard input, as for kubectl. The verdict is that
+    of a cluster, without asking one: what only a cluster knows, such as its quota and its policies, is not checked. With --local
+    it is that of `finetune run`.
+    """
+    verdicts = Verdicts(local=local)
+    for good, said in verdicts.of(paths, recursive=recursive):
+        click.echo(said, err=not good)
+    if verdicts.bad:
         sys.exit(_Refused.exit_code)
 
 
@@ -113,7 +106,7 @@ def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: s
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
     from finetune_operator.cli.render import NothingToCreate, render as render_job
 
-    job = _valid(_resolved(_set(_one_job(file, name), settings), file.parent))
+    job = _valid(_set(_one_job(file, name), settings), cluster=True)
     try:
         click.echo(dump(render_job(job, namespace, trainer_image)), nl=False)
     except NothingToCreate as reason:
@@ -127,36 +120,16 @@ def _documents(file: Path) -> list[Document]:
         raise _Refused(str(error)) from error
 
 
-def _verdict(document: Document, base: Path) -> str:
-    if not _is_ours(document):
-        return f"{document['kind']} {_name(document)} is not checked"
-    return f"{_valid(_resolved(document, base)).metadata.name} is valid"
-
-
-def _is_ours(document: Document) -> bool:
-    """Whether it is a FineTuneJob or was meant as one: of our group, of a kind spelt much like it, or of none at all."""
-    kind, version = document.get("kind"), document.get("apiVersion")
-    if not isinstance(kind, str) or not isinstance(version, str):
-        return True
-    return version.partition("/")[0] == GROUP or SequenceMatcher(None, kind.lower(), KIND.lower()).ratio() > 0.8
-
-
 def _jobs(file: Path, documents: list[Document]) -> list[Document]:
-    jobs = [document for document in documents if _is_ours(document)]
+    jobs = [document for document in documents if is_ours(document)]
     if not jobs:
-        raise _Refused(f"{file}: holds no {KIND}; name a file that does, or correct its kind")
+        raise _Refused(f"{file}: {NO_JOB}")
     return jobs
-
-
-def _name(document: Document) -> str:
-    metadata = document.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return name if isinstance(name, str) else "(without a name)"
 
 
 def _one_job(file: Path, name: str | None) -> Document:
     jobs = _jobs(file, _documents(file))
-    names = [_name(job) for job in jobs]
+    names = [name_of(job) for job in jobs]
     if name is not None:
         if name not in names:
             raise _Refused(f"there is no {KIND} named {name}; there is {', '.join(names)}")
@@ -166,9 +139,9 @@ def _one_job(file: Path, name: str | None) -> Document:
     return jobs[0]
 
 
-def _valid(document: Document) -> FineTuneJob:
+def _valid(document: Document, *, cluster: bool = False) -> FineTuneJob:
     try:
-        return validate_manifest(document)
+        return validate_manifest(document, cluster=cluster)
     except InvalidManifest as error:
         raise _Refused(str(error)) from error
 
@@ -185,19 +158,6 @@ def _resolved(document: Document, base: Path) -> Document:
         return resolve_paths(document, base)
     except ManifestError as error:
         raise _Refused(str(error)) from error
-
-
-def _say_missing_inputs(written: Document, resolved: Document) -> None:
-    """Refuse a model or dataset that is no longer, or never was, on this machine; most often it is meant to be the hub's."""
-    for name in ("model", "dataset"):
-        uri = resolved["spec"][name]["uri"]
-        if not uri.startswith("file:") or Path(as_path(uri)).exists():
-            continue
-        meant = written["spec"][name]["uri"]
-        is_hub_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", meant)
-        remedy = f"for a {name} of the hub write hf://{meant}" if is_hub_name else "correct the path"
-        place = resolved.place(("spec", name, "uri"))
-        raise _Refused(f"{place}: spec.{name}.uri: there is nothing at {as_path(uri)}; {remedy}")
 
 
 class _Refused(click.ClickException):

@@ -22,10 +22,6 @@ class NothingToCreate(Exception):
 
 def render(job: FineTuneJob, namespace: str, trainer_image: str | None) -> dict[str, Any]:
     """The Job for `job`. Raises NothingToCreate for a job that is suspended or cannot run in a cluster as it is."""
-    if job.spec.output.uri.startswith("file:"):
-        raise NothingToCreate(
-            "spec.output.uri is a file, which would go with its pod; in a cluster give s3://, gs:// or az://."
-        )
     if job.spec.image is None and trainer_image is None:
         raise NothingToCreate(
             "no trainer image is known: give the operator's by --trainer-image, or set one in spec.image."

@@ -21,12 +21,12 @@ from tests.api_cases.generated import manifests
 from tests.api_cases.manifests import BAD, GOOD, Bad, Good
 from tests.api_cases.scalars import ABSENT, COERCION, FIELDS, RAW_JSON
 
-OURS = [case for case in BAD if not case.pydantic_accepts_because]
+OURS = [case for case in BAD if not case.kubectl_accepts_because]
 
 
-def problems_of(document: Any) -> list[Problem]:
+def problems_of(document: Any, *, cluster: bool = False) -> list[Problem]:
     with pytest.raises(InvalidManifest) as caught:
-        validate(document)
+        validate(document, cluster=cluster)
     return caught.value.problems
 
 
@@ -37,25 +37,37 @@ def test_the_tables_are_as_large_as_they_claim() -> None:
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.claim)
 def test_a_good_manifest_is_taken(case: Good) -> None:
-    assert isinstance(validate(case.manifest()), FineTuneJob)
+    assert isinstance(validate(case.manifest(), cluster=True), FineTuneJob)
+    if not case.in_a_cluster_only_because:
+        assert isinstance(validate(case.manifest()), FineTuneJob)
 
 
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.claim)
 def test_a_bad_manifest_is_refused_at_its_path_with_help(case: Bad) -> None:
-    said = [str(problem) for problem in problems_of(case.manifest()) if problem.path == case.path]
+    said = [str(problem) for problem in problems_of(case.manifest(), cluster=True) if problem.path == case.path]
     assert any(case.says in text for text in said), said
 
 
 @pytest.mark.parametrize("case", OURS, ids=lambda case: case.claim)
 def test_no_message_speaks_pydantic(case: Bad) -> None:
-    for problem in problems_of(case.manifest()):
+    for problem in problems_of(case.manifest(), cluster=True):
         assert not re.search(r"Input should|Extra inputs|valid dictionary|\^\(|pydantic|constrained", str(problem))
         assert str(problem).count("\n") <= 1
 
 
-@pytest.mark.parametrize("case", [case for case in BAD if case.pydantic_accepts_because], ids=lambda case: case.claim)
-def test_a_manifest_that_only_a_cluster_refuses_is_taken(case: Bad) -> None:
+@pytest.mark.parametrize("case", [case for case in BAD if case.local_runs_accept_because], ids=lambda case: case.claim)
+def test_a_manifest_that_only_a_cluster_refuses_is_taken_for_a_local_run(case: Bad) -> None:
     assert validate(case.manifest())
+
+
+@pytest.mark.parametrize("case", [case for case in GOOD if case.in_a_cluster_only_because], ids=lambda case: case.claim)
+def test_a_manifest_that_only_a_cluster_takes_is_refused_for_a_local_run(case: Good) -> None:
+    assert [problem.path for problem in problems_of(case.manifest())] == ["metadata.name"]
+
+
+@pytest.mark.parametrize("case", [case for case in BAD if case.kubectl_accepts_because], ids=lambda case: case.claim)
+def test_a_manifest_that_only_programs_can_send_wrongly_is_taken(case: Bad) -> None:
+    assert validate(case.manifest(), cluster=True)
 
 
 def test_all_problems_are_said_at_once() -> None:
@@ -199,6 +211,17 @@ def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
         ("spec.output.uri", "file:/tmp/x", "Write file:///tmp/x."),
         ("spec.output.uri", "file://tmp/x", "Write file:///tmp/x."),
         ("spec.output.uri", "https://huggingface.co/me/x", "Begin it with one of these."),
+        (
+            "spec.model.uri",
+            "bert-base-uncased",
+            "For the hub write hf://bert-base-uncased. A plain path is for local runs only.",
+        ),
+        (
+            "spec.dataset.uri",
+            "./my data",
+            "A plain path is for local runs only; for a cluster put the files into a bucket and name that.",
+        ),
+        ("spec.output.uri", "../results", "A plain path is for local runs only; in a cluster results go to a bucket."),
         ("spec.model", "hf://a/b", "Write {uri: hf://a/b}."),
         ("spec.pod.imagePullSecrets", ["s"], "Write {name: s}."),
         ("spec.storage.secretRef", "s3", "Write {name: s3}."),

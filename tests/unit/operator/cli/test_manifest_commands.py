@@ -46,14 +46,11 @@ def test_every_file_is_checked_even_after_a_wrong_one(manifest: Path, tmp_path: 
 
 
 def test_every_document_of_a_file_is_checked_even_after_a_wrong_one(manifest: Path) -> None:
-    second, third = CLUSTER.replace("hf://owner/data", "nothing here"), CLUSTER.replace("topics}", "mrpc}")
-    manifest.write_text("---\n".join([CLUSTER.replace("task:", "tusk:"), second, third]))
+    manifest.write_text("---\n".join([CLUSTER.replace("task:", "tusk:"), CLUSTER, CLUSTER.replace("topics}", "mrpc}")]))
     said = finetune("validate", manifest)
     assert said.exit_code == 2
-    assert [place in said.output for place in (f"{manifest}:5: spec.tusk", f"{manifest}:10: topics is valid")] == [
-        True
-    ] * 2
-    assert f"{manifest}:19: mrpc is valid" in said.output
+    for line in (":5: spec.tusk: there is", ":10: topics is valid", ":19: mrpc is valid"):
+        assert f"{manifest}{line}" in said.output
 
 
 @pytest.mark.parametrize(
@@ -110,9 +107,134 @@ def test_jobs_without_names_are_counted_too(manifest: Path) -> None:
     assert said.output == "the file holds 2 jobs; choose one with --name: topics, (without a name)\n"
 
 
-def test_local_paths_are_valid(manifest: Path) -> None:
-    manifest.write_text(MANIFEST)
+LOCAL_ONLY = {
+    "a model by its name alone": (
+        "hf://owner/model",
+        "bert-base-uncased",
+        "spec.model.uri",
+        "write hf://bert-base-uncased",
+    ),
+    "a model by its path": ("hf://owner/model", "./model", "spec.model.uri", "A plain path is for local runs only"),
+    "data by a path with spaces": ("hf://owner/data", "my data", "spec.dataset.uri", "put the files into a bucket"),
+    "data of a home": ("hf://owner/data", "~/data", "spec.dataset.uri", "put the files into a bucket"),
+    "results by their path": ("s3://models/topics", "results", "spec.output.uri", "results go to a bucket"),
+    "results in a file": ("s3://models/topics", "file:///results", "spec", "must be object storage"),
+}
+
+
+@pytest.mark.parametrize("case", LOCAL_ONLY.values(), ids=list(LOCAL_ONLY))
+@pytest.mark.parametrize("command", ["validate", "render"])
+def test_what_only_a_local_run_takes_is_refused_for_a_cluster(
+    manifest: Path, case: tuple[str, str, str, str], command: str
+) -> None:
+    before, written, path, remedy = case
+    manifest.write_text(CLUSTER.replace(before, written))
+    said = finetune(command, manifest)
+    assert said.exit_code == 2
+    assert f": {path}: " in said.output
+    assert remedy in said.output
+    if command == "validate":
+        assert "As a job of this machine (`finetune run`) it is valid: check it with --local." in said.output
+
+
+@pytest.mark.parametrize("case", LOCAL_ONLY.values(), ids=list(LOCAL_ONLY))
+def test_with_local_it_is_taken_once_its_model_and_data_are_there(
+    manifest: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[str, str, str, str]
+) -> None:
+    before, written, path, _ = case
+    monkeypatch.setenv("HOME", str(manifest.parent))
+    manifest.write_text(CLUSTER.replace(before, written))
+    if path in ("spec.model.uri", "spec.dataset.uri"):
+        said = finetune("validate", "--local", manifest)
+        assert (said.exit_code, "there is nothing at" in said.output) == (2, True)
+        for folder in ("bert-base-uncased", "model", "my data", "data"):
+            (manifest.parent / folder).mkdir()
+    said = finetune("validate", "--local", manifest)
+    assert (said.exit_code, said.output) == (0, f"{manifest}:1: topics is valid\n")
+
+
+def test_what_is_wrong_everywhere_is_not_sent_to_a_local_run(manifest: Path) -> None:
+    manifest.write_text(MANIFEST.replace("task:", "tusk:"))
+    assert "--local" not in finetune("validate", manifest).output
+
+
+# ------------------------------------------------------------------------------------- several jobs, files and folders
+
+
+def test_two_jobs_of_one_name_are_refused_wherever_they_stand(manifest: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text(CLUSTER)
+    manifest.write_text(CLUSTER + "---\n" + CLUSTER)
+    said = finetune("validate", manifest, tmp_path / "other.yaml")
+    assert said.exit_code == 2
+    problem = f'metadata.name: "topics" is the name of the job in {manifest}:3 too. Allowed: another name'
+    assert f"{manifest}:12: {problem}" in said.output
+    assert f"{tmp_path}/other.yaml:3: {problem}" in said.output
+    assert said.output.count("is valid") == 1
+
+
+@pytest.mark.parametrize(
+    "second", ["{name: topics, namespace: b}", "{name: mrpc, namespace: a}", "{generateName: topics}"]
+)
+def test_jobs_of_different_names_or_namespaces_are_taken(manifest: Path, second: str) -> None:
+    first = CLUSTER.replace("{name: topics}", "{name: topics, namespace: a}")
+    manifest.write_text("---\n".join([first, CLUSTER.replace("{name: topics}", second)]))
     assert finetune("validate", manifest).exit_code == 0
+
+
+def test_a_name_to_be_made_up_is_valid_as_often_as_it_is_given(manifest: Path) -> None:
+    made_up = CLUSTER.replace("{name: topics}", "{generateName: try-}")
+    manifest.write_text(made_up + "---\n" + made_up)
+    said = finetune("validate", manifest)
+    assert said.exit_code == 0
+    assert said.output.count(": try- is valid for kubectl create; apply needs a name\n") == 2
+    assert "metadata.name: missing" in finetune("validate", "--local", manifest).output
+
+
+def test_standard_input_is_a_file_too(manifest: Path) -> None:
+    said = CliRunner().invoke(main, ["validate", "-"], input=CLUSTER + "---\n" + CLUSTER.replace("task:", "tusk:"))
+    assert said.exit_code == 2
+    assert "standard input:1: topics is valid" in said.output
+    assert "standard input:14: spec.tusk" in said.output
+
+
+def test_a_folder_is_its_yaml_and_json_files_and_with_recursive_those_below(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs"
+    (jobs / "below").mkdir(parents=True)
+    for name, job in {"b.yml": "b", "a.yaml": "a", "c.json": "c", "d.txt": "d", "below/e.yaml": "e"}.items():
+        (jobs / name).write_text(CLUSTER.replace("{name: topics}", f"{{name: {job}}}"))
+    (jobs / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+
+    def named(*arguments: str | Path) -> list[str]:
+        said = finetune("validate", *arguments)
+        assert said.exit_code == 0, said.output
+        return [line.split(": ")[1].split()[0] for line in said.output.splitlines() if "is valid" in line]
+
+    assert named(jobs) == ["a", "b", "c"]
+    assert sorted(named("-R", jobs)) == ["a", "b", "c", "e"]
+    assert named(jobs, jobs / "a.yaml") == ["a", "b", "c"], "what is named twice is looked at once"
+    assert "Secret s is not checked" in finetune("validate", jobs).output
+
+
+def test_a_folder_without_a_manifest_or_without_a_job_is_refused(tmp_path: Path) -> None:
+    said = finetune("validate", tmp_path)
+    assert (said.exit_code, said.output) == (
+        2,
+        f"{tmp_path}: holds no file that ends with .yaml, .yml, .json; name another folder\n",
+    )
+    (tmp_path / "secret.yaml").write_text("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+    said = finetune("validate", tmp_path)
+    assert said.exit_code == 2
+    assert f"{tmp_path}: holds no FineTuneJob" in said.output
+
+
+@pytest.mark.parametrize("kind", ["List", "FineTuneJobList"])
+def test_a_list_is_the_jobs_in_it(manifest: Path, kind: str) -> None:
+    version = "v1" if kind == "List" else "finetune.dev/v1alpha1"
+    head = "apiVersion: finetune.dev/v1alpha1\n  kind: FineTuneJob\n  " if kind == "List" else ""
+    item = CLUSTER.replace("apiVersion: finetune.dev/v1alpha1\nkind: FineTuneJob\n", "").replace("\n", "\n  ")
+    manifest.write_text(f"apiVersion: {version}\nkind: {kind}\nitems:\n- {head}{item}")
+    said = finetune("validate", manifest)
+    assert (said.exit_code, said.output) == (0, f"{manifest}:4: topics is valid\n")
 
 
 def test_a_list_of_jobs_asks_which_one(manifest: Path) -> None:
@@ -134,23 +256,16 @@ def test_render_prints_the_job_that_would_be_created(manifest: Path) -> None:
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:1"
 
 
-def test_render_of_a_local_manifest_says_what_a_cluster_needs(manifest: Path) -> None:
-    manifest.write_text(MANIFEST)
-    said = finetune("render", manifest)
-    assert said.exit_code == 2
-    assert "spec.output.uri is a file, which would go with its pod; in a cluster give s3://" in said.output
-
-
 def test_a_wrong_setting_is_named(manifest: Path) -> None:
     said = finetune("render", manifest, "--set", "training.epochs=many")
     assert said.exit_code == 2
     assert "--set training.epochs" in said.output
 
 
-@pytest.mark.parametrize("command", ["run", "validate", "render"])
-def test_a_home_that_is_not_there_is_said(manifest: Path, command: str) -> None:
+@pytest.mark.parametrize("command", [["run"], ["validate", "--local"]])
+def test_a_home_that_is_not_there_is_said(manifest: Path, command: list[str]) -> None:
     manifest.write_text(MANIFEST.replace("my results", "~nobody-of-that-name/x"))
-    said = finetune(command, manifest)
+    said = finetune(*command, manifest)
     assert said.exit_code == 2
     assert said.output == (
         f"{manifest}:8: spec.output.uri: ~nobody-of-that-name has no home folder here; write the whole path\n"
