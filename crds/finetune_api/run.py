@@ -113,7 +113,7 @@ class Run(Contract):
             first = problems(error, document)[0]
             allowed = f", allowed: {first.allowed}" if first.allowed else ""
             raise _other_image(document, f"{first.path}: {first.value} for {_this()}{allowed}", first.path) from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise _no_run(error) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 
 from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.examples import Examples, Origin, Origins, Split
-from finetune_trainer.data.problems import at, data_invalid, listed, rows_of, shortened
+from finetune_trainer.data.alike import is_blank
+from finetune_trainer.data.examples import Examples, Origins, Split
+from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_texts(rows: Rows, columns: Columns) -> None:
 
 def _check_text_column(rows: Rows, role: str, column: str) -> None:
     values = rows.columns[role]
-    if all(type(value) is str and value and not value.isspace() for value in values):
+    if all(type(value) is str and not is_blank(value) for value in values):
         return
     field = f"spec.dataset.columns.{role}"
     for is_bad, said, remedy in _TEXT_PROBLEMS:
@@ -63,7 +63,7 @@ _TEXT_PROBLEMS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         "Name a column of strings, or write these values as strings.",
     ),
     (
-        lambda value: value is None or not value.strip(),
+        lambda value: value is None or is_blank(value),
         "is empty",
         "Remove these rows, or give them a text.",
     ),
@@ -91,64 +91,3 @@ def check_counts(train: Examples, labels: Sequence[str]) -> None:
             "Give at least one example of each label, better some dozens, or list fewer spec.dataset.labels.",
             "spec.dataset.labels",
         )
-
-
-def warn_counts(train: Examples, labels: Sequence[str]) -> list[str]:
-    """Labels without training examples, and labels that look alike."""
-    warnings = []
-    counts = np.bincount(train.labels, minlength=len(labels))
-    for label, count in zip(labels, counts, strict=True):
-        if not count:
-            warnings.append(f'The label "{label}" is listed and has no training example: the model will not learn it.')
-    folded = Counter(label.strip().casefold() for label in labels)
-    for label, number in folded.items():
-        if number > 1:
-            alike = ", ".join(f'"{other}"' for other in labels if other.strip().casefold() == label)
-            warnings.append(f"The labels {alike} differ only in case or spaces and are learned as different ones.")
-    return warnings
-
-
-def warn_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str], *, drawn: bool) -> list[str]:
-    """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
-    warnings = []
-    trained = set(splits["train"].labels.tolist())
-    for split, examples in splits.items():
-        absent = [labels[number] for number in sorted(trained - set(examples.labels.tolist()))]
-        if not absent:
-            continue
-        said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
-        warning = f"No row of the {split} split has the {said}: the split's metrics say nothing about {'it' if len(absent) == 1 else 'them'}."
-        if drawn and split == "validation":
-            warning += " Raise dataset.validationFraction, give more examples, or rows of their own in dataset.splits.validation."
-        warnings.append(warning)
-    return warnings
-
-
-def warn_shared_rows(splits: Mapping[Split, Examples]) -> list[str]:
-    """Rows of validation or test that are training rows too, and equal training rows with different labels."""
-    train: dict[Any, int] = {}
-    contradictions: list[Origin] = []
-    examples = splits["train"]
-    for row, (key, label) in enumerate(zip(_keys(examples), examples.labels.tolist(), strict=True)):
-        if train.setdefault(key, label) != label:
-            contradictions.append(examples.origins[row])
-    warnings = []
-    if contradictions:
-        warnings.append(
-            f"{len(contradictions):,} training rows have the text of an earlier row and another label: {at(contradictions)}."
-        )
-    for split, others in splits.items():
-        if split == "train":
-            continue
-        shared = [others.origins[row] for row, key in enumerate(_keys(others)) if key in train]
-        if shared:
-            warnings.append(
-                f"{len(shared):,} of {len(others):,} {rows_of(split)} have the text of a training row, so their metrics flatter: "
-                f"{at(shared)}."
-            )
-    return warnings
-
-
-def _keys(examples: Examples) -> Sequence[Any]:
-    """What makes two examples the same: their texts, not their labels."""
-    return examples.texts if examples.pairs is None else list(zip(examples.texts, examples.pairs, strict=True))

@@ -1,4 +1,4 @@
-"""CSV and TSV, strictly: a row that does not parse, or a quote that swallows rows, is an error with its line.
+"""CSV and TSV, strictly: a row that does not parse is an error with its line, and one that parses oddly a warning.
 
 The classic trap: read with quoting on, a value that merely begins with a quote takes in everything up to the next quote,
 lines and all, and the reader calls that one row. TSV is therefore read without quoting unless the spec says otherwise.
@@ -9,22 +9,43 @@ from __future__ import annotations
 import csv as csvlib
 import re
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from finetune_api.dataset import Csv
-from finetune_api.failures import JobError
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.encoding import decoded_lines
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.problems import SHOWN, column_missing, data_invalid, nearest, shortened
+from finetune_trainer.data.problems import (
+    SHOWN,
+    at,
+    column_missing,
+    columns_repeat,
+    data_invalid,
+    listed,
+    nearest,
+    shortened,
+)
 
 csvlib.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
 
 STOP_EVERY = 1 << 16
+
+_TOLD_DELIMITER = re.compile(r'\ufeff?"?sep=([^\r\n])"?[\r\n]*', re.IGNORECASE)
+
+
+class Reader(Protocol):
+    """What `csv.reader` returns; its class has no public name."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -36,67 +57,129 @@ class DelimitedRows:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a file is split into values."""
+
+    delimiter: str
+    quote: str
+    """Empty where quotes are ordinary characters."""
+    encoding: str
+
+    @classmethod
+    def of(cls, csv: Csv, *, tabs: bool) -> Dialect:
+        """What the spec says, and the default of CSV or TSV (`tabs`) for what it leaves out."""
+        quote = csv.quote_char if csv.quote_char is not None else ("" if tabs else '"')
+        return cls(csv.delimiter or ("\t" if tabs else ","), quote, csv.encoding)
+
+    def rows(self, lines: Iterable[str]) -> Reader:
+        """A strict reader of these lines."""
+        return csvlib.reader(
+            lines,
+            delimiter=self.delimiter,
+            quotechar=self.quote or None,
+            quoting=csvlib.QUOTE_MINIMAL if self.quote else csvlib.QUOTE_NONE,
+            strict=True,
+        )
+
+
 def read_delimited(
     path: Path, name: str, roles: Mapping[str, str], *, csv: Csv, tabs: bool, stop: Stop
 ) -> DelimitedRows:
-    """The columns `roles` of a delimited file. Blank lines are skipped. Raises JobError: ColumnMissing, DataInvalid."""
-    delimiter = csv.delimiter or ("\t" if tabs else ",")
-    quote = csv.quote_char if csv.quote_char is not None else ("" if tabs else '"')
-    reader = csvlib.reader(
-        decoded_lines(path, name, csv.encoding),
-        delimiter=delimiter,
-        quotechar=quote or None,
-        quoting=csvlib.QUOTE_MINIMAL if quote else csvlib.QUOTE_NONE,
-        strict=True,
-    )
+    """The columns `roles` of a delimited file. Blank lines are skipped. Raises JobError: ColumnMissing, DataInvalid.
+
+    A first line `sep=;`, by which Excel says the delimiter, is obeyed where the spec names none, and is no row.
+    """
+    dialect, lines, skipped = begun(decoded_lines(path, name, csv.encoding), csv, tabs=tabs)
+    reader = dialect.rows(lines)
     rows: list[tuple[str, ...]] = []
-    lines = array("q")
+    numbers = array("q")
     broken: list[tuple[int, int]] = []
-    line = 0  # the last one read
+    odd = Oddities(name)
+    line = skipped  # the last one read
     try:
         header = csv.column_names or next(filter(None, reader), None)
         if header is None:
             raise data_invalid(f"{name} is empty", "Give it rows, or name other files in spec.dataset.splits.")
-        line = reader.line_num
-        pick = itemgetter(*_positions(name, roles, header, csv, delimiter))
+        line = skipped + reader.line_num
+        pick = itemgetter(*_positions(name, roles, header, csv))
         width = len(header)
         for row in reader:
-            start, line = line + 1, reader.line_num
+            start, line = line + 1, skipped + reader.line_num
             if len(row) != width:
-                if row:
+                if not row:
+                    continue
+                if len(row) < width or any(row[width:]):
                     broken.append((start, len(row)))
-                continue
-            if line > start and _swallowed(row, delimiter):
-                raise _stray_quote(name, start, line, header, row)
+                    continue
+                del row[width:]  # delimiters at the end with nothing behind them
+            if line > start and _swallowed(row, dialect.delimiter):
+                odd.swallowed.append((start, line))
+            if row[-1] == header[-1] and row[1:] == header[1:] and row[0].lstrip("\ufeff") == header[0]:
+                odd.headers.append(start)
             rows.append(pick(row))
-            lines.append(start)
-            if len(lines) % STOP_EVERY == 0:
+            numbers.append(start)
+            if len(numbers) % STOP_EVERY == 0:
                 stop()
     except csvlib.Error as error:
-        raise _malformed(path, name, csv.encoding, delimiter, quote, line + 1, reader.line_num, str(error)) from error
+        raise _malformed(path, name, dialect, line + 1, skipped + reader.line_num, str(error)) from error
     if broken:
-        raise _wrong_width(path, name, broken, width, len(lines) + len(broken), csv, delimiter, quote)
+        raise _wrong_width(path, name, broken, width, len(numbers) + len(broken), csv, dialect)
     columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in roles]
     by_role = dict(zip(roles, columns, strict=True))
-    return DelimitedRows(by_role, lines, () if quote else _unused_quotes(name, roles, by_role))
+    warnings = odd.warnings() if dialect.quote else (*odd.warnings(), *_unused_quotes(name, roles, by_role))
+    return DelimitedRows(by_role, numbers, warnings)
 
 
-def _positions(name: str, roles: Mapping[str, str], header: list[str], csv: Csv, delimiter: str) -> list[int]:
+def begun(lines: Iterator[str], csv: Csv, *, tabs: bool) -> tuple[Dialect, Iterator[str], int]:
+    """How a file is split, the lines to split, and how many before them are none of the table."""
+    dialect = Dialect.of(csv, tabs=tabs)
+    first = next(lines, "")
+    if told := _TOLD_DELIMITER.fullmatch(first):
+        return replace(dialect, delimiter=csv.delimiter or told[1]), lines, 1
+    return dialect, chain([first], lines), 0
+
+
+@dataclass
+class Oddities:
+    """Rows that parse and are perhaps not what was meant. That is a guess, so nothing is refused for it."""
+
+    name: str
+    swallowed: list[tuple[int, int]] = field(default_factory=list)
+    """First and last lines of rows with a value that has rows inside."""
+    headers: list[int] = field(default_factory=list)
+    """Lines that are the header once more: of files put together, or below `columnNames` of the spec."""
+
+    def warnings(self) -> tuple[str, ...]:
+        found = []
+        if self.swallowed:
+            places = [f"lines {first} to {last}" for first, last in self.swallowed]
+            found.append(
+                f"{self.name}: {len(self.swallowed):,} quoted values hold several lines that look like rows of their own: "
+                f"{at(places)}. If quotes are ordinary characters in this file, set spec.dataset.csv.quoteChar to an empty string."
+            )
+        if self.headers:
+            found.append(
+                f"{self.name}: {len(self.headers):,} rows are the names of the columns and are taken for examples: "
+                f"{at([f'line {number}' for number in self.headers])}. Remove these lines, or columnNames if they are the header."
+            )
+        return tuple(found)
+
+
+def _positions(name: str, roles: Mapping[str, str], header: list[str], csv: Csv) -> list[int]:
     positions = []
     for role, column in roles.items():
         if header.count(column) > 1:
-            raise data_invalid(
-                f'{name} has {header.count(column)} columns called "{column}"',
-                "Give each column a name of its own.",
-                f"spec.dataset.columns.{role}",
-            )
+            raise columns_repeat(name, role, column, header.count(column))
         if column not in header:
-            hint = ""
-            if csv.column_names is None and not nearest(column, header):
-                hint = " If the first line is no header, list the names in spec.dataset.csv.columnNames."
-            if len(header) == 1 and csv.delimiter is None:
-                hint = f" If {delimiter!r} is not what separates the values, set spec.dataset.csv.delimiter."
-            raise column_missing(name, role, column, header, hint=hint)
+            if csv.column_names:
+                raise JobError(
+                    FailureReason.COLUMN_MISSING,
+                    f'spec.dataset.csv.columnNames, {listed(header)}, has no "{column}".{nearest(column, header)}',
+                    field=f"spec.dataset.columns.{role}",
+                    remedy=f"Name one of them in spec.dataset.columns.{role}, or correct spec.dataset.csv.columnNames.",
+                )
+            raise column_missing(name, role, column, header)
         positions.append(header.index(column))
     return positions
 
@@ -112,26 +195,16 @@ def _swallowed(row: list[str], delimiter: str) -> bool:
     return False
 
 
-def _stray_quote(name: str, start: int, end: int, header: list[str], row: list[str]) -> JobError:
-    column = max(zip(header, row, strict=True), key=lambda pair: pair[1].count("\n"))[0]
-    return data_invalid(
-        f'{name}, line {start}, column "{column}": a quote opens a value that ends only on line {end}, and the lines between '
-        "look like rows of their own",
-        "If quotes are ordinary characters in this file, set spec.dataset.csv.quoteChar to an empty string; else write the "
-        "quote twice inside a quoted value.",
-        "spec.dataset.csv.quoteChar",
-    )
-
-
-def _malformed(
-    path: Path, name: str, encoding: str, delimiter: str, quote: str, start: int, end: int, problem: str
-) -> JobError:
-    text = "".join(islice(decoded_lines(path, name, encoding), start - 1, end))
-    d, q = re.escape(delimiter), re.escape(quote)
-    value = rf"(?:{q}(?:[^{q}]|{q}{q})*{q}|[^{q}{d}\r\n][^{d}\r\n]*|)"
-    well_formed = re.match(rf"(?:{value}{d})*", text)
+def _malformed(path: Path, name: str, dialect: Dialect, start: int, end: int, problem: str) -> JobError:
+    if not dialect.quote:
+        return data_invalid(f"{name}, line {start}: {problem}", "Correct this row.")
+    text = "".join(islice(decoded_lines(path, name, dialect.encoding), start - 1, end))
+    d, q = re.escape(dialect.delimiter), re.escape(dialect.quote)
+    # Possessive: a value that has begun well is never tried again as a shorter one.
+    value = rf"(?:{q}(?:[^{q}]|{q}{q})*+{q}|[^{q}{d}\r\n][^{d}\r\n]*+|)"
+    well_formed = re.match(rf"(?:{value}{d})*+", text)
     before = (well_formed[0] if well_formed else "").splitlines(keepends=True)
-    column = len(next(csvlib.reader(before, delimiter=delimiter, quotechar=quote), [])) or 1
+    column = len(next(csvlib.reader(before, delimiter=dialect.delimiter, quotechar=dialect.quote), [])) or 1
     if "end of data" in problem:
         said = f"a quote opens value {column} and is closed nowhere in the rest of the file"
     else:
@@ -145,26 +218,19 @@ def _malformed(
 
 
 def _wrong_width(
-    path: Path,
-    name: str,
-    broken: list[tuple[int, int]],
-    width: int,
-    rows: int,
-    csv: Csv,
-    delimiter: str,
-    quote: str,
+    path: Path, name: str, broken: list[tuple[int, int]], width: int, rows: int, csv: Csv, dialect: Dialect
 ) -> JobError:
     places = "; ".join(f"line {line} has {values}" for line, values in broken[:SHOWN])
     more = f" and {len(broken) - SHOWN:,} more" if len(broken) > SHOWN else ""
     source = "spec.dataset.csv.columnNames has" if csv.column_names else "the header has"
     line = broken[0][0]
-    sample = next(islice(decoded_lines(path, name, csv.encoding), line - 1, None), "").rstrip("\r\n")
+    sample = next(islice(decoded_lines(path, name, dialect.encoding), line - 1, None), "").rstrip("\r\n")
     remedy = f"Correct these rows: {source} {width} columns."
     if broken[0][1] > width:
         remedy += (
-            f" A value that holds {delimiter!r} must stand in quotes."
-            if quote
-            else f" A value may not hold {delimiter!r}."
+            f" A value that holds {dialect.delimiter!r} must stand in quotes."
+            if dialect.quote
+            else f" A value may not hold {dialect.delimiter!r}."
         )
     return data_invalid(
         f"{name}: {len(broken):,} of {rows:,} rows do not have {width} values: {places}{more}. Line {line} is {shortened(sample)}",

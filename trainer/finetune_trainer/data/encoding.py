@@ -3,39 +3,137 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_api.failures import JobError
 from finetune_trainer.data.problems import data_invalid
 
+CHUNK = 1 << 20
+BEGINNING = 4096
+"""Bytes that tell the order of bytes."""
+
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+
 
 def decoded_lines(path: Path, name: str, encoding: str) -> Iterator[str]:
     """The lines of a text file with their ends, a byte order mark dropped. Raises JobError for bytes that do not decode."""
-    codec = codecs.lookup(encoding).name
+    codec = _codec(path, encoding)
     try:
         # newline="": the parsers above must see line ends inside values as they are.
-        with path.open(encoding="utf-8-sig" if codec == "utf-8" else codec, newline="") as file:
+        with path.open(encoding=codec, newline="") as file:
             yield from file
     except UnicodeError as error:
-        raise _undecodable(path, name, codec) from error
+        raise _undecodable(path, name, codecs.lookup(encoding).name) from error
+
+
+def _codec(path: Path, encoding: str) -> str:
+    """Python's codec: one that drops a mark, and for UTF-16 without a mark one that needs none."""
+    codec = codecs.lookup(encoding).name
+    if codec == "utf-8":
+        return "utf-8-sig"
+    if codec == "utf-16":
+        with path.open("rb") as file:
+            start = file.read(BEGINNING)
+        if not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return _byte_order(start) or "utf-16-le"
+    return codec
+
+
+def fitting_encoding(path: Path) -> str | None:
+    """An encoding that the whole file decodes in, as `spec.dataset.csv.encoding` names it: of the marks in it, else UTF-8, else
+    the one of Western Windows. None where there is none, as in a file of several encodings or without text."""
+    with path.open("rb") as file:
+        start = file.read(CHUNK)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return None
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _byte_order(start):
+        return "utf-16" if decodes(path, "utf-16") else None
+    if b"\0" in start:
+        return None
+    if decodes(path, "utf-8"):
+        return "utf-8"
+    if _is_partly_utf8(path):
+        return None
+    with path.open("rb") as file:
+        return (
+            "latin-1" if any(_NOT_CP1252.search(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")) else "cp1252"
+        )
+
+
+def is_garbled(path: Path, encoding: str) -> bool:
+    """Whether the file holds UTF-8, and more than ASCII, and is read in an encoding that takes any byte for a character."""
+    codec = codecs.lookup(encoding).name
+    if codec.startswith(("utf", "ascii")):
+        return False
+    with path.open("rb") as file:
+        if not any(_BEYOND_ASCII.search(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")):
+            return False
+    return decodes(path, "utf-8")
+
+
+def _byte_order(start: bytes) -> str | None:
+    """UTF-16 without a mark, told by where the zero bytes stand: those of blanks, digits, line ends and most of Europe's letters."""
+    start = start[:BEGINNING]
+    first, second = start[::2].count(0), start[1::2].count(0)
+    if max(first, second) * 40 < len(start):
+        return None  # a text in another encoding, with a few of them
+    if second > 4 * first:
+        return "utf-16-le"
+    return "utf-16-be" if first > 4 * second else None
+
+
+def decodes(path: Path, encoding: str) -> bool:
+    """Whether the whole file is text in this encoding."""
+    decoder = codecs.getincrementaldecoder(_codec(path, encoding))()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(CHUNK), b""):
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_partly_utf8(path: Path) -> bool:
+    """Whether some lines beyond ASCII are UTF-8, and some are not: then no encoding fits the whole file."""
+    with path.open("rb") as file:
+        for line in file:
+            if _BEYOND_ASCII.search(line):
+                try:
+                    line.decode()
+                except UnicodeDecodeError:
+                    continue
+                return True
+    return False
 
 
 def _undecodable(path: Path, name: str, codec: str) -> JobError:
-    remedy = "Save the file as UTF-8, or name its encoding in spec.dataset.csv.encoding, such as latin-1 or utf-16."
+    remedy = "Save the file as UTF-8."
     with path.open("rb") as file:
-        start = file.read(2)
-        if codec == "utf-8" and start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return data_invalid(f"{name} is UTF-16, not utf-8", remedy, "spec.dataset.csv.encoding")
+        start = file.read(BEGINNING)
+        if codec == "utf-8":
+            marks = (
+                ("UTF-32", codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+                ("UTF-16", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+            )
+            for said, *bom in marks:
+                if start.startswith(tuple(bom)):
+                    return data_invalid(f"{name} is {said}, not utf-8", remedy)
+        if codec.startswith("utf-16"):
+            return data_invalid(f"{name} is not utf-16", remedy)
         file.seek(0)
         for number, line in enumerate(file, start=1):
             try:
                 line.decode(codec)
             except UnicodeDecodeError as error:
                 before = line[: error.start].decode(codec)[-20:].lstrip("\ufeff")
+                mixed = ", although other lines are" if codec == "utf-8" and _is_partly_utf8(path) else ""
                 return data_invalid(
-                    f"{name}, line {number}: the byte 0x{line[error.start]:02x} after {before!r} is not {codec}",
+                    f"{name}, line {number}: the byte 0x{line[error.start]:02x} after {before!r} is not {codec}{mixed}",
                     remedy,
-                    "spec.dataset.csv.encoding",
                 )
-    return data_invalid(f"{name} is not {codec}", remedy, "spec.dataset.csv.encoding")
+    return data_invalid(f"{name} is not {codec}", remedy)

@@ -12,6 +12,7 @@ from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files
+from finetune_trainer.data.kinds import conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import listed
 
@@ -56,6 +57,8 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
         names = _needed_files(place.names(), model)
         files = place.local(names, stop)
         path = files["config.json"].parent
+    for name, file in files.items():
+        _refuse_stand_in(file, name, model.uri)
     _check_index(files, model)
     return FetchedModel(path, revision, fingerprint_files(files, stop))
 
@@ -100,6 +103,24 @@ def _check_index(files: Mapping[str, Path], model: Base) -> None:
         raise _invalid(
             f"{INDEX} at {model.uri} names {(named or absent)[0]!r}, which {what}",
             "Put all parts of the weights into the folder itself, beside the index, and name them there without a path.",
+        )
+
+
+def _refuse_stand_in(file: Path, name: str, uri: str) -> None:
+    """No file of a model begins as an archive, a web page or a Git LFS pointer does, whatever it is called."""
+    suffix = PurePosixPath(name).suffix
+    with file.open("rb") as opened:
+        if suffix == ".safetensors" and opened.read(9)[8:] == b"{":
+            return  # the eight bytes before are a length, and may look like anything
+    kind = kind_of(file) or text_kind_of(file)
+    if kind is not None and not (kind.is_page and suffix in (".jinja", ".py")):
+        if kind.is_page and uri.startswith("hf://"):
+            raise hub.no_hub("model", f"{kind.what} instead of {name} of {hub.repository(uri)}")
+        remedy = kind.remedy if kind.is_stand_in else f"Put the model's own {name} there."
+        raise _invalid(f"{name} at {uri} is {kind.what}, not what its name says", remedy)
+    if suffix == ".json" and (line := conflict_of(file)) is not None:
+        raise _invalid(
+            f"{name}, line {line}, at {uri}: Git has marked a conflict here that nobody has resolved", "Resolve it."
         )
 
 

@@ -6,24 +6,29 @@ after it is pinned to that commit. The token, if any, is `HF_TOKEN` in the envir
 
 from __future__ import annotations
 
+import csv as csvlib
 import errno
 import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.diagnosis import conflict, description_that_fits
 from finetune_trainer.data.examples import Split, Stop
-from finetune_trainer.data.problems import column_missing, listed, nearest
+from finetune_trainer.data.kinds import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.problems import column_missing, columns_repeat, data_invalid, listed, nearest
 from finetune_trainer.shortage import causes, shortage
 
 ANSWER_WITHIN = 10.0
@@ -45,7 +50,7 @@ def repository(uri: str) -> str:
 
 def model_files(repo: str, revision: str | None) -> tuple[str, list[str]]:
     """The commit that `revision` is, and the names of the files in it."""
-    with _explained("model", repo, revision):
+    with _explained("model", repo, revision), _spoken("model"):
         info = HfApi().model_info(repo, revision=revision, timeout=ANSWER_WITHIN)
     return info.sha or "", [file.rfilename for file in info.siblings or []]
 
@@ -53,13 +58,13 @@ def model_files(repo: str, revision: str | None) -> tuple[str, list[str]]:
 def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Path:
     """The folder that holds these files of a model, downloaded in parallel."""
     disable_progress_bars()  # in a log they are noise
-    with _explained("model", repo, commit):
+    with _explained("model", repo, commit), _spoken("model"):
         return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
 
 
 def dataset_commit(repo: str) -> str:
     """The commit that the dataset's main branch is."""
-    with _explained("dataset", repo, None):
+    with _explained("dataset", repo, None), _spoken("dataset"):
         return HfApi().dataset_info(repo, timeout=ANSWER_WITHIN).sha or ""
 
 
@@ -83,28 +88,105 @@ def read_dataset(
     commit = dataset_commit(repo)
     stop()
     import datasets  # a second's import, only for hub datasets
-    from datasets.exceptions import DatasetsError
 
     disable_progress_bars()
     datasets.disable_progress_bars()
     with _explained("dataset", repo, commit):
         try:
             builder = datasets.load_dataset_builder(repo, dataset.subset, revision=commit, cache_dir=str(cache))
-        except ValueError as error:
-            subsets = datasets.get_dataset_config_names(repo, revision=commit)
-            if dataset.subset in subsets or (dataset.subset is None and len(subsets) < 2):
+        except Exception as error:
+            if _is_of_machine(error):
                 raise
-            raise _no_such_subset(repo, dataset.subset, subsets) from error
+            raise _no_builder(repo, dataset.subset, commit, error) from error
         stop()
         try:
             builder.download_and_prepare()
-        except DatasetsError as error:
+        except Exception as error:
+            if _is_of_machine(error):
+                raise
+            _check_files(builder, repo, roles, failed=True)
             raise _unreadable(repo, error) from error
+        _check_files(builder, repo, roles)
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()
-        found[split] = _read_split(builder, repo, split, name, roles)
+        try:
+            found[split] = _read_split(builder, repo, split, name, roles)
+        except JobError as error:
+            if error.reason in (FailureReason.COLUMN_MISSING, FailureReason.DATA_INVALID):
+                _check_files(builder, repo, roles, failed=True)
+            raise
     return commit, found
+
+
+def _check_files(builder: Any, repo: str, roles: Mapping[str, str], *, failed: bool = False) -> None:
+    """No wanted column is there twice in what was downloaded. If that could not be read (`failed`): it is what it should be, no
+    page that somebody answered instead, no stand-in of Git, and written as the library expects."""
+    downloaded: Mapping[str, str] = getattr(getattr(builder, "dl_manager", None), "downloaded_paths", {})
+    for address, local in downloaded.items():
+        path, name = Path(local), PurePosixPath(str(address)).name
+        if path.is_file():
+            columns = _columns(builder, path)
+            for role, column in roles.items():
+                if columns.count(column) > 1:
+                    raise columns_repeat(f"{name} of {repo}", role, column, columns.count(column))
+            if failed:
+                _check_readable(path, f"{name} of {repo}", roles)
+
+
+def _columns(builder: Any, path: Path) -> list[str]:
+    """The columns of a file, of which the library renames those that repeat, or says nothing that helps; none where it tells."""
+    from datasets.packaged_modules.csv.csv import Csv
+
+    kind = kind_of(path)
+    if kind is PARQUET:
+        with suppress(pa.ArrowException, OSError):
+            return list(pq.read_schema(path).names)
+    if kind is None and isinstance(builder, Csv) and builder.config.names is None:
+        config: Any = builder.config
+        with (
+            suppress(UnicodeError, csvlib.Error, TypeError),
+            path.open(encoding=config.encoding or "utf-8-sig") as file,
+        ):
+            return next(csvlib.reader(file, delimiter=config.sep or ",", quotechar=config.quotechar or '"'), [])
+    return []
+
+
+def _check_readable(path: Path, name: str, roles: Mapping[str, str]) -> None:
+    kind = kind_of(path) or text_kind_of(path)
+    if kind is not None and kind.is_page:
+        raise no_hub("dataset", f"{kind.what} instead of {name}")
+    if kind is not None and kind is not PARQUET:
+        raise data_invalid(f"{name} is {kind.what}", kind.remedy, "spec.dataset.uri")
+    if kind is None and (line := conflict_of(path)) is not None:
+        raise conflict(f"{name}, line {line}")
+    if kind is None and (described := description_that_fits(path, roles)):
+        raise JobError(
+            FailureReason.DATA_INVALID,
+            f"{name} is written in a way that the hub's library does not expect",
+            field="spec.dataset.uri",
+            remedy=f"Copy the files to object storage and name them there; then under spec.dataset put: {described}",
+        )
+
+
+@contextmanager
+def _spoken(kind: Kind) -> Iterator[None]:
+    """An answer that is no answer of a hub, such as the page of a proxy."""
+    try:
+        yield
+    except HFValidationError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise no_hub(kind, "something that is no answer of a hub") from error
+
+
+def no_hub(kind: Kind, what: str) -> JobError:
+    """Somebody answered `what` in the place of the hub."""
+    return JobError(
+        FailureReason.HUB_UNREACHABLE,
+        f"the hub at {constants.ENDPOINT} answered {what}: a proxy or a login page may stand between",
+        field=f"spec.{kind}.uri",
+    )
 
 
 def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[str, str]) -> HubSplit:
@@ -119,11 +201,27 @@ def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[s
             field=f"spec.dataset.splits.{split}",
             remedy=f"Name one of the splits that exist in spec.dataset.splits.{split}.",
         )
-    rows = builder.as_dataset(split=name)
+    where = f'split "{name}" of {repo}'
+    try:
+        rows = builder.as_dataset(split=name)
+    except (ValueError, AssertionError) as error:
+        if name in existing:
+            raise data_invalid(f"{where} has no rows", "Name another split.", f"spec.dataset.splits.{split}") from error
+        raise JobError(
+            FailureReason.DATASET_NOT_FOUND,
+            f'the part "{name}" of a split cannot be read: {error}',
+            field=f"spec.dataset.splits.{split}",
+            remedy="Write it as train, train[:1000] or train[:10%].",
+        ) from error
     for role, column in roles.items():
         if column not in rows.column_names:
-            raise column_missing(f'split "{name}" of {repo}', role, column, rows.column_names)
-    columns = {role: rows.with_format(None)[column][:] for role, column in roles.items()}
+            raise column_missing(where, role, column, rows.column_names)
+    # As Arrow has them: the library would decode images and sounds, to no end.
+    table = rows.select_columns(list(roles.values())).with_format("arrow")[:]
+    columns = {role: table.column(column).to_pylist() for role, column in roles.items()}
+    for row, (text, label) in enumerate(zip(columns["text"], columns["label"], strict=True), start=1):
+        if label is None and isinstance(text, str) and text.startswith(CONFLICT):
+            raise conflict(f"{where}, row {row}")
     feature = rows.features[roles["label"]]
     return HubSplit(columns, list(feature.names) if isinstance(feature, ClassLabel) else None)
 
@@ -134,10 +232,37 @@ def _unreadable(repo: str, error: Exception) -> Exception:
         return found
     return JobError(
         FailureReason.DATA_INVALID,
-        f"the hub dataset {repo} cannot be read: {error.__cause__ or error}",
+        f"the hub dataset {repo} cannot be read: {_first_line(error.__cause__ or error)}",
         field="spec.dataset.uri",
         remedy="Name a subset whose files agree, or copy the files to object storage and describe them there.",
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whether disk, memory or network are what failed, and not the data."""
+    from datasets.exceptions import DatasetsError
+
+    if isinstance(error, DatasetsError):
+        return isinstance(error, OSError)  # files that the hub does not have
+    # Of what does not decompress the library makes an OSError as well; only those of disk and network have a number.
+    return isinstance(error, _HTTP_ERROR | MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+
+
+def _no_builder(repo: str, subset: str | None, commit: str, error: Exception) -> Exception:
+    """Why `datasets` does not know how to read the repository: most often a subset that was not named."""
+    import datasets
+
+    try:
+        subsets = datasets.get_dataset_config_names(repo, revision=commit)
+    except Exception:  # for the same reason
+        return _unreadable(repo, error)
+    if subset in subsets or (subset is None and len(subsets) < 2):
+        return _unreadable(repo, error)
+    return _no_such_subset(repo, subset, subsets)
 
 
 def _no_such_subset(repo: str, subset: str | None, subsets: list[str]) -> JobError:

@@ -1,6 +1,7 @@
 """From the values of the label column to label names and numbers.
 
-Values may be names, whole numbers (1, "1" and 1.0 are the same label), or booleans. With known names, from the spec or
+Values may be names, whole numbers (1, "1" and 1.0 are the same label), or booleans. Numbers are numbers, also where a file has
+only strings: fractions are no labels unless the spec lists them. With known names, from the spec or
 from the data's own feature, whole numbers that are not themselves names are positions in that list. Each file's numbers are
 read by that file's own names, because two files may list the same names in different orders.
 """
@@ -10,12 +11,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.check import Rows
 from finetune_trainer.data.examples import Origin
 from finetune_trainer.data.problems import at, listed, nearest, rows_of, shortened
@@ -23,6 +27,8 @@ from finetune_trainer.data.problems import at, listed, nearest, rows_of, shorten
 MAX_LABELS = 1000
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_ZEROS = re.compile(r"[-+]?0[0-9]|[+]")  # 007 and +1 are names
 
 Labels = tuple[str, ...]
 
@@ -50,13 +56,15 @@ def encode_labels(
     known = tuple(listed_labels or of_data or ())
     train = set(names[0])
     if not known:
+        for values, rows in zip(names, splits, strict=True):
+            _refuse_fractions(values, rows, column)
         numeric = all(_WHOLE.fullmatch(name) for name in train)
         if numeric:
             names = [_all_canonical(values) for values in names]
         known = _found(set(names[0]), numeric, len(names[0]), column)
     elif not train <= set(known) and not all(_WHOLE.fullmatch(label) for label in known):
-        if train <= {"false", "true"} and len(known) == 2:
-            names = [[{"false": "0", "true": "1"}.get(name, name) for name in values] for values in names]
+        if {name.casefold() for name in train} <= {"false", "true"} and len(known) == 2:
+            names = [[{"false": "0", "true": "1"}.get(name.casefold(), name) for name in values] for values in names]
             train = set(names[0])
         if all(_WHOLE.fullmatch(name) for name in train):
             names = [
@@ -75,17 +83,15 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
     """Each value as a string: `true`, `1` and `1.0` as they are in JSON, with whole floats as whole numbers."""
     values = rows.columns["label"]
     kinds = set(map(type, values))
-    if kinds == {str} and all(values):
-        blank = {value for value in set(values) if not value.strip()}
-        if not blank:
-            return values
+    if kinds == {str} and all(values) and not any(is_blank(value) for value in set(values)):
+        return values
     empty = [rows.origins[row] for row, value in enumerate(values) if _is_empty(value)]
     if empty:
         raise _invalid(
             f"the label is empty in {len(empty):,} of {len(values):,} {rows_of(rows.split)}: {at(empty, column)}",
             "Remove these rows, or give them a label.",
         )
-    families = {"numbers" if kind in (int, float) else kind.__name__ for kind in kinds}
+    families = {"numbers" if _is_number(kind) else kind.__name__ for kind in kinds}
     if len(families) > 1:
         firsts = [next(row for row, value in enumerate(values) if type(value) is kind) for kind in kinds]
         said = "; ".join(f"{values[row]!r} in {rows.origins[row]}" for row in sorted(firsts))
@@ -93,13 +99,9 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
             f'the column "{column}" mixes types: {said}', "Write all labels as strings, or all as whole numbers."
         )
     if families == {"numbers"}:
-        broken = [row for row, value in enumerate(values) if not float(value).is_integer()]
+        broken = [row for row, value in enumerate(values) if not _is_whole(value)]
         if broken:
-            raise _invalid(
-                f"{values[broken[0]]!r} is no whole number, so no label, in {len(broken):,} of {len(values):,} "
-                f"{rows_of(rows.split)}: {at([rows.origins[row] for row in broken], column)}",
-                "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.",
-            )
+            raise _no_whole_number(str(values[broken[0]]), broken, rows, column, "")
         return [str(int(value)) for value in values]
     if families == {"bool"}:
         return ["true" if value else "false" for value in values]
@@ -111,11 +113,39 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
     )
 
 
+def _is_number(kind: type) -> bool:
+    return issubclass(kind, (Real, Decimal)) and not issubclass(kind, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) or (math.isfinite(value) and value == int(value))
+
+
 def _is_empty(value: Any) -> bool:
-    return (
-        value is None
-        or (isinstance(value, str) and not value.strip())
-        or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return is_blank(value)
+    return value is None or (_is_number(type(value)) and not isinstance(value, int) and math.isnan(value))
+
+
+def _refuse_fractions(values: list[str], rows: Rows, column: str) -> None:
+    """Strings that are all numbers, some of them no whole ones, as JSON would have them as numbers."""
+    different = set(values)
+    if not all(_NUMBER.fullmatch(value) for value in different) or all(_WHOLE.fullmatch(value) for value in different):
+        return
+    fractions = {value for value in different if not _WHOLE.fullmatch(value) and not _ZEROS.match(value)}
+    broken = [row for row, value in enumerate(values) if value in fractions]
+    if broken:
+        remedy = (
+            ' If they are names that look like numbers, list them all in spec.dataset.labels, such as ["1.5", "2.5"].'
+        )
+        raise _no_whole_number(values[broken[0]], broken, rows, column, remedy)
+
+
+def _no_whole_number(value: str, broken: list[int], rows: Rows, column: str, more: str) -> JobError:
+    return _invalid(
+        f"{value} is no whole number, so no label, in {len(broken):,} of {len(rows.origins):,} "
+        f"{rows_of(rows.split)}: {at([rows.origins[row] for row in broken], column)}",
+        f"Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.{more}",
     )
 
 
@@ -131,10 +161,10 @@ def _all_canonical(values: list[str]) -> list[str]:
 
 
 def _found(names: set[str], numeric: bool, rows: int, column: str) -> Labels:
-    if len(names) > MAX_LABELS or (len(names) > 20 and len(names) > rows / 2):
+    if len(names) > MAX_LABELS:
         raise _invalid(
             f'the column "{column}" has {len(names):,} different values in {rows:,} training rows, such as '
-            f"{listed(sorted(names), 3)}, which does not look like labels",
+            f"{listed(sorted(names), 3)}; there may be {MAX_LABELS:,} labels at most",
             "Name the column with the classes.",
         )
     return tuple(sorted(names, key=int) if numeric else sorted(names))
@@ -176,16 +206,36 @@ def _by_position(
 def _no_position(value: str, known: Sequence[str], values: list[str], rows: Rows, column: str, field: str) -> JobError:
     places = [rows.origins[row] for row, other in enumerate(values) if other == value]
     where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)} have it: {at(places, column)}"
+    if value == "-1" and (any(rows.label_names) or _is_unlabelled(values, rows)):
+        return _no_label(places, values, rows, column)
+    more = ""
     if value == "-1":
-        return _invalid(
-            f"the label -1 marks a row without a label, and {where}",
-            f"Leave out spec.dataset.splits.{rows.split}, or name a split whose rows have labels.",
-            f"spec.dataset.splits.{rows.split}",
-        )
+        more = ' If -1 is a label of its own, list the numbers themselves, such as ["-1", "0", "1"]; if it marks rows without a label, remove them.'
     return _invalid(
         f"the label {shortened(value)} is not a position in the {len(known)} labels {listed(known)}, which count from "
         f"0 to {len(known) - 1}; {where}",
-        "Correct the label, or list every label in spec.dataset.labels.",
+        f"Correct the label, or list every label in spec.dataset.labels.{more}",
+        field,
+    )
+
+
+def _is_unlabelled(values: list[str], rows: Rows) -> bool:
+    """Whether the whole split is -1, and is none to train on: it is kept for a contest, and nobody outside has its labels."""
+    return rows.split != "train" and set(values) == {"-1"}
+
+
+def _no_label(places: Sequence[Origin], values: list[str], rows: Rows, column: str) -> JobError:
+    """-1 where it says that nobody has labelled the row, as in data of the hub."""
+    if _is_unlabelled(values, rows):
+        field = f"spec.dataset.splits.{rows.split}"
+        remedy = f"Leave out {field}, or name a split whose rows have labels."
+    else:
+        field = "spec.dataset.columns.label"
+        remedy = "Copy the data without these rows to object storage, as Parquet, and name it there."
+    return _invalid(
+        f"the label -1 marks a row without a label, and {len(places):,} of {len(values):,} {rows_of(rows.split)} have it: "
+        f"{at(places, column)}",
+        remedy,
         field,
     )
 
@@ -216,6 +266,8 @@ def _unknown_label(
             "Correct the label, or list every label in spec.dataset.labels.",
             field,
         )
+    if unknown == {"-1"} and _is_unlabelled(values, rows):
+        return _no_label(places, values, rows, column)
     verb = "occurs" if len(unknown) == 1 else "occur"
     return _invalid(
         f"{said} {verb} in no training row, so the model cannot learn it, but in {where}. "

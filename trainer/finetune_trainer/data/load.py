@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from glob import has_magic
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,6 @@ from typing import Any, get_args
 from urllib.parse import unquote
 
 import numpy as np
-from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Columns, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
@@ -21,17 +19,17 @@ from finetune_trainer.data.check import (
     check_counts,
     check_texts,
     to_examples,
-    warn_absent_labels,
-    warn_counts,
-    warn_shared_rows,
 )
 from finetune_trainer.data.examples import Data, Examples, Origins, Source, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
+from finetune_trainer.data.kinds import Format
 from finetune_trainer.data.labels import encode_labels
+from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import data_invalid, listed
 from finetune_trainer.data.split import split_validation
-from finetune_trainer.data.tables import EXTENSIONS, Format, Table, read_table
+from finetune_trainer.data.tables import EXTENSIONS, Table, read_table
+from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
 
 
 def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
@@ -52,15 +50,15 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
         rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
     }
     check_counts(examples["train"], labels)
-    warnings += warn_counts(examples["train"], labels)
     stop()
-    warnings += warn_shared_rows(examples)
+    warnings += warn_of_rows(examples, labels)
     stop()
     drawn = "validation" not in examples
     if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
-        examples["train"], examples["validation"] = split_validation(examples["train"], fraction, seed)
-    warnings += warn_absent_labels(examples, labels, drawn=drawn)
+        examples["train"], examples["validation"], more = split_validation(examples["train"], fraction, seed)
+        warnings += more
+    warnings += warn_of_absent_labels(examples, labels, drawn=drawn)
     return Data(
         train=examples["train"],
         validation=examples["validation"],
@@ -162,7 +160,7 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
     chosen: dict[Split, list[str]] = {}
     taken: dict[str, Split] = {}
     for split, pattern in wanted.items():
-        names = _matching(pattern, existing)
+        names = _matching(pattern, existing, split)
         if is_one_file and split == "train" and dataset.splits.train == Splits().train:
             names = existing
         if not names:
@@ -185,23 +183,42 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
     return chosen
 
 
-def _matching(pattern: str, existing: list[str]) -> list[str]:
+def _matching(pattern: str, existing: list[str], split: Split) -> list[str]:
     if pattern in existing:
         return [pattern]
     if has_magic(pattern):
-        matches = re.compile(glob_translate(pattern)).match
+        try:
+            matches = matcher(pattern)
+        except ValueError as error:
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f'the pattern "{pattern}" cannot be read: {error}',
+                field=f"spec.dataset.splits.{split}",
+            ) from error
         return [name for name in existing if matches(name)]
     begun = [name for name in existing if name.startswith(pattern)]
     return [name for name in begun if PurePosixPath(name).suffix.lower() in EXTENSIONS] or begun
 
 
+_REMEDIES = {
+    **dict.fromkeys((".json", ".txt"), "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table."),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"), "It is an archive: unpack compressed files."),
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "It is a sheet: save it as CSV (UTF-8), and name that file."),
+    **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5", ".pkl", ".pickle", ".npy", ".npz"), "Write it again as Parquet, and name that file."),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".duckdb"), "It is a database: export its table as Parquet or CSV, and name that file."),
+}  # fmt: skip
+"""By extension, where there is more to say than the formats that there are."""
+
+
 def _format_of(name: str, dataset: Dataset) -> Format:
     format = dataset.format or EXTENSIONS.get(PurePosixPath(name).suffix.lower())
     if format is None:
+        extension = PurePosixPath(name).suffix.lower()
+        remedy = f"Say spec.dataset.format, one of {', '.join(get_args(Format))}"
         raise JobError(
             FailureReason.DATA_INVALID,
             f"the format of {name} is not told by its extension; {listed(EXTENSIONS)} are known",
             field="spec.dataset.format",
-            remedy=f"Say spec.dataset.format, one of {', '.join(get_args(Format))}; unpack compressed files.",
+            remedy=_REMEDIES.get(extension, f"{remedy}; unpack compressed files."),
         )
     return format

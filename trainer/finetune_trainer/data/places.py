@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.store.folder import Folder, StoredFile, open_folder
+
+NOBODY = "nobody-calls-a-file-so"
 
 
 class Place(Protocol):
@@ -41,6 +44,8 @@ def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
         folder = open_folder(parent, storage)
         file = folder.stat(name)
         files = {name: file} if file else {}
+    if not files:
+        folder.stat(NOBODY)  # a store with nothing there says so, and who answers instead of it has to show
     return RemotePlace(folder, workspace, {name: files[name] for name in _shown(files)})
 
 
@@ -79,7 +84,14 @@ class RemotePlace:
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
         names = list(names)
         stop()
-        self.folder.download_all(names, self.workspace)
+        for name, digest in self.folder.download_all(names, self.workspace).items():
+            if digest.size != self.existing[name].size:
+                raise JobError(
+                    FailureReason.STORAGE_UNAVAILABLE,
+                    f"{self.folder.uri}/{name} has {self.existing[name].size:,} bytes by the listing, and {digest.size:,} were "
+                    "answered: it changed meanwhile, or something else answered",
+                    remedy="Let the files be while the run reads them; check whether a proxy stands between.",
+                )
         stop()
         return {name: self.workspace / name for name in names}
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Sequence
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.alike import look
 from finetune_trainer.data.examples import Origin, Split
 
 SHOWN = 3
 """Places named in one message; the rest is counted."""
+LONGEST_NAME = 80
+"""Characters shown of one name."""
 
 
 def at(places: Sequence[Origin | str], column: str | None = None) -> str:
@@ -20,23 +24,39 @@ def at(places: Sequence[Origin | str], column: str | None = None) -> str:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """`"a", "b", "c"`, cut after `most`."""
+    """`"a", "b", "c"`, cut after `most`, and each of them if it is long."""
     names = list(names)
-    text = ", ".join(f'"{name}"' for name in names[:most])
+    text = ", ".join(shortened(name, LONGEST_NAME) for name in names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """` Did you mean "label"?`, or nothing when no name is near."""
-    folded = {other.casefold(): other for other in names}
+    names = list(names)
+    for other in names:
+        if look(other) == look(name) and other != name:
+            return f" Did you mean {spelt(other)}? It looks the same and is written with other characters."
+    folded = {other.casefold(): other for other in names if len(other) <= 2 * len(name) + LONGEST_NAME}
     found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return f' Did you mean "{folded[found[0]]}"?' if found else ""
+    return f" Did you mean {shortened(folded[found[0]], LONGEST_NAME)}?" if found else ""
 
 
 def shortened(value: object, most: int = 60) -> str:
-    """The value as a reader sees it, cut."""
-    text = str(value) if len(str(value)) <= most else f"{str(value)[:most]}…"
-    return f'"{text}"' if isinstance(value, str) else text
+    """The value as a reader sees it, cut; what would not show, or would act on a terminal, as its escape."""
+    if not isinstance(value, str):
+        return _other.repr(value)
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in value[:most])
+    return f'"{text}"' if len(value) <= most else f'"{text}…"'
+
+
+def spelt(text: str) -> str:
+    """The text, and where that is not plain how it is written, so that look-alikes can be told apart."""
+    return f'"{text}"' if text.isascii() and text.isprintable() else f"{shortened(text)} ({text[:60]!a})"
+
+
+# `reprlib` looks neither at the end of long values nor at the bottom of deep ones.
+_other = reprlib.Repr()
+_other.maxlong = _other.maxother = _other.maxstring = 60
 
 
 def rows_of(split: Split) -> str:
@@ -48,9 +68,18 @@ def column_missing(where: str, role: str, column: str, existing: Sequence[str], 
     """`where` (a file or a hub split) has no column `column` for the role `text`, `textPair` or `label`."""
     return JobError(
         FailureReason.COLUMN_MISSING,
-        f'{where} has no column "{column}".{nearest(column, existing)} Its columns are {listed(existing)}.',
+        f'{where} has no column "{column}".{nearest(column, existing)} Its columns are {listed(existing) or "none"}.',
         field=f"spec.dataset.columns.{role}",
         remedy=f"Name one of the columns that exist in spec.dataset.columns.{role}.{hint}",
+    )
+
+
+def columns_repeat(where: str, role: str, column: str, count: int) -> JobError:
+    """`where` has `count` columns of this name, which is to be the one for `role`."""
+    return data_invalid(
+        f'{where} has {count} columns called "{column}"',
+        "Give each column a name of its own.",
+        f"spec.dataset.columns.{role}",
     )
 
 

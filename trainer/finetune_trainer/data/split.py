@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.alike import looks
 from finetune_trainer.data.examples import Examples
 
+FAR = 2
+"""Times more or less rows set aside than asked for, from which on it is said."""
 
-def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Training and validation examples, both in the order they had.
+
+def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples, list[str]]:
+    """Training and validation examples, both in the order they had, and warnings.
 
     Every text gets a digest of the seed and itself; of each label, those with the lowest digests are set aside. So the split
-    depends on the texts and the seed only, not on the order of rows or on a library's random numbers, and rows with equal
-    texts go the same way. Each label keeps at least one text for training. Raises JobError when nothing can be set aside.
+    depends on the texts and the seed only, not on the order of rows or on a library's random numbers, and rows with texts that
+    look the same go the same way. Each label keeps at least one text for training. Raises JobError when nothing can be set aside.
     """
-    pairs = examples.pairs or [""] * len(examples)
-    digests = b"".join(_digest(seed, text, pair) for text, pair in zip(examples.texts, pairs, strict=True))
     # Sorted by digest, one entry a distinct text; two texts of one digest would merely go the same way.
-    _, first, text_of_row = np.unique(np.frombuffer(digests, dtype=">u8"), return_index=True, return_inverse=True)
+    _, first, text_of_row = np.unique(_digests(examples, seed), return_index=True, return_inverse=True)
     label_of_text = examples.labels[first]
     labels, counts = np.unique(label_of_text, return_counts=True)
     text_aside = np.zeros(len(first), dtype=np.bool_)
@@ -30,14 +34,41 @@ def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Ex
         # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
         text_aside[text_of_row[examples.labels == label].max()] = False
     aside = text_aside[text_of_row]
+    rows, texts = len(examples), len(first)
     if not aside.any():
-        raise JobError(
-            FailureReason.DATA_INVALID,
-            f"validationFraction {fraction:g} of {len(examples)} training examples leaves none for validation",
-            field="spec.dataset.validationFraction",
-            remedy="Give more examples, a larger validationFraction, or rows of their own in splits.validation.",
+        raise _nothing_aside(rows, texts, fraction)
+    warnings = []
+    share = aside.sum() / rows
+    if texts < rows and not fraction / FAR <= share <= fraction * FAR:
+        warnings.append(
+            f"{aside.sum():,} of {rows:,} training rows are set aside for validation, for a validationFraction of {fraction:g}: there "
+            f"are only {texts:,} different texts, and rows with equal texts stay together."
         )
-    return examples.take(np.flatnonzero(~aside)), examples.take(np.flatnonzero(aside))
+    return examples.take(np.flatnonzero(~aside)), examples.take(np.flatnonzero(aside)), warnings
+
+
+def _nothing_aside(rows: int, texts: int, fraction: float) -> JobError:
+    said = f"validationFraction {fraction:g} of {rows:,} training examples leaves none for validation"
+    remedy = "Give more examples, a larger validationFraction, or rows of their own in splits.validation."
+    if texts < rows:
+        said += f": they hold only {texts:,} different texts, rows with equal texts stay together, and each label keeps one for training"
+        remedy = "Give examples with other texts, or rows of their own in splits.validation."
+    return JobError(FailureReason.DATA_INVALID, said, field="spec.dataset.validationFraction", remedy=remedy)
+
+
+def _digests(examples: Examples, seed: int) -> NDArray[np.uint64]:
+    """A number a row, shape (rows,): equal for texts that look the same, of which the lowest digest counts."""
+    pairs = examples.pairs or [""] * len(examples)
+    digests = np.frombuffer(
+        b"".join(_digest(seed, text, pair) for text, pair in zip(examples.texts, pairs, strict=True)), dtype=">u8"
+    )
+    number: dict[Any, int] = {}
+    look_of_row = np.fromiter(
+        (number.setdefault(look, len(number)) for look in looks(examples)), np.int64, len(digests)
+    )
+    lowest = np.full(len(number), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(lowest, look_of_row, digests.astype(np.uint64))
+    return lowest[look_of_row]
 
 
 def _digest(seed: int, text: str, pair: str) -> bytes:

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.dataset import Csv
+from finetune_api.failures import JobError
 from finetune_trainer.data.delimited import read_delimited
-from finetune_trainer.data.encoding import decoded_lines
+from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
+from finetune_trainer.data.encoding import decoded_lines, is_garbled
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.problems import SHOWN, column_missing, data_invalid
-
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+from finetune_trainer.data.kinds import Format
+from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid
 
 EXTENSIONS: dict[str, Format] = {
     ".csv": "csv",
@@ -54,14 +55,25 @@ def read_table(
 ) -> Table:
     """The columns `roles` (role → column name) of the file at `path`, called `name` in messages.
 
-    Raises JobError: ColumnMissing, DataInvalid, InvalidSpec (an encoding that does not exist).
+    Raises JobError: ColumnMissing, DataInvalid. Of a file that is something else the error says what it is, and of one that is
+    written otherwise than the spec says, how to describe it.
     """
-    if format == "parquet":
-        return _read_parquet(path, name, roles, stop)
-    if format == "jsonl":
-        return _read_json_lines(path, name, roles, stop)
-    rows = read_delimited(path, name, roles, csv=csv or Csv(), tabs=format == "tsv", stop=stop)
-    return Table(rows.columns, rows.lines, "line", warnings=rows.warnings)
+    refuse_foreign(path, name, format)
+    try:
+        if format == "parquet":
+            return _read_parquet(path, name, roles, stop)
+        if format == "jsonl":
+            return _read_json_lines(path, name, roles, stop)
+        rows = read_delimited(path, name, roles, csv=csv or Csv(), tabs=format == "tsv", stop=stop)
+    except JobError as error:
+        raise diagnosed(error, path, name, format, roles, csv or Csv()) from error
+    warnings = rows.warnings
+    if csv and is_garbled(path, csv.encoding):
+        warnings += (
+            f"{name} is valid UTF-8 and is read as {csv.encoding}, which garbles every letter beyond ASCII, such as é as Ã©. "
+            "If that is not meant, leave out spec.dataset.csv.encoding.",
+        )
+    return Table(rows.columns, rows.lines, "line", warnings=warnings)
 
 
 def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -> Table:
@@ -70,21 +82,25 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
     seen: dict[str, None] = {}
     broken: list[str] = []
     wanted = list(roles.items())
+    keys = {role: json.dumps(column, ensure_ascii=False) for role, column in wanted}
     for number, line in enumerate(decoded_lines(path, name, "utf-8"), start=1):
         if number % STOP_EVERY == 0:
             stop()
-        if line.isspace():
+        line = line.lstrip("\ufeff")  # of a file that was put together from several
+        if not line or line.isspace():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            broken.append(f"line {number}: {error.msg} at character {error.colno}")
-            continue
-        if not isinstance(row, dict):
-            broken.append(f"line {number}: {_json_kind(row)}, not an object")
-            continue
-        if "\\u" in line and not _is_unicode(row):
-            broken.append(f"line {number}: an escape that is half a character, such as \\ud83d alone")
+            if not isinstance(row, dict):
+                raise ValueError(f"{_json_kind(row)}, not an object")
+            escaped = "\\u" in line or "\\/" in line  # keys may be, too
+            if escaped:
+                _check_escapes(row)
+            for role, key in keys.items():
+                if escaped or line.count(key) > 1:
+                    _check_once(line, role, roles[role], f"{name}, line {number}")
+        except (ValueError, RecursionError) as error:
+            broken.append(f"line {number}: {_said(error)}")
             continue
         if len(numbers) < 1000:
             seen.update(dict.fromkeys(row))
@@ -103,13 +119,33 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
     return Table(columns, numbers, "line")
 
 
-def _is_unicode(row: object) -> bool:
-    """False for strings with lone surrogates, which JSON can write and no tokenizer or file can take."""
+def _said(error: ValueError | RecursionError) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at character {error.colno}"
+    if isinstance(error, RecursionError):
+        return "lists or objects that are nested too deep"
+    return "a number of too many digits" if "digits" in str(error) else str(error)
+
+
+def _check_escapes(row: object) -> None:
+    """Raises ValueError for strings with lone surrogates, which JSON can write and no tokenizer or file can take."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        raise ValueError("an escape that is half a character, such as \\ud83d alone") from None
+
+
+def _check_once(line: str, role: str, column: str, where: str) -> None:
+    """The outermost object has this key once. JSON allows more, and then each reader takes another one."""
+    # Objects are finished from the inside out: the last one is the outermost.
+    keys: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        keys[:] = [key for key, _ in pairs]
+
+    json.loads(line, object_pairs_hook=note)
+    if keys.count(column) > 1:
+        raise columns_repeat(where, role, column, keys.count(column))
 
 
 def _json_kind(value: object) -> str:
@@ -124,6 +160,8 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
             for role, column in roles.items():
                 if column not in schema.names:
                     raise column_missing(name, role, column, schema.names)
+                if schema.names.count(column) > 1:
+                    raise columns_repeat(name, role, column, schema.names.count(column))
             columns: dict[str, list[Any]] = {role: [] for role in roles}
             for batch in file.iter_batches(batch_size=STOP_EVERY, columns=list(roles.values())):
                 stop()
@@ -146,6 +184,6 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[column].get("names")
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     return [str(label) for label in names] if isinstance(names, list) else None

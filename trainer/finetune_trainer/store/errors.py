@@ -48,6 +48,16 @@ class WasChanged(Exception):
     """The file exists already, or is not what it was when it was read."""
 
 
+def no_store(uri: str, endpoint: str | None) -> JobError:
+    """Somebody answered for `uri` who knows neither its ETag nor its date."""
+    where = f" at {endpoint}" if endpoint else ""
+    return JobError(
+        FailureReason.STORAGE_UNAVAILABLE,
+        f"what answers{where} for {uri} is no object store: a proxy or a login page perhaps",
+        field="spec.storage.endpoint" if endpoint else None,
+    )
+
+
 def explain(error: BaseException, uri: str, endpoint: str | None) -> Exception:
     """`error` of obstore as NotThere, WasChanged or a JobError whose message holds `uri`."""
     said = str(error)

@@ -23,7 +23,7 @@ import obstore
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.store import disk
-from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass
+from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass, no_store
 from finetune_trainer.store.locations import Location, locate
 
 PATIENCE = 120.0
@@ -122,9 +122,12 @@ class Folder:
     def stat(self, name: str) -> StoredFile | None:
         """What a listing would tell of one file, or None when there is none."""
         try:
-            return StoredFile.of(self._retried(name, lambda: obstore.head(self._at.quick, self._key(name))))
+            meta = self._retried(name, lambda: obstore.head(self._at.quick, self._key(name)))
         except NotThere:
             return None
+        if not meta["e_tag"] and meta["last_modified"].timestamp() == 0:
+            raise no_store(f"{self.uri}/{name}", self._at.endpoint)
+        return StoredFile.of(meta)
 
     def read(self, name: str) -> Content | None:
         """A small file, or None when there is none."""

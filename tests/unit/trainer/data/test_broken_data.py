@@ -47,16 +47,16 @@ BROKEN: dict[str, Broken] = {
     "no header line": Broken(
         FailureReason.COLUMN_MISSING,
         {"train.csv": "it was fine,good\nit was not,bad\n"},
-        ("train.csv", 'no column "text"', '"it was fine", "good"'),
+        ("train.csv", "the first line", 'none of the columns "text", "label"', '"it was fine", "good"'),
         "spec.dataset.columns.text",
-        remedy="spec.dataset.csv.columnNames",
+        remedy='csv: {columnNames: ["text", "label"]}',
     ),
     "another delimiter": Broken(
         FailureReason.COLUMN_MISSING,
         {"train.csv": "text;label\nfine;good\n"},
-        ('"text;label"',),
-        "spec.dataset.columns.text",
-        remedy="spec.dataset.csv.delimiter",
+        ('"text;label"', 'With csv: {delimiter: ";"} its columns are "text", "label"'),
+        "spec.dataset.csv",
+        remedy='Under spec.dataset put: csv: {delimiter: ";"}',
     ),
     "two columns of one name": Broken(
         FailureReason.DATA_INVALID,
@@ -77,14 +77,6 @@ BROKEN: dict[str, Broken] = {
         ("train.tsv", "line 4 has 1", '"dull"'),
         None,
     ),
-    "a quote that swallows rows and parses": Broken(
-        FailureReason.DATA_INVALID,
-        {"train.tsv": 'a\tb\tlabel\none\ttwo\t0\n"three\tfour\t1\nfive\tsix\t0\nseven\teight"\tnine\t1\n'},
-        ("train.tsv, line 3", 'column "a"', "ends only on line 5", "look like rows"),
-        "spec.dataset.csv.quoteChar",
-        {**PAIRS, "csv": {"quoteChar": '"'}},
-        remedy="empty string",
-    ),
     "a quote that is never closed": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv": csv("fine,good", '"dull,bad', "bad,bad")},
@@ -101,14 +93,15 @@ BROKEN: dict[str, Broken] = {
         FailureReason.DATA_INVALID,
         {"train.csv": "text,label\nfine,good\nganz hübsch,good\n".encode("latin-1")},
         ("train.csv, line 3", "0xfc", "'ganz h'", "not utf-8"),
-        "spec.dataset.csv.encoding",
-        remedy="latin-1",
+        "spec.dataset.csv",
+        remedy='csv: {encoding: "cp1252"}',
     ),
     "utf-16 read as utf-8": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv": reviews(4).encode("utf-16")},
         ("train.csv is UTF-16",),
-        "spec.dataset.csv.encoding",
+        "spec.dataset.csv",
+        remedy='csv: {encoding: "utf-16"}',
     ),
     "broken JSON": Broken(
         FailureReason.DATA_INVALID,
@@ -143,7 +136,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "a Parquet file that is none": Broken(
         FailureReason.DATA_INVALID,
-        {"train.parquet": "text,label\n"},
+        {"train.parquet": "words of any kind\n"},
         ("train.parquet is not a readable Parquet",),
         None,
     ),
@@ -193,7 +186,7 @@ BROKEN: dict[str, Broken] = {
     "scores instead of labels": Broken(
         FailureReason.LABEL_INVALID,
         {"train.csv": csv(*(f"text {n},{n / 7:.3f}" for n in range(100)))},
-        ("100 different values in 100 training rows",),
+        ("0.143 is no whole number", "85 of 100 training rows", "train.csv, line 3"),
         "spec.dataset.columns.label",
     ),
     "a label that is not listed": Broken(

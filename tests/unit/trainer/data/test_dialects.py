@@ -1,0 +1,161 @@
+"""However a program writes a table of text: it is read right, or the message says what to paste, and then it is read right."""
+
+from __future__ import annotations
+
+import csv as csvlib
+import io
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
+from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data import Data
+from tests.unit.trainer.data.folders import csv, load_from, written
+
+ROWS = [(f'hübsch, "sehr"; {n}', "gut" if n % 2 else "schlecht") for n in range(12)]
+DEV = '{"text": "x", "label": "gut"}\n{"text": "y", "label": "schlecht"}\n'
+PASTE = re.compile(r"(csv: \{.*?\})(?= and|\.|$)|(format: csv)")
+
+
+def table(delimiter: str, quote: str, end: str, *, told: bool) -> str:
+    text = io.StringIO()
+    writer = csvlib.writer(text, delimiter=delimiter, quotechar=quote, quoting=csvlib.QUOTE_ALL, lineterminator=end)
+    writer.writerows([("text", "label"), *ROWS])
+    return (f"sep={delimiter}{end}" if told else "") + text.getvalue()
+
+
+def pasted(error: JobError) -> dict[str, Any]:
+    """What the remedy says to put under spec.dataset, as YAML reads it."""
+    found: dict[str, Any] = {}
+    for match in PASTE.finditer(error.remedy):
+        found |= yaml.safe_load(match[0])
+    return found
+
+
+def answer(folder: Path, **spec: Any) -> Data | JobError:
+    try:
+        return load_from(folder, validationFraction=0.1, **spec)
+    except JobError as error:
+        return error
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_what_excel_writes_is_read_or_the_message_says_what_to_paste(
+    extension: str, encoding: str, delimiter: str, tmp_path: Path
+) -> None:
+    for number, (quote, end, told) in enumerate(product("\"'", ("\r\n", "\n", "\r"), (False, True))):
+        folder = tmp_path / str(number)
+        written(folder, {f"train.{extension}": table(delimiter, quote, end, told=told).encode(encoding)})
+        found = answer(folder)
+        if isinstance(found, JobError):
+            assert EXIT_CODES[found.reason] in NEVER_RETRIED
+            assert pasted(found), f"nothing to paste: {found.message} {found.remedy}"
+            found = answer(folder, **pasted(found))
+        assert isinstance(found, Data), found
+        read = [
+            (t, found.labels[n])
+            for half in (found.train, found.validation)
+            for t, n in zip(half.texts, half.labels, strict=True)
+        ]
+        assert sorted(read) == sorted(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("spec", "content", "paste"),
+    [
+        ({}, b"text;label\na;x\nb;y\n", {"csv": {"delimiter": ";"}}),
+        ({"csv": {"delimiter": ";"}}, b"text,label\na,x\nb,y\n", {}),
+        ({}, "text\tlabel\na\u00fc\tx\nb\ty\n".encode("utf-16"), {"csv": {"delimiter": "\t", "encoding": "utf-16"}}),
+        ({}, b"'text';'label'\n'a;b';'x'\n", {"csv": {"delimiter": ";", "quoteChar": "'"}}),
+        (
+            {"csv": {"columnNames": ["text", "label"]}},
+            b"a;x\nb;y\nc;x\n",
+            {"csv": {"delimiter": ";", "columnNames": ["text", "label"]}},
+        ),
+        ({"csv": {"encoding": "latin-1"}}, "text,label\na,x\nb,y\n".encode("utf-16"), {"csv": {"encoding": "utf-16"}}),
+        # The last quote is never closed, and yet the delimiter is what is wrong.
+        ({}, b'"text";"label"\n"a";"x"\n', {"csv": {"delimiter": ";"}}),
+    ],
+)
+def test_the_fields_to_set_are_exactly_these(
+    spec: dict[str, Any], content: bytes, paste: dict[str, Any], tmp_path: Path
+) -> None:
+    written(tmp_path, {"train.csv": content})
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path, **spec)
+    print(caught.value.message, caught.value.remedy)
+    assert pasted(caught.value) == paste
+    assert caught.value.field == "spec.dataset.csv"
+    assert paste or "Leave out spec.dataset.csv" in caught.value.remedy
+
+
+def test_a_header_of_other_names_in_another_dialect_is_told_with_both(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "Text;Labels\na;x\nb;y\n"})
+    with pytest.raises(JobError, match=r'"Text", "Labels"\. Did you mean "Text"\?') as caught:
+        load_from(tmp_path)
+    assert caught.value.reason is FailureReason.COLUMN_MISSING
+    assert 'csv: {delimiter: ";"} and name its columns in spec.dataset.columns' in caught.value.remedy
+
+
+PROSE = " ".join(["Once upon a midnight dreary, while I pondered, weak and weary,"] * 40)
+
+
+@pytest.mark.parametrize(
+    "content", [f"{PROSE}\n" * 20, f'"{PROSE}",1\n' * 20, "\n".join([PROSE.replace(" ", "\n")] * 2)]
+)
+def test_a_first_line_that_is_no_header_is_said_so_and_never_printed_whole(content: str, tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": content})
+    with pytest.raises(JobError, match="the first line, which is read as the header, names none") as caught:
+        load_from(tmp_path)
+    assert len(caught.value.message) < 400
+    assert len(caught.value.remedy) < 600
+    assert "csv: {columnNames: [" in caught.value.remedy
+
+
+def test_a_sentence_of_excel_about_its_delimiter_is_no_row_and_lines_are_counted_with_it(tmp_path: Path) -> None:
+    written(
+        tmp_path, {"train.csv": "sep=;\ntext;label\na, b;x\nc;y\n", "dev.csv": 'sep=,\ntext,label\n"d, e",x\nf,y\n'}
+    )
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert (data.train.texts, data.validation.texts) == (["a, b", "c"], ["d, e", "f"])
+    assert str(data.train.origins[0]) == "train.csv, line 3"
+
+
+def test_delimiters_behind_the_last_value_are_none(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "text,label\na,x,,\nb,y,\nc,x\n", "dev.csv": csv("d,x", "e,y")})
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert data.train.texts == ["a", "b", "c"]
+
+
+def test_utf_8_that_is_read_as_another_encoding_is_a_warning(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": csv("hübsch,a", "b,b"), "dev.csv": csv("c,a", "d,b")})
+    splits = {"validation": "dev.csv"}
+    (warning,) = load_from(tmp_path, csv={"encoding": "latin-1"}, splits=splits).warnings
+    assert "train.csv is valid UTF-8 and is read as latin-1" in warning
+    assert load_from(tmp_path, csv={"encoding": "utf-8"}, splits=splits).warnings == ()
+
+
+def test_a_value_of_many_lines_is_a_text_whatever_it_looks_like(tmp_path: Path) -> None:
+    poem = "roses, red\nviolets, blue\nsugar, sweet\nand so, are you\nthe end, of it"
+    written(tmp_path, {"train.csv": csv(f'"{poem}",x', "b,y"), "dev.csv": csv("c,x", "d,y")})
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert data.train.texts == [poem, "b"]
+    (warning,) = data.warnings
+    assert "lines 2 to 6" in warning
+    assert "quoteChar to an empty string" in warning
+
+
+@pytest.mark.parametrize("spec", [{}, {"csv": {"columnNames": ["text", "label"]}}])
+def test_a_header_among_the_rows_is_a_warning(spec: dict[str, Any], tmp_path: Path) -> None:
+    one = csv("a,x", "b,y")
+    both = one + "\ufeff" + one if not spec else one
+    written(tmp_path, {"train.csv": both, "dev.jsonl": DEV.replace("gut", "x").replace("schlecht", "y")})
+    warnings = load_from(tmp_path, **spec, splits={"validation": "dev.jsonl"}).warnings
+    assert any("1 rows are the names of the columns" in warning for warning in warnings)

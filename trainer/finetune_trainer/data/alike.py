@@ -1,0 +1,35 @@
+"""Texts that look the same to a reader and are different ones to a computer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from finetune_trainer.data.examples import Examples
+
+# Unicode's Default_Ignorable_Code_Point: zero-width blanks and joiners, soft hyphens, direction marks, variation selectors.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+
+
+def look(text: str) -> str:
+    """Equal for texts that differ only in how Unicode writes the same characters (composed or not, wide or narrow), in
+    characters that nobody sees, in which blanks they hold, or in blanks around them."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
+    return text.strip()
+
+
+def is_blank(text: str) -> bool:
+    """Whether nobody sees anything of `text`."""
+    return not text or text.isspace() or (not text.isascii() and not look(text))
+
+
+def looks(examples: Examples) -> list[str] | list[tuple[str, str]]:
+    """What makes two examples the same: the looks of their texts, not their labels."""
+    texts = [look(text) for text in examples.texts]
+    if examples.pairs is None:
+        return texts
+    return list(zip(texts, (look(pair) for pair in examples.pairs), strict=True))

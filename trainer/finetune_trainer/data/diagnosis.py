@@ -1,0 +1,221 @@
+"""Why a file could not be read as the spec describes it: it is something else, or it is written in another way.
+
+Only asked once reading failed, so that no row of good data is ever taken for a sign of something else.
+"""
+
+from __future__ import annotations
+
+import csv as csvlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from finetune_api.dataset import Csv
+from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.delimited import Dialect, begun
+from finetune_trainer.data.encoding import decoded_lines, decodes, fitting_encoding
+from finetune_trainer.data.kinds import FORMAT_NAMES, PARQUET, Format, conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.problems import data_invalid, listed, nearest, shortened
+
+DELIMITERS = (",", ";", "\t", "|")
+QUOTES = ('"', "'", "")
+ROWS = 20
+"""Rows looked at besides the header."""
+LINES = 1000
+"""Lines in which they must end."""
+MOST_NAMES = 12
+"""Names of columns shown in an example."""
+
+
+def refuse_foreign(path: Path, name: str, format: Format) -> None:
+    """Raises JobError (DataInvalid) for a file that is certainly of another kind than `format`."""
+    kind = kind_of(path)
+    if kind is not None and not (kind is PARQUET and format == "parquet"):
+        field = "spec.dataset.format" if kind is PARQUET else None
+        raise data_invalid(f"{name} is {kind.what}, not {FORMAT_NAMES[format]}", kind.remedy, field)
+
+
+def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Mapping[str, str], csv: Csv) -> JobError:
+    """A truer error than `error`, with which reading the file as `format` ended, if there is one; else `error` itself."""
+    if (kind := text_kind_of(path)) is not None and not _begins_with_a_row(path, format, roles, csv):
+        return data_invalid(f"{name} is {kind.what}, not {FORMAT_NAMES[format]}", kind.remedy)
+    if format != "parquet" and (line := conflict_of(path)) is not None:
+        return conflict(f"{name}, line {line}")
+    if format != "jsonl" and _is_json_lines(path, roles):
+        return data_invalid(
+            f"{name} holds JSON lines, not {FORMAT_NAMES[format]}",
+            "Set spec.dataset.format to jsonl.",
+            "spec.dataset.format",
+        )
+    if format in ("csv", "tsv"):
+        return _of_dialect(error, path, roles, csv, tabs=format == "tsv") or _of_header(
+            error, path, name, roles, csv, tabs=format == "tsv"
+        )
+    found = _fitting(path, Dialect.of(Csv(), tabs=False), roles, None)
+    if found is None or found.misses:
+        return error
+    described = _yaml(found.dialect, Csv(), tabs=False)
+    return data_invalid(
+        f"{name} holds CSV with the columns {listed(found.header)}, not {FORMAT_NAMES[format]}",
+        f"Under spec.dataset put: format: csv{f' and {described}' if described else ''}",
+        "spec.dataset.format",
+    )
+
+
+def _begins_with_a_row(path: Path, format: Format, roles: Mapping[str, str], csv: Csv) -> bool:
+    """Whether the first line has as many values as the spec names columns: a text of markup in a file without a header."""
+    if csv.column_names is None:
+        return False
+    reading = _read(path, _now(path, csv, tabs=format == "tsv"), roles, csv.column_names)
+    return reading is not None and bool(reading.rows) and len(reading.rows[0]) == len(csv.column_names)
+
+
+def conflict(where: str) -> JobError:
+    """Git's marks of a conflict at `where`."""
+    return data_invalid(
+        f"{where}: Git has marked a conflict here that nobody has resolved",
+        "Resolve it, or take the file of one side, and put it there.",
+    )
+
+
+def description_that_fits(path: Path, roles: Mapping[str, str]) -> str:
+    """`csv: {…}` by which the file would have all wanted columns; empty where there is none, or the default is it."""
+    found = _fitting(path, Dialect.of(Csv(), tabs=False), roles, None)
+    return _yaml(found.dialect, Csv(), tabs=False) if found is not None and not found.misses else ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file as one dialect splits it."""
+
+    dialect: Dialect
+    header: list[str]
+    rows: list[list[str]]
+    misses: int
+    """Wanted columns that the header does not name exactly."""
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows have as many values as the header, and that is more than one."""
+        return len(self.header) > 1 and all(len(row) == len(self.header) for row in self.rows)
+
+
+def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv, *, tabs: bool) -> JobError | None:
+    """Another delimiter, quote or encoding that the file is written with."""
+    now = _now(path, csv, tabs=tabs)
+    found = _fitting(path, now, roles, csv.column_names)
+    if found is None or found.dialect == now:
+        return None
+    if error.field == "spec.dataset.csv.quoteChar" and found.dialect == replace(now, quote=found.dialect.quote):
+        return None  # that error says the same, and the line
+    described = _yaml(found.dialect, csv, tabs=tabs)
+    remedy = f"Under spec.dataset put: {described}" if described else "Leave out spec.dataset.csv."
+    columns = listed(found.header)
+    if found.misses:
+        columns = f"{_few(found.header)}.{''.join(nearest(column, found.header) for column in roles.values())}"
+        remedy += (
+            " and name its columns in spec.dataset.columns. If the first line is no header, add columnNames to csv."
+        )
+    return JobError(
+        error.reason,
+        f"{error.message.rstrip('.')}. With {described or 'the defaults'} its columns are {columns}",
+        field="spec.dataset.csv",
+        remedy=remedy,
+    )
+
+
+def _of_header(error: JobError, path: Path, name: str, roles: Mapping[str, str], csv: Csv, *, tabs: bool) -> JobError:
+    """That the first line is no header, where it names no wanted column; else `error`."""
+    if error.reason is not FailureReason.COLUMN_MISSING or csv.column_names is not None:
+        return error
+    reading = _read(path, _now(path, csv, tabs=tabs), roles, None)
+    if (
+        reading is None
+        or reading.misses < len(roles)
+        or any(nearest(column, reading.header) for column in roles.values())
+    ):
+        return error
+    number = len(reading.header)
+    example = list(roles.values()) if number == len(roles) else [f"column{place}" for place in range(1, number + 1)]
+    return JobError(
+        error.reason,
+        f"{name}: the first line, which is read as the header, names none of the columns {listed(roles.values())}; its "
+        f"{number} values are {_few(reading.header)}",
+        field=error.field,
+        remedy=f"If it is the header, name its columns in spec.dataset.columns. If it is no header, name all {number} columns in "
+        f"their order; under spec.dataset put: csv: {{columnNames: [{', '.join(map(json.dumps, example[:MOST_NAMES]))}]}}",
+    )
+
+
+def _now(path: Path, csv: Csv, *, tabs: bool) -> Dialect:
+    """How the file is split today."""
+    try:
+        return begun(decoded_lines(path, path.name, csv.encoding), csv, tabs=tabs)[0]
+    except JobError:
+        return Dialect.of(csv, tabs=tabs)
+
+
+def _few(values: list[str]) -> str:
+    """The beginnings of a few: a line that is no header holds texts."""
+    shown = ", ".join(shortened(value, 30) for value in values[:4])
+    return shown if len(values) <= 4 else f"{shown} and {len(values) - 4:,} more"
+
+
+def _fitting(path: Path, now: Dialect, roles: Mapping[str, str], names: list[str] | None) -> Reading | None:
+    """The reading whose header names most of the wanted columns, that of `now` before any other."""
+    # What the spec says may be right although another encoding fits as well: any byte is a letter to many.
+    encodings = [now.encoding] if decodes(path, now.encoding) else []
+    if (fitting := fitting_encoding(path)) is not None and fitting not in encodings:
+        encodings.append(fitting)
+    best: Reading | None = None
+    for encoding, delimiter, quote in product(
+        encodings, dict.fromkeys((now.delimiter, *DELIMITERS)), dict.fromkeys((now.quote, *QUOTES))
+    ):
+        if quote == delimiter:
+            continue
+        reading = _read(path, Dialect(delimiter, quote, encoding), roles, names)
+        if reading is not None and (best is None or _rank(reading) > _rank(best)):
+            best = reading
+    return best
+
+
+def _rank(reading: Reading) -> tuple[int, bool]:
+    return -reading.misses, reading.even
+
+
+def _read(path: Path, dialect: Dialect, roles: Mapping[str, str], names: list[str] | None) -> Reading | None:
+    """The first rows; None where they cannot be read so."""
+    try:
+        lines = begun(islice(decoded_lines(path, path.name, dialect.encoding), LINES), Csv(), tabs=False)[1]
+        rows = list(islice(filter(None, dialect.rows(lines)), ROWS + 1))
+    except (JobError, csvlib.Error):
+        return None
+    header = names or (rows.pop(0) if rows else [])
+    return Reading(dialect, header, rows, sum(header.count(column) != 1 for column in roles.values()))
+
+
+def _yaml(found: Dialect, csv: Csv, *, tabs: bool) -> str:
+    """`csv: {delimiter: ";"}`: what the spec has to say, with what it says already, for this dialect; nothing for the default."""
+    default = Dialect.of(Csv(), tabs=tabs)
+    said = {"delimiter": found.delimiter, "quoteChar": found.quote, "encoding": found.encoding}
+    usual = {"delimiter": default.delimiter, "quoteChar": default.quote, "encoding": default.encoding}
+    fields: dict[str, Any] = {key: value for key, value in said.items() if value != usual[key]}
+    if csv.column_names:
+        fields["columnNames"] = csv.column_names
+    # Strings and lists of JSON are YAML as well.
+    inside = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items())
+    return f"csv: {{{inside}}}" if fields else ""
+
+
+def _is_json_lines(path: Path, roles: Mapping[str, str]) -> bool:
+    try:
+        for line in islice(decoded_lines(path, path.name, "utf-8"), ROWS):
+            if line.strip():
+                row = json.loads(line)
+                return isinstance(row, dict) and all(column in row for column in roles.values())
+    except (JobError, ValueError, RecursionError):
+        pass
+    return False
