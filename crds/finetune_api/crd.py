@@ -82,6 +82,7 @@ def root_schema() -> Schema:
     status = structural(FineTuneJobStatus.model_json_schema())
     # Before the operator's first write nothing may read as current: kstatus compares this with metadata.generation.
     status["default"] = {"observedGeneration": -1}
+    status["x-kubernetes-validations"] = [_finished_stays_finished()]
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return {
         "type": "object",
@@ -113,6 +114,23 @@ def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
         "reason": "FieldValueForbidden",
         "message": f"{field} is fixed for a run; to train with another one, set spec.runId to a new value in the same "
         "update",
+    }
+
+
+def _finished_stays_finished() -> Schema:
+    """Kept by the API server itself, whatever a second operator, an older one or a late report may want to write.
+
+    Not bound is who never started, and what the operator refused before any attempt (their spec may be corrected); another run
+    starts anew, also while its status does not name it yet. A status that says nothing at all is no other run.
+    """
+    finished = "has({0}.conditions) && {0}.conditions.exists(c, c.type == 'Finished' && c.status == 'True')"
+    started = "has(oldSelf.run) && has(oldSelf.startTime)"
+    refused = "has(oldSelf.failure) && !has(oldSelf.failure.attempt) && oldSelf.failure.reason in ['InvalidSpec', 'OutputConflict']"
+    same_run = "(has(self.run) ? self.run.id == oldSelf.run.id : has(self.startTime) || !has(self.conditions))"
+    bound = f"{finished.format('oldSelf')} && {started} && !({refused}) && {same_run}"
+    return {
+        "rule": f"!({bound}) || ({finished.format('self')})",
+        "message": "a finished run stays finished; only another run starts, once spec.runId is set to a new value",
     }
 
 

@@ -97,6 +97,8 @@ class FakeWorld:
         job = self.jobs.get(key)
         if job is None or decision.status is None or decision.status == job.status:
             return
+        if not may_follow(job.status, decision.status):
+            raise AssertionError(f"a cluster would not take back that {key} has finished: {decision.status}")
         event = announcement(job.status, decision.status)
         self.jobs[key] = replace(job, status=decision.status)
         self.reports.append((key, decision.status))
@@ -239,3 +241,18 @@ class FakeWorld:
 
     def _change_attempts(self, key: Key, change: Any) -> None:
         self.attempts[key] = [change(attempt) for attempt in self.attempts.get(key, [])]
+
+
+def may_follow(before: FineTuneJobStatus, after: FineTuneJobStatus) -> bool:
+    """Whether an API server lets `after` be written over `before`: by the rule of the status in `finetune_api.crd`."""
+    failure = before.failure
+    refused = failure is not None and failure.attempt is None and failure.reason in ("InvalidSpec", "OutputConflict")
+    if not _finished(before) or before.run is None or before.start_time is None or refused or _finished(after):
+        return True
+    if after.run is not None:
+        return after.run.id != before.run.id
+    return after.start_time is None and after.conditions is not None
+
+
+def _finished(status: FineTuneJobStatus) -> bool:
+    return any(c.type == "Finished" and c.status == "True" for c in status.conditions or [])
