@@ -34,6 +34,7 @@ class FailureReason(StrEnum):
     LOSS_DIVERGED = "LossDiverged"
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
+    NO_PROGRESS = "NoProgress"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     INTERNAL = "Internal"
@@ -66,6 +67,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.LOSS_DIVERGED: "Lower spec.training.learningRate, raise warmupRatio, or use precision fp32; then set another spec.runId.",
     FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.EVICTED: "Nothing: the next attempt goes on from the last checkpoint.",
+    FailureReason.NO_PROGRESS: "Find out what ends the attempts before their first save: status.attempts says how each one ended. Choose other nodes or a higher priority by spec.pod, or a shorter checkpoints.interval, and set another spec.runId.",
     FailureReason.DEADLINE_EXCEEDED: "Raise spec.activeDeadlineSeconds and set another spec.runId.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "Read the log of the last attempt, correct the cause, and set another spec.runId.",
     FailureReason.INTERNAL: "Read the log of the attempt; if it looks like a defect of the operator or trainer, report it with that log.",

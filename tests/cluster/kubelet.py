@@ -39,6 +39,7 @@ class Fate:
     evicted: str = ""  # evicted by its own node without such a condition; the message of the pod's status
     beside: int | None = 0  # how injected containers end; None: they go on until it is deleted
     seconds: float = 0.0  # how long it runs
+    ago: float = 0.0  # how many seconds before it was written its end was, by the node's clock
 
 
 def succeed(message: str = "", *, seconds: float = 0.0) -> Fate:
@@ -269,7 +270,7 @@ def _terminated(pod: Object, fate: Fate) -> Object:
             "reason": fate.reason,
             "message": fate.message,
             "startedAt": pod["status"].get("startTime", now),
-            "finishedAt": now,
+            "finishedAt": _now(ago=fate.ago),
         }
     }
     if fate.beside is None:
@@ -332,5 +333,5 @@ def _path(pod: Object) -> str:
     return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _now(*, ago: float = 0) -> str:
+    return (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")

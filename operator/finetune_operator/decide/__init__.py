@@ -13,6 +13,7 @@ from datetime import datetime
 from finetune_operator.decide.beside import pod_outlives_its_trainer, trainer_ended_just_now, trainer_has_succeeded
 from finetune_operator.decide.case import Case, gather
 from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
+from finetune_operator.decide.headway import restart_is_held_back, run_makes_no_progress
 from finetune_operator.decide.running import (
     attempt_cannot_be_created,
     attempt_cannot_start,
@@ -53,8 +54,10 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     limits_have_changed,
     attempt_is_running,
     verdict_is_due,
+    run_makes_no_progress,
     placement_has_changed,
     training_is_queued,
+    restart_is_held_back,
     attempt_cannot_be_created,
     attempt_cannot_start,
     attempt_is_awaited,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.headway import LONG_WAIT, restart_due
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining
@@ -83,6 +84,9 @@ def attempt_is_awaited(case: Case) -> Decision:
         )
     else:
         reason, message = "Starting", f"{case.current.name} was created."
+    due = restart_due(case)
+    if due is not None and due - case.now > LONG_WAIT:
+        message = f"{message} The cluster waits until {due:%H:%M:%S} UTC before it, longer after each end."
     if waiting and waiting[-1].initializing:
         message = f"{message} {waiting[-1].name} waits: {waiting[-1].initializing}."
     age = (case.now - case.current.created).total_seconds()
@@ -93,7 +97,8 @@ def attempt_is_awaited(case: Case) -> Decision:
 def _waits_for(case: Case, refusal: Refusal, recheck_after: float | None = None) -> Decision:
     message = sentences(refusal.message, refusal.remedy or REMEDIES[refusal.reason])
     before = case.before
-    if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.reason == refusal.reason and before.message:
+    what, _, _ = refusal.message.partition("pulled: ")
+    if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.message and before.message.startswith(what):
         message = before.message  # kubelets say it in turn as a failure and as a back-off; the first one told the cause
     return Decision(
         status=status(case, Phase.STARTING, refusal.reason, message),

@@ -20,6 +20,7 @@ from finetune_operator.worlds.protocol import (
     Action,
     AttemptPhase,
     AttemptSeen,
+    Backoff,
     ChangeLimits,
     Decision,
     Ending,
@@ -43,6 +44,10 @@ class FakeWorld:
     """How far the clocks of the nodes, which say when attempts start and end, are ahead of `now`."""
     controller_ahead: timedelta = timedelta()
     """The same of whoever says when a training has ended."""
+    queue: str = ""
+    """Of trainings that start while it is set."""
+    backoff: Backoff | None = None
+    """Of trainings that start while it is set; without one the next attempt follows at once."""
     default_image: str | None = "trainer:test"
     jobs: dict[Key, Job] = field(default_factory=dict)
     trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
@@ -57,6 +62,8 @@ class FakeWorld:
     _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
     _ends_seen: dict[str, datetime] = field(default_factory=dict)
     """By the UID of a training, or the name of an attempt whose trainer has ended."""
+    _due: dict[str, tuple[datetime, Key]] = field(default_factory=dict)
+    """When the next attempt of a training begins, by its UID."""
     _count: int = 0
 
     # -- the protocol ----------------------------------------------------------------------------------------------
@@ -133,6 +140,8 @@ class FakeWorld:
             created=self.now,
             limits=action.limits,
             placement=action.placement,
+            queue=self.queue,
+            backoff=self.backoff,
         )
         self.trainings[place] = key, training
         self._begin_attempt(key, training)
@@ -153,6 +162,12 @@ class FakeWorld:
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+        for uid, (due, key) in [*self._due.items()]:
+            if due <= self.now:
+                del self._due[uid]
+                training = next((t for _, t in self.trainings.values() if t.uid == uid), None)
+                if training is not None and training.ending is None and not training.deleting:
+                    self._begin_attempt(key, training)
 
     def apply(self, name: str, spec: Mapping[str, Any], namespace: str = "default") -> Key:
         """What `kubectl apply` does: a new job, or another spec for the one of that name."""
@@ -187,7 +202,13 @@ class FakeWorld:
         """The latest attempt ends; the training goes on as the Job controller would have it."""
         ended = self.now + self.nodes_ahead
         self.change_latest(
-            key, phase=AttemptPhase.ENDED, ended=ended, exit_code=exit_code, termination_message=message, **facts
+            key,
+            phase=AttemptPhase.ENDED,
+            ended=ended,
+            finished=ended,
+            exit_code=exit_code,
+            termination_message=message,
+            **facts,
         )
         uid = self.attempts[key][-1].training
         place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
@@ -197,6 +218,9 @@ class FakeWorld:
         ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
         if ending is not None:
             self.end_training(key, ending)
+        elif training.backoff is not None:
+            ends = [a.ended for a in self.attempts[key] if a.training == uid and a.ended]
+            self._due[uid] = max(ends) + training.backoff.delay(len(ends)), key
         elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
             self._begin_attempt(key, training)
 

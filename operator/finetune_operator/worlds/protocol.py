@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -63,6 +63,18 @@ class Limits:
     """Seconds after its end when a training and its attempts are deleted; asked for once that end is recorded."""
 
 
+@dataclass(frozen=True)
+class Backoff:
+    """How much time a world lets pass between two attempts of a training: twice as much after each end, up to a longest time."""
+
+    first: timedelta
+    longest: timedelta
+
+    def delay(self, ended: int) -> timedelta:
+        """After so many ended attempts, whatever ended them."""
+        return min(self.first * 2 ** min(ended - 1, 32), self.longest) if ended else timedelta()
+
+
 class Ending(StrEnum):
     """How a training ended."""
 
@@ -93,6 +105,10 @@ class Training:
     """The `StartTraining.placement` that it was started with."""
     queued: bool = False
     """Held back by a queue, such as Kueue's, until that admits it."""
+    queue: str = ""
+    """The queue that admits it; empty for none."""
+    backoff: Backoff | None = None
+    """None where the next attempt never waits for long."""
     deleting: bool = False
     """Being stopped: its attempts save and end, then it is gone."""
     ending: Ending | None = None
@@ -127,6 +143,8 @@ class AttemptSeen:
     created: datetime
     started: datetime | None = None
     ended: datetime | None = None
+    finished: datetime | None = None
+    """When its pod was through, from which the world counts the time until the next attempt; None where that is `created`."""
     node: str | None = None
     deleting: bool = False
     """Told to stop."""

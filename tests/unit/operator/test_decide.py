@@ -16,6 +16,7 @@ from finetune_api.status import Phase
 from finetune_operator.decide import RULES
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
+    Backoff,
     Cause,
     ChangeLimits,
     Ending,
@@ -198,11 +199,13 @@ def test_an_attempt_that_cannot_start_shows_why_with_its_remedy_and_goes_on_wait
 
 
 def test_the_first_words_about_an_image_stand_while_the_kubelet_repeats_itself() -> None:
-    story = Story().starts().is_held(FailureReason.IMAGE_PULL_FAILED, "trainer:x: not found")
+    story = Story().starts().is_held(FailureReason.IMAGE_PULL_FAILED, "The image trainer:x cannot be pulled: not found")
     writes = story.writes
-    story.is_held(FailureReason.IMAGE_PULL_FAILED, "Back-off pulling image")
-    story.is_held(FailureReason.IMAGE_PULL_FAILED, "trainer:x: not found")
+    story.is_held(FailureReason.IMAGE_PULL_FAILED, "The image trainer:x cannot be pulled: Back-off")
+    story.is_held(FailureReason.IMAGE_PULL_FAILED, "The image trainer:x cannot be pulled: not found")
     assert story.writes == writes
+    story.is_held(FailureReason.IMAGE_PULL_FAILED, "The image trainer:y cannot be pulled: not found")
+    assert "trainer:y" in (story.status.message or "")
 
 
 def test_a_training_whose_attempts_are_refused_shows_why() -> None:
@@ -397,8 +400,10 @@ def test_a_trainer_that_is_never_retried_is_heard_although_its_node_has_more_to_
 
 def test_the_latest_32_attempts_are_kept_and_numbers_go_on() -> None:
     story = Story().starts()
+    step = 0
     for _ in range(40):
-        story.runs().ends(30)
+        step += 10
+        story.runs().ends(30, result_message("preempted", step=step))
     attempts = story.status.attempts or []
     assert (len(attempts), attempts[0].number, attempts[-1].number) == (32, 9, 40)
 
@@ -793,6 +798,12 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     Story().starts().is_edited(backoffLimit=9)
     Story().starts().runs().trainer_ends(0, "proxy").waits(10)
     Story().starts().runs().trainer_ends(30, "proxy").waits(10)
+    in_vain = Story().starts()
+    for _ in range(6):
+        in_vain.runs().ends(30)
+    punished = Story()
+    punished.world.backoff = Backoff(timedelta(minutes=5), timedelta(minutes=5))
+    punished.starts().runs().ends(30, result_message("preempted", step=1))
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal = Refusal(FailureReason.ADMISSION_DENIED, "no")

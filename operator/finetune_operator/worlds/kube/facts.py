@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_api import KIND
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import ApiError, Object
-from finetune_operator.worlds.kube.containers import Container, beside_trainer, trainer_of
+from finetune_operator.worlds.kube.containers import Container, beside_trainer, containers_of, trainer_of
 from finetune_operator.worlds.kube.manifest import read_limits_asked
 from finetune_operator.worlds.kube.reflector import Child
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Ending, Key, Limits, Refusal, Training
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Backoff, Ending, Key, Limits, Refusal, Training
 
 ENDINGS = {
     "PodFailurePolicy": Ending.NEVER_RETRIED,
     "BackoffLimitExceeded": Ending.BACKOFF_LIMIT_EXCEEDED,
     "DeadlineExceeded": Ending.DEADLINE_EXCEEDED,
 }
+BACKOFF = Backoff(timedelta(seconds=10), timedelta(minutes=10))
+"""Of the Job controller, which counts for it every pod of a Job that failed, those too that the failure policy ignores."""
 IMAGE_PROBLEMS = frozenset(
     {
         "ErrImagePull",
@@ -71,6 +73,8 @@ def read_training(job: Object) -> Child[Training] | None:
             limits=read_limits_asked(annotations) or limits_in_force,
             placement=annotations.get(names.PLACEMENT_ANNOTATION, ""),
             queued=bool(spec.get("suspend")),
+            queue=meta.get("labels", {}).get(names.QUEUE_LABEL, ""),
+            backoff=BACKOFF,
             deleting="deletionTimestamp" in meta,
             ending=ending,
             ended=time_of(done["lastTransitionTime"]) if done else None,
@@ -106,6 +110,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             created=created,
             started=time_of(running.get("startedAt") or terminated.get("startedAt")),
             ended=time_of(terminated.get("finishedAt")),
+            finished=_finished(pod) if ended else None,
             node=pod["spec"].get("nodeName"),
             deleting="deletionTimestamp" in meta,
             gone_by=time_of(meta.get("deletionTimestamp")),
@@ -124,6 +129,24 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
 
 def controller_of(obj: Object) -> Object | None:
     return next((ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("controller")), None)
+
+
+def _finished(pod: Object) -> datetime | None:
+    """As the Job controller reads it: the last end of a container, or else when the pod ceased to be ready, or else its deletion.
+
+    Its containers are the ordinary ones and native sidecars, and one of them without an end leaves the question to the others.
+    """
+    meta, status = pod["metadata"], pod.get("status") or {}
+    relevant = [c for c in containers_of(pod) if c.state and (c.restarts or not c.initial)]
+    ends = [time_of(c.terminated.get("finishedAt")) for c in relevant]
+    known = [end for end in ends if end is not None and end.year > 1]
+    if known and len(known) == len(ends):
+        return max(known)
+    for condition in status.get("conditions") or []:
+        if (condition["type"], condition["status"]) == ("Ready", "False") and condition.get("lastTransitionTime"):
+            return time_of(condition["lastTransitionTime"])
+    deleted = time_of(meta.get("deletionTimestamp"))
+    return deleted - timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0) if deleted else None
 
 
 def _phase(status: Object, trainer: Container) -> AttemptPhase:

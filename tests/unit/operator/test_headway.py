@@ -1,0 +1,257 @@
+"""A run that gets nowhere ends, however innocent its ends; one that gets on is never punished for what is nobody's fault."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_operator.worlds.kube.facts import BACKOFF, read_attempt
+from finetune_operator.worlds.protocol import Cause, StartTraining, StopTraining
+from tests.unit.operator.story import Story, result_message
+from tests.unit.operator.test_ends import KILLED, pod, terminated
+
+FULL = Cause(FailureReason.DISK_FULL, "demo was evicted: its disk is full", REMEDIES[FailureReason.DISK_FULL])
+
+
+def saved(step: int | None) -> str:
+    return result_message("preempted", step=step)
+
+
+def on_a_cluster(**changes: Any) -> Story:
+    story = Story(runId="r", **changes)
+    story.world.backoff = BACKOFF
+    return story.starts()
+
+
+def next_runs(story: Story) -> Story:
+    """After the time that the Job controller lets pass, or at once where a new training has begun."""
+    if story.world.attempts[story.key][-1:] and story.world.attempts[story.key][-1].phase == "Ended":
+        story.waits(600)
+    return story.runs()
+
+
+def stops(story: Story) -> int:
+    return sum(isinstance(action, StopTraining) for action in story.actions)
+
+
+# --------------------------------------------------------------------------------------------------------- no progress
+
+ENDS: dict[str, dict[str, Any]] = {
+    "preempted without a word": {"exit_code": 30},
+    "preempted at the step it began with": {"exit_code": 30, "message": saved(0)},
+    "evicted": {"exit_code": 137, "disruption": "Evicted"},
+    "evicted for a full disk": {"exit_code": 137, "disruption": "DiskFull", "ended_by": FULL},
+    "node lost": {"exit_code": None, "disruption": "NodeLost"},
+}
+
+
+@pytest.mark.parametrize("facts", ENDS.values(), ids=ENDS)
+def test_six_uncounted_ends_in_a_row_that_saved_nothing_new_are_the_last(facts: dict[str, Any]) -> None:
+    story = Story(runId="r", backoffLimit=0).starts()
+    for _ in range(5):
+        story.runs().ends(**facts)
+        assert story.status.phase == "Starting"
+    story.runs().ends(**facts)
+    assert story.state() == ("Failed", "NoProgress")
+    failure = story.status.failure
+    assert failure is not None
+    assert failure.attempt == 6
+    assert failure.message.startswith("The last 6 attempts ended without having saved anything new. The last one: ")
+    assert REMEDIES[FailureReason.NO_PROGRESS] in failure.remedy
+    assert (FULL.remedy in failure.remedy) == ("ended_by" in facts)
+    assert isinstance(story.looks().actions[-1], StopTraining)
+    assert story.waits(3600).state() == ("Failed", "NoProgress")
+
+
+def test_the_same_step_again_and_again_is_no_progress_and_a_higher_one_begins_the_count_anew() -> None:
+    story = Story().starts()
+    for step in (40, 40, 40, 40, 40, 41, 41, 41, 41, 41, 41):
+        assert story.status.phase == "Starting"
+        story.runs().ends(30, saved(step))
+    assert story.status.phase == "Starting"
+    assert story.runs().ends(30, saved(41)).state() == ("Failed", "NoProgress")
+
+
+def test_a_run_that_saves_something_new_each_time_may_be_preempted_for_ever() -> None:
+    story = Story(backoffLimit=0).starts()
+    for step in range(1, 60):
+        story.runs().ends(30, saved(step))
+    assert story.status.phase == "Starting"
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "minutes", "phase"),
+    [({}, 19, "Failed"), ({}, 20, "Starting"), ({"interval": "1h"}, 119, "Failed"), ({"interval": "1h"}, 120, "Starting")],
+)  # fmt: skip
+def test_an_attempt_that_was_killed_is_taken_to_have_saved_once_it_ran_for_two_saves(
+    checkpoints: dict[str, str], minutes: int, phase: str
+) -> None:
+    story = Story(checkpoints=checkpoints).starts()
+    for _ in range(6):
+        story.runs()
+        story.world.pass_time(minutes * 60 - 60)
+        story.ends(None, disruption="NodeLost")
+    assert story.status.phase == phase
+
+
+def test_ends_that_somebody_asked_for_are_no_sign_of_a_run_that_gets_nowhere() -> None:
+    story = Story().starts()
+    for _ in range(8):
+        story.runs().ends(30, deleting=True)  # by kubectl delete pod, or by Kueue, which suspends the Job
+    for _ in range(8):
+        story.runs().is_edited(suspend=True).ends(30).is_edited(suspend=False)
+    assert story.status.phase == "Starting"
+    assert {a.counts_as for a in story.status.attempts or []} == {"Stop"}
+    for _ in range(6):
+        story.runs().ends(30)
+    assert story.state() == ("Failed", "NoProgress")
+
+
+def test_pods_that_are_taken_away_before_they_run_are_no_sign_of_a_run_that_gets_nowhere() -> None:
+    story = Story().starts()
+    for _ in range(8):
+        story.ends(None, disruption="Preempted")
+    assert story.status.phase == "Starting"
+
+
+def test_a_counted_failure_breaks_the_row() -> None:
+    story = Story(backoffLimit=9).starts()
+    for _ in range(2):
+        for _ in range(5):
+            story.runs().ends(30)
+        story.runs().ends(1)
+    assert story.status.phase == "Starting"
+
+
+def test_a_seventh_attempt_that_runs_already_is_let_run() -> None:
+    story = Story().starts()
+    for _ in range(5):
+        story.runs().ends(30)
+    story.runs()
+    story.world.pass_time(60)
+    story.world.end_attempt(story.key, 30)
+    story.world.run_attempt(story.key)
+    assert story.looks().state() == ("Running", "Training")
+    assert story.ends(30, saved(7)).status.phase == "Starting"
+
+
+def test_what_an_older_version_recorded_is_not_held_against_a_run() -> None:
+    story = Story().starts()
+    for _ in range(5):
+        story.runs().ends(30)
+    job = story.world.jobs[story.key]
+    old = [a.model_copy(update={"counts_as": None}) for a in job.status.attempts or []]
+    decision = story.decision(job=replace(job, status=job.status.model_copy(update={"attempts": old})))
+    assert decision.status is not None
+    assert decision.status.phase == "Starting"
+    assert decision.rule != "run_makes_no_progress"
+
+
+# ---------------------------------------------------------------------------------------------------- waiting for nothing
+
+
+def test_a_run_that_got_on_gets_a_new_training_instead_of_a_long_wait() -> None:
+    story = on_a_cluster()
+    for step in (10, 20, 30):
+        next_runs(story).ends(30, saved(step))
+        assert stops(story) == 0  # 10, 20 and 40 seconds are no long wait
+    next_runs(story).ends(30, saved(40))
+    assert story.state() == ("Starting", "Restarting")
+    assert "demo-r is created again, because the cluster would wait until" in (story.status.message or "")
+    assert stops(story) == 0  # what the pods said is written down first
+    story.looks()
+    assert stops(story) == 1
+    story.looks()
+    assert isinstance(story.actions[-1], StartTraining)
+    story.runs()
+    assert [(a.number, a.step) for a in story.status.attempts or []] == [(1, 10), (2, 20), (3, 30), (4, 40), (5, None)]
+
+
+def test_counted_failures_numbers_and_used_time_outlive_the_trainings_they_belong_to() -> None:
+    story = on_a_cluster(backoffLimit=3, activeDeadlineSeconds=3600)
+    next_runs(story).ends(20)
+    for step in (10, 20, 30):
+        next_runs(story).ends(30, saved(step))
+    assert stops(story.looks()) == 1
+    story.looks()
+    start = story.actions[-1]
+    assert isinstance(start, StartTraining)
+    assert (start.limits.backoff_limit, start.limits.active_deadline_seconds) == (2, 3600 - 4 * 60)
+    for exit_code in (20, 20):
+        next_runs(story).ends(exit_code)
+    assert next_runs(story).ends(20).state() == ("Failed", "BackoffLimitExceeded")
+    assert (story.status.message or "").startswith("4 attempts failed, and spec.backoffLimit allows 3.")
+    assert story.status.failure is not None
+    assert story.status.failure.attempt == 7
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        {"exit_code": 30, "message": saved(30)},  # nothing new
+        {
+            "exit_code": 20,
+            "message": result_message("failed", error=(FailureReason.STORAGE_UNAVAILABLE, "no"), step=40),
+        },
+    ],
+    ids=["nothing new", "a failure"],
+)
+def test_a_run_that_did_not_get_on_waits_as_long_as_the_cluster_wants_and_says_until_when(last: dict[str, Any]) -> None:
+    story = on_a_cluster()
+    for step in (10, 20, 30):
+        next_runs(story).ends(30, saved(step))
+    next_runs(story).ends(**last).looks()
+    assert stops(story) == 0
+    due = story.now + timedelta(seconds=80)
+    assert f"The cluster waits until {due:%H:%M:%S} UTC before it, longer after each end." in (
+        story.status.message or ""
+    )
+    writes = story.writes
+    assert story.waits(5).writes == writes
+
+
+def test_in_a_queue_a_long_wait_is_only_said() -> None:
+    story = Story()
+    story.world.backoff, story.world.queue = BACKOFF, "gpus"
+    story.starts()
+    for step in (10, 20, 30, 40):
+        next_runs(story).ends(30, saved(step))
+    assert stops(story.looks()) == 0
+    assert "The cluster waits until" in (story.status.message or "")
+
+
+def test_pods_that_are_gone_are_still_in_the_memory_of_the_job_controller() -> None:
+    story = on_a_cluster()
+    for step in (10, 20, 30, 40):
+        next_runs(story).ends(30, saved(step))
+    decision = story.decision(attempts=(story.world.attempts[story.key][-1],))
+    assert (decision.rule, len(decision.actions)) == ("restart_is_held_back", 1)
+
+
+@pytest.mark.parametrize(("ended", "wait"), [(0, 0), (1, 10), (2, 20), (4, 80), (6, 320), (7, 600), (1000, 600)])
+def test_the_wait_doubles_with_each_end_up_to_ten_minutes(ended: int, wait: int) -> None:
+    assert BACKOFF.delay(ended).total_seconds() == wait
+
+
+@pytest.mark.parametrize(
+    ("status", "deleting", "finished"),
+    [
+        (terminated(KILLED), False, "00:01:00"),
+        (terminated(KILLED | {"finishedAt": None}) | {"conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:01:30Z"}]}, False, "00:01:30"),
+        (terminated(KILLED | {"finishedAt": "0001-01-01T00:00:00Z"}), True, "00:02:00"),
+        ({"containerStatuses": [{"name": "trainer", "state": {"terminated": KILLED}}, {"name": "proxy", "state": {"terminated": KILLED | {"finishedAt": "2026-01-01T00:01:20Z"}}}]}, False, "00:01:20"),
+        ({}, False, None),
+    ],
+)  # fmt: skip
+def test_a_pod_finished_when_the_job_controller_says_so(
+    status: dict[str, Any], deleting: bool, finished: str | None
+) -> None:
+    obj = pod(status, deleting=deleting)
+    obj["spec"]["containers"].append({"name": "proxy"})
+    child = read_attempt(obj)
+    assert child is not None
+    assert (f"{child.fact.finished:%H:%M:%S}" if child.fact.finished else None) == finished
