@@ -12,6 +12,7 @@ it does so by itself: the deciding side never restarts an attempt, so training s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -95,7 +96,7 @@ class Training:
     """One run in the making, owned by the job: a batch Job, or a supervised subprocess."""
 
     name: str
-    """`<job>-<run id>`, see `training_name`."""
+    """`<job>-<run id>`, see `training_name`; in version 0.1.0 with the dashes of a run id as they are."""
     run_id: str
     uid: str
     created: datetime
@@ -293,6 +294,18 @@ class World(Protocol):
         ...
 
 
+LONGEST_NAME = 63
+"""Of a Job, whose name is a label of its pods."""
+
+
 def training_name(job: str, run_id: str) -> str:
-    """The name of a run's training. One name for one run: starting twice can never make twins."""
-    return f"{job}-{run_id}"
+    """The name of a run's training. One name for one run: starting twice can never make twins.
+
+    And one run for one name. The dashes of the run id are doubled, or `a` with run `b-c` and `a-b` with run `c` would share one;
+    so the last single dash is where the job's name ends. Where that is too long, the run id gives way to 21 hexadecimal digits
+    of the pair's SHA-256, one more than a run id may have.
+    """
+    name = f"{job}-{run_id.replace('-', '--')}"
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{job}-{hashlib.sha256(f'{job}/{run_id}'.encode()).hexdigest()[:21]}"

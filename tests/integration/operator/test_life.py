@@ -267,6 +267,27 @@ def test_a_foreign_job_of_that_name_is_a_conflict_and_left_untouched(lab: Lab) -
     lab.until(phase="Running")
 
 
+def test_jobs_whose_names_and_run_ids_read_alike_when_joined_both_train(lab: Lab) -> None:
+    lab.apply("a", runId="b-c")
+    lab.apply("a-b", runId="c")
+    lab.until("a", phase="Running")
+    lab.until("a-b", phase="Running")
+    assert [job["metadata"]["name"] for name in ("a", "a-b") for job in lab.jobs(name)] == ["a-b--c", "a-b-c"]
+
+
+def test_a_neighbours_training_of_that_name_is_not_to_be_deleted(lab: Lab) -> None:
+    lab.apply("a", runId="b-c", suspend=True)
+    owner = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "name": "a", "controller": True}
+    named_by_0_1_0 = foreign_job("a-b-c")
+    named_by_0_1_0["metadata"]["ownerReferences"] = [owner | {"uid": lab.job("a")["metadata"]["uid"]}]
+    lab.kubectl("create", "-f", "-", input=json.dumps(named_by_0_1_0))
+    lab.apply("a-b", runId="c")
+    said = lab.until("a-b", phase="Pending", reason="NameConflict")["message"]
+    assert "A Job named a-b-c is there already and belongs to FineTuneJob a" in said
+    assert "Set another spec.runId: that Job is a training of somebody's" in said
+    assert "Delete" not in said
+
+
 def foreign_job(name: str) -> dict:  # type: ignore[type-arg]
     container = {"name": "other", "image": "other"}
     template = {"spec": {"restartPolicy": "Never", "containers": [container]}}

@@ -305,11 +305,10 @@ class KubeWorld:
         if "deletionTimestamp" in job["metadata"] or (owner and (owner["kind"], owner["name"]) == (KIND, key.name)):
             message = f"The Job {name} of an earlier FineTuneJob of this name is still being deleted."
             return Refusal(FailureReason.NAME_CONFLICT, message, passing=True)
-        return Refusal(
-            FailureReason.NAME_CONFLICT,
-            f"A Job named {name} is there already and belongs to {_who(owner)}; it was left as it is",
-            "metadata.name",
-        )
+        said = f"A Job named {name} is there already and belongs to {_who(owner)}; it was left as it is"
+        of_a_neighbour = owner is not None and owner["kind"] == KIND  # version 0.1.0 gave two runs one name
+        remedy = "Set another spec.runId: that Job is a training of somebody's, and not to be deleted for this."
+        return Refusal(FailureReason.NAME_CONFLICT, said, "metadata.name", remedy=remedy if of_a_neighbour else "")
 
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
         """A Job whose pods cannot be created says so only in an event."""
