@@ -12,6 +12,12 @@ from pathlib import Path
 import pytest
 from transformers import pipeline
 
+from finetune_api.job import FineTuneJob, Storage
+from finetune_api.manifest import load, resolve_paths
+from finetune_api.run import identify
+from finetune_operator.worlds.local.identity import identity
+from finetune_trainer.store.claim import Claim
+from finetune_trainer.store.folder import open_folder
 from tests.training.tiny import tiny_inputs
 
 MANIFEST = """\
@@ -73,7 +79,24 @@ def test_an_interrupted_run_goes_on_and_its_model_predicts(folder: Path) -> None
     assert "from step 0." not in said
     [model] = (folder / "my results").glob("*/model")
     assert pipeline("text-classification", str(model))("soup")[0]["label"] in ("cooking", "sky")
-    assert [file.name for file in (folder / "my state").rglob("*") if file.is_file()] == ["lock"]
+    assert {file.name for file in (folder / "my state").rglob("*") if file.is_file()} == {"identity", "lock"}
+
+
+def test_a_run_from_another_state_folder_is_refused_while_the_first_lives_with_its_name_and_what_to_do(
+    folder: Path,
+) -> None:
+    [document] = load(folder / "my job.yaml")
+    uri = identify(FineTuneJob.model_validate(resolve_paths(document, folder)).spec).uri
+    owner = f"local/tiny/{identity(folder / 'state of another')}"
+    with Claim.take(open_folder(uri, Storage()), owner=owner, holder="tiny-1@this-machine", lease=3) as first:
+        second = finetune(folder)
+        said, _ = second.communicate(timeout=120)
+        assert second.returncode == 1, said
+        assert "✗ tiny failed: OutputConflict" in said
+        assert f"is being written by tiny-1@this-machine of {owner}" in " ".join(said.split())
+        assert "What to do: Wait until that job ends" in said
+        assert said.count("waiting up to") == 1, "it was tried again"
+        first.check()
 
 
 def test_broken_data_is_told_with_file_row_and_column_and_never_tried_again(folder: Path) -> None:

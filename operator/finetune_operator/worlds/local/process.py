@@ -72,7 +72,7 @@ class Attempt:
                     PROGRESS_ENV: progress.as_uri(),
                     RESULT_ENV: str(folder / "termination-message"),
                     WORKSPACE_ENV: str(folder / "workspace"),
-                    ATTEMPT_ENV: name,
+                    ATTEMPT_ENV: f"{name}@{os.uname().nodename}",  # for people: who holds a claim, and where
                     "PYTHONUNBUFFERED": "1",
                 },
                 stdin=asyncio.subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from typing import Any
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress
+from finetune_operator.worlds.local.identity import identity
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.process import TRAINER
 from finetune_operator.worlds.local.supervisor import Supervisor
@@ -51,10 +52,10 @@ class LocalWorld:
         on_line: Callable[[str], None] = print,
     ) -> None:
         self.key = Key(KIND, NAMESPACE, name)
-        # The owner of a run must be the same when the same person runs it again, or the claim on its folder would look foreign.
-        self._job = Job(uid=f"{os.getuid()}@{os.uname().nodename}", generation=1, spec=spec)
-        self._trainer = trainer
         self._state = state or state_home()
+        # The owner of a run must be the same when the same person runs it again, or the claim on its folder would look foreign.
+        self._job = Job(uid=identity(self._state), generation=1, spec=spec)
+        self._trainer = trainer
         self._on_line = on_line
         self._trainings: dict[str, Supervisor] = {}
         self._past_attempts: list[AttemptSeen] = []

@@ -90,7 +90,7 @@ async def test_a_trainer_whose_finetune_is_killed_saves_ends_and_frees_its_run(f
     again = folder.run()
     assert again.ends() == 0
     assert f"Training from step {saved.read_text()}." in again.output
-    assert folder.state() == ["lock"]
+    assert folder.state() == ["identity", "lock"]
 
 
 def test_a_second_run_of_the_same_output_is_refused_in_one_sentence(folder: Folder) -> None:
