@@ -27,6 +27,7 @@ from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.shortage import shortage
 from finetune_trainer.stop import Preempted, StopSignal
+from finetune_trainer.store import conditions
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
@@ -107,12 +108,14 @@ class Attempt:
         finished = run_folder.finished()
         if finished is not None:
             return self._adopt(finished, run_folder)
+        conditions.try_out(folder)
         with Claim.take(folder, owner=run.owner, holder=self._name, on_lost=self._stop.request) as claim:
             finished = run_folder.finished()
             if finished is not None:  # by whoever held the claim until now
                 return self._adopt(finished, run_folder)
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
+            run_folder.try_out(self._number)
             self._upload_log_now_and_then(run_folder)
             with Checkpoints(
                 folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check

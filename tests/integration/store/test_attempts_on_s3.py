@@ -53,7 +53,7 @@ def test_a_signal_while_a_checkpoint_is_uploaded_waits_for_it_and_the_last_step_
     proxy: Proxy, storage: Storage, bucket: str, tmp_path: Path
 ) -> None:
     job = job_on(proxy, storage, bucket, tmp_path, epochs=4000)
-    under_way = proxy.hold(r"^(PUT|POST) .*/checkpoints/")
+    under_way = proxy.hold(r"^(PUT|POST) .*/checkpoints/step-")
     attempt = job.start()
     wait_for(under_way, attempt)
 

@@ -11,6 +11,12 @@ from obstore import exceptions
 
 from finetune_api.failures import FailureReason, JobError
 
+RIGHTS = {
+    "s3": "Give credentials in spec.storage.secretRef that may list the bucket (s3:ListBucket; without it, S3 calls a file that does not "
+    "exist denied, too), and read and write below the URI, also in parts (s3:GetObject, s3:PutObject); s3:DeleteObject is for "
+    "tidying only.",
+}
+"""What to allow, where the rights have names."""
 METADATA_SERVICE = "169.254.169.254"
 """Where clouds hand out a pod's identity."""
 
@@ -22,8 +28,8 @@ _DENIED_CODES = {
     "ExpiredToken": "the session token has expired",
     "InvalidToken": "the session token is not valid",
     "RequestTimeTooSkewed": "the clock of this machine differs too much from the store's",
-    "AccessDenied": "the credentials may not do this",
 }
+_MAY_NOT = ("AccessDenied", "AllAccessDisabled", "AccessForbidden")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
 _UNREACHABLE = (
@@ -58,8 +64,8 @@ def no_store(uri: str, endpoint: str | None) -> JobError:
     )
 
 
-def explain(error: BaseException, uri: str, endpoint: str | None) -> Exception:
-    """`error` of obstore as NotThere, WasChanged or a JobError whose message holds `uri`."""
+def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "do this") -> Exception:
+    """`error` of obstore as NotThere, WasChanged or a JobError whose message holds `uri`. `doing` is what was tried, as a verb."""
     said = str(error)
     code = _code(said)
     where = f" at {endpoint}" if endpoint else ""
@@ -78,11 +84,17 @@ def explain(error: BaseException, uri: str, endpoint: str | None) -> Exception:
         return _denied(f"the credentials for {uri}{where} cannot be read, they are not in the form that it expects")
     if code in _DENIED_CODES:
         return _denied(f"access to {uri}{where} was denied: {_DENIED_CODES[code]}")
+    if code in _MAY_NOT:
+        return _denied(
+            f"access to {uri}{where} was denied: the credentials may not {doing}", RIGHTS.get(uri.partition(":")[0])
+        )
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError | PermissionError):
-        return _denied(f"access to {uri}{where} was denied{f' ({code})' if code else ''}")
+        return _denied(f"access to {uri}{where} was denied when it was tried to {doing}{f' ({code})' if code else ''}")
     if isinstance(error, FileNotFoundError) or code == "NoSuchKey":
         return NotThere(uri)
     if isinstance(error, NotImplementedError) or code == "NotImplemented":
+        if doing not in ("create it", "replace it"):
+            return _denied(f"{uri}{where} lies in a store that does not know how to {doing}", "Use another store.")
         return _denied(
             f"{uri} lies in a store without conditional writes, which keep two jobs out of one folder",
             "Use a store, or a version of it, that obeys If-None-Match and If-Match.",

@@ -22,6 +22,7 @@ import obstore
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
+from finetune_trainer.log import logger
 from finetune_trainer.store import disk
 from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass, no_store
 from finetune_trainer.store.locations import Location, locate
@@ -115,14 +116,14 @@ class Folder:
         """Every file below the folder `prefix`, by name (relative to this folder, `prefix` included), sorted."""
         key = self._key(prefix)
         begin = len(self._at.path) + 1 if self._at.path else 0
-        found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect())
+        found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect(), "list it")
         files = {meta["path"][begin:]: StoredFile.of(meta) for meta in found or ()}
         return {name: files[name] for name in sorted(files) if not disk.is_lock(name)}
 
     def stat(self, name: str) -> StoredFile | None:
         """What a listing would tell of one file, or None when there is none."""
         try:
-            meta = self._retried(name, lambda: obstore.head(self._at.quick, self._key(name)))
+            meta = self._retried(name, lambda: obstore.head(self._at.quick, self._key(name)), "read it")
         except NotThere:
             return None
         if not meta["e_tag"] and meta["last_modified"].timestamp() == 0:
@@ -137,13 +138,13 @@ class Folder:
             return Content(bytes(got.bytes()), Version(got.meta["e_tag"], got.meta.get("version")))
 
         try:
-            return self._retried(name, get)
+            return self._retried(name, get, "read it")
         except NotThere:
             return None
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, whatever was there."""
-        self._retried(name, lambda: self._put(name, data, "overwrite"))
+        self._retried(name, lambda: self._put(name, data, "overwrite"), "write it")
 
     def create(self, name: str, data: bytes) -> Version | None:
         """Write a file that must not exist yet. None when it does; of several at once exactly one gets a Version.
@@ -151,7 +152,7 @@ class Folder:
         None may also follow a write of our own whose answer was lost on the way: read the file to know.
         """
         try:
-            return self._retried(name, lambda: self._put(name, data, "create"))
+            return self._retried(name, lambda: self._put(name, data, "create"), "create it")
         except WasChanged:
             return None
 
@@ -161,8 +162,8 @@ class Folder:
         mode = {key: value for key, value in known.items() if value is not None}
         try:
             if self._at.is_local:
-                return self._retried(name, lambda: self._swap_on_disk(name, data, version))
-            return self._retried(name, lambda: self._put(name, data, mode))
+                return self._retried(name, lambda: self._swap_on_disk(name, data, version), "replace it")
+            return self._retried(name, lambda: self._put(name, data, mode), "replace it")
         except (WasChanged, NotThere):
             return None
 
@@ -170,14 +171,28 @@ class Folder:
         """Delete files; those that do not exist are no error."""
         keys = [self._key(name) for name in names]
         try:
-            self._retried("", lambda: obstore.delete(self._at.quick, keys) if keys else None)
+            self._retried("", lambda: obstore.delete(self._at.quick, keys) if keys else None, "delete files of it")
         except NotThere:
             for key in keys:  # a disk deletes one at a time and stops at the first that is gone
                 with contextlib.suppress(NotThere):
-                    self._retried("", lambda key=key: obstore.delete(self._at.quick, key))  # type: ignore[misc]
+                    self._retried("", lambda key=key: obstore.delete(self._at.quick, key), "delete files of it")  # type: ignore[misc]
         if self._at.is_local:
             for directory in {(Path("/") / key).parent for key in keys}:
                 disk.remove_empty(directory, self._path(""))
+
+    def tidy(self, names: Iterable[str]) -> None:
+        """Delete files that nobody needs any more. What cannot be deleted stays, the log says so: no run depends on that."""
+        names = sorted(names)
+        try:
+            self.delete(names)
+        except JobError as error:
+            rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            logger.warning("%s%s, needless by now, was not deleted: %s", names[0], rest, error.message)
+
+    def write_in_parts(self, name: str, data: bytes) -> None:
+        """Write a small file in the way of large ones, which a store may refuse where it permits the other."""
+        key = self._key(name)
+        self._retried(name, lambda: obstore.put(self._at.bulk, key, data, use_multipart=True), "upload it in parts")
 
     def upload(self, path: Path, name: str) -> Digest:
         """Upload one file of any size; its hash is taken meanwhile, of exactly the bytes that are sent.
@@ -200,7 +215,7 @@ class Folder:
                 )
             return chunks.digest()
 
-        return self._retried(name, send)
+        return self._retried(name, send, "write it" if size <= part else "upload it in parts")
 
     def download(self, name: str, path: Path) -> Digest:
         """Download one file of any size to `path`, making its parents. Raises FileNotFoundError when there is none."""
@@ -215,7 +230,7 @@ class Folder:
                 return Digest(file.tell(), digest.hexdigest())
 
         try:
-            return self._retried(name, receive)
+            return self._retried(name, receive, "read it")
         except NotThere as missing:
             raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
@@ -230,7 +245,7 @@ class Folder:
             return Digest(size, sha256.hexdigest())
 
         try:
-            return self._retried(name, look)
+            return self._retried(name, look, "read it")
         except NotThere as missing:
             raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
@@ -289,9 +304,9 @@ class Folder:
                 raise WasChanged(name)
             return self._put(name, data, "overwrite")
 
-    def _retried(self, name: str, request: Callable[[], T]) -> T:
+    def _retried(self, name: str, request: Callable[[], T], doing: str) -> T:
         uri = f"{self.uri}/{name}" if name else self.uri
-        return _interruptible(lambda: _patiently(request, uri, self._at))
+        return _interruptible(lambda: _patiently(request, uri, self._at, doing))
 
 
 class _Chunks:
@@ -314,7 +329,7 @@ class _Chunks:
         return Digest(self._size, self._sha256.hexdigest())
 
 
-def _patiently(request: Callable[[], T], uri: str, at: Location) -> T:
+def _patiently(request: Callable[[], T], uri: str, at: Location, doing: str) -> T:
     """What `request` returns; tried again with growing pauses until `at.patience` is over."""
     deadline = time.monotonic() + at.patience
     pause = 0.2
@@ -328,7 +343,7 @@ def _patiently(request: Callable[[], T], uri: str, at: Location) -> T:
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
-            raise explain(error, uri, at.endpoint) from error
+            raise explain(error, uri, at.endpoint, doing) from error
 
 
 def _interruptible(request: Callable[[], T]) -> T:

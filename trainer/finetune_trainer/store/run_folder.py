@@ -94,6 +94,17 @@ class RunFolder:
             number += 1
         return number
 
+    def try_out(self, attempt: int) -> None:
+        """Prove, while nothing is at stake yet, that all can be written that this attempt is to leave. Call it with the claim held.
+
+        Raises JobError StorageDenied with what is not permitted, and where.
+        """
+        kept = [f"{prefix}/.keep" for prefix in (CHECKPOINTS, BEST, "model", "plots")]
+        for name in kept:
+            self._folder.write(name, b"This folder is filled by a run that is under way.\n")
+        self._folder.write_in_parts(f"{ATTEMPTS}/{attempt}/log.txt", b"")
+        self._folder.tidy(kept)
+
     def save_attempt(self, attempt: int, files: Mapping[str, Path | bytes], result: Result | None = None) -> None:
         """Write `attempts/K/<name>` for each, such as log.txt and metrics.jsonl, and how it ended, over what was there."""
         if result is not None:
@@ -112,14 +123,14 @@ class RunFolder:
         """
         folder = self._folder.patient(max(PATIENCE, self._folder.patience))
         may_write()
-        folder.delete([RESULT])  # of a finished run that was changed: it holds no longer
+        _withdraw(folder)
         for name in (RESULT, *sorted(path.name for path in directory.iterdir())):
             folder.sweep(name)
         digests = folder.upload_all(directory, may_write=may_write)
         folders = {name.partition("/")[0] for name in digests if "/" in name}
         unwanted = [name for top in sorted(folders) for name in folder.list(top) if name not in digests]
         may_write()
-        folder.delete(unwanted)
+        folder.tidy(unwanted)
         artifacts = [Artifact(path=name, size=found.size, sha256=found.sha256) for name, found in digests.items()]
         written = result.model_copy(update={"artifacts": artifacts})
         may_write()
@@ -178,6 +189,16 @@ class RunFolder:
             field="spec.runId",
             remedy="Set another spec.runId, or another spec.output.uri; or delete that folder if nobody needs it.",
         )
+
+
+def _withdraw(folder: Folder) -> None:
+    """Take back the result of a finished run that was changed since: it holds no longer."""
+    if folder.stat(RESULT) is None:
+        return
+    try:
+        folder.delete([RESULT])
+    except JobError:
+        folder.write(RESULT, b"{}\n")  # where nothing may be deleted; this is not whole, and proves nothing either
 
 
 def _finished(data: bytes) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from finetune_api.result import MetricResult, Result
 from finetune_api.run import RunIdentity
 from finetune_trainer.store.folder import Folder, open_folder
 from finetune_trainer.store.run_folder import RunFolder
-from tests.storage.faults import Broken, FaultyFolder
+from tests.storage.faults import Broken, Fault, FaultyFolder
 from tests.storage.records import sealed, unsealed
 from tests.storage.saves import FINGERPRINT, checkpoints_of, memory_folder, save
 
@@ -168,14 +169,14 @@ def test_the_files_of_an_attempt_are_written_over_what_was_there(tmp_path: Path)
 
 
 @pytest.mark.parametrize("where", ["memory", "file"])
-@pytest.mark.parametrize("after", range(9))
+@pytest.mark.parametrize("after", range(8))
 def test_wherever_promoting_is_broken_off_the_run_is_not_finished_and_it_may_be_repeated(
     tmp_path: Path, after: int, where: str
 ) -> None:
     disk = tmp_path / "run" if where == "file" else None
     folder = open_folder(disk.as_uri(), Storage()) if disk else memory_folder()
     directory = results(tmp_path / "first", "model/pytorch_model.old", "plots/older.png")
-    # one deletion, seven files, and last the result
+    # seven files, and last the result
     broken = FaultyFolder(folder, Broken(after, disk))
     with pytest.raises(JobError):
         run_folder(broken).promote(directory, result(folder))
@@ -186,6 +187,49 @@ def test_wherever_promoting_is_broken_off_the_run_is_not_finished_and_it_may_be_
     assert set(folder.list()) == wanted
     if disk:
         assert {path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.is_file()} == wanted
+
+
+def no_deletions(operation: str, name: str) -> None:
+    if operation == "delete":
+        raise JobError(FailureReason.STORAGE_DENIED, "the credentials may not delete files of it")
+
+
+def test_where_nothing_may_be_deleted_a_run_is_finished_all_the_same_and_the_log_says_what_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = memory_folder()
+    forbidden = FaultyFolder(folder, no_deletions)
+    with checkpoints_of(forbidden, keep=1) as checkpoints:
+        for step in (10, 20):
+            save(checkpoints, tmp_path, step)
+    first = run_folder(forbidden).promote(results(tmp_path / "first", "model/old.safetensors"), result(folder))
+    assert run_folder(folder).finished() == first
+    folder.write("report.html", b"changed")
+    assert run_folder(folder).finished() is None
+    run_folder(forbidden).try_out(2)
+    second = run_folder(forbidden).promote(results(tmp_path / "second"), result(folder))
+    assert run_folder(folder).finished() == second
+    run_folder(forbidden).clean()
+    assert caplog.text.count("model/.keep and 2 more, needless by now, was not deleted") == 1
+    assert folder.stat("model/old.safetensors")
+    assert "best/.keep and 3 more, needless by now, was not deleted: the credentials may not delete" in caplog.text
+
+
+def test_a_result_that_holds_no_longer_is_taken_back_before_its_artefacts_are_replaced(tmp_path: Path) -> None:
+    for fault in (lambda operation, name: None, no_deletions):
+        folder = memory_folder()
+        run_folder(folder).promote(results(tmp_path / uuid.uuid4().hex), result(folder))
+
+        def stop_at_the_first_upload(operation: str, name: str, fault: Fault = fault) -> None:
+            fault(operation, name)
+            if operation == "upload":
+                raise LOST
+
+        with pytest.raises(JobError):
+            run_folder(FaultyFolder(folder, stop_at_the_first_upload)).promote(
+                results(tmp_path / uuid.uuid4().hex), result(folder)
+            )
+        assert run_folder(folder).finished() is None
 
 
 LOST = JobError(FailureReason.OUTPUT_CONFLICT, "the claim was taken over")
