@@ -15,6 +15,7 @@ from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import cause_of, result_of, spent
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.diagnosis import what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
 from finetune_operator.decide.report import conditions, sentences, status
 from finetune_operator.worlds.protocol import (
@@ -202,17 +203,31 @@ def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision
         cause = cause_of(replace(last, ended_by=None)) or cause
         return failed(case, FailureReason(cause.reason), cause.message, cause.remedy, cause.field, last=last)
     if ending is Ending.DEADLINE_EXCEEDED:
-        message = f"The run did not finish within {case.spec.active_deadline_seconds} seconds"
-        return failed(case, FailureReason.DEADLINE_EXCEEDED, message, last=last)
+        before = what_preceded(case)
+        message = deadline_missed(case) + (f"; {before.message}" if before else "")
+        remedy, field = (before.remedy, before.field) if before else ("", None)
+        return failed(case, FailureReason.DEADLINE_EXCEEDED, message, remedy, field, last=last)
     if ending is Ending.BACKOFF_LIMIT_EXCEEDED:
         count = spent(case.attempts, until=None).failures
         failures = f"{count} attempt{'s' if count != 1 else ''} failed"
         message = f"{failures}, and spec.backoffLimit allows {case.spec.backoff_limit}"
         if last is not None:
             message = f"{message}. The last one: {cause.reason}: {cause.message}"
+        elif failures_recorded := [a for a in case.attempts if a.counts_as == "Failure"]:  # its pod is gone
+            message = f"{message}. The last one: {failures_recorded[-1].reason}"
         return failed(case, FailureReason.BACKOFF_LIMIT_EXCEEDED, message, cause.remedy, cause.field, last=last)
-    message = case.current.message or "The training failed without a reason"
-    return failed(case, FailureReason.INTERNAL, message, last=last)
+    before = what_preceded(case)
+    message = (case.current.message or "The training failed without a reason") + (
+        f"; {before.message}" if before else ""
+    )
+    return failed(case, FailureReason.INTERNAL, message, before.remedy if before else "", last=last)
+
+
+def deadline_missed(case: Case) -> str:
+    deadline = case.spec.active_deadline_seconds
+    if deadline is None:
+        return "The run did not finish before a deadline that the cluster gave its Job; the spec asks for none"
+    return f"The run did not finish within {deadline} seconds"
 
 
 def failed(

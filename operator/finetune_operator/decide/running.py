@@ -5,15 +5,17 @@ from __future__ import annotations
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.ending import deadline_missed
 from finetune_operator.decide.headway import LONG_WAIT, restart_due
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import place, still_ending
-from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Refusal, StopTraining
+from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Ending, Refusal, StopTraining
 from finetune_operator.worlds.restarts import ending_after
 
 FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
 """Seconds between looks at a training without attempts: what keeps them from being created announces itself to nobody."""
 PATIENCE = 60.0
+CLOCKS_DIFFER = 2.0
 
 
 def limits_have_changed(case: Case) -> Decision | None:
@@ -29,7 +31,14 @@ def attempt_is_running(case: Case) -> Decision | None:
         return None
     last = running[-1]
     if last.deleting:
-        message = f"{place(last)} was told to stop: it saves its work, and the next attempt goes on from there."
+        then = "and the next attempt goes on from there"
+        if ending := ending_at_hand(case):
+            then = (
+                f"and then the training ends: {deadline_missed(case)}"
+                if ending is Ending.DEADLINE_EXCEEDED
+                else "and ends"
+            )
+        message = sentences(f"{place(last)} was told to stop: it saves its work, {then}")
         return still_ending(case, last, Phase.RUNNING, "Stopping", message)
     where = f" on node {last.node}" if last.node else ""
     number = next((a.number for a in case.attempts if a.name == last.name), len(case.attempts))
@@ -65,11 +74,21 @@ def attempt_cannot_start(case: Case) -> Decision | None:
 
 
 def verdict_is_due(case: Case) -> Decision | None:
-    """The last attempt has ended in a way that ends the training too; the world has yet to say so."""
+    """The training is about to end; the world has yet to say so, and what was said last stands until then."""
     ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
-    if len(ended) < len(case.attempts_now) or ending_after(ended, case.current.limits) is None:
-        return None
-    return Decision()
+    if len(ended) == len(case.attempts_now) and ending_after(ended, case.current.limits) is not None:
+        return Decision()
+    return Decision(recheck_after=LATER_LOOKS) if ending_at_hand(case) else None
+
+
+def ending_at_hand(case: Case) -> Ending | None:
+    """How the training will end once its attempts have, because the world has said so or its time is up."""
+    training, deadline = case.current, case.current.limits.active_deadline_seconds
+    if training.verdict is not None or training.queued or training.started is None or deadline is None:
+        return training.verdict
+    over = (case.now - training.started).total_seconds() - deadline
+    # Some time is left for another clock to say the same; when nothing comes of it, nobody was about to say it.
+    return Ending.DEADLINE_EXCEEDED if -CLOCKS_DIFFER <= over < PATIENCE else None
 
 
 def attempt_is_awaited(case: Case) -> Decision:

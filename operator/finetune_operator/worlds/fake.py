@@ -140,6 +140,7 @@ class FakeWorld:
             created=self.now,
             limits=action.limits,
             placement=action.placement,
+            started=self.now,
             queue=self.queue,
             backoff=self.backoff,
         )

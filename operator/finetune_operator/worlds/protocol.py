@@ -110,6 +110,10 @@ class Training:
     """The queue that admits it; empty for none."""
     backoff: Backoff | None = None
     """None where the next attempt never waits for long."""
+    started: datetime | None = None
+    """From when `Limits.active_deadline_seconds` counts; None while a queue holds it back."""
+    verdict: Ending | None = None
+    """How it will end once its attempts have, where the world has made up its mind; None while it may still go either way."""
     deleting: bool = False
     """Being stopped: its attempts save and end, then it is gone."""
     ending: Ending | None = None

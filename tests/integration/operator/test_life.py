@@ -11,6 +11,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube.ends import REJECTED_REMEDY
 from tests.cluster.api import ApiError
 from tests.cluster.kubelet import (
+    Fate,
     disrupted,
     evicted,
     fail,
@@ -151,6 +152,27 @@ def test_a_missed_deadline_fails_the_job(lab: Lab) -> None:
     status = lab.until(phase="Failed", reason="DeadlineExceeded")
     assert "within 2 seconds" in status["message"]
     assert [(a["reason"], "endTime" in a) for a in status["attempts"]] == [("Preempted", True)]
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason", "words"),
+    [
+        (unschedulable(NO_GPU), FailureReason.UNSCHEDULABLE, NO_GPU),
+        (waits("ErrImagePull", "trainer:x: not found"), FailureReason.IMAGE_PULL_FAILED, "trainer:x: not found"),
+    ],
+)
+def test_a_missed_deadline_keeps_what_the_run_waited_for_and_nothing_is_said_in_between(
+    lab: Lab, fate: Fate, reason: FailureReason, words: str
+) -> None:
+    lab.pods_are(fate)
+    lab.apply(activeDeadlineSeconds=6)
+    lab.until(phase="Starting", reason=reason)
+    status = lab.until(phase="Failed", reason="DeadlineExceeded")
+    assert "within 6 seconds; it waited for: " in status["failure"]["message"]
+    assert words in status["failure"]["message"]
+    assert status["failure"]["remedy"] == f"{REMEDIES[reason]} Then set another spec.runId."
+    warnings = eventually(lambda: len(found := lab.events()) == 3 and found)
+    assert warnings == [("Normal", "Starting"), ("Warning", reason), ("Warning", "DeadlineExceeded")]
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting

@@ -19,6 +19,8 @@ ENDINGS = {
     "BackoffLimitExceeded": Ending.BACKOFF_LIMIT_EXCEEDED,
     "DeadlineExceeded": Ending.DEADLINE_EXCEEDED,
 }
+VERDICTS = ("FailureTarget", "SuccessCriteriaMet")
+"""Conditions of a Job that is about to end, and still waits for its pods to do so."""
 BACKOFF = Backoff(timedelta(seconds=10), timedelta(minutes=10))
 """Of the Job controller, which counts for it every pod of a Job that failed, those too that the failure policy ignores."""
 IMAGE_PROBLEMS = frozenset(
@@ -49,9 +51,10 @@ def read_training(job: Object) -> Child[Training] | None:
         (c for c in status.get("conditions") or [] if c["type"] in ("Complete", "Failed") and c["status"] == "True"),
         None,
     )
-    ending = None
-    if done is not None:
-        ending = Ending.COMPLETE if done["type"] == "Complete" else ENDINGS.get(done.get("reason", ""), Ending.OTHER)
+    ending = _ending(done) if done else None
+    verdict = next(
+        (_ending(c) for c in status.get("conditions") or [] if c["type"] in VERDICTS and c["status"] == "True"), None
+    )
     created = time_of(meta["creationTimestamp"])
     assert created is not None
     annotations = meta.get("annotations") or {}
@@ -75,12 +78,20 @@ def read_training(job: Object) -> Child[Training] | None:
             queued=bool(spec.get("suspend")),
             queue=meta.get("labels", {}).get(names.QUEUE_LABEL, ""),
             backoff=BACKOFF,
+            started=time_of(status.get("startTime")),
+            verdict=ending or verdict,
             deleting="deletionTimestamp" in meta,
             ending=ending,
             ended=time_of(done["lastTransitionTime"]) if done else None,
             message=done.get("message", "") if done else "",
         ),
     )
+
+
+def _ending(condition: Object) -> Ending:
+    if condition["type"] in ("Complete", "SuccessCriteriaMet"):
+        return Ending.COMPLETE
+    return ENDINGS.get(condition.get("reason", ""), Ending.OTHER)
 
 
 def read_attempt(pod: Object) -> Child[AttemptSeen] | None:

@@ -42,6 +42,7 @@ class Supervisor:
             uid=f"{start.name}-{now.timestamp()}",
             run_id=start.run.run.id,
             created=now,
+            started=now,
             limits=start.limits,
             placement=start.placement,
         )
