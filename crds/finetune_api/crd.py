@@ -28,7 +28,7 @@ COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     ("Model", "string", ".spec.model.uri", True),
     ("Output", "string", ".spec.output.uri", True),
     ("Run", "string", ".status.run.id", True),
-    ("Message", "string", ".status.message", False),  # last, as it is the longest: it says what to do
+    ("Message", "string", ".status.message", True),  # last, as it is the longest: it says what to do
 )
 
 KEPT = frozenset(
