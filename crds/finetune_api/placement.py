@@ -171,12 +171,14 @@ class Pod(Model):
     """The RuntimeClass, such as `nvidia`. Default: the node's default runtime."""
 
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32), NULL_IS_ABSENT] | None = None
-    """More labels of the pod. Default: the operator's own only."""
+    """More labels of the pod. Those that other systems of the cluster obey (of istio.io, kubernetes.io and the like) keep the job
+    from starting, unless the platform allows them. Default: the operator's own only."""
 
     annotations: (
         Annotated[dict[LabelKey, Annotated[str, Field(max_length=4096)]], Field(max_length=32), NULL_IS_ABSENT] | None
     ) = None
-    """More annotations of the pod. Default: none."""
+    """More annotations of the pod; of other systems as for labels. What keeps one away, such as `sidecar.istio.io/inject: "false"`,
+    may always be written. Default: none."""
 
     image_pull_secrets: Annotated[list[SecretName], Field(max_length=8)] | None = None
     """Secrets for pulling the image. Default: those of the service account."""

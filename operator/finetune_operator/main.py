@@ -27,10 +27,12 @@ DRAIN_SECONDS = 10.0
 ALL = "all"
 
 
-async def run(client: Client, *, namespace: str | None, trainer_image: str, listen: str) -> None:
+async def run(
+    client: Client, *, namespace: str | None, trainer_image: str, listen: str, allowed_pod_keys: tuple[str, ...] = ()
+) -> None:
     """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
     stop = asyncio.Event()
-    world = KubeWorld(client, namespace=namespace, default_image=trainer_image)
+    world = KubeWorld(client, namespace=namespace, default_image=trainer_image, allowed_pod_keys=allowed_pod_keys)
     controller: Controller
     metrics = Metrics(
         depth=lambda: len(controller.queue), watch_ages=world.watch_ages, unheard=world.unheard, phases=world.phases
@@ -85,19 +87,28 @@ async def _first(*waits: Awaitable[object]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     set_up(options.log_format)
     try:
         client = Client.from_environment()
     except NoCluster as error:
         sys.exit(f"finetune-operator: {error}")
     namespace = None if options.namespace == ALL else options.namespace
-    asyncio.run(run(client, namespace=namespace, trainer_image=options.trainer_image, listen=options.listen))
+    asyncio.run(
+        run(
+            client,
+            namespace=namespace,
+            trainer_image=options.trainer_image,
+            listen=options.listen,
+            allowed_pod_keys=tuple(options.allow_pod_keys),
+        )
+    )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="finetune-operator", description="Fine-tune models on Kubernetes.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Of the command line. Raises SystemExit for what is none."""
+    command_line = argparse.ArgumentParser(prog="finetune-operator", description="Fine-tune models on Kubernetes.")
+    commands = command_line.add_subparsers(required=True, metavar="COMMAND")
     run_command = commands.add_parser("run", help="operate the FineTuneJobs of a cluster until stopped")
     image = os.environ.get("FINETUNE_TRAINER_IMAGE")
     run_command.add_argument(
@@ -107,6 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         help="trainer image of jobs that name none (default: $FINETUNE_TRAINER_IMAGE)",
     )
     run_command.add_argument("--namespace", default=ALL, help="the one namespace to watch (default: all)")
+    run_command.add_argument(
+        "--allow-pod-keys",
+        action="append",
+        default=[],
+        metavar="KEY|DOMAIN",
+        help="label or annotation of another system, such as istio.io, that spec.pod may carry; may be given again",
+    )
     run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     run_command.add_argument(
         "--listen",
@@ -114,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[HOST]:PORT",
         help="where /healthz, /readyz and /metrics are (default: :8080)",
     )
-    return parser
+    return command_line
 
 
 if __name__ == "__main__":

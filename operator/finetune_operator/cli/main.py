@@ -102,13 +102,21 @@ def validate(paths: tuple[Path, ...], local: bool, recursive: bool) -> None:
 @click.option("--name", help="Which job, when FILE holds several.")
 @click.option("--namespace", default="default", show_default=True, help="Where the job would be applied.")
 @click.option("--trainer-image", help="The operator's default trainer image, for a job that names none.")
-def render(file: Path, settings: tuple[str, ...], name: str | None, namespace: str, trainer_image: str | None) -> None:
+@click.option("--allow-pod-keys", multiple=True, metavar="KEY|DOMAIN", help="As of the operator; may be given again.")
+def render(
+    file: Path,
+    settings: tuple[str, ...],
+    name: str | None,
+    namespace: str,
+    trainer_image: str | None,
+    allow_pod_keys: tuple[str, ...],
+) -> None:
     """Print the Kubernetes Job that the operator would create for the job in FILE."""
     from finetune_operator.cli.render import NothingToCreate, render as render_job
 
     job = _valid(_set(_one_job(file, name), settings), cluster=True)
     try:
-        click.echo(dump(render_job(job, namespace, trainer_image)), nl=False)
+        click.echo(dump(render_job(job, namespace, trainer_image, allow_pod_keys)), nl=False)
     except NothingToCreate as reason:
         raise _Refused(str(reason)) from reason
 

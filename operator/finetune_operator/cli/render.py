@@ -20,7 +20,9 @@ class NothingToCreate(Exception):
     """The operator would create no Job for this manifest; the message is what its status would say."""
 
 
-def render(job: FineTuneJob, namespace: str, trainer_image: str | None) -> dict[str, Any]:
+def render(
+    job: FineTuneJob, namespace: str, trainer_image: str | None, allowed_pod_keys: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The Job for `job`. Raises NothingToCreate for a job that is suspended or cannot run in a cluster as it is."""
     if job.spec.image is None and trainer_image is None:
         raise NothingToCreate(
@@ -28,7 +30,12 @@ def render(job: FineTuneJob, namespace: str, trainer_image: str | None) -> dict[
         )
     key = Key(KIND, namespace, job.metadata.name)
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    seen = Observed(key, Job(uid=UNKNOWN_UID, generation=1, spec=spec), default_image=trainer_image)
+    seen = Observed(
+        key,
+        Job(uid=UNKNOWN_UID, generation=1, spec=spec),
+        default_image=trainer_image,
+        allowed_pod_keys=allowed_pod_keys,
+    )
     decision = decide(seen, datetime.now(UTC))
     for action in decision.actions:
         if isinstance(action, StartTraining):

@@ -8,9 +8,11 @@ from difflib import SequenceMatcher
 from pathlib import Path
 
 from finetune_api import GROUP, KIND
+from finetune_api.job import FineTuneJob
 from finetune_api.manifest import STDIN, Document, ManifestError, load, resolve_paths
 from finetune_api.problems import InvalidManifest, Problem, validate
 from finetune_operator.cli.inputs import missing_input
+from finetune_operator.decide.pod_keys import foreign_keys
 
 SUFFIXES = (".yaml", ".yml", ".json")
 """What kubectl takes for manifests in a folder."""
@@ -59,22 +61,25 @@ class Verdicts:
         if not is_ours(document):
             return True, f"{place}: {document['kind']} {name} is not checked"
         try:
-            self._judge(document, base)
+            job = self._judge(document, base)
         except (InvalidManifest, ManifestError) as error:
             return self._count(False), f"{error}{self._would_run_here(document, base)}"
         if twin := self._twin(document):
             return self._count(False), str(twin)
         created = "" if document["metadata"].get("name") else " for kubectl create; apply needs a name"
-        return self._count(True), f"{place}: {name} is valid{created}"
+        # Not the API server's verdict, but that of the operator, and only the platform knows it.
+        foreign = [] if self.local else [where for where, _ in foreign_keys(job.spec, ())]
+        only_if = f"; it starts only where the platform allows {', '.join(foreign)}" if foreign else ""
+        return self._count(True), f"{place}: {name} is valid{created}{only_if}"
 
-    def _judge(self, document: Document, base: Path) -> None:
+    def _judge(self, document: Document, base: Path) -> FineTuneJob:
         if not self.local:
-            validate(document, cluster=True)
-        else:
-            resolved = resolve_paths(document, base)
-            validate(resolved)
-            if problem := missing_input(document, resolved):
-                raise ManifestError(*problem)
+            return validate(document, cluster=True)
+        resolved = resolve_paths(document, base)
+        job = validate(resolved)
+        if problem := missing_input(document, resolved):
+            raise ManifestError(*problem)
+        return job
 
     def _twin(self, document: Document) -> Problem | None:
         metadata = document["metadata"]

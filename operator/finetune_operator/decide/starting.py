@@ -9,6 +9,7 @@ from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
+from finetune_operator.decide.pod_keys import foreign_keys
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
@@ -86,6 +87,23 @@ def earlier_attempt_is_still_ending(case: Case) -> Decision | None:
     reason, then = ("Restarting", "goes on") if case.before.start_time else ("Starting", "starts")
     message = f"{place(last)} is still ending; training {then} when it is gone."
     return still_ending(case, last, Phase.STARTING, reason, message)
+
+
+def pod_carries_what_others_obey(case: Case) -> Decision | None:
+    """Judged before a pod is asked for, and no verdict on the run: what runs goes on, and what has run keeps its work."""
+    allowed = case.seen.allowed_pod_keys
+    if case.training is not None or allowed is None:
+        return None
+    foreign = list(foreign_keys(case.spec, allowed))
+    if not foreign:
+        return None
+    places = ", ".join(place for place, _ in foreign[:3])
+    domains = ", ".join(dict.fromkeys(domain for _, domain in foreign[:3]))
+    more = f" (and {len(foreign) - 3} more)" if len(foreign) > 3 else ""
+    message = f"{places}{more}: keys of {domains} are obeyed by other systems of the cluster, and not allowed here"
+    remedy = "Remove them, or ask whoever installed the operator to allow them (the chart's trainer.allowedPodKeys)"
+    said = status(case, Phase.PENDING, FailureReason.ADMISSION_DENIED, sentences(message, remedy), stalled=True)
+    return Decision(status=said)
 
 
 def run_does_not_fit(case: Case) -> Decision | None:

@@ -49,6 +49,7 @@ class FakeWorld:
     backoff: Backoff | None = None
     """Of trainings that start while it is set; without one the next attempt follows at once."""
     default_image: str | None = "trainer:test"
+    allowed_pod_keys: tuple[str, ...] | None = ()
     jobs: dict[Key, Job] = field(default_factory=dict)
     trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
     """By namespace and name, with the job that owns it; None for somebody else's."""
@@ -82,6 +83,7 @@ class FakeWorld:
             trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
             attempts=tuple(self._since_its_end(attempt) for attempt in self.attempts.get(key, ())),
             default_image=self.default_image,
+            allowed_pod_keys=self.allowed_pod_keys,
         )
 
     async def act(self, key: Key, action: Action) -> Refusal | None:

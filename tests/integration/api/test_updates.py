@@ -138,7 +138,9 @@ def test_a_new_job_reads_as_not_yet_observed_and_gets_no_other_default(server: S
     assert document["spec"] == job()["spec"]
 
 
-def test_kubectl_get_shows_phase_reason_and_metric_and_with_wide_the_remedy_too(server: Server, created: Create) -> None:
+def test_kubectl_get_shows_phase_reason_and_metric_and_with_wide_the_remedy_too(
+    server: Server, created: Create
+) -> None:
     created(job())
     status = {
         "observedGeneration": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from finetune_operator.main import parser
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.chart.helm import CHART, HelmFailed, container, helm, manifests, only, render, set_values
 
@@ -68,6 +69,7 @@ WRONG_VALUES = {
     "text for a block": ("image=x", "'/image': got string, want object"),
     "a switch that is a word": ("crds.keep=sometimes", "'/crds/keep': got string, want boolean"),
     "a digest that is a tag": ("image.digest=v1", "'/image/digest': 'v1' does not match pattern"),
+    "an allowed key with a pattern": ("trainer.allowedPodKeys={*.istio.io}", "'/trainer/allowedPodKeys/0'"),
     "an image without a name": ("trainer.image.repository=", "'/trainer/image/repository'"),
     "a tag in the repository": (
         "image.repository=team/op:1",
@@ -194,6 +196,14 @@ def test_the_tag_is_the_charts_version_unless_given() -> None:
     operator = container(render(["trainer.image.repository=r/trainer"]))
     assert operator["image"] == f"finetune-operator:{version}"
     assert f"--trainer-image=r/trainer:{version}" in operator["args"]
+
+
+def test_keys_that_the_platform_allows_are_told_to_the_operator_as_it_takes_them() -> None:
+    values = ["trainer.allowedPodKeys={istio.io,vault.hashicorp.com/role}"]
+    arguments = [argument for argument in container(render(values))["args"] if "pod-keys" in argument]
+    assert arguments == ["--allow-pod-keys=istio.io", "--allow-pod-keys=vault.hashicorp.com/role"]
+    options = parser().parse_args(["run", "--trainer-image=i", *arguments])
+    assert options.allow_pod_keys == ["istio.io", "vault.hashicorp.com/role"]
 
 
 def test_labels_of_the_user_do_not_replace_those_the_deployment_selects_by() -> None:

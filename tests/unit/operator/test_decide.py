@@ -804,6 +804,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     punished = Story()
     punished.world.backoff = Backoff(timedelta(minutes=5), timedelta(minutes=5))
     punished.starts().runs().ends(30, result_message("preempted", step=1))
+    Story(pod={"labels": {"istio.io/rev": "canary"}}).looks()
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal = Refusal(FailureReason.ADMISSION_DENIED, "no")

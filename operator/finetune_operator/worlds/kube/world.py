@@ -62,10 +62,13 @@ class KubeWorld:
     `watches` are the coroutines to run beside it; before they are `synced`, what it observes is not the whole.
     """
 
-    def __init__(self, client: Client, *, namespace: str | None, default_image: str) -> None:
+    def __init__(
+        self, client: Client, *, namespace: str | None, default_image: str, allowed_pod_keys: tuple[str, ...] = ()
+    ) -> None:
         self._client = client
         self._namespace = namespace
         self._default_image = default_image
+        self._allowed_pod_keys = allowed_pod_keys
         self._jobs: dict[Key, _Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
         self._observed: dict[Key, _Record] = {}
@@ -174,6 +177,7 @@ class KubeWorld:
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
             attempts=tuple(attempts),
             default_image=self._default_image,
+            allowed_pod_keys=self._allowed_pod_keys,
         )
 
     async def act(self, key: Key, action: Action) -> Refusal | None:

@@ -190,6 +190,13 @@ def test_a_name_to_be_made_up_is_valid_as_often_as_it_is_given(manifest: Path) -
     assert "metadata.name: missing" in finetune("validate", "--local", manifest).output
 
 
+def test_keys_of_other_systems_are_valid_and_yet_said(manifest: Path) -> None:
+    manifest.write_text(CLUSTER + "  pod: {annotations: {istio.io/rev: canary, example.org/x: other}}\n")
+    said = finetune("validate", manifest)
+    only_if = "it starts only where the platform allows spec.pod.annotations[istio.io/rev]"
+    assert (said.exit_code, said.output) == (0, f"{manifest}:1: topics is valid; {only_if}\n")
+
+
 def test_standard_input_is_a_file_too(manifest: Path) -> None:
     said = CliRunner().invoke(main, ["validate", "-"], input=CLUSTER + "---\n" + CLUSTER.replace("task:", "tusk:"))
     assert said.exit_code == 2
