@@ -1,23 +1,34 @@
 """Kopf, as the host of the watch of FineTuneJobs: what it tells is handed on, and nothing is decided here.
 
 Only `on.event`: such handlers write no annotation and no finalizer, so a job can be deleted while the operator is down.
+
+Kopf ends the operator over an answer that it does not expect. Here it is started again instead: whatever an overloaded API server
+or a proxy may answer, training pods are not helped by an operator that is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import signal
+import time
+from collections.abc import Awaitable, Iterable, Iterator
 from typing import Any
 
 import kopf
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
 from finetune_operator.worlds.kube.client import Client
+from finetune_operator.worlds.kube.kind import served
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
 
+log = logging.getLogger(__name__)
+
 WATCH_SECONDS = 240
 SILENCE = 90.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
 class _NothingRemembered(kopf.DiffBaseStorage):
@@ -34,7 +45,44 @@ class _NothingRemembered(kopf.DiffBaseStorage):
 
 
 async def watch_jobs(world: KubeWorld, client: Client, *, namespace: str | None, stop: asyncio.Event) -> None:
-    """Feed `world` with FineTuneJobs until `stop` is set or a signal to end arrives."""
+    """Feed `world` with FineTuneJobs until `stop` is set; a signal to end sets it."""
+    pause = FIRST_PAUSE
+    while True:
+        client.heard.begin(PLURAL)
+        began = time.monotonic()
+        try:
+            await _run_kopf(world, client, namespace, stop)
+            return
+        except Exception as error:
+            stop_at_signals(stop)  # kopf had taken them over
+            client.heard.end(PLURAL)
+            pause = FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else pause
+            said = getattr(error, "message", None) or str(error) or type(error).__name__
+            log.warning("The watch of %s broke (%s); again in %.0f s.", PLURAL, said, pause)
+        await first(asyncio.sleep(pause), stop.wait())
+        await first(served(client, namespace), stop.wait())
+        if stop.is_set():
+            return
+        pause = min(pause * 2, LONGEST_PAUSE)
+
+
+def stop_at_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def first(*waits: Awaitable[object]) -> None:
+    """Until one of them is done; those that were started here are given up."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task, wait in zip(tasks, waits, strict=True):
+        if task is not wait:
+            task.cancel()
+
+
+async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, stop: asyncio.Event) -> None:
+    """Once, until `stop` or a signal, which then sets it. Raises what kopf cannot go on with."""
+    over = asyncio.Event()  # this run of kopf
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -52,15 +100,35 @@ async def watch_jobs(world: KubeWorld, client: Client, *, namespace: str | None,
 
     @kopf.on.cleanup(registry=registry)
     async def stopping(**_: Any) -> None:
-        stop.set()  # after a signal kopf would give its own waiter for this flag five seconds to end
+        over.set()  # after a signal kopf would give its own waiter for this flag five seconds to end
 
-    await kopf.operator(
-        registry=registry,
-        settings=settings(),
-        clusterwide=namespace is None,
-        namespaces=[namespace] if namespace else [],
-        stop_flag=stop,
-    )
+    async def told() -> None:
+        await stop.wait()
+        over.set()
+
+    telling = asyncio.create_task(told())
+    await asyncio.sleep(0)  # it exists before kopf counts the tasks that are not its own
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=settings(),
+            clusterwide=namespace is None,
+            namespaces=[namespace] if namespace else [],
+            stop_flag=over,
+        )
+        stop.set()
+    finally:
+        telling.cancel()
+
+
+class _Backoffs(Iterable[float]):
+    """Without end: kopf gives up where the API server is away for longer than they last."""
+
+    def __iter__(self) -> Iterator[float]:
+        pause = FIRST_PAUSE
+        while True:
+            yield pause * random.uniform(0.5, 1.0)  # noqa: S311
+            pause = min(pause * 2, LONGEST_PAUSE)
 
 
 def settings() -> kopf.OperatorSettings:
@@ -76,4 +144,6 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.inactivity_timeout = SILENCE
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
+    chosen.networking.error_backoffs = _Backoffs()
+    chosen.process.ultimate_exiting_timeout = None  # else it would kill the process ten minutes after it had given up
     return chosen

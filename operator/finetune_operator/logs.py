@@ -45,4 +45,6 @@ def set_up(log_format: LogFormat, level: int = logging.INFO) -> None:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s | %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
+    for name in ("orchestration", "running"):  # tracebacks of what `watch_jobs` then tells in a line
+        logging.getLogger(f"kopf._core.reactor.{name}").setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

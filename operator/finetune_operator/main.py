@@ -7,12 +7,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 
 from finetune_operator.controller import Controller
-from finetune_operator.handlers import watch_jobs
+from finetune_operator.handlers import first, stop_at_signals, watch_jobs
 from finetune_operator.logs import set_up
 from finetune_operator.serve import Metrics, serving
 from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
@@ -34,9 +33,7 @@ async def run(
     stop = asyncio.Event()
     world = KubeWorld(client, namespace=namespace, default_image=trainer_image, allowed_pod_keys=allowed_pod_keys)
     controller: Controller
-    metrics = Metrics(
-        depth=lambda: len(controller.queue), watch_ages=world.watch_ages, unheard=world.unheard, phases=world.phases
-    )
+    metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
     controller = Controller(world, clock=client.clock.now, observed=metrics.observe)
 
     async def sweep() -> None:
@@ -51,13 +48,12 @@ async def run(
         await world.synced()  # before that, children would seem to be missing
         await served(client, namespace)
 
-    async with client, serving(listen, metrics) as port:
+    async with client, serving(listen, metrics, world.dead_watches, world.unready) as port:
         log.info("Serving /healthz, /readyz and /metrics on port %d.", port)
-        parts = [asyncio.create_task(part()) for part in (*world.watches, sweep)]
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)  # until kopf takes over
+        parts = [asyncio.create_task(part()) for part in (*world.watches, world.pulse, sweep)]
+        stop_at_signals(stop)  # until kopf takes over
         try:
-            await _first(all_is_there(), stop.wait(), *parts)
+            await first(all_is_there(), stop.wait(), *parts)
             if not stop.is_set():
                 parts.append(asyncio.create_task(controller.run()))
                 await asyncio.sleep(0)  # its workers exist before kopf counts the tasks that are not its own
@@ -75,15 +71,6 @@ async def run(
         for part in broken:
             part.result()
     log.info("Stopped. Trainings go on without the operator.")
-
-
-async def _first(*waits: Awaitable[object]) -> None:
-    """Until one of them is done; those that were started here are given up."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task, wait in zip(tasks, waits, strict=True):
-        if task is not wait:
-            task.cancel()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

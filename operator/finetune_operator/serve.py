@@ -1,7 +1,7 @@
 """/healthz, /readyz and /metrics.
 
-Health is the age of the watches: an operator whose watch is dead works on without seeing anything, and no other sign tells.
-Ready is an operator that has heard from each of them.
+Unhealthy is an operator with a dead watch: it works on without seeing anything, no other sign tells, and a restart helps. Where a
+restart would not help, since it is the API server that is away or will not tell, it is only not ready.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from finetune_api.status import Phase
 
 OLDEST_WATCH = 420.0
 """Seconds: a watch lasts at most five minutes and is then opened again; none for longer means that nobody does."""
+
+Dead = Callable[[float], dict[str, float]]
+"""The kinds that nobody watches any more, by their seconds of silence beyond these."""
+Unready = Callable[[float], Collection[str]]
+"""Why the operator sees less than there is, in words."""
 
 
 class _Now(Collector):
@@ -60,11 +65,8 @@ class Metrics:
         *,
         depth: Callable[[], int],
         watch_ages: Callable[[], dict[str, float]],
-        unheard: Callable[[], Collection[str]],
         phases: Callable[[], Collection[str]],
     ) -> None:
-        self.watch_ages = watch_ages
-        self.unheard = unheard
         self.registry = CollectorRegistry()
         self.registry.register(_Now(depth, watch_ages, phases))
         self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
@@ -76,21 +78,15 @@ class Metrics:
 
 
 @asynccontextmanager
-async def serving(address: str, metrics: Metrics) -> AsyncIterator[int]:
+async def serving(address: str, metrics: Metrics, dead: Dead, unready: Unready) -> AsyncIterator[int]:
     """Serve at `address` (`host:port` or `:port`) meanwhile; yields the port, which is a free one where 0 was asked for."""
 
     async def healthz(_: web.Request) -> web.Response:
-        old = {kind: age for kind, age in metrics.watch_ages().items() if age > OLDEST_WATCH}
-        if old:
-            said = "; ".join(f"the watch of {kind} has been silent for {age:.0f} s" for kind, age in old.items())
-            return web.Response(status=503, text=f"{said}\n")
-        return web.Response(text="ok\n")
+        said = [f"the watch of {kind} has been silent for {age:.0f} s" for kind, age in dead(OLDEST_WATCH).items()]
+        return _ok_unless(said)
 
     async def readyz(_: web.Request) -> web.Response:
-        missing = ", ".join(metrics.unheard())
-        if missing:
-            return web.Response(status=503, text=f"nothing was heard yet from the watch of {missing}\n")
-        return web.Response(text="ok\n")
+        return _ok_unless(unready(OLDEST_WATCH))
 
     async def numbers(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -108,3 +104,7 @@ async def serving(address: str, metrics: Metrics) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         await runner.cleanup()
+
+
+def _ok_unless(said: Collection[str]) -> web.Response:
+    return web.Response(status=503, text=f"{'; '.join(said)}\n") if said else web.Response(text="ok\n")

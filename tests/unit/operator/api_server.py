@@ -135,6 +135,8 @@ class ApiServer:
     def __init__(self, collections: dict[str, Collection]) -> None:
         self.collections = collections
         self.knows_finetunejobs = True
+        self.away = False
+        """Whether every connection is closed without an answer."""
         self.creation_seconds = 0.0
         """How long it takes to answer a creation."""
         self.breaks_at: set[str] = set()
@@ -183,6 +185,10 @@ class ApiServer:
             thread.join()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if self.away:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
         ours = request.path.startswith(f"/apis/{GROUP}/")
         if ours and not self.knows_finetunejobs:
             return web.json_response({"kind": "Status", "code": 404, "message": "page not found"}, status=404)

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,6 +83,10 @@ HURRIED = {
     "finetune_operator.worlds.kube.reflector.SILENCE": 0.5,
     "finetune_operator.handlers.SILENCE": 0.5,
     "finetune_operator.serve.OLDEST_WATCH": OLDEST_WATCH,
+    "finetune_operator.handlers.FIRST_PAUSE": 0.05,
+    "finetune_operator.handlers.LONGEST_PAUSE": 0.2,
+    "finetune_operator.worlds.kube.heard.RECENTLY": 0.5,
+    "finetune_operator.worlds.kube.world.PULSE": 0.1,
     "finetune_operator.main.SWEEP_SECONDS": 0.3,
 }
 """What takes minutes in a cluster, in seconds."""
@@ -166,12 +170,64 @@ def test_a_watch_of_any_kind_that_gets_no_answer_makes_it_unhealthy_until_it_doe
             eventually(lambda: operator.get("/healthz")[0] == 200)
 
 
+def test_while_the_api_server_is_away_it_is_not_ready_and_yet_no_restart_is_asked_for(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: operator.get("/readyz")[0] == 200)
+        server.away = True
+        eventually(lambda: "the API server has not answered for" in operator.get("/readyz")[1])
+        end = time.monotonic() + 2 * OLDEST_WATCH
+        while time.monotonic() < end:
+            assert operator.get("/healthz")[0] == 200
+            time.sleep(0.2)
+        server.away = False
+        eventually(lambda: operator.get("/readyz")[0] == 200)
+        assert operator.stop() == 0
+
+
+UNEXPECTED = [
+    "<html>busy</html>\n",
+    "null\n",
+    '{"type": "ADDED", "obj\n',
+    '{"type": "ERROR", "object": {"code": 500, "message": "no leader"}}\n',
+    '{"type": "ERROR", "object": {"code": 410}}\n',
+    '{"type": "ADDED"}\n',
+]
+
+
+def test_no_answer_to_the_watch_of_finetunejobs_ends_the_operator(server: ApiServer, tmp_path: Path) -> None:
+    jobs = server.collections[names.finetunejobs()]
+    with operating(server, tmp_path) as operator:
+        eventually(lambda: operator.get("/readyz")[0] == 200)
+        for line in UNEXPECTED:
+            goes_on_after(operator, jobs, lambda line=line: jobs.garbage.append(line))
+        for code in (404, 410, 500):
+            goes_on_after(operator, jobs, lambda code=code: jobs.refuse_watches.append((code, {})))
+        assert operator.stop() == 0
+    assert "Traceback" not in (tmp_path / "log").read_text().rsplit("Stopped.", 1)[-1]
+
+
+def goes_on_after(operator: Operated, jobs: Collection, happens: Callable[[], None]) -> None:
+    """Whatever happens, a job made afterwards is seen."""
+    happens()
+    eventually(lambda: not jobs.garbage and not jobs.refuse_watches)
+    number = len(jobs.things)
+    job = finetunejob(suspend=True)
+    job["metadata"] |= {"name": f"job-{number}", "uid": f"uid-{number}"}
+    jobs.things.append(job)
+    jobs.scripts = [[{"type": "ADDED", "object": job}]]
+    eventually(lambda: f"ns/job-{number}: Suspended" in operator.log())
+
+
 def test_without_the_kind_it_says_what_to_do_and_goes_on_once_it_is_there(server: ApiServer, tmp_path: Path) -> None:
     server.knows_finetunejobs = False
     server.collections[names.finetunejobs()].things = [finetunejob(suspend=True)]
     with operating(server, tmp_path) as operator:
         eventually(lambda: "kubectl apply --filename crds/finetune.dev_finetunejobs.yaml" in operator.log())
         assert operator.get("/readyz") == (503, f"nothing was heard yet from the watch of {PLURAL}\n")
+        time.sleep(OLDEST_WATCH + 0.5)
+        assert operator.get("/healthz")[0] == 200
         server.knows_finetunejobs = True
         eventually(lambda: operator.get("/readyz")[0] == 200)
         eventually(lambda: "Suspended before its start" in operator.log())

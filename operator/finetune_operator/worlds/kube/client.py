@@ -18,6 +18,7 @@ import aiohttp
 from kubernetes import client as kubernetes_client, config as kubernetes_config
 
 from finetune_operator.worlds.kube.clock import ServerClock
+from finetune_operator.worlds.kube.heard import Heard
 
 Object = dict[str, Any]
 
@@ -50,24 +51,6 @@ TROUBLE = (ApiError, aiohttp.ClientError, OSError, TimeoutError)
 
 class NoCluster(Exception):
     """Nothing says where the API server is."""
-
-
-class Heard:
-    """When each kind's watch last brought proof of life, in seconds of the monotonic clock."""
-
-    def __init__(self) -> None:
-        self._born = time.monotonic()
-        self._at: dict[str, float] = {}
-
-    def mark(self, plural: str) -> None:
-        self._at[plural] = time.monotonic()
-
-    def ever(self, plural: str) -> bool:
-        return plural in self._at
-
-    def age(self, plural: str) -> float:
-        """Seconds since then; since the start of the process where nothing was ever heard."""
-        return time.monotonic() - self._at.get(plural, self._born)
 
 
 class Client:
@@ -127,8 +110,8 @@ class Client:
         response = await handler(request)
         if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # these may be the words of a proxy
             self.clock.heard(response.headers, asked)
-        if response.ok and request.url.query.get("watch") == "true":
-            self.heard.mark(request.url.name)
+        if request.url.query.get("watch") == "true":
+            (self.heard.mark if response.ok else self.heard.refused)(request.url.name)
         return response
 
     # -- requests --------------------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ class Reflector(Generic[T]):
         A watch goes on where the last one ended. The list is read again only when the API server says that this is too long ago
         (410), since whatever else it says may mean that it has too much to do; or when watch after watch breaks at one place.
         """
+        self._client.heard.begin(self._plural)
         pause, expired, stuck = FIRST_PAUSE, False, 0
         while True:
             began, place = math.inf, self._version
@@ -163,6 +164,8 @@ class Reflector(Generic[T]):
                 await self._watch(self._version)
             except TROUBLE as trouble:
                 error = trouble
+            if isinstance(error, ApiError):
+                self._client.heard.refused(self._plural)
             lived = time.monotonic() - began
             if lived >= SHORTEST_WATCH:
                 pause, expired = FIRST_PAUSE, False

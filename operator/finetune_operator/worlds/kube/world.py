@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from http import HTTPStatus
 
 from pydantic import ValidationError
 
@@ -39,6 +40,8 @@ from finetune_operator.worlds.protocol import (
 log = logging.getLogger(__name__)
 
 WATCHED = (PLURAL, "jobs", "pods")
+PULSE = 30.0
+"""Seconds between two looks at whether the API server answers."""
 SLOW_TO_CREATE = timedelta(seconds=3)
 """A Job without a pod for longer than this has an event that says why."""
 
@@ -139,9 +142,34 @@ class KubeWorld:
         """Seconds since each kind's watch last showed that it lives."""
         return {plural: self._client.heard.age(plural) for plural in WATCHED}
 
-    def unheard(self) -> Collection[str]:
-        """The kinds whose watch has never shown that it lives."""
-        return [plural for plural in WATCHED if not self._client.heard.ever(plural)]
+    def dead_watches(self, seconds: float) -> dict[str, float]:
+        """The kinds that nobody watches any more, who should, by the seconds of silence, which are more than `seconds`."""
+        return self._client.heard.dead(seconds)
+
+    def unready(self, seconds: float) -> Collection[str]:
+        """Why it sees less than there is, in words: what was never heard of, or not for more than `seconds`."""
+        ages, heard = self.watch_ages(), self._client.heard
+        never = [plural for plural in WATCHED if not heard.ever(plural)]
+        silent = [plural for plural in WATCHED if plural not in never and ages[plural] > seconds]
+        return [
+            *filter(None, [heard.away()]),
+            *([f"nothing was heard yet from the watch of {', '.join(never)}"] if never else []),
+            *(f"the watch of {plural} has been silent for {ages[plural]:.0f} s" for plural in silent),
+        ]
+
+    async def pulse(self) -> None:
+        """Ask for something small again and again, to know whether the API server answers, and what its clock says."""
+        heard = self._client.heard
+        while True:
+            try:
+                await self._client.get(names.GROUPS)
+                heard.reached()
+            except TROUBLE as error:
+                if isinstance(error, ApiError) and error.code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    heard.reached()
+                else:
+                    heard.not_reached(str(error) or type(error).__name__)
+            await asyncio.sleep(PULSE)
 
     # -- the protocol ----------------------------------------------------------------------------------------------
 
