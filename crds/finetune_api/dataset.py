@@ -42,7 +42,8 @@ class Csv(Model):
     delimiter: (
         Annotated[str, Field(pattern=r"^[^\r\n]$", min_length=1, max_length=1, json_schema_extra=_NO_LINE_END)] | None
     ) = None
-    """The character between two values. Default: a comma, for `format: tsv` a tab."""
+    """The character between two values. A first line such as `sep=;`, as Excel writes it, says it too and is no row. Default: a
+    comma, for `format: tsv` a tab."""
 
     quote_char: (
         Annotated[
@@ -97,7 +98,7 @@ class Columns(Model):
     """The column with the second text of a pair. Default: none, each example is one text."""
 
     label: ColumnName = "label"
-    """The column with the label: a name, or a whole number. Default: `label`."""
+    """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: `label`."""
 
 
 class Dataset(Model):

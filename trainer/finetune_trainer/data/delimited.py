@@ -209,6 +209,11 @@ def _malformed(path: Path, name: str, dialect: Dialect, start: int, end: int, pr
         said = f"a quote opens value {column} and is closed nowhere in the rest of the file"
     else:
         said = f"value {column} goes on after its closing quote"
+    if f"\\{dialect.quote}" in text:
+        return data_invalid(
+            f"{name}, line {start}: {said}; quotes are written with a backslash before them, which is no CSV",
+            "Write the quote twice inside a quoted value, or write the file again as JSON lines or Parquet.",
+        )
     return data_invalid(
         f"{name}, line {start}: {said}",
         "If quotes are ordinary characters in this file, set spec.dataset.csv.quoteChar to an empty string; else write the "

@@ -16,8 +16,14 @@ from typing import Any
 from finetune_api.dataset import Csv
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.delimited import Dialect, begun
-from finetune_trainer.data.encoding import decoded_lines, decodes, fitting_encoding
-from finetune_trainer.data.kinds import FORMAT_NAMES, PARQUET, Format, conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.encoding import (
+    decoded_lines,
+    decodes,
+    first_beyond_ascii,
+    fitting_encoding,
+    has_several_encodings,
+)
+from finetune_trainer.data.kinds import FORMAT_NAMES, PARQUET, Format, conflict_of, hole_of, kind_of, text_kind_of
 from finetune_trainer.data.problems import data_invalid, listed, nearest, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -26,6 +32,10 @@ ROWS = 20
 """Rows looked at besides the header."""
 LINES = 1000
 """Lines in which they must end."""
+ENCODINGS = (
+    "windows-1251 (Cyrillic), windows-1250 (Polish, Czech, Hungarian), windows-1254 (Turkish), gb18030 (Chinese), big5 (Chinese, "
+    "traditional), shift_jis (Japanese), cp949 (Korean), and others"
+)
 MOST_NAMES = 12
 """Names of columns shown in an example."""
 
@@ -44,6 +54,11 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
         return data_invalid(f"{name} is {kind.what}, not {FORMAT_NAMES[format]}", kind.remedy)
     if format != "parquet" and (line := conflict_of(path)) is not None:
         return conflict(f"{name}, line {line}")
+    if format != "parquet" and (line := hole_of(path)) is not None and fitting_encoding(path) != "utf-16":
+        return data_invalid(
+            f"{name}, line {line}: nothing but zero bytes, so the file was not written to its end",
+            "Copy or download it again.",
+        )
     if format != "jsonl" and _is_json_lines(path, roles):
         return data_invalid(
             f"{name} holds JSON lines, not {FORMAT_NAMES[format]}",
@@ -56,6 +71,8 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
         )
     found = _fitting(path, Dialect.of(Csv(), tabs=False), roles, None)
     if found is None or found.misses:
+        if format == "jsonl" and fitting_encoding(path) == "utf-16":
+            return data_invalid(f"{name} is UTF-16, not utf-8", "Save the file as UTF-8.")
         return error
     described = _yaml(found.dialect, Csv(), tabs=False)
     return data_invalid(
@@ -107,6 +124,13 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
     """Another delimiter, quote or encoding that the file is written with."""
     now = _now(path, csv, tabs=tabs)
     found = _fitting(path, now, roles, csv.column_names)
+    if found is None and not decodes(path, now.encoding) and not has_several_encodings(path):
+        return JobError(
+            error.reason,
+            error.message,
+            field="spec.dataset.csv.encoding",
+            remedy=f"Save the file as UTF-8, or name the encoding that it was written in in spec.dataset.csv.encoding: {ENCODINGS}.",
+        )
     if found is None or found.dialect == now:
         return None
     if error.field == "spec.dataset.csv.quoteChar" and found.dialect == replace(now, quote=found.dialect.quote):
@@ -119,12 +143,13 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
         remedy += (
             " and name its columns in spec.dataset.columns. If the first line is no header, add columnNames to csv."
         )
-    return JobError(
-        error.reason,
-        f"{error.message.rstrip('.')}. With {described or 'the defaults'} its columns are {columns}",
-        field="spec.dataset.csv",
-        remedy=remedy,
-    )
+    message = f"{error.message.rstrip('.')}. With {described or 'the defaults'} its columns are {columns}"
+    if found.dialect.encoding != now.encoding and (line := first_beyond_ascii(path, found.dialect.encoding)):
+        # Whether that is right only people can see.
+        message += f", and line {line[0]} reads {shortened(line[1])}"
+        if found.dialect.encoding in ("cp1252", "latin-1"):
+            remedy += ", if that line reads right; else name the encoding that the file was written in"
+    return JobError(error.reason, message, field="spec.dataset.csv", remedy=remedy)
 
 
 def _of_header(error: JobError, path: Path, name: str, roles: Mapping[str, str], csv: Csv, *, tabs: bool) -> JobError:

@@ -14,8 +14,8 @@ CHUNK = 1 << 20
 BEGINNING = 4096
 """Bytes that tell the order of bytes."""
 
-_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
-_NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
+_HALF_CHARACTER = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # of UTF-16, each half written as if it were UTF-8
 
 
 def decoded_lines(path: Path, name: str, encoding: str) -> Iterator[str]:
@@ -44,7 +44,10 @@ def _codec(path: Path, encoding: str) -> str:
 
 def fitting_encoding(path: Path) -> str | None:
     """An encoding that the whole file decodes in, as `spec.dataset.csv.encoding` names it: of the marks in it, else UTF-8, else
-    the one of Western Windows. None where there is none, as in a file of several encodings or without text."""
+    the one of Western Windows, if the file looks like one of Latin letters.
+
+    None where there is none: a file of several encodings, without text, or in one that only its writer knows.
+    """
     with path.open("rb") as file:
         start = file.read(CHUNK)
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
@@ -55,12 +58,19 @@ def fitting_encoding(path: Path) -> str | None:
         return None
     if decodes(path, "utf-8"):
         return "utf-8"
-    if _is_partly_utf8(path):
+    if has_several_encodings(path) or not _is_latin(path):
         return None
+    return "cp1252" if decodes(path, "cp1252") else "latin-1"
+
+
+def _is_latin(path: Path) -> bool:
+    """Whether letters beyond ASCII stand alone, as in languages of Latin letters; in others they fill whole words."""
+    alone = together = 0
     with path.open("rb") as file:
-        return (
-            "latin-1" if any(_NOT_CP1252.search(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")) else "cp1252"
-        )
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            for run in _BEYOND_ASCII.findall(chunk):
+                alone, together = (alone + 1, together) if len(run) < 3 else (alone, together + 1)
+    return alone > 10 * together
 
 
 def is_garbled(path: Path, encoding: str) -> bool:
@@ -98,17 +108,31 @@ def decodes(path: Path, encoding: str) -> bool:
     return True
 
 
-def _is_partly_utf8(path: Path) -> bool:
-    """Whether some lines beyond ASCII are UTF-8, and some are not: then no encoding fits the whole file."""
+def has_several_encodings(path: Path) -> bool:
+    """Whether some lines beyond ASCII are UTF-8, and some are not, or are halves of UTF-16: then no encoding fits the whole file."""
+    right = wrong = False
     with path.open("rb") as file:
         for line in file:
-            if _BEYOND_ASCII.search(line):
+            if _HALF_CHARACTER.search(line):
+                return True
+            if not line.isascii():
                 try:
                     line.decode()
                 except UnicodeDecodeError:
-                    continue
+                    wrong = True
+                else:
+                    right = True
+            if right and wrong:
                 return True
     return False
+
+
+def first_beyond_ascii(path: Path, encoding: str) -> tuple[int, str] | None:
+    """The first line that is not ASCII, counted from 1, to show how it reads in this encoding."""
+    for number, line in enumerate(decoded_lines(path, path.name, encoding), start=1):
+        if not line.isascii():
+            return number, line.strip()
+    return None
 
 
 def _undecodable(path: Path, name: str, codec: str) -> JobError:
@@ -131,7 +155,7 @@ def _undecodable(path: Path, name: str, codec: str) -> JobError:
                 line.decode(codec)
             except UnicodeDecodeError as error:
                 before = line[: error.start].decode(codec)[-20:].lstrip("\ufeff")
-                mixed = ", although other lines are" if codec == "utf-8" and _is_partly_utf8(path) else ""
+                mixed = ", although other lines are" if codec == "utf-8" and has_several_encodings(path) else ""
                 return data_invalid(
                     f"{name}, line {number}: the byte 0x{line[error.start]:02x} after {before!r} is not {codec}{mixed}",
                     remedy,

@@ -13,7 +13,7 @@ from finetune_trainer.data import hub
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files
 from finetune_trainer.data.kinds import conflict_of, kind_of, text_kind_of
-from finetune_trainer.data.places import open_place
+from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import listed
 
 WEIGHTS = "model.safetensors"
@@ -45,22 +45,23 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
     """
     stop()
     revision = None
-    if model.uri.startswith("hf://"):
-        repo = hub.repository(model.uri)
-        revision, existing = hub.model_files(repo, model.revision)
-        names = _needed_files(existing, model)
-        stop()
-        path = hub.download_model(repo, revision, names, workspace / "hub")
-        files = {name: path / name for name in names}
-    else:
-        place = open_place(model.uri, storage=storage, workspace=workspace / "model")
-        names = _needed_files(place.names(), model)
-        files = place.local(names, stop)
-        path = files["config.json"].parent
-    for name, file in files.items():
-        _refuse_stand_in(file, name, model.uri)
-    _check_index(files, model)
-    return FetchedModel(path, revision, fingerprint_files(files, stop))
+    with told_of("model", model.uri):
+        if model.uri.startswith("hf://"):
+            repo = hub.repository(model.uri)
+            revision, existing = hub.model_files(repo, model.revision)
+            names = _needed_files(existing, model)
+            stop()
+            path = hub.download_model(repo, revision, names, workspace / "hub")
+            files = {name: path / name for name in names}
+        else:
+            place = open_place(model.uri, storage=storage, workspace=workspace / "model")
+            names = _needed_files(place.names(), model)
+            files = place.local(names, stop)
+            path = files["config.json"].parent
+        for name, file in files.items():
+            _refuse_stand_in(file, name, model.uri)
+        _check_index(files, model)
+        return FetchedModel(path, revision, fingerprint_files(files, stop))
 
 
 def _needed_files(names: Iterable[str], model: Base) -> list[str]:

@@ -20,7 +20,14 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from finetune_api.dataset import Dataset
@@ -41,6 +48,7 @@ _DENIED = {"model": FailureReason.MODEL_ACCESS_DENIED, "dataset": FailureReason.
 
 # The HTTP client's own base error, whichever client this version of the hub library is built on.
 _HTTP_ERROR: type[BaseException] = HfHubHTTPError.__bases__[0]
+_NO_ANSWER = LocalEntryNotFoundError.__name__
 
 
 def repository(uri: str) -> str:
@@ -157,7 +165,7 @@ def _check_readable(path: Path, name: str, roles: Mapping[str, str]) -> None:
     if kind is not None and kind.is_page:
         raise no_hub("dataset", f"{kind.what} instead of {name}")
     if kind is not None and kind is not PARQUET:
-        raise data_invalid(f"{name} is {kind.what}", kind.remedy, "spec.dataset.uri")
+        raise data_invalid(f"{name} cannot be read: it is {kind.what}", kind.remedy, "spec.dataset.uri")
     if kind is None and (line := conflict_of(path)) is not None:
         raise conflict(f"{name}, line {line}")
     if kind is None and (described := description_that_fits(path, roles)):
@@ -249,7 +257,8 @@ def _is_of_machine(error: Exception) -> bool:
     if isinstance(error, DatasetsError):
         return isinstance(error, OSError)  # files that the hub does not have
     # Of what does not decompress the library makes an OSError as well; only those of disk and network have a number.
-    return isinstance(error, _HTTP_ERROR | MemoryError) or (isinstance(error, OSError) and error.errno is not None)
+    is_of_disk = isinstance(error, OSError) and (error.errno is not None or isinstance(error, FileNotFoundError))
+    return is_of_disk or isinstance(error, _HTTP_ERROR | MemoryError)
 
 
 def _no_builder(repo: str, subset: str | None, commit: str, error: Exception) -> Exception:
@@ -317,6 +326,8 @@ def _explained(kind: Kind, repo: str, revision: str | None) -> Iterator[None]:
 def _of_the_network(kind: Kind, repo: str, error: BaseException) -> JobError | None:
     """What the hub answered, or that it did not, anywhere beneath an error of `datasets` or of the hub's client."""
     for cause in causes(error):
+        if isinstance(cause, FileMetadataError):  # an answer without what every file of a hub comes with
+            return no_hub(kind, f"something else than a file of {repo}")
         if isinstance(cause, HfHubHTTPError):
             return _refused(kind, repo, cause.response.status_code)
         if isinstance(cause, (_HTTP_ERROR, ConnectionError, TimeoutError, socket.gaierror)) or (
@@ -334,6 +345,8 @@ def _absent(kind: Kind, repo: str, error: BaseException) -> JobError | None:
     """Files that the hub does not have; None for any other error of the disk."""
     if not type(error).__module__.startswith("datasets.") and not isinstance(error, FileNotFoundError):
         return None
+    if _NO_ANSWER in str(error):  # of which `datasets` leaves only the name
+        return no_hub(kind, f"something else than a file of {repo}, or not at all")
     return JobError(_NOT_FOUND[kind], f"the hub's {kind} {repo} cannot be loaded: {error}", field=f"spec.{kind}.uri")
 
 

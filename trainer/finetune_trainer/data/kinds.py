@@ -132,6 +132,8 @@ def text_kind_of(path: Path) -> Kind | None:
     return None
 
 
+HOLE = bytes(64)
+
 CONFLICT = "<<<<<<< "
 """How the first line of a conflict begins."""
 
@@ -145,6 +147,15 @@ def conflict_of(path: Path) -> int | None:
                 begin = number
             elif begin is not None and line.startswith(b">>>>>>> "):
                 return begin
+    return None
+
+
+def hole_of(path: Path) -> int | None:
+    """The first line in which there is a stretch of zero bytes, counted from 1: where nothing came after the file got its length."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if HOLE in line:
+                return number
     return None
 
 

@@ -27,7 +27,7 @@ from finetune_trainer.data.problems import at, listed, nearest, rows_of, shorten
 MAX_LABELS = 1000
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _ZEROS = re.compile(r"[-+]?0[0-9]|[+]")  # 007 and +1 are names
 
 Labels = tuple[str, ...]
@@ -130,7 +130,7 @@ def _is_empty(value: Any) -> bool:
 def _refuse_fractions(values: list[str], rows: Rows, column: str) -> None:
     """Strings that are all numbers, some of them no whole ones, as JSON would have them as numbers."""
     different = set(values)
-    if not all(_NUMBER.fullmatch(value) for value in different) or all(_WHOLE.fullmatch(value) for value in different):
+    if not all(NUMBER.fullmatch(value) for value in different) or all(_WHOLE.fullmatch(value) for value in different):
         return
     fractions = {value for value in different if not _WHOLE.fullmatch(value) and not _ZEROS.match(value)}
     broken = [row for row, value in enumerate(values) if value in fractions]
@@ -152,7 +152,7 @@ def _no_whole_number(value: str, broken: list[int], rows: Rows, column: str, mor
 def _canonical(name: str) -> str:
     """`1.0` as `1`; anything that is no whole number as it is."""
     match = _WHOLE.fullmatch(name)
-    return match[1] if match else name
+    return str(int(match[1])) if match else name  # -0 is 0
 
 
 def _all_canonical(values: list[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune_api.job import FineTuneJobSpec, Storage
 from finetune_trainer.data import hub
 from finetune_trainer.data.fingerprint import fingerprint_lines
-from finetune_trainer.data.places import open_place
+from finetune_trainer.data.places import open_place, told_of
 
 
 def list_inputs(spec: FineTuneJobSpec) -> str:
@@ -24,7 +24,8 @@ def list_inputs(spec: FineTuneJobSpec) -> str:
 def _list(kind: hub.Kind, spec: FineTuneJobSpec) -> list[str]:
     uri = spec.dataset.uri if kind == "dataset" else spec.model.uri
     if not uri.startswith("hf://"):
-        return [f"{kind} {stamp}  {name}" for name, stamp in _stamps(uri, spec.storage).items()]
+        with told_of(kind, uri):
+            return [f"{kind} {stamp}  {name}" for name, stamp in _stamps(uri, spec.storage).items()]
     repo = hub.repository(uri)
     commit = hub.dataset_commit(repo) if kind == "dataset" else hub.model_files(repo, spec.model.revision)[0]
     return [f"{kind} {commit}"]

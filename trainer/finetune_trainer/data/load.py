@@ -25,8 +25,8 @@ from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lin
 from finetune_trainer.data.kinds import Format
 from finetune_trainer.data.labels import encode_labels
 from finetune_trainer.data.patterns import matcher
-from finetune_trainer.data.places import open_place
-from finetune_trainer.data.problems import data_invalid, listed
+from finetune_trainer.data.places import open_place, told_of
+from finetune_trainer.data.problems import data_invalid, listed, nearest
 from finetune_trainer.data.split import split_validation
 from finetune_trainer.data.tables import EXTENSIONS, Table, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
@@ -41,7 +41,8 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
     """
     stop()
     read = _read_hub if dataset.uri.startswith("hf://") else _read_files
-    splits, warnings, revision, fingerprint = read(dataset, storage, workspace, stop)
+    with told_of("dataset", dataset.uri):
+        splits, warnings, revision, fingerprint = read(dataset, storage, workspace, stop)
     for rows in splits:
         check_texts(rows, dataset.columns)
         stop()
@@ -166,7 +167,8 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
         if not names:
             raise JobError(
                 FailureReason.DATASET_NOT_FOUND,
-                f'no file at {dataset.uri} matches "{pattern}"; there {"is" if len(existing) == 1 else "are"} {listed(existing)}',
+                f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, existing)} There {"is" if len(existing) == 1 else "are"} '
+                f"{listed(existing)}",
                 field=f"spec.dataset.splits.{split}",
                 remedy=f"Name one of these files, or a pattern such as *.csv, in spec.dataset.splits.{split}.",
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from finetune_api.failures import FailureReason, JobError
@@ -49,6 +52,34 @@ def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
     return RemotePlace(folder, workspace, {name: files[name] for name in _shown(files)})
 
 
+@contextmanager
+def told_of(kind: Literal["dataset", "model"], uri: str) -> Iterator[None]:
+    """Files that vanish while they are fetched, or that this user may not read, as JobErrors."""
+    reasons = {
+        "dataset": (FailureReason.DATASET_NOT_FOUND, FailureReason.DATASET_ACCESS_DENIED),
+        "model": (FailureReason.MODEL_NOT_FOUND, FailureReason.MODEL_ACCESS_DENIED),
+    }
+    absent, denied = reasons[kind]
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise JobError(
+            absent,
+            f"{error.filename or error} was there a moment ago, and is gone",
+            field=f"spec.{kind}.uri",
+            remedy="Let the files be while a run begins.",
+        ) from error
+    except PermissionError as error:
+        if not uri.startswith("file:"):
+            raise
+        raise JobError(
+            denied,
+            f"{error.filename} may not be read by the user that the trainer runs as ({os.getuid()})",
+            field=f"spec.{kind}.uri",
+            remedy="Let that user read it.",
+        ) from error
+
+
 @dataclass(frozen=True)
 class LocalPlace:
     path: Path
@@ -57,6 +88,8 @@ class LocalPlace:
     def names(self) -> list[str]:
         if self.path.is_file():
             return [self.path.name]
+        if self.path.is_dir() and not os.access(self.path, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
         return _shown(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
 
     def stamps(self) -> dict[str, str]:

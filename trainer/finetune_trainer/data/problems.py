@@ -50,8 +50,8 @@ def shortened(value: object, most: int = 60) -> str:
 
 
 def spelt(text: str) -> str:
-    """The text, and where that is not plain how it is written, so that look-alikes can be told apart."""
-    return f'"{text}"' if text.isascii() and text.isprintable() else f"{shortened(text)} ({text[:60]!a})"
+    """The text, and where that does not show how it is written, so that look-alikes can be told apart."""
+    return shortened(text) if text.isascii() or not text.isprintable() else f"{shortened(text)} ({text[:60]!a})"
 
 
 # `reprlib` looks neither at the end of long values nor at the bottom of deep ones.

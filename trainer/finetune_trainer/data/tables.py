@@ -113,6 +113,11 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
             f"{name} is not JSON lines: {'; '.join(broken[:SHOWN])}{more}",
             'Write one object a line, such as {"text": "…", "label": "…"}, without a list around them.',
         )
+    if len(numbers) == 1 and all(isinstance(values[0], (list, dict)) for values in columns.values()):
+        raise data_invalid(
+            f"{name}, line {numbers[0]}: the one object holds whole columns, not one example",
+            'Write one object a line, such as {"text": "…", "label": "…"}; with pandas, to_json(orient="records", lines=True).',
+        )
     for role, column in wanted:
         if numbers and column not in seen and all(value is None for value in columns[role]):
             raise column_missing(name, role, column, list(seen))

@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune_trainer.data.alike import look, looks
 from finetune_trainer.data.examples import Examples, Origin, Split
+from finetune_trainer.data.labels import NUMBER
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
 
 MANY = 20
@@ -129,11 +130,22 @@ def _shared_rows(splits: Mapping[Split, Examples]) -> list[str]:
 
 
 def _doubtful_texts(train: Examples) -> list[str]:
-    """Texts that are what programs write for no value."""
+    """Texts that are perhaps none: what programs write for no value, zero bytes, numbers only."""
+    warnings = []
     nothing = [row for row, text in enumerate(train.texts) if len(text) < 10 and text.strip() in WRITTEN_FOR_NOTHING]
-    if not nothing:
-        return []
-    return [
-        f"{len(nothing):,} training rows have a text such as {shortened(train.texts[nothing[0]])}, which many programs write where "
-        f"there is no value: {at([train.origins[row] for row in nothing])}."
-    ]
+    if nothing:
+        warnings.append(
+            f"{len(nothing):,} training rows have a text such as {shortened(train.texts[nothing[0]])}, which many programs write "
+            f"where there is no value: {at([train.origins[row] for row in nothing])}."
+        )
+    zeros = [train.origins[row] for row, text in enumerate(train.texts) if "\0" in text]
+    if zeros:
+        warnings.append(
+            f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(zeros)}."
+        )
+    if all(NUMBER.fullmatch(text) for text in train.texts):
+        warnings.append(
+            f"All texts are numbers, such as {shortened(train.texts[0])}. If these are no texts, name another column in "
+            "spec.dataset.columns.text."
+        )
+    return warnings

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,12 +25,32 @@ class Repository:
     """The status it answers everything with."""
     error_code: str | None = None
     """What the hub says beside the status, in `X-Error-Code`."""
+    page: bytes | None = None
+    """What somebody else answers instead of any of its files."""
+
+
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Please, log in</body></html>\n"
+
+
+@contextmanager
+def portal() -> Iterator[str]:
+    """A login page, in the place of whatever is asked for; gives its address."""
+    with _served(lambda path, body: (200, {"Content-Type": "text/html"}, PAGE)) as address:
+        yield address
 
 
 @contextmanager
 def hub_of(repositories: Mapping[str, Repository]) -> Iterator[str]:
     """Serves repositories by `models/owner/name` and `datasets/owner/name`; gives the hub's address."""
+    with _served(lambda path, body: respond(repositories, path, body)) as address:
+        yield address
 
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+@contextmanager
+def _served(answer: Callable[[str, bytes], Answer]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self._answer()
@@ -41,10 +61,13 @@ def hub_of(repositories: Mapping[str, Repository]) -> Iterator[str]:
         def do_POST(self) -> None:
             self._answer()
 
+        def do_PUT(self) -> None:
+            self._answer()
+
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path = unquote(urlsplit(self.path).path).strip("/")
-            status, headers, content = respond(repositories, path, body)
+            status, headers, content = answer(path, body)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
@@ -65,9 +88,6 @@ def hub_of(repositories: Mapping[str, Repository]) -> Iterator[str]:
         server.server_close()
 
 
-Answer = tuple[int, dict[str, str], bytes]
-
-
 def respond(repositories: Mapping[str, Repository], path: str, body: bytes) -> Answer:
     is_api = path.startswith("api/")
     parts = path.removeprefix("api/").split("/")
@@ -79,6 +99,8 @@ def respond(repositories: Mapping[str, Repository], path: str, body: bytes) -> A
     if repository.refuses is not None:
         return repository.refuses, {"X-Error-Code": repository.error_code} if repository.error_code else {}, b"{}"
     files = repository.files
+    if not is_api and rest[:1] == ["resolve"] and repository.page is not None:
+        return 200, {"Content-Type": "text/html"}, repository.page
     if not is_api and rest[:1] == ["resolve"]:
         return _file(files, "/".join(rest[2:]))
     if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):

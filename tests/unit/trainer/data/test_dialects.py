@@ -19,7 +19,7 @@ from tests.unit.trainer.data.folders import csv, load_from, written
 
 ROWS = [(f'hübsch, "sehr"; {n}', "gut" if n % 2 else "schlecht") for n in range(12)]
 DEV = '{"text": "x", "label": "gut"}\n{"text": "y", "label": "schlecht"}\n'
-PASTE = re.compile(r"(csv: \{.*?\})(?= and|\.|$)|(format: csv)")
+PASTE = re.compile(r"(csv: \{.*?\})(?= and|,|\.|$)|(format: csv)")
 
 
 def table(delimiter: str, quote: str, end: str, *, told: bool) -> str:
@@ -159,3 +159,57 @@ def test_a_header_among_the_rows_is_a_warning(spec: dict[str, Any], tmp_path: Pa
     written(tmp_path, {"train.csv": both, "dev.jsonl": DEV.replace("gut", "x").replace("schlecht", "y")})
     warnings = load_from(tmp_path, **spec, splits={"validation": "dev.jsonl"}).warnings
     assert any("1 rows are the names of the columns" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("windows-1251", "Это было очень хорошо"),
+        ("gb18030", "这部电影非常好看"),
+        ("shift_jis", "この映画はとても良い"),
+        ("cp949", "이 영화는 정말 좋다"),
+        ("koi8-r", "Это было очень хорошо"),
+    ],
+)
+def test_no_encoding_of_other_letters_is_advised_and_the_right_one_reads(
+    encoding: str, text: str, tmp_path: Path
+) -> None:
+    rows = [f"{text} {n},{n % 2}" for n in range(20)]
+    written(tmp_path, {"train.csv": csv(*rows).encode(encoding)})
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path)
+    assert not pasted(caught.value)
+    assert (caught.value.field, "cp1252" in caught.value.remedy) == ("spec.dataset.csv.encoding", False)
+    data = load_from(tmp_path, csv={"encoding": encoding})
+    assert {look.rpartition(" ")[0] for look in data.train.texts} == {text}
+
+
+def test_an_encoding_that_is_advised_is_shown_by_what_a_line_reads_in_it(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "text,label\nfine,x\nganz hübsch,y\n".encode("cp1252")})
+    with pytest.raises(JobError, match='line 3 reads "ganz hübsch,y"') as caught:
+        load_from(tmp_path)
+    assert "if that line reads right; else name the encoding" in caught.value.remedy
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("content", ["hübsch\n".encode() + "schön\n".encode("latin-1"), b"a\xed\xa0\xbd\xed\xb8\x80\n"])
+def test_a_file_of_several_encodings_is_told_as_that(content: bytes, extension: str, tmp_path: Path) -> None:
+    written(tmp_path, {f"train.{extension}": content})
+    with pytest.raises(JobError, match="is not utf-8, although other") as caught:
+        load_from(tmp_path)
+    assert (caught.value.field, caught.value.remedy) == (None, "Save the file as UTF-8.")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_json_lines_in_another_encoding_are_not_sent_to_a_field_of_csv(encoding: str, tmp_path: Path) -> None:
+    written(tmp_path, {"train.jsonl": '{"text": "hübsch", "label": "x"}\n'.encode(encoding)})
+    with pytest.raises(JobError, match="not utf-8") as caught:
+        load_from(tmp_path)
+    assert "csv" not in f"{caught.value.remedy} {caught.value.field}"
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl"])
+def test_a_file_that_was_not_written_to_its_end_is_told_as_that(extension: str, tmp_path: Path) -> None:
+    written(tmp_path, {f"train.{extension}": b'{"text": "a"}\n' + bytes(5000)})
+    with pytest.raises(JobError, match=rf"train\.{extension}, line 2: nothing but zero bytes"):
+        load_from(tmp_path)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import uuid
 from pathlib import Path
 
 import pytest
 
+from finetune_api.dataset import Dataset
+from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import FetchedModel, fetch_model, hub
@@ -135,8 +138,6 @@ def test_an_index_that_is_left_over_beside_weights_in_one_file_does_no_harm(tmp_
 
 
 def test_data_in_object_storage_is_a_folder_or_a_file(tmp_path: Path) -> None:
-    from finetune_api.dataset import Dataset
-
     store = open_folder("memory://some-data/reviews", Storage())
     store.write("train.csv", reviews(20).encode())
     store.write("other/big.csv", b"never downloaded")
@@ -147,3 +148,48 @@ def test_data_in_object_storage_is_a_folder_or_a_file(tmp_path: Path) -> None:
         assert len(data.train) == 18
         assert [path.name for path in workspace.rglob("*.csv")] == ["train.csv"]
     assert open_place("memory://some-data/nothing", storage=Storage(), workspace=tmp_path).names() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "train.csv"), "AccessDenied"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "train.csv"), "NotFound"),
+    ],
+    ids=["that may not be read", "that vanishes"],
+)
+def test_a_file_is_named_with_its_owner_or_its_absence(
+    error: OSError, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(tmp_path, {**FILES, "train.csv": reviews(20)})
+    dataset = Dataset(uri=folder.as_uri())
+
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refused)
+    for kind, read in (
+        ("Model", lambda: fetch(folder.as_uri(), tmp_path)),
+        ("Dataset", lambda: load(dataset, storage=Storage(), workspace=tmp_path, seed=1, stop=go_on)),
+    ):
+        with pytest.raises(JobError, match=r"train\.csv") as caught:
+            read()
+        assert caught.value.reason == f"{kind}{reason}"
+        assert EXIT_CODES[caught.value.reason] in NEVER_RETRIED
+
+
+def test_a_folder_that_may_not_be_read_is_not_told_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_trainer.data.places.os.access", lambda *_: False)
+    with pytest.raises(JobError, match="may not be read by the user") as caught:
+        fetch(written(tmp_path, FILES).as_uri(), tmp_path)
+    assert caught.value.reason is FailureReason.MODEL_ACCESS_DENIED
+
+
+def test_a_file_that_changes_while_it_is_downloaded_is_not_used(tmp_path: Path) -> None:
+    store = open_folder("memory://changing/base", Storage())
+    store.write("train.csv", b"text,label\n")
+    place = open_place("memory://changing/base", storage=Storage(), workspace=tmp_path)
+    store.write("train.csv", b"<html>Log in</html>\n")
+    with pytest.raises(JobError, match=r"has 11 bytes by the listing, and 20 were answered") as caught:
+        place.local(["train.csv"], go_on)
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
