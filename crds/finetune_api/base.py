@@ -123,14 +123,10 @@ def says(text: str) -> dict[str, Any]:
     return {"x-says": text}
 
 
+NAME_WORDS = "lower-case letters, digits and dashes, beginning and ending with a letter or digit"
 DnsLabel = Annotated[
     str,
-    Field(
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-        min_length=1,
-        max_length=63,
-        json_schema_extra=says("lower-case letters, digits and dashes, beginning and ending with a letter or digit"),
-    ),
+    Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63, json_schema_extra=says(NAME_WORDS)),
 ]
 """A name of lower-case letters, digits and dashes, as Kubernetes uses for most objects."""
 

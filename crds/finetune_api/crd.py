@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from finetune_api.base import KEY_WORDS
-from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, FineTuneJob, FineTuneJobSpec
+from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, TRAINING_INPUTS, FineTuneJob, FineTuneJobSpec
 from finetune_api.meaning import same_meaning
 from finetune_api.status import FineTuneJobStatus
 
@@ -96,12 +96,37 @@ def root_schema() -> Schema:
             "status": status,
         },
         "x-kubernetes-validations": [
-            {
-                "rule": f"size(self.metadata.name) <= {MAX_NAME}",
-                "message": f"metadata.name may have at most {MAX_NAME} characters, because the names of the job's "
-                "children are longer; choose a shorter name",
-            }
+            _of_a_new_name(
+                f"size(self.metadata.name) <= {MAX_NAME}",
+                f"metadata.name may have at most {MAX_NAME} characters, because the names of the job's children are longer; "
+                "choose a shorter name",
+            ),
+            _of_a_new_name(
+                "!self.metadata.name.contains('.')",
+                "metadata.name may hold no dot, because a pod's host name cannot; write a dash",
+            ),
+            _the_present_run_by_its_id(with_defaults),
         ],
+    }
+
+
+def _of_a_new_name(rule: str, message: str) -> Schema:
+    # Asked at the creation only: a rule on the whole object would judge each write of its status too, and with it jobs that
+    # are older than the rule.
+    return {"rule": f"oldSelf.hasValue() || {rule}", "optionalOldSelf": True, "message": message}
+
+
+def _the_present_run_by_its_id(fields: dict[str, Schema]) -> Schema:
+    """To write out the id that the run has anyway is no other run."""
+    named = "has(self.spec.runId) && !(has(oldSelf.spec.runId) && oldSelf.spec.runId == self.spec.runId)"
+    present = "has(oldSelf.status) && has(oldSelf.status.run) && oldSelf.status.run.id == self.spec.runId"
+    same = " && ".join(same_meaning(field, fields[field], within="spec.") for field in (*TRAINING_INPUTS, "output"))
+    return {
+        "rule": f"!({named} && {present}) || ({same})",
+        "fieldPath": ".spec.runId",
+        "reason": "FieldValueForbidden",
+        "message": "that is the id of the present run, whose training inputs are fixed; set spec.runId to a new value to train "
+        "with others",
     }
 
 

@@ -10,9 +10,9 @@ from pydantic_core import PydanticCustomError
 from finetune_api.base import (
     KEY_WORDS,
     MAX_INT32,
+    NAME_WORDS,
     NULL_IS_ABSENT,
     OBJECT_NAME,
-    SAYS_OBJECT_NAME,
     DnsLabel,
     InputUri,
     LabelValue,
@@ -245,15 +245,13 @@ AnnotationKey = Annotated[
 class Metadata(Model):
     """Name, labels and annotations, as of every object of Kubernetes. What only the API server writes is left out."""
 
-    name: Annotated[
-        str, Field(pattern=OBJECT_NAME, min_length=1, max_length=MAX_NAME, json_schema_extra=SAYS_OBJECT_NAME)
-    ]
+    name: Annotated[DnsLabel, Field(max_length=MAX_NAME)]
     """The job's name, at most 40 characters."""
 
     generate_name: (
         Annotated[
             str,
-            Field(pattern=r"^[a-z0-9][-a-z0-9.]*$", min_length=1, max_length=253, json_schema_extra=SAYS_OBJECT_NAME),
+            Field(pattern=r"^[a-z0-9][-a-z0-9.]*$", min_length=1, max_length=253, json_schema_extra=says(NAME_WORDS)),
         ]
         | None
     ) = None

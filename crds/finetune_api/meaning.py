@@ -10,6 +10,7 @@ of labels, is no such default: whoever writes it out asks for it whatever data a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,9 +74,13 @@ def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:
             yield path_text((*path, name))
 
 
-def same_meaning(field: str, schema: Schema) -> str:
-    """In CEL, whether `self` and `oldSelf`, two specs, mean the same by `field`; `schema` is its own, with defaults."""
-    return " && ".join(_same(path, leaf) for path, leaf in _leaves(schema, (field,)))
+def same_meaning(field: str, schema: Schema, within: str = "") -> str:
+    """In CEL, whether `self` and `oldSelf`, two specs, mean the same by `field`; `schema` is its own, with defaults.
+
+    `within` is `spec.` for two jobs.
+    """
+    same = " && ".join(_same(path, leaf) for path, leaf in _leaves(schema, (field,)))
+    return re.sub(r"\b(self|oldSelf)\.", rf"\1.{within}", same)
 
 
 def _without_empty_blocks(value: Any) -> Any:

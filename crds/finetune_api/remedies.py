@@ -64,6 +64,8 @@ def remedy(fault: Fault) -> str:
             return _uri_remedy(fault)
         case "string_pattern_mismatch" if value != value.lower() and _fits(value.lower(), schema):
             return f"Write {value.lower()}, in lower case."
+        case "string_pattern_mismatch" if "." in value and _fits(value.replace(".", "-"), schema):
+            return f"Write {value.replace('.', '-')}, with a dash."
         case "model_type" | "dict_type":
             return "Write its fields below it, one a line: `name: value`."
         case "list_type":

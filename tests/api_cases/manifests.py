@@ -164,7 +164,6 @@ GOOD = [
         },
     ),
     Good("a name of 40 characters", {"metadata.name": "n" * 40}),
-    Good("a name with a dot", {"metadata.name": "glue.mrpc"}),
     Good("a selector of the longest name", {"spec.pod.nodeSelector": {f"{'p' * 253}/{'n' * 63}": ""}}),
     Good(
         "a name to be made up",
@@ -352,6 +351,13 @@ BAD = [
     Bad("a save each moment", {"spec.checkpoints.interval": "0s"}, "spec.checkpoints", "longer than 0s"),
     Bad("a run's name in capitals", {"spec.runId": "Second"}, "spec.runId", "lower case"),
     Bad("a job's name in capitals", {"metadata.name": "Paraphrase"}, "metadata.name", "lower case"),
+    Bad("a job's name with a dot", {"metadata.name": "glue.mrpc"}, "metadata.name", "Write glue-mrpc, with a dash."),
+    Bad(
+        "a name to be made up that has a dot",
+        {"metadata": {"generateName": "glue.mrpc-"}},
+        "metadata.generateName",
+        "with a dash",
+    ),
     Bad("a job's name with a dot at its end", {"metadata.name": "a."}, "metadata.name", "letters"),
     Bad(
         "a name to be made up of capitals",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,10 @@ from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from tests.api_cases.builder import job
 from tests.api_cases.meaning import CHANGED as TRAINS_OTHERWISE, WRITTEN_OUT, Written, added
 from tests.cluster.fixtures import REPOSITORY
+from tests.cluster.waiting import eventually
 from tests.integration.api.conftest import JOBS, Server
 
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 Create = Callable[[dict[str, Any]], dict[str, Any]]
 
 FULL = {
@@ -124,6 +127,45 @@ def test_what_trains_nothing_else_may_change_at_any_time(server: Server, created
     document = created(job(FULL))
     assert server.update(document, {"spec": {field: MUTABLE[field]}}) == ""
     assert server.update(document, {"spec": {field: None}}) == ""
+
+
+def test_to_name_the_present_run_by_its_id_is_no_way_to_change_its_inputs(server: Server, created: Create) -> None:
+    document = created(job())
+    run = {"id": "8270b7aa15", "uri": "s3://models/paraphrase/8270b7aa15", "fingerprint": "0"}
+    server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": {"run": run}})
+    for written in TRAINS_OTHERWISE:
+        if not written.beside:
+            said = server.update(document, {"spec": {**added(written)["spec"], "runId": "8270b7aa15"}})
+            assert "spec.runId: Forbidden: that is the id of the present run" in said, written
+    same = {"training": {"epochs": 3}, "method": {"freeze": {}}, "backoffLimit": 5}
+    assert server.update(document, {"spec": {**same, "runId": "8270b7aa15"}}) == ""
+    assert server.update(document, {"spec": {"training": {"epochs": 4}, "runId": "8270b7aa16"}}) == ""
+
+
+@pytest.mark.parametrize("name", ["glue.mrpc", "n" * 41])
+def test_a_job_that_is_older_than_a_rule_about_names_goes_on(server: Server, name: str) -> None:
+    path = f"{DEFINITIONS}/finetunejobs.finetune.dev"
+    version = "/spec/versions/0/schema/openAPIV3Schema/x-kubernetes-validations"
+    rules = server.cluster.api.get(path)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["x-kubernetes-validations"]
+    document = job({"metadata.name": name})
+    server.cluster.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", "-p", _put(version, []))
+    try:
+        eventually(lambda: server.refusal(document) == "")
+        server.create(document)
+    finally:
+        server.cluster.kubectl("patch", "crd", "finetunejobs.finetune.dev", "--type=json", "-p", _put(version, rules))
+    eventually(lambda: "metadata.name may" in server.refusal(job({"metadata.name": f"x{name}"})))
+    try:
+        server.cluster.api.patch(f"{JOBS}/{name}/status", {"status": {"observedGeneration": 1, "phase": "Running"}})
+        assert server.update(document, {"spec": {"suspend": True}}) == ""
+        assert server.update(document, {"metadata": {"labels": {"a": "b"}}}) == ""
+        assert "spec.training: Forbidden" in server.update(document, {"spec": {"training": {"epochs": 4}}})
+    finally:
+        server.cluster.api.delete(f"{JOBS}/{name}")
+
+
+def _put(path: str, value: Any) -> str:
+    return json.dumps([{"op": "replace", "path": path, "value": value}])
 
 
 def test_several_changes_are_refused_at_once(server: Server, created: Create) -> None:
