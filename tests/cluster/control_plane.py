@@ -123,6 +123,16 @@ class ControlPlane:
             raise KubectlFailed(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
+    def paste(self, line: str) -> str:
+        """Runs a line in an administrator's shell, where `kubectl` is known, and returns what it printed."""
+        path = f"{self._programs['kubectl'].parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "KUBECONFIG": str(self.kubeconfig)}
+        environment["KUBECACHEDIR"] = str(self.folder / "kubectl-cache")
+        done = subprocess.run(["sh", "-c", line], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise KubectlFailed(f"{line}: {done.stderr.strip()}")
+        return done.stdout
+
     def make_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
         """Returns once pods can be created in it: its service account and the authority's certificate are there."""
         self.api.post("/api/v1/namespaces", {"metadata": {"name": name, "labels": labels or {}}})

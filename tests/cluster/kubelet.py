@@ -35,6 +35,7 @@ class Fate:
     waiting: str = ""  # never starts; the reason why its container waits
     rejected: str = ""  # its node does not admit it; the reason of the pod's status
     unschedulable: str = ""  # gets no node; the scheduler's message
+    node: str = ""  # where it is bound to, if not to the stand-in's own node
     disruption: str = ""  # the reason of a DisruptionTarget condition: ended by the cluster, not by itself
     evicted: str = ""  # evicted by its own node without such a condition; the message of the pod's status
     beside: int | None = 0  # how injected containers end; None: they go on until it is deleted
@@ -178,7 +179,7 @@ class KubeletStandIn:
             condition = _condition("PodScheduled", "False", "Unschedulable", fate.unschedulable)
             self._write(pod, {"phase": "Pending", "conditions": [condition]})
             return
-        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        target = {"apiVersion": "v1", "kind": "Node", "name": fate.node or NODE}
         self._api.post(f"{_path(pod)}/binding", {"metadata": {"name": pod["metadata"]["name"]}, "target": target})
         if fate.rejected:
             self._write(pod, {"phase": "Failed", "reason": fate.rejected, "message": fate.message})

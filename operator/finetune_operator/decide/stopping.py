@@ -28,6 +28,20 @@ def still_ending(case: Case, attempt: AttemptSeen, phase: Phase, reason: str, me
         return Decision(status=status(case, phase, reason, message), recheck_after=recheck)
     message = (
         f"{place(attempt)} should be gone since {attempt.gone_by:%H:%M:%S} UTC, and its node does not say so. "
-        f"Bring the node back, or if it is gone for good: kubectl delete pod --force {attempt.name}."
+        f"Bring the node back. If it is gone for good: {_way_out(case, attempt)}."
     )
     return Decision(status=status(case, phase, FailureReason.NODE_LOST, message))
+
+
+def _way_out(case: Case, attempt: AttemptSeen) -> str:
+    """The commands that free a run from a dead node, each between backticks and ready to be pasted.
+
+    A pod deleted by force stays as long as its Job does, which waits for it to end and counts nothing before; so the Job goes first.
+    A taint makes the pod garbage collector end the pod in its node's place, and the Job go on.
+    """
+    space = case.seen.key.namespace
+    pod = f"kubectl delete pod {attempt.name} -n {space} --force"
+    training = next((t for t in case.seen.trainings if t.uid == attempt.training and not t.deleting), None)
+    job = f"kubectl delete job {training.name} -n {space} --cascade=foreground --wait=false && " if training else ""
+    taint = f"kubectl taint node {attempt.node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
+    return f"`{job}{pod}`" + (f", or with the right to change nodes: `{taint}`" if attempt.node else "")

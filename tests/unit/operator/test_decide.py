@@ -450,7 +450,9 @@ def test_an_attempt_that_outstays_its_time_is_on_a_node_that_does_not_answer() -
     name = story.world.attempts[story.key][-1].name
     assert story.status.message == (
         f"{name} on node node-1 should be gone since 00:02:05 UTC, and its node does not say so. "
-        f"Bring the node back, or if it is gone for good: kubectl delete pod --force {name}."
+        f"Bring the node back. If it is gone for good: `kubectl delete job {story.trainings[0]} -n default --cascade=foreground "
+        f"--wait=false && kubectl delete pod {name} -n default --force`, or with the right to change nodes: "
+        "`kubectl taint node node-1 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`."
     )
     writes = story.writes
     assert story.waits(3600).writes == writes
@@ -460,6 +462,10 @@ def test_a_suspension_that_waits_for_a_node_that_does_not_answer_says_so() -> No
     story = is_told_to_stop(Story().starts().runs().is_edited(suspend=True))
     assert story.state() == ("Suspended", "Suspending")
     assert story.waits(150).state() == ("Suspended", "NodeLost")
+    name = story.world.attempts[story.key][-1].name
+    assert f": `kubectl delete pod {name} -n default --force`, or" in (
+        story.status.message or ""
+    )  # its Job is going already
 
 
 def test_a_start_that_waits_for_a_node_that_does_not_answer_says_so() -> None:
@@ -469,6 +475,7 @@ def test_a_start_that_waits_for_a_node_that_does_not_answer_says_so() -> None:
     assert decision.actions == ()
     assert decision.status is not None
     assert (decision.status.phase, decision.status.reason) == ("Starting", "NodeLost")
+    assert ": `kubectl delete pod" in (decision.status.message or "")
 
 
 def test_a_training_that_is_being_deleted_is_waited_for() -> None:
