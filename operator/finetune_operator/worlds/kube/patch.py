@@ -11,7 +11,7 @@ def status_patch(shown: Object, known: Object, after: Object) -> Object:
     What a newer version or somebody else has written there stays, but for what another run has left behind.
     """
     patch = merge_patch(known, after)
-    if "id" in patch.get("run", {}):
+    if "id" in (patch.get("run") or {}):
         patch["run"] = merge_patch(shown.get("run") or {}, after["run"])
     return patch
 
