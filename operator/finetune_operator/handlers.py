@@ -14,12 +14,12 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from finetune_api import GROUP, KIND, PLURAL, VERSION
-from finetune_operator.worlds.kube.client import Client
+from finetune_operator.worlds.kube.client import FIELD_MANAGER, Client
 from finetune_operator.worlds.kube.kind import served
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
@@ -112,6 +112,8 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
         await kopf.operator(
             registry=registry,
             settings=settings(),
+            # Kopf would else make one of the user's name, and a user that OpenShift chooses has none.
+            identity=cast(Any, FIELD_MANAGER),
             clusterwide=namespace is None,
             namespaces=[namespace] if namespace else [],
             stop_flag=over,

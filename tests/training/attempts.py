@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import Progress
 from finetune_api.result import Result
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, identify
+from tests.cluster.users import as_any_user, nameless
 from tests.training.forked import ForkedTrainer
 
 PATIENCE = 180.0
@@ -55,6 +56,14 @@ class Job:
         """An attempt as a pod makes it, whose process first imports its libraries: where that is part of what is tested."""
         return Attempt(self.run, self.next_folder(), environment, from_nothing=True)
 
+    def start_as_any_user(self, **environment: str) -> Attempt:
+        """From nothing, as OpenShift runs its process: by a user without a name, who may write nothing but what the pod has."""
+        folder = self.next_folder()
+        self._folder.chmod(0o775)
+        folder.chmod(0o775)
+        environment = {"HOME": str(folder), **environment}
+        return Attempt(self.run, folder, environment, from_nothing=True, by_any_user=True)
+
     def complete(self, **environment: str) -> Attempt:
         """An attempt that nobody disturbs; it must succeed."""
         return self.start(**environment).succeed()
@@ -81,6 +90,7 @@ class Attempt:
     folder: Path
     environment: dict[str, str]
     from_nothing: bool = False
+    by_any_user: bool = False
 
     def __post_init__(self) -> None:
         self._log = self.folder / "stdout.txt"
@@ -96,8 +106,11 @@ class Attempt:
             **self.environment,
         }
         self._log.touch()
-        start = _start_python if self.from_nothing else ForkedTrainer
-        self.process = start(environment, self._log)
+        if self.by_any_user:
+            self.process = _start_python(nameless(environment), self._log, as_any_user())
+        else:
+            start = _start_python if self.from_nothing else ForkedTrainer
+            self.process = start(environment, self._log)
 
     @property
     def log(self) -> str:
@@ -153,8 +166,8 @@ class Attempt:
         return self.wait()
 
 
-def _start_python(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start_python(environment: dict[str, str], log: Path, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "finetune_trainer"], env=environment, stdout=file, stderr=subprocess.STDOUT
+            [*before, sys.executable, "-m", "finetune_trainer"], env=environment, stdout=file, stderr=subprocess.STDOUT
         )

@@ -27,6 +27,7 @@ from finetune_api.exit_codes import ExitCode
 from tests.cluster.api import Object
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Fate, KubeletStandIn, fail, run_on
+from tests.cluster.users import as_any_user, nameless
 from tests.cluster.waiting import eventually
 from tests.unit.operator.story import SPEC
 
@@ -52,8 +53,8 @@ class OperatorProcess:
         command = [sys.executable, "-m", "finetune_operator.main", "run", f"--trainer-image={IMAGE}"]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--listen=127.0.0.1:0", *arguments],
-                env={**os.environ, "KUBECONFIG": str(kubeconfig), **(environment or {})},
+                [*as_any_user(), *command, "--listen=127.0.0.1:0", *arguments],
+                env={**nameless(os.environ), "HOME": "/tmp", "KUBECONFIG": str(kubeconfig), **(environment or {})},
                 stderr=output,
             )
         eventually(lambda: until in self.lines() or self.process.poll() is not None, 30)
@@ -101,14 +102,14 @@ class Site:
 
 
 class Account:
-    """A service account with exactly the chart's rules, in one namespace or, with None, in all."""
+    """A service account with exactly the chart's rules (or `rules`), in one namespace or, with None, in all."""
 
-    def __init__(self, cluster: ControlPlane, namespace: str | None) -> None:
+    def __init__(self, cluster: ControlPlane, namespace: str | None, rules: list[Object] | None = None) -> None:
         home = f"operator-{uuid.uuid4().hex[:8]}"
         cluster.make_namespace(home)
         cluster.api.post(f"/api/v1/namespaces/{home}/serviceaccounts", {"metadata": {"name": ACCOUNT}})
         rbac = "/apis/rbac.authorization.k8s.io/v1"
-        self.rules: list[Object] = yaml.safe_load(RULES.read_text())
+        self.rules: list[Object] = rules or yaml.safe_load(RULES.read_text())
         cluster.api.post(f"{rbac}/clusterroles", {"metadata": {"name": home}, "rules": self.rules})
         binding = {
             "metadata": {"name": home},

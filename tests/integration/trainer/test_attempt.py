@@ -27,9 +27,9 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, inputs) -> tuple[Job, Attempt]:
-    """A run that succeeded, in a process that has a secret, and its only attempt."""
+    """A run that succeeded, in a process that has a secret and a user without a name, and its only attempt."""
     job = Job(tmp_path_factory.mktemp("finished"), **inputs, training=QUICK)
-    return job, job.start_from_nothing(HF_TOKEN="hf_secret_of_this_test").succeed()
+    return job, job.start_as_any_user(HF_TOKEN="hf_secret_of_this_test").succeed()
 
 
 def failed(attempt: Attempt, reason: FailureReason, code: ExitCode) -> str:
