@@ -52,6 +52,7 @@ EXIT_CODES: dict[FailureReason, ExitCode] = {
     FailureReason.DOES_NOT_FIT: ExitCode.DOES_NOT_FIT,
     FailureReason.STORAGE_DENIED: ExitCode.USER_ERROR,
     FailureReason.STORAGE_UNAVAILABLE: ExitCode.STORAGE,
+    FailureReason.TRUSTED_CA_INVALID: ExitCode.STORAGE,
     FailureReason.OUT_OF_MEMORY: ExitCode.OUT_OF_MEMORY,
     FailureReason.DISK_FULL: ExitCode.STORAGE,
     FailureReason.LOSS_DIVERGED: ExitCode.USER_ERROR,

@@ -24,6 +24,7 @@ class FailureReason(StrEnum):
     SECRET_MISSING = "SecretMissing"
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
+    TRUSTED_CA_INVALID = "TrustedCaInvalid"
     ADMISSION_DENIED = "AdmissionDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
     IMAGE_PULL_FAILED = "ImagePullFailed"
@@ -57,6 +58,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.SECRET_MISSING: "Create the Secret with the keys that the documentation of the field lists.",
     FailureReason.STORAGE_DENIED: "Give credentials that may read and write the URI in spec.storage.secretRef.",
     FailureReason.STORAGE_UNAVAILABLE: "Check spec.storage.endpoint and whether the pods may reach it.",
+    FailureReason.TRUSTED_CA_INVALID: "Ask whoever runs the cluster to bring the ConfigMap of the chart's trainer.trustedCa to this namespace.",
     FailureReason.ADMISSION_DENIED: "Change what the cluster's policy refuses, or ask its administrator.",
     FailureReason.QUOTA_EXCEEDED: "Wait for other jobs to end, or ask for more quota in this namespace.",
     FailureReason.IMAGE_PULL_FAILED: "Check spec.image and spec.pod.imagePullSecrets.",

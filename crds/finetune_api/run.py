@@ -38,6 +38,8 @@ WORKSPACE_ENV = "FINETUNE_WORKSPACE"
 """A folder for scratch files. Default: a temporary one."""
 ATTEMPT_ENV = "FINETUNE_ATTEMPT_NAME"
 """What the attempt is called in logs and claims: the pod's name. Default: the host's name."""
+TRUSTED_CA_ENV = "FINETUNE_TRUSTED_CA"
+"""A file of certificate authorities, in PEM form, that are trusted besides the public ones. Default: those alone."""
 
 
 class RunIdentity(Contract):

@@ -113,7 +113,7 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
             registry=registry,
             settings=settings(),
             # Kopf would else make one of the user's name, and a user that OpenShift chooses has none.
-            identity=cast(Any, FIELD_MANAGER),
+            identity=cast("Any", FIELD_MANAGER),
             clusterwide=namespace is None,
             namespaces=[namespace] if namespace else [],
             stop_flag=over,

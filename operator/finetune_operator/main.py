@@ -8,7 +8,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from finetune_operator.controller import Controller
 from finetune_operator.handlers import first, stop_at_signals, watch_jobs
@@ -16,7 +17,10 @@ from finetune_operator.logs import set_up
 from finetune_operator.serve import Metrics, serving
 from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
 from finetune_operator.worlds.kube.kind import served
+from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, read_env, read_trusted_ca
 from finetune_operator.worlds.kube.world import KubeWorld
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +31,11 @@ ALL = "all"
 
 
 async def run(
-    client: Client, *, namespace: str | None, trainer_image: str, listen: str, allowed_pod_keys: tuple[str, ...] = ()
+    client: Client, *, namespace: str | None, trainer_image: str, listen: str, platform: Platform = DEFAULTS
 ) -> None:
     """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
     stop = asyncio.Event()
-    world = KubeWorld(client, namespace=namespace, default_image=trainer_image, allowed_pod_keys=allowed_pod_keys)
+    world = KubeWorld(client, namespace=namespace, default_image=trainer_image, platform=platform)
     controller: Controller
     metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
     controller = Controller(world, clock=client.clock.now, observed=metrics.observe)
@@ -81,13 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except NoCluster as error:
         sys.exit(f"finetune-operator: {error}")
     namespace = None if options.namespace == ALL else options.namespace
+    platform = Platform(
+        fixed_ids=options.fixed_ids,
+        env=tuple(options.trainer_env),
+        trusted_ca=options.trainer_trusted_ca,
+        allowed_pod_keys=tuple(options.allow_pod_keys),
+    )
     asyncio.run(
         run(
             client,
             namespace=namespace,
             trainer_image=options.trainer_image,
             listen=options.listen,
-            allowed_pod_keys=tuple(options.allow_pod_keys),
+            platform=platform,
         )
     )
 
@@ -112,6 +122,26 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY|DOMAIN",
         help="label or annotation of another system, such as istio.io, that spec.pod may carry; may be given again",
     )
+    run_command.add_argument(
+        "--trainer-env",
+        action="append",
+        default=[],
+        type=_explained(read_env),
+        metavar="NAME=VALUE",
+        help="an environment variable of every training pod, such as HTTPS_PROXY; may be given many times",
+    )
+    run_command.add_argument(
+        "--trainer-trusted-ca",
+        type=_explained(read_trusted_ca),
+        metavar="NAME/KEY",
+        help="the ConfigMap, in each namespace with jobs, whose key holds certificate authorities that training pods trust",
+    )
+    run_command.add_argument(
+        "--fixed-ids",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether training pods ask for a fixed user, group and fsGroup; OpenShift chooses them itself (default: yes)",
+    )
     run_command.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     run_command.add_argument(
         "--listen",
@@ -120,6 +150,18 @@ def parser() -> argparse.ArgumentParser:
         help="where /healthz, /readyz and /metrics are (default: :8080)",
     )
     return command_line
+
+
+def _explained(read: Callable[[str], T]) -> Callable[[str], T]:
+    """`read` as argparse calls it, which says nothing of a ValueError but that there was one."""
+
+    def read_argument(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read_argument
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
+from finetune_trainer.trust import trust_authorities
 
 if TYPE_CHECKING:
     from finetune_trainer.data import Data, FetchedModel
@@ -103,6 +104,7 @@ class Attempt:
 
     def _succeed(self) -> Result:
         run, spec = self._run, self._run.spec
+        trust_authorities(self._workspace)
         folder = open_folder(run.run.uri, spec.storage)
         run_folder = RunFolder(folder, run.run)
         finished = run_folder.finished()

@@ -13,7 +13,7 @@ it does so by itself: the deciding side never restarts an attempt, so training s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -155,6 +155,8 @@ class AttemptSeen:
     """Told to stop."""
     gone_by: datetime | None = None
     """When one that was told to stop has to be gone; None where nothing says."""
+    needs: Hashable | None = None
+    """What it cannot start without and does not ask for by itself, in words of its world."""
     waiting: Refusal | None = None
     """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
     initializing: str = ""

@@ -31,6 +31,10 @@ VARIANTS = {
         "tolerations[0].operator=Exists",
         "priorityClassName=",
         "fullnameOverride=tuner",
+        "trainer.env.HTTPS_PROXY=http://proxy.example:3128",
+        "trainer.env.NO_PROXY=.svc\\,10.0.0.1",
+        "trainer.trustedCa.configMap=corporate-ca",
+        "podSecurity.fixedIds=false",
     ],
     "without CRD, RBAC and service account": [
         "crds.enabled=false",
@@ -106,6 +110,24 @@ WRONG_VALUES = {
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
 def test_the_api_server_accepts_every_manifest(values: list[str], control_plane: ControlPlane, namespace: str) -> None:
     rendered = helm("template", "my.release", str(CHART), f"--namespace={namespace}", *set_values(values))
+    said = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered)
+    assert len(said.splitlines()) == len(manifests(rendered))
+
+
+def test_names_that_yaml_reads_as_something_else_stay_names(control_plane: ControlPlane, namespace: str) -> None:
+    values = {
+        "fullnameOverride": "123",
+        "nameOverride": "1",
+        "serviceAccount.name": "1e3",
+        "watchNamespace": namespace,
+        "priorityClassName": "0",
+        "nodeSelector.gpu": "true",
+        "podLabels.release": "1.10",
+        "trainer.trustedCa.configMap": "0.5",
+        "trainer.env.DEBUG": "yes",
+    }
+    options = [f"--set-string={name}={value}" for name, value in values.items()]
+    rendered = helm("template", "42", str(CHART), f"--namespace={namespace}", *options)
     said = control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered)
     assert len(said.splitlines()) == len(manifests(rendered))
 

@@ -32,6 +32,7 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer import trust
 from finetune_trainer.data.diagnosis import conflict, description_that_fits
 from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.kinds import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
@@ -99,6 +100,7 @@ def read_dataset(
 
     disable_progress_bars()
     datasets.disable_progress_bars()
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it tells a server of its own, which no mirror stands for
     with _explained("dataset", repo, commit):
         try:
             builder = datasets.load_dataset_builder(repo, dataset.subset, revision=commit, cache_dir=str(cache))
@@ -337,6 +339,7 @@ def _of_the_network(kind: Kind, repo: str, error: BaseException) -> JobError | N
                 FailureReason.HUB_UNREACHABLE,
                 f"the hub at {constants.ENDPOINT} cannot be reached: {cause or type(cause).__name__}",
                 field=f"spec.{kind}.uri",
+                remedy=trust.REMEDY if "CERTIFICATE_VERIFY_FAILED" in str(cause) else None,
             )
     return None
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from obstore import exceptions
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer import trust
 
 RIGHTS = {
     "s3": "Give credentials in spec.storage.secretRef that may list the bucket (s3:ListBucket; without it, S3 calls a file that does not "
@@ -101,7 +102,8 @@ def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "
         )
     if (number := _errno(error, said)) is not None:
         return _disk(number, uri)
-    return _unavailable(f"{uri}{where} cannot be reached: {_cause(said)}")
+    distrusted = trust.REMEDY if "UnknownIssuer" in said else None
+    return _unavailable(f"{uri}{where} cannot be reached: {_cause(said)}", distrusted)
 
 
 def may_pass(error: BaseException) -> bool:

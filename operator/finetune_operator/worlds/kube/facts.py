@@ -10,7 +10,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import ApiError, Object
 from finetune_operator.worlds.kube.containers import Container, beside_trainer, containers_of, trainer_of
-from finetune_operator.worlds.kube.manifest import read_limits_asked
+from finetune_operator.worlds.kube.manifest import read_limits_asked, read_trusted_ca
 from finetune_operator.worlds.kube.reflector import Child
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Backoff, Ending, Key, Limits, Refusal, Training
 
@@ -125,6 +125,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             node=pod["spec"].get("nodeName"),
             deleting="deletionTimestamp" in meta,
             gone_by=time_of(meta.get("deletionTimestamp")),
+            needs=read_trusted_ca(pod),
             waiting=_problem(pod) if phase is AttemptPhase.WAITING else None,
             initializing=_initializing(pod) if phase is AttemptPhase.WAITING else "",
             held_by=tuple(keepers) if terminated and not ended else (),

@@ -8,18 +8,20 @@ from typing import Any
 from finetune_api import API_VERSION, KIND
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.run import ATTEMPT_ENV, RUN_ENV, WORKSPACE_ENV
+from finetune_api.run import ATTEMPT_ENV, RUN_ENV, TRUSTED_CA_ENV, WORKSPACE_ENV
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import Object
+from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, TrustedCa
 from finetune_operator.worlds.protocol import Key, Limits, StartTraining
 
 SECONDS_TO_SAVE = 120
 """From SIGTERM to SIGKILL: long enough to write a checkpoint to object storage."""
 USER = 65532
-"""`nonroot` of the trainer image; any other number would do, nothing in the image belongs to it."""
+"""`nonroot` of the trainer image; any other number would do, in group 0 too: nothing in the image is written."""
 WORKSPACE = "/workspace"
 CACHES = {
     "HOME": WORKSPACE,
+    "USER": "finetune",  # some libraries ask for a name, and a user that the cluster chose has none
     "TMPDIR": "/tmp",  # noqa: S108 (an emptyDir of this pod alone)
     "XDG_CACHE_HOME": f"{WORKSPACE}/.cache",
     "HF_HOME": f"{WORKSPACE}/.cache/huggingface",
@@ -28,9 +30,10 @@ CACHES = {
     "TRITON_CACHE_DIR": f"{WORKSPACE}/.cache/triton",
 }
 """The root of the file system is read-only; whatever libraries want to write goes to the workspace."""
+TRUSTED_CA_VOLUME, TRUSTED_CA_FOLDER, TRUSTED_CA_FILE = "trusted-ca", "/etc/finetune/trusted-ca", "ca.crt"
 
 
-def training_job(key: Key, uid: str, start: StartTraining, queue: str | None) -> Object:
+def training_job(key: Key, uid: str, start: StartTraining, queue: str | None, platform: Platform = DEFAULTS) -> Object:
     """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue."""
     spec = start.run.spec
     labels = {
@@ -62,7 +65,7 @@ def training_job(key: Key, uid: str, start: StartTraining, queue: str | None) ->
                 "metadata": _without_none(
                     {"labels": (spec.pod.labels or {}) | labels, "annotations": spec.pod.annotations}
                 ),
-                "spec": _pod(start, spec),
+                "spec": _pod(start, spec, platform),
             },
         },
     }
@@ -106,7 +109,7 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _pod(start: StartTraining, spec: FineTuneJobSpec) -> Object:
+def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Object:
     wanted = spec.pod.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"labels", "annotations"})
     return {
         **wanted,
@@ -116,32 +119,56 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec) -> Object:
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            **({"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER} if platform.fixed_ids else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(start, spec)],
+        "containers": [_container(start, spec, platform)],
         # Without sizes of their own: spec.resources bounds them. The kubelet evicts a pod whose files outgrow its limit of
         # ephemeral-storage, and makes memory volumes as large as its limit of memory, against which they count.
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # 64 MiB otherwise, too little for data loaders
+            *_trusted_ca_volumes(platform.trusted_ca),
         ],
     }
 
 
-def _container(start: StartTraining, spec: FineTuneJobSpec) -> Object:
+def _trusted_ca_volumes(trusted: TrustedCa | None) -> list[Object]:
+    if trusted is None:
+        return []
+    files = [{"key": trusted.key, "path": TRUSTED_CA_FILE}]
+    return [{"name": TRUSTED_CA_VOLUME, "configMap": {"name": trusted.config_map, "items": files}}]
+
+
+def read_trusted_ca(pod: Object) -> TrustedCa | None:
+    """What `training_job` has mounted into this pod."""
+    for volume in pod["spec"].get("volumes") or []:
+        if volume["name"] == TRUSTED_CA_VOLUME and (source := volume.get("configMap")) and source.get("items"):
+            return TrustedCa(source["name"], source["items"][0]["key"])
+    return None
+
+
+def _container(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Object:
     environment: list[Object] = [
         {"name": RUN_ENV, "value": start.run.to_env()},
         {"name": ATTEMPT_ENV, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
         {"name": WORKSPACE_ENV, "value": WORKSPACE},
         *({"name": name, "value": value} for name, value in CACHES.items()),
+        # A double $ is one to the kubelet, which would else put other variables into $(…).
+        *({"name": name, "value": value.replace("$", "$$")} for name, value in platform.env),
     ]
     if spec.hub is not None:
         token = {"name": spec.hub.token_secret_ref.name, "key": spec.hub.token_secret_ref.key}
         environment.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": token}})
+    mounts: list[Object] = [
+        {"name": "workspace", "mountPath": WORKSPACE},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+    ]
+    if platform.trusted_ca is not None:
+        environment.append({"name": TRUSTED_CA_ENV, "value": f"{TRUSTED_CA_FOLDER}/{TRUSTED_CA_FILE}"})
+        mounts.append({"name": TRUSTED_CA_VOLUME, "mountPath": TRUSTED_CA_FOLDER, "readOnly": True})
     container: Object = {
         "name": names.CONTAINER,
         "image": start.image,
@@ -153,11 +180,7 @@ def _container(start: StartTraining, spec: FineTuneJobSpec) -> Object:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [
-            {"name": "workspace", "mountPath": WORKSPACE},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
-        ],
+        "volumeMounts": mounts,
     }
     if spec.storage.secret_ref is not None:
         container["envFrom"] = [{"secretRef": {"name": spec.storage.secret_ref.name}}]

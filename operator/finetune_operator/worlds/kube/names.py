@@ -32,6 +32,10 @@ def pods(namespace: str | None = None) -> str:
     return _collection("/api/v1", namespace, "pods")
 
 
+def config_maps(namespace: str) -> str:
+    return _collection("/api/v1", namespace, "configmaps")
+
+
 def core_events(namespace: str) -> str:
     return _collection("/api/v1", namespace, "events")
 

@@ -21,7 +21,9 @@ from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Obje
 from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
 from finetune_operator.worlds.kube.patch import status_patch
+from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
 from finetune_operator.worlds.kube.reflector import Reflector
+from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.protocol import (
     Action,
     AttemptPhase,
@@ -66,12 +68,12 @@ class KubeWorld:
     """
 
     def __init__(
-        self, client: Client, *, namespace: str | None, default_image: str, allowed_pod_keys: tuple[str, ...] = ()
+        self, client: Client, *, namespace: str | None, default_image: str, platform: Platform = DEFAULTS
     ) -> None:
         self._client = client
         self._namespace = namespace
         self._default_image = default_image
-        self._allowed_pod_keys = allowed_pod_keys
+        self._platform = platform
         self._jobs: dict[Key, _Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
         self._observed: dict[Key, _Record] = {}
@@ -203,9 +205,9 @@ class KubeWorld:
                 deleting=record.deleting,
             ),
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
-            attempts=tuple(attempts),
+            attempts=tuple([await self._with_trust(key, attempt) for attempt in attempts]),
             default_image=self._default_image,
-            allowed_pod_keys=self._allowed_pod_keys,
+            allowed_pod_keys=self._platform.allowed_pod_keys,
         )
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
@@ -290,7 +292,10 @@ class KubeWorld:
         if record.status.get("startTime") and not await self._is_alive(key, record.uid):
             self.drop(key, record.uid)
             return None
-        job = manifest.training_job(key, record.uid, start, record.queue)
+        trusted = self._platform.trusted_ca
+        if trusted is not None and (refusal := await missing_trust(self._client, key.namespace, trusted)):
+            return refusal
+        job = manifest.training_job(key, record.uid, start, record.queue, self._platform)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:
@@ -341,6 +346,15 @@ class KubeWorld:
         of_a_neighbour = owner is not None and owner["kind"] == KIND  # version 0.1.0 gave two runs one name
         remedy = "Set another spec.runId: that Job is a training of somebody's, and not to be deleted for this."
         return Refusal(FailureReason.NAME_CONFLICT, said, "metadata.name", remedy=remedy if of_a_neighbour else "")
+
+    async def _with_trust(self, key: Key, attempt: AttemptSeen) -> AttemptSeen:
+        """A pod whose ConfigMap has gone waits, and says so only in an event."""
+        trusted = self._platform.trusted_ca
+        if trusted is None or attempt.phase is not AttemptPhase.WAITING or attempt.waiting is not None:
+            return attempt
+        if attempt.needs != trusted:  # it was made when another was wanted, of which nothing may be read
+            return attempt
+        return replace(attempt, waiting=await missing_trust(self._client, key.namespace, trusted))
 
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
         """A Job whose pods cannot be created says so only in an event."""
