@@ -157,8 +157,14 @@ LabelValue = Annotated[
     ),
 ]
 
-_BUCKET = r"(s3|gs|az)://[A-Za-z0-9][-A-Za-z0-9._]*(/[^ \t\r\n]*)?"
-_FILE = r"file:///[^ \t\r\n#?]*"
+# Parts of a path: none is empty, `.` or `..`, and none holds a control character, since object stores cannot address such. A space is
+# a slip more often than a name. The keys of object stores are taken as written; in a file's URI, characters may be escaped, but no
+# dot, slash or control character, which would only hide one.
+_KEY = r"(/(\.?[^/.\x00-\x20\x7f]|\.\.[^/\x00-\x20\x7f])[^/\x00-\x20\x7f]*)"
+_BUCKET = rf"(s3|gs|az)://[A-Za-z0-9][-A-Za-z0-9._]*{_KEY}*/?"
+_ESCAPED = "%(2[0-9A-Da-d]|[3-689A-Fa-f][0-9A-Fa-f]|7[0-9A-Ea-e])"
+_LETTER = rf"([^/.%#?\x00-\x20\x7f]|{_ESCAPED})"
+_FILE = rf"file://(/(\.?{_LETTER}|\.\.(\.|{_LETTER}))(\.|{_LETTER})*)+/?"
 _HUB = r"hf://[A-Za-z0-9][-A-Za-z0-9._]*(/[A-Za-z0-9][-A-Za-z0-9._]*)?"
 
 InputUri = Annotated[
@@ -168,7 +174,8 @@ InputUri = Annotated[
         min_length=6,
         max_length=1024,
         json_schema_extra=says(
-            "hf://owner/name, s3://bucket/path, gs://bucket/path, az://container/path or file:///path"
+            "hf://owner/name, s3://bucket/path, gs://bucket/path, az://container/path or file:///path, with no empty part, . or .. in "
+            "the path"
         ),
     ),
 ]
@@ -179,7 +186,8 @@ OutputUri = Annotated[
         min_length=6,
         max_length=1024,
         json_schema_extra=says(
-            "s3://bucket/path, gs://bucket/path, az://container/path or, in local runs, file:///path"
+            "s3://bucket/path, gs://bucket/path, az://container/path or, in local runs, file:///path, with no empty part, . or .. in "
+            "the path"
         ),
     ),
 ]

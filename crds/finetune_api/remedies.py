@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import posixpath
 import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
@@ -14,6 +16,7 @@ from finetune_api.schema import child, job_schema, paths_of
 from finetune_api.shown import is_secret, path_text
 
 HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)")
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
@@ -142,6 +145,13 @@ def _is_number_for(text: str, schema: Schema) -> bool:
     return above and below and (schema["type"] == "number" or number.is_integer())
 
 
+def _plain_path(uri: str) -> str:
+    """`uri` with what its path amounts to: no empty part, no `.` and no `..` in it."""
+    scheme, _, rest = uri.partition("://")
+    place, _, path = rest.partition("/")
+    return f"{scheme}://{place}{posixpath.normpath('/' + path.lstrip('/'))}"
+
+
 def _uri_remedy(fault: Fault) -> str:
     value, is_output = fault.value, fault.keys == ("spec", "output", "uri")
     page = HUB_PAGE.match(value)
@@ -151,6 +161,7 @@ def _uri_remedy(fault: Fault) -> str:
         f"{scheme.lower()}:{rest}",
         f"file:///{rest.lstrip('/')}" if scheme.lower() == "file" else "",
         f"hf://{value.removeprefix('hf://datasets/')}" if value.startswith("hf://datasets/") else "",
+        _plain_path(value),
     ):
         if meant and meant != value and _fits(meant, fault.schema):
             return f"Write {meant}."
@@ -163,6 +174,8 @@ def _uri_remedy(fault: Fault) -> str:
         return f"{here}; for a cluster put the files into a bucket and name that."
     if value.startswith("hf://") and is_output:
         return "Results go to object storage; name a bucket."
+    if CONTROL.search(unquote(value) if value.startswith("file:") else value):
+        return "Remove the line break or other control character; what has one in its name must be renamed."
     if " " in value:
         return "Write each space as %20." if value.startswith("file:///") else "Remove the spaces."
     return "Begin it with one of these."

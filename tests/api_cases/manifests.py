@@ -50,6 +50,13 @@ GOOD = [
     Good("a file inside the image as data", {"spec.dataset.uri": "file:///opt/data"}),
     Good("a key with a hash", {"spec.dataset.uri": "s3://data/reviews#2"}),
     Good("a path with letters beyond ASCII", {"spec.dataset.uri": "s3://data/Übung"}),
+    Good("a path that ends with a slash", {"spec.output.uri": "s3://results/team/"}),
+    Good("names that begin and end with dots", {"spec.dataset.uri": "s3://data/.hidden/..two/.../a.."}),
+    Good("a key with a query and a percent", {"spec.dataset.uri": "s3://data/reviews?v=2&100%"}),
+    Good(
+        "a file with characters that are escaped",
+        {"spec.dataset.uri": "file:///opt/my%20data/100%25/%C3%9Cbung/..b%23"},
+    ),
     Good("a model's revision and its code", {"spec.model.revision": "refs/pr/1", "spec.model.trustRemoteCode": True}),
     Good("a subset of a hub dataset", {"spec.dataset.subset": "mrpc"}),
     Good("semicolons between values", FILES | {"spec.dataset.format": "csv", "spec.dataset.csv.delimiter": ";"}),
@@ -336,6 +343,36 @@ BAD = [
     Bad("a space in a URI", {"spec.dataset.uri": "s3://data/my reviews"}, "spec.dataset.uri", "spaces"),
     Bad("a fragment in a path", {"spec.output.uri": "file:///models#2"}, "spec.output.uri", "file:///path"),
     Bad("a query in a path", {"spec.dataset.uri": "file:///data?v=2"}, "spec.dataset.uri", "file:///path"),
+    *(
+        Bad(f"{what} in {kind}", {f"spec.{field}.uri": f"{begin}/{path}"}, f"spec.{field}.uri", says)
+        for field, kind, begin in (
+            ("output", "the path of a bucket", "s3://results"),
+            ("dataset", "the path of a file", "file:///data"),
+            ("model", "the path of a container", "az://models"),
+        )
+        for what, path, says in (
+            ("a way up", "a/../b", "/b."),
+            ("nothing but a way up", "..", ".. in the path"),
+            ("a dot", "a/./b", "a/b."),
+            ("an empty part", "a//b", "a/b."),
+            ("an empty part at the end", "a//", "a."),
+            ("a line break", "a\nb", "control character"),
+            ("a tabulator", "a\tb", "control character"),
+            ("a control character", "a\x1bb", "control character"),
+            ("a deletion", "a\x7fb", "control character"),
+        )
+    ),
+    *(
+        Bad(f"an escaped {what}", {"spec.dataset.uri": f"file:///data/{path}"}, "spec.dataset.uri", says)
+        for what, path, says in (
+            ("slash", "a%2Fb", "file:///path"),
+            ("way up", "%2E%2e/b", "file:///path"),
+            ("zero", "a%00", "control character"),
+            ("line break", "a%0Ab", "control character"),
+            ("nothing", "100%", "file:///path"),
+            ("word", "a%zz", "file:///path"),
+        )
+    ),
     Bad("a bucket without a name", {"spec.output.uri": "s3:///models"}, "spec.output.uri", "s3://bucket/path"),
     Bad("results on the hub", {"spec.output.uri": "hf://me/model"}, "spec.output.uri", "bucket"),
     Bad("a password in a URI", {"spec.output.uri": "s3://key:hunter2@models"}, "spec.output.uri", "not shown"),

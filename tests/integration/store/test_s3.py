@@ -19,6 +19,7 @@ from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import CHUNK, Folder, open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from tests.cluster.s3 import S3Server
+from tests.integration.store.gateway import Answer, Gateway, Rule
 from tests.integration.store.proxy import Proxy
 from tests.storage.saves import FINGERPRINT, checkpoints_of, make, save, step_in
 
@@ -190,3 +191,34 @@ def test_an_outage_in_the_middle_of_a_commit_is_outlasted(
         assert time.monotonic() - begin > 2  # the outage was in the middle, not after
         assert checkpoints.saved_step() == 10
         assert checkpoints_of(folder).resume(tmp_path / "state", tmp_path / "best") is not None
+
+
+def listing(*keys: str) -> Rule:
+    """A bucket in which others left these objects."""
+    found = "".join(
+        f'<Contents><Key>{key}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>"e"</ETag><Size>0</Size></Contents>'
+        for key in keys
+    )
+    body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+    return lambda asked: Answer(200, body.encode()) if "list-type" in asked.query else None
+
+
+@pytest.mark.parametrize("key", ["run//a.csv", "run/../a.csv", "run/a\nb.csv", "run/\x7f.csv"])
+def test_a_key_of_somebody_else_that_cannot_be_addressed_is_named(
+    s3_server: S3Server, storage: Storage, bucket: str, key: str
+) -> None:
+    with Gateway(s3_server, listing(key)) as gateway:
+        folder = open_folder(f"s3://{bucket}/run", storage.model_copy(update={"endpoint": gateway.endpoint}))
+        with pytest.raises(JobError) as caught:
+            folder.list()
+    assert caught.value.reason is FailureReason.STORAGE_DENIED
+    assert f"below s3://{bucket}/run lies a file whose name cannot be addressed" in caught.value.message
+    assert "Rename or delete it" in caught.value.remedy
+
+
+def test_the_object_that_a_console_makes_for_a_folder_is_no_file(
+    s3_server: S3Server, storage: Storage, bucket: str
+) -> None:
+    with Gateway(s3_server, listing("run/", "run/a.csv", "run/deep/", "run/deep/b.csv")) as gateway:
+        folder = open_folder(f"s3://{bucket}/run", storage.model_copy(update={"endpoint": gateway.endpoint}))
+        assert list(folder.list()) == ["a.csv", "deep/b.csv"]

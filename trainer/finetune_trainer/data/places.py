@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
-from urllib.parse import unquote, urlsplit
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.store.folder import Folder, StoredFile, open_folder
+from finetune_trainer.store.locations import file_path
 
 NOBODY = "nobody-calls-a-file-so"
 
@@ -38,7 +38,7 @@ class Place(Protocol):
 def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
     """The files at `uri`. What object storage holds is downloaded to `workspace` when it is asked for."""
     if uri.startswith("file:"):
-        return LocalPlace(Path(unquote(urlsplit(uri).path)))
+        return LocalPlace(Path(file_path(uri)))
     folder = open_folder(uri, storage)
     files = folder.list()
     parent, _, name = uri.rstrip("/").rpartition("/")

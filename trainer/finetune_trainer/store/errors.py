@@ -72,6 +72,12 @@ def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "
     where = f" at {endpoint}" if endpoint else ""
     if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
         return WasChanged(uri)
+    if isinstance(error, exceptions.InvalidPathError):
+        what = said.partition("\n\n")[0].removeprefix("Encountered object with invalid path: ")
+        return _denied(
+            f"below {uri} lies a file whose name cannot be addressed: {what!r}",
+            "Rename or delete it, or name another folder: no part of a name may be empty, `.` or `..`, or hold a control character.",
+        )
     if code in _NO_BUCKET:
         bucket = uri.split("/")[2]
         return _denied(f"there is no bucket {bucket}{where} for {uri}", "Create the bucket, or correct the URI.")

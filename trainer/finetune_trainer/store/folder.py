@@ -118,7 +118,10 @@ class Folder:
         begin = len(self._at.path) + 1 if self._at.path else 0
         found = self._retried(prefix, lambda: obstore.list(self._at.quick, prefix=key or None).collect(), "list it")
         files = {meta["path"][begin:]: StoredFile.of(meta) for meta in found or ()}
-        return {name: files[name] for name in sorted(files) if not disk.is_lock(name)}
+        folders = _folders(files)
+        # Consoles and mounts make empty objects to show a folder: `reviews/`, of which only the name without its slash comes back.
+        markers = {name for name, file in files.items() if not name or (file.size == 0 and name in folders)}
+        return {name: files[name] for name in sorted(files.keys() - markers) if not disk.is_lock(name)}
 
     def stat(self, name: str) -> StoredFile | None:
         """What a listing would tell of one file, or None when there is none."""
@@ -327,6 +330,15 @@ class _Chunks:
 
     def digest(self) -> Digest:
         return Digest(self._size, self._sha256.hexdigest())
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """Every folder that one of these files lies in, also indirectly."""
+    found: set[str] = set()
+    for name in names:
+        while (name := name.rpartition("/")[0]) and name not in found:
+            found.add(name)
+    return found
 
 
 def _patiently(request: Callable[[], T], uri: str, at: Location, doing: str) -> T:

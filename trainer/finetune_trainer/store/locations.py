@@ -16,6 +16,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import DEFAULT_REGION, Storage
 from finetune_trainer.credentials import CREDENTIALS
 from finetune_trainer.store.errors import no_credentials
+from finetune_trainer.store.names import is_inside
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as dead."""
@@ -93,21 +94,41 @@ class Location:
 
 def locate(uri: str, storage: Storage, patience: float) -> Location:
     """Where `uri` is. Raises JobError InvalidSpec for what is no URI of a store, StorageDenied when credentials must be missing."""
-    parts = urlsplit(uri)
-    is_path = not parts.query and not parts.fragment  # else the folder would be another than was written
-    if parts.scheme == "file" and parts.path.strip("/") and parts.netloc in ("", "localhost") and is_path:
-        return Location("file", "", unquote(parts.path).strip("/"), storage, patience)
-    bucket, _, path = uri.partition("://")[2].partition("/")
-    if parts.scheme not in (*BUCKETS, "memory") or not bucket or bucket != parts.netloc or "@" in bucket:
-        raise JobError(
-            FailureReason.INVALID_SPEC,
-            f"{uri!r} is no folder in a store: s3://bucket/path, gs://bucket/path, az://container/path or file:///path",
-        )
-    # Keys of object stores are taken as written: a % in them is a %.
-    place = Location(parts.scheme, bucket, path.strip("/"), storage, patience)
+    scheme, bucket, path = _split(uri)
+    place = Location(scheme, bucket, path, storage, patience)
     # Only the cloud's own endpoint may know this machine without.
     if place.endpoint and not any(
         c.suffices and os.environ.get(c.name) for c in CREDENTIALS if c.store == place.scheme
     ):
         raise no_credentials(uri, place.endpoint)
     return place
+
+
+def file_path(uri: str) -> str:
+    """The path that a `file:///` URI names. Raises JobError InvalidSpec when it names none."""
+    return f"/{_split(uri)[2]}"
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """Scheme, bucket and path, without a slash at either end. Raises JobError InvalidSpec."""
+    parts = urlsplit(uri)
+    scheme, _, rest = uri.partition("://")
+    bucket, _, path = rest.partition("/")
+    path = path.removesuffix("/")
+    if scheme == "file":
+        is_path = not parts.query and not parts.fragment  # else the folder would be another than was written
+        is_place = is_path and bool(path) and bucket in ("", "localhost")
+        try:
+            bucket, path = "", unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            is_place = False
+    else:
+        # Keys of object stores are taken as written: a % in them is a %.
+        is_place = scheme in (*BUCKETS, "memory") and bool(bucket) and bucket == parts.netloc and "@" not in bucket
+    if not is_place or (path and not is_inside(path)):
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"{uri!r} is no folder in a store: s3://bucket/path, gs://bucket/path, az://container/path or file:///path, "
+            "with no empty part, `.`, `..` or control character in the path",
+        )
+    return scheme, bucket, path

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from finetune_api.base import Contract
 from finetune_api.result import Artifact
+from finetune_trainer.store.names import is_inside
 
 CHECKSUM = "checksum"
 HEX = frozenset("0123456789abcdef")
@@ -72,12 +73,6 @@ def check_files(files: Iterable[Artifact]) -> None:
         names.add(file.path)
     if not names:
         raise NotWhole("names no files")
-
-
-def is_inside(name: str) -> bool:
-    """Whether `name` is that of a file below the folder it is relative to, written in the one way there is."""
-    parts = name.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and not any(ord(c) < 32 or ord(c) == 127 for c in name)
 
 
 def _checksum(said: dict[str, Any]) -> str:

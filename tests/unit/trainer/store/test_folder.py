@@ -9,6 +9,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -239,3 +240,43 @@ def test_a_signal_is_served_while_a_silent_store_is_waited_for(monkeypatch: pyte
         with interrupted(0.3), pytest.raises(Interrupted):
             folder.read("claim.json")
         assert time.monotonic() - begin < 2
+
+
+PATHS = {
+    "a way up": "a/../b",
+    "a dot": "./a",
+    "an empty part": "a//b",
+    "an empty part at the end": "a//",
+    "an empty part at the begin": "/a",
+    "a line break": "a\nb",
+    "a control character": "a\x01b",
+    "a deletion": "a\x7f",
+}
+
+
+@pytest.mark.parametrize("place", ["s3://bucket", "gs://bucket", "az://container", "memory://name", "file://"])
+@pytest.mark.parametrize("what", PATHS)
+def test_a_path_that_stores_cannot_address_is_refused_by_name_before_anything_is_asked(place: str, what: str) -> None:
+    for path in (PATHS[what], quote(PATHS[what], safe="") if place == "file://" else PATHS[what]):
+        with pytest.raises(JobError) as caught:
+            open_folder(f"{place}/{path}", Storage())
+        assert caught.value.reason is FailureReason.INVALID_SPEC
+        assert repr(f"{place}/{path}") in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:///", "file://host/a", "file:///a?b", "file:///a#b", "file:///%FF", "s3://", "a/b"]
+)
+def test_what_is_no_uri_of_a_folder_is_refused(uri: str) -> None:
+    with pytest.raises(JobError) as caught:
+        open_folder(uri, Storage())
+    assert caught.value.reason is FailureReason.INVALID_SPEC
+
+
+def test_empty_objects_that_show_a_folder_are_no_files(folder: Folder) -> None:
+    if folder.uri.startswith("file:"):
+        pytest.skip("a disk has folders")
+    for name in ("data", "data/deep", "data/deep/er/rows.csv", "data/empty.csv"):
+        folder.write(name, b"row" if name.endswith("rows.csv") else b"")
+    assert list(folder.list()) == ["data/deep/er/rows.csv", "data/empty.csv"]
+    assert list(folder.below("data").list()) == ["deep/er/rows.csv", "empty.csv"]
