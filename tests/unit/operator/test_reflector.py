@@ -240,9 +240,16 @@ async def test_a_watch_that_breaks_again_and_again_at_one_place_is_got_past_by_a
     assert (server.lists, len(server.garbage)) == (2, 0)
 
 
-async def test_a_server_that_asks_to_be_left_alone_is(start: Start) -> None:
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"Retry-After": "1"},
+        {"Retry-After": "Thu, 01 Jan 2026 12:00:01 GMT", "Date": "Thu, 01 Jan 2026 12:00:00 GMT"},
+    ],
+)
+async def test_a_server_that_asks_to_be_left_alone_is(start: Start, asks: dict[str, str]) -> None:
     server = Collection()
-    server.refuse_watches = [(429, {"Retry-After": "1"})]
+    server.refuse_watches = [(429, asks)]
     await start(server)
     await until(lambda: len(server.asked_from) == 1)
     await asyncio.sleep(0.8)

@@ -84,7 +84,7 @@ class Life:
             for kind in live:
                 self.heard.mark(kind)
             for kind in refused:
-                self.heard.refused(kind)
+                self.heard.answered(kind)
             if away:
                 self.heard.not_reached("Connection refused")
             else:

@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -87,11 +88,15 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    def new_session(self) -> aiohttp.ClientSession:
-        """A session of one's own, with the same credentials. Kopf gets one, since it closes what it is given."""
+    def new_session(self, *, for_a_watch: bool = False) -> aiohttp.ClientSession:
+        """A session of one's own, with the same credentials. Kopf gets one, since it closes what it is given.
+
+        With `for_a_watch` it is for whoever watches a kind, of whom each answer to it is a sign of life.
+        """
+        more = (self._hear_of_a_watcher,) if for_a_watch else ()
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
-            middlewares=(self._authorize, self._hear),
+            middlewares=(self._authorize, self._hear, *more),
             headers={"User-Agent": FIELD_MANAGER, "Accept": "application/json"},
             proxy=self._configuration.proxy or None,
         )
@@ -110,8 +115,15 @@ class Client:
         response = await handler(request)
         if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # these may be the words of a proxy
             self.clock.heard(response.headers, asked)
-        if request.url.query.get("watch") == "true":
-            (self.heard.mark if response.ok else self.heard.refused)(request.url.name)
+        if response.ok and request.url.query.get("watch") == "true":
+            self.heard.mark(request.url.name)
+        return response
+
+    async def _hear_of_a_watcher(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        self.heard.answered(request.url.name)
         return response
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -192,9 +204,13 @@ async def _answer(response: aiohttp.ClientResponse) -> Object:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    # As the API server writes it; a proxy might write a date, which is as good as nothing.
-    seconds = headers.get("Retry-After", "")
-    return float(seconds) if seconds.isdecimal() else None
+    said = headers.get("Retry-After", "")
+    if said.isdecimal():
+        return float(said)
+    try:  # a date, as no API server but a proxy may write it; by its own clock
+        return (parsedate_to_datetime(said) - parsedate_to_datetime(headers["Date"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _object(raw: bytes, kind: type[ApiError] = ApiError) -> Object:

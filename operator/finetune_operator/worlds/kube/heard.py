@@ -35,10 +35,10 @@ class Heard:
     def mark(self, plural: str) -> None:
         """The watch of this kind was opened or has brought something."""
         self._lived[plural] = self._clock()
-        self.refused(plural)
+        self.answered(plural)
 
-    def refused(self, plural: str) -> None:
-        """A watch of this kind was asked for, and the API server would not: whoever asks is alive."""
+    def answered(self, plural: str) -> None:
+        """Whoever watches this kind got another answer, a list or a refusal: so there is somebody."""
         if plural in self._answered:
             self._answered[plural] = self._clock()
 

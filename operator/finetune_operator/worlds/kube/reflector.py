@@ -165,7 +165,7 @@ class Reflector(Generic[T]):
             except TROUBLE as trouble:
                 error = trouble
             if isinstance(error, ApiError):
-                self._client.heard.refused(self._plural)
+                self._client.heard.answered(self._plural)
             lived = time.monotonic() - began
             if lived >= SHORTEST_WATCH:
                 pause, expired = FIRST_PAUSE, False
@@ -192,6 +192,7 @@ class Reflector(Generic[T]):
         seen: set[tuple[str, str]] = set()
         version = ""
         async for page in self._client.pages(self._path, labelSelector=self._selector):
+            self._client.heard.answered(self._plural)
             version = page["metadata"]["resourceVersion"]
             for obj in page["items"]:
                 seen.add((obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
