@@ -24,11 +24,16 @@ def look(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether nobody sees anything of `text`."""
-    return not text or text.isspace() or (not text.isascii() and not look(text))
+    if text and text[0].isalnum() and not _UNSEEN.match(text):
+        return False
+    return not look(text)
 
 
-def looks(examples: Examples) -> list[str] | list[tuple[str, str]]:
-    """What makes two examples the same: the looks of their texts, not their labels."""
+Looks = list[str] | list[tuple[str, str]]
+
+
+def looks(examples: Examples) -> Looks:
+    """What makes two examples the same: the looks of their texts, not their labels. Of pairs, pairs."""
     texts = [look(text) for text in examples.texts]
     if examples.pairs is None:
         return texts

@@ -126,6 +126,10 @@ def read_dataset(
             if error.reason in (FailureReason.COLUMN_MISSING, FailureReason.DATA_INVALID):
                 _check_files(builder, repo, roles, failed=True)
             raise
+        except Exception as error:
+            if _is_of_machine(error):
+                raise
+            raise _unreadable(repo, error) from error
     return commit, found
 
 

@@ -66,7 +66,7 @@ _XML = re.compile(rb"\s*<\?xml\b|\s*<Error>")
 _CODE = re.compile(rb"<Code>(\w{1,60})</Code>")
 _LFS = re.compile(rb"\s*version https://git-lfs\.github\.com/spec/v1\s")
 _LFS_SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.MULTILINE)
-_ANNEX = re.compile(rb"[^\r\n]{0,400}/annex/objects/[^\r\n]+\s*\Z")
+_ANNEX = re.compile(rb"[^\r\n]{0,400}/annex/objects/[^\r\n]++\s*+\Z")
 
 
 def kind_of(path: Path) -> Kind | None:

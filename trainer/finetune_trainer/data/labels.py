@@ -85,7 +85,7 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
     kinds = set(map(type, values))
     if kinds == {str} and all(values) and not any(is_blank(value) for value in set(values)):
         return values
-    empty = [rows.origins[row] for row, value in enumerate(values) if _is_empty(value)]
+    empty = [rows.origins[row] for row, value in enumerate(values) if not kinds <= {int, bool} and _is_empty(value)]
     if empty:
         raise _invalid(
             f"the label is empty in {len(empty):,} of {len(values):,} {rows_of(rows.split)}: {at(empty, column)}",

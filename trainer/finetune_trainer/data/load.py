@@ -14,6 +14,7 @@ from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Columns, Dataset, 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.data import hub
+from finetune_trainer.data.alike import looks
 from finetune_trainer.data.check import (
     Rows,
     check_counts,
@@ -52,12 +53,15 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
     }
     check_counts(examples["train"], labels)
     stop()
-    warnings += warn_of_rows(examples, labels)
+    train_looks = looks(examples["train"])
+    warnings += warn_of_rows(examples, labels, train_looks)
     stop()
     drawn = "validation" not in examples
     if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
-        examples["train"], examples["validation"], more = split_validation(examples["train"], fraction, seed)
+        examples["train"], examples["validation"], more = split_validation(
+            examples["train"], train_looks, fraction, seed
+        )
         warnings += more
     warnings += warn_of_absent_labels(examples, labels, drawn=drawn)
     return Data(

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.alike import looks
+from finetune_trainer.data.alike import Looks
 from finetune_trainer.data.examples import Examples
 
 FAR = 2
 """Times more or less rows set aside than asked for, from which on it is said."""
 
 
-def split_validation(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples, list[str]]:
-    """Training and validation examples, both in the order they had, and warnings.
+def split_validation(
+    examples: Examples, looked: Looks, fraction: float, seed: int
+) -> tuple[Examples, Examples, list[str]]:
+    """Training and validation examples, both in the order they had, and warnings. `looked` as of `looks(examples)`.
 
     Every text gets a digest of the seed and itself; of each label, those with the lowest digests are set aside. So the split
     depends on the texts and the seed only, not on the order of rows or on a library's random numbers, and rows with texts that
     look the same go the same way. Each label keeps at least one text for training. Raises JobError when nothing can be set aside.
     """
     # Sorted by digest, one entry a distinct text; two texts of one digest would merely go the same way.
-    _, first, text_of_row = np.unique(_digests(examples, seed), return_index=True, return_inverse=True)
+    _, first, text_of_row = np.unique(_digests(examples, looked, seed), return_index=True, return_inverse=True)
     label_of_text = examples.labels[first]
     labels, counts = np.unique(label_of_text, return_counts=True)
     text_aside = np.zeros(len(first), dtype=np.bool_)
@@ -56,18 +57,21 @@ def _nothing_aside(rows: int, texts: int, fraction: float) -> JobError:
     return JobError(FailureReason.DATA_INVALID, said, field="spec.dataset.validationFraction", remedy=remedy)
 
 
-def _digests(examples: Examples, seed: int) -> NDArray[np.uint64]:
+def _digests(examples: Examples, looked: Looks, seed: int) -> NDArray[np.uint64]:
     """A number a row, shape (rows,): equal for texts that look the same, of which the lowest digest counts."""
+    texts: Looks = examples.texts
+    if examples.pairs is not None:
+        texts = list(zip(examples.texts, examples.pairs, strict=True))
     pairs = examples.pairs or [""] * len(examples)
     digests = np.frombuffer(
         b"".join(_digest(seed, text, pair) for text, pair in zip(examples.texts, pairs, strict=True)), dtype=">u8"
-    )
-    number: dict[Any, int] = {}
-    look_of_row = np.fromiter(
-        (number.setdefault(look, len(number)) for look in looks(examples)), np.int64, len(digests)
-    )
+    ).astype(np.uint64)
+    if texts == looked:
+        return digests
+    number: dict[str | tuple[str, str], int] = {}
+    look_of_row = np.fromiter((number.setdefault(look, len(number)) for look in looked), np.int64, len(digests))
     lowest = np.full(len(number), np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(lowest, look_of_row, digests.astype(np.uint64))
+    np.minimum.at(lowest, look_of_row, digests)
     return lowest[look_of_row]
 
 

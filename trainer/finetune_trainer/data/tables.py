@@ -172,7 +172,7 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
                 stop()
                 for role, column in roles.items():
                     columns[role].extend(batch.column(column).to_pylist())
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         # Of pages that do not decompress Arrow makes an OSError as well; only the disk's own errors have a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise

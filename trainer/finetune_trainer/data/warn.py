@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_trainer.data.alike import look, looks
+from finetune_trainer.data.alike import Looks, look, looks
 from finetune_trainer.data.examples import Examples, Origin, Split
 from finetune_trainer.data.labels import NUMBER
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
@@ -36,14 +36,14 @@ WRITTEN_FOR_NOTHING = frozenset(
 """As pandas, Excel, databases and programming languages write that there is no value."""
 
 
-def warn_of_rows(splits: Mapping[Split, Examples], labels: Sequence[str]) -> list[str]:
-    """Of the rows as they were read, before any of them are set aside; one sentence each."""
+def warn_of_rows(splits: Mapping[Split, Examples], labels: Sequence[str], train_looks: Looks) -> list[str]:
+    """Of the rows as they were read, before any of them are set aside; one sentence each. `train_looks` as of `looks`."""
     train = splits["train"]
     return [
         *_unlearned_labels(train, labels),
         *_doubtful_labels(train, labels),
         *_doubtful_texts(train),
-        *_shared_rows(splits),
+        *_shared_rows(splits, train_looks),
     ]
 
 
@@ -101,7 +101,7 @@ def _doubtful_labels(train: Examples, labels: Sequence[str]) -> list[str]:
     return warnings
 
 
-def _shared_rows(splits: Mapping[Split, Examples]) -> list[str]:
+def _shared_rows(splits: Mapping[Split, Examples], train_looks: Looks) -> list[str]:
     """Rows of validation or test that are training rows too, and equal training rows with different labels.
 
     Texts that a reader cannot tell apart are equal here; see `alike`.
@@ -109,7 +109,7 @@ def _shared_rows(splits: Mapping[Split, Examples]) -> list[str]:
     train: dict[Any, int] = {}
     contradictions: list[Origin] = []
     examples = splits["train"]
-    for row, (key, label) in enumerate(zip(looks(examples), examples.labels.tolist(), strict=True)):
+    for row, (key, label) in enumerate(zip(train_looks, examples.labels.tolist(), strict=True)):
         if train.setdefault(key, label) != label:
             contradictions.append(examples.origins[row])
     warnings = []
