@@ -40,7 +40,7 @@ def _way_out(case: Case, attempt: AttemptSeen) -> str:
     A taint makes the pod garbage collector end the pod in its node's place, and the Job go on.
     """
     space = case.seen.key.namespace
-    pod = f"kubectl delete pod {attempt.name} -n {space} --force"
+    pod = f"kubectl delete pod {attempt.name} -n {space} --force --ignore-not-found"
     training = next((t for t in case.seen.trainings if t.uid == attempt.training and not t.deleting), None)
     job = f"kubectl delete job {training.name} -n {space} --cascade=foreground --wait=false && " if training else ""
     taint = f"kubectl taint node {attempt.node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"

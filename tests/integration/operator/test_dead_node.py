@@ -39,10 +39,12 @@ def dead_node(lab: Lab) -> Iterator[str]:
 
     lab.site.stops[lab.namespace] = never
     lab.pods_are(replace(run_on(), node=name), run_on())
-    yield name
-    over.set()
-    with contextlib.suppress(ApiError):
-        lab.cluster.api.delete(f"/api/v1/nodes/{name}")
+    try:
+        yield name
+    finally:
+        over.set()
+        with contextlib.suppress(ApiError):
+            lab.cluster.api.delete(f"/api/v1/nodes/{name}")
 
 
 async def advice(lab: Lab) -> list[str]:

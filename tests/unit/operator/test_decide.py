@@ -451,7 +451,7 @@ def test_an_attempt_that_outstays_its_time_is_on_a_node_that_does_not_answer() -
     assert story.status.message == (
         f"{name} on node node-1 should be gone since 00:02:05 UTC, and its node does not say so. "
         f"Bring the node back. If it is gone for good: `kubectl delete job {story.trainings[0]} -n default --cascade=foreground "
-        f"--wait=false && kubectl delete pod {name} -n default --force`, or with the right to change nodes: "
+        f"--wait=false && kubectl delete pod {name} -n default --force --ignore-not-found`, or with the right to change nodes: "
         "`kubectl taint node node-1 node.kubernetes.io/out-of-service=nodeshutdown:NoExecute`."
     )
     writes = story.writes
@@ -463,7 +463,7 @@ def test_a_suspension_that_waits_for_a_node_that_does_not_answer_says_so() -> No
     assert story.state() == ("Suspended", "Suspending")
     assert story.waits(150).state() == ("Suspended", "NodeLost")
     name = story.world.attempts[story.key][-1].name
-    assert f": `kubectl delete pod {name} -n default --force`, or" in (
+    assert f": `kubectl delete pod {name} -n default --force --ignore-not-found`, or" in (
         story.status.message or ""
     )  # its Job is going already
 
