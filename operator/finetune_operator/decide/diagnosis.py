@@ -9,7 +9,7 @@ from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import sentences
 from finetune_operator.worlds.protocol import AttemptPhase, Cause
 
-AGAIN = "Then set another spec.runId."
+AGAIN = "To run again, set another spec.runId."
 
 
 def what_preceded(case: Case) -> Cause | None:

@@ -15,7 +15,7 @@ from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import cause_of, result_of, spent
 from finetune_operator.decide.case import Case
-from finetune_operator.decide.diagnosis import what_preceded
+from finetune_operator.decide.diagnosis import AGAIN, what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
 from finetune_operator.decide.report import conditions, sentences, status
 from finetune_operator.worlds.protocol import (
@@ -240,6 +240,9 @@ def failed(
     last: AttemptSeen | None = None,
 ) -> Decision:
     remedy = remedy or REMEDIES[reason]
+    correctable = last is None and reason in FINAL_REFUSALS  # an edit of the spec is enough
+    if case.seen.remembers and not correctable and "runId" not in remedy:
+        remedy = sentences(remedy, AGAIN)
     attempt = next((a.number for a in case.attempts if last is not None and a.name == last.name), None)
     result = result_of(last) if last else None
     failure = Failure(

@@ -220,6 +220,8 @@ class Observed:
     """The world's answer to an action of this very reconcile."""
     default_image: str | None = None
     """The trainer image for jobs that name none; None in a world without images."""
+    remembers: bool = True
+    """False in a world that forgets its jobs: there the same one given again runs again, whatever became of it."""
     allowed_pod_keys: tuple[str, ...] | None = None
     """Labels and annotations of other systems, or their domains, that a pod may carry; None in a world without pods."""
 

@@ -81,7 +81,8 @@ def test_what_the_user_must_correct_fails_at_once_with_the_trainers_reason(lab: 
     lab.pods_are(fail(EXIT_CODES[reason], result_message("failed", error=(reason, "it is so"))))
     lab.apply()
     status = lab.until(phase="Failed", reason=reason)
-    assert status["failure"]["remedy"] == REMEDIES[reason]
+    again = "" if "runId" in REMEDIES[reason] else " To run again, set another spec.runId."
+    assert status["failure"]["remedy"] == REMEDIES[reason] + again
     assert status["failure"]["attempt"] == 1
     assert len(lab.pods()) == 1
     assert conditions(status) == {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "True"}
@@ -170,7 +171,7 @@ def test_a_missed_deadline_keeps_what_the_run_waited_for_and_nothing_is_said_in_
     status = lab.until(phase="Failed", reason="DeadlineExceeded")
     assert "within 6 seconds; it waited for: " in status["failure"]["message"]
     assert words in status["failure"]["message"]
-    assert status["failure"]["remedy"] == f"{REMEDIES[reason]} Then set another spec.runId."
+    assert status["failure"]["remedy"] == f"{REMEDIES[reason]} To run again, set another spec.runId."
     warnings = eventually(lambda: len(found := lab.events()) == 3 and found)
     assert warnings == [("Normal", "Starting"), ("Warning", reason), ("Warning", "DeadlineExceeded")]
 

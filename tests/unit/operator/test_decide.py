@@ -14,6 +14,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import MetricResult
 from finetune_api.status import Phase
 from finetune_operator.decide import RULES
+from finetune_operator.decide.diagnosis import AGAIN
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
     Backoff,
@@ -612,12 +613,34 @@ def test_what_the_user_must_correct_ends_the_job_with_the_trainers_reason_and_re
     assert story.state() == ("Failed", reason)
     failure = story.status.failure
     assert failure is not None
-    assert (failure.message, failure.remedy) == ("it is so.", REMEDIES[reason])
+    remedy = REMEDIES[reason] if "runId" in REMEDIES[reason] else f"{REMEDIES[reason]} {AGAIN}"
+    assert (failure.message, failure.remedy) == ("it is so.", remedy)
     assert failure.exit_code == EXIT_CODES[reason]
     assert failure.attempt == 1
     assert failure.log_uri == "s3://models/out/r/attempts/1/log.txt"
-    assert story.status.message == f"it is so. {REMEDIES[reason]}"
+    assert story.status.message == f"it is so. {remedy}"
     assert story.conditions() == {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "True"}
+
+
+@pytest.mark.parametrize("reason", sorted(EXIT_CODES))
+def test_what_is_final_for_a_run_says_that_it_takes_another_run_id_to_run_again(reason: FailureReason) -> None:
+    story = Story(backoffLimit=0).starts().runs().ends(EXIT_CODES[reason], error=(reason, "it is so"))
+    assert story.status.failure is not None
+    assert story.status.failure.remedy.count("spec.runId") == 1
+    # And so it is: inputs that are corrected, or an edit of anything else, start nothing.
+    assert story.is_edited(backoffLimit=9, resources={"limits": {"cpu": 1}}).state()[0] == "Failed"
+
+
+def test_where_a_job_is_forgotten_with_its_world_it_takes_no_other_run_id_to_run_again() -> None:
+    story = Story().starts().runs()
+    [attempt], training = story.world.attempts[story.key], next(iter(story.world.trainings.values()))[1]
+    message = result_message("failed", error=(FailureReason.DATA_INVALID, "it is so"))
+    ended = replace(attempt, phase=AttemptPhase.ENDED, exit_code=11, termination_message=message, ended=story.now)
+    over = replace(training, ending=Ending.NEVER_RETRIED, ended=story.now)
+    for remembers in (True, False):
+        said = story.decision(trainings=(over,), attempts=(ended,), remembers=remembers).status
+        assert said is not None and said.failure is not None
+        assert ("spec.runId" in said.failure.remedy) == remembers
 
 
 def test_a_never_retried_exit_without_a_message_still_has_a_reason() -> None:

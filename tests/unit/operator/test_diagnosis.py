@@ -49,7 +49,7 @@ def test_a_deadline_missed_while_waiting_says_for_what_and_what_to_do_about_that
     failure = story.status.failure
     assert failure is not None
     assert failure.message == f"The run did not finish within 60 seconds; it waited for: {WAITS[reason].rstrip('.')}."
-    assert failure.remedy == f"{REMEDIES[reason]} Then set another spec.runId."
+    assert failure.remedy == f"{REMEDIES[reason]} To run again, set another spec.runId."
 
 
 def test_a_deadline_missed_while_no_pod_could_be_created_says_why() -> None:

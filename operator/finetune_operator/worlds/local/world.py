@@ -110,7 +110,7 @@ class LocalWorld:
             return Observed(key, None)
         supervisors = tuple(self._trainings.values())
         attempts = (*self._past_attempts, *(attempt for s in supervisors for attempt in s.attempts))
-        return Observed(key, self._job, tuple(s.seen() for s in supervisors), attempts)
+        return Observed(key, self._job, tuple(s.seen() for s in supervisors), attempts, remembers=False)
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
         match action:
