@@ -1,9 +1,7 @@
-"""Tiny models of the architectures that people fine-tune, with random weights and a real WordPiece tokenizer."""
+"""Tiny models with random weights and a real WordPiece tokenizer. Folders of all architectures: tests/training/architectures.py."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
-    AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
@@ -83,20 +80,6 @@ def tokenizer_for(texts: Iterable[str], vocabulary: int = 400) -> PreTrainedToke
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         model_max_length=64,
     )
-
-
-def save_tiny(architecture: str, folder: Path, texts: Iterable[str]) -> Path:
-    """A pretrained-model folder of any architecture in `CONFIGS`: its body without a head."""
-    tokenizer = tokenizer_for(texts)
-    config = copy.deepcopy(CONFIGS[architecture])
-    config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
-    torch.manual_seed(0)
-    model = AutoModel.from_config(config)
-    taken = inspect.signature(model.forward).parameters
-    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in taken]
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def save_tiny_bert(folder: Path, texts: Iterable[str], dropout: float = 0.1) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from finetune_trainer import attempt
 from finetune_trainer.engine.threads import available_threads
+from tests.training.architectures import save
 from tests.training.attempts import Job
 from tests.training.inside import Ended, at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
-from tests.training.models import save_tiny
 from tests.training.sentences import ROWS
-from tests.training.tiny import VALIDATION, tiny_inputs, write_rows
+from tests.training.tiny import TRAIN, VALIDATION, tiny_inputs, write_rows
 
 QUICK = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32"}
 
@@ -40,19 +41,31 @@ def told(ended: Ended, name: str) -> float:
     return next(metric.value for metric in ended.result.metrics if metric.name == name)
 
 
-@pytest.mark.parametrize("architecture", ["roberta", "deberta-v2", "modernbert", "distilbert"])
+@pytest.mark.parametrize("architecture", ["roberta", "deberta-v3", "modernbert", "t5", "gpt2", "gemma"])
 def test_the_saved_model_of_any_architecture_is_the_one_that_was_measured(architecture, inputs, tmp_path):
-    model = save_tiny(architecture, tmp_path / "model", [text for text, _ in ROWS])
-    spec = {**inputs, "model": {"uri": f"file://{model}"}}
-    job = Job(tmp_path / "job", **spec, training=QUICK)
+    """With texts that hold the names of control tokens, of which T5 would otherwise find more ends in one text than in another."""
+    rows = [
+        (f"{text} </s> [SEP] <eos> <|endoftext|>" if number % 3 else text, label)
+        for number, (text, label) in enumerate(VALIDATION)
+    ]
+    dataset = tiny_inputs(tmp_path, train=[(f"{text} </s>", label) for text, label in TRAIN], validation=rows)[
+        "dataset"
+    ]
+    model = save(architecture, tmp_path / "body")
+    job = Job(tmp_path / "job", model={"uri": f"file://{model}"}, dataset=dataset, training=QUICK)
 
     ended = complete_inside(job)
 
-    texts = [text for text, _ in VALIDATION]
-    loss = validation_loss(job, [("cooking", "sky").index(label) for _, label in VALIDATION], texts)
-    assert loss == pytest.approx(told(ended, "loss"), abs=1e-5)
-    answers = pipeline("text-classification", str(job.results / "model"))(texts)
-    assert {answer["label"] for answer in answers} <= {"cooking", "sky"}
+    folder, texts = job.results / "model", [text for text, _ in rows]
+    answers = pipeline("text-classification", str(folder), top_k=None)(texts)
+    right = [
+        next(a["score"] for a in said if a["label"] == label) for said, (_, label) in zip(answers, rows, strict=True)
+    ]
+    assert -sum(math.log(score) for score in right) / len(rows) == pytest.approx(told(ended, "loss"), abs=1e-4)
+    drawn = json.loads((job.results / "run.json").read_text())["newParameters"]
+    assert drawn and f"Drawn at random: {', '.join(drawn)}." in ended.log
+    assert "Drawn at random before training: `" in (job.results / "README.md").read_text()
+    assert "with names of control tokens such as" in ended.log
 
 
 def test_pairs_are_trained_and_measured_as_pairs(inputs, tmp_path):

@@ -184,6 +184,10 @@ class Session:
             self._train.cut,
             length,
         )
+        if self._task.new_parameters:
+            logger.info("Drawn at random: %s.", ", ".join(sorted(self._task.new_parameters)))
+        for note in self._task.notes:
+            logger.warning("%s", note)
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")
@@ -251,7 +255,9 @@ class Session:
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
             parameters_frozen=self._parameters.frozen,
-            has_new_head=bool(self._task.new_parameters),
+            has_new_head=self._task.has_new_head,
+            new_parameters=sorted(self._task.new_parameters),
+            notes=self._task.notes,
             seed=self._spec.training.seed,
             precision="bf16" if self._arithmetic.bf16 else "fp32",
             micro_batch_size=self.state.micro_batch_size,

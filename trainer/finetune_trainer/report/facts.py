@@ -74,3 +74,8 @@ class ReportFacts:
     """Training examples of each label."""
     attempts: int = 1
     warnings: Sequence[str] = field(default_factory=tuple)
+    """About the data."""
+    new_parameters: Sequence[str] = field(default_factory=tuple)
+    """Names of the parameters that the pretrained weights did not hold, drawn at random."""
+    notes: Sequence[str] = field(default_factory=tuple)
+    """About how model, tokenizer and data were put together."""

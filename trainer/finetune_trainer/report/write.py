@@ -52,4 +52,6 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "metrics": [metric.wire() for metric in facts.metrics],
         "durations": {name: round(seconds, 3) for name, seconds in facts.durations.items()},
         "warnings": list(facts.warnings),
+        "newParameters": list(facts.new_parameters),
+        "notes": list(facts.notes),
     }

@@ -16,12 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import DEFAULT_MAX_LENGTH
 from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.tasks.positions import made_for, table_length
 
 Feature = dict[str, Any]
 """One encoded example: `labels`, and an array of integers for each input of the model."""
-
-
-UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,11 @@ class Task(ABC):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     new_parameters: frozenset[str]
-    """Names of the parameters that the pretrained weights did not hold: the new head, at least."""
+    """Names of the parameters that were drawn at random: those of a new head, or of a pooler, that the pretrained weights did not hold."""
+    has_new_head: bool
+    """Whether the layer that gives the answers is among them."""
+    notes: list[str]
+    """Sentences about what was found and done when model, tokenizer and data were put together, for log, report and card."""
 
     @abstractmethod
     def __init__(self, folder: Path, labels: Sequence[str], *, trust_remote_code: bool) -> None:
@@ -69,19 +71,24 @@ class Task(ABC):
         """
 
     def max_length(self, given: int | None) -> int:
-        """Tokens after which an example is cut: what was asked for, else 512 or what the model can take if that is less.
+        """Tokens after which an example is cut: what was asked for, else 512 or what the model was made for if that is less.
 
         Raises JobError INVALID_SPEC when more was asked for than the model can take.
         """
-        limit = min(_positions(self.model), self.tokenizer.model_max_length)
-        if given is not None and given > limit:
+        limit = table_length(self.model)
+        if given is not None and limit is not None and given > limit:
             raise JobError(
                 FailureReason.INVALID_SPEC,
                 f"maxLength is {given}, but the model takes at most {limit} tokens",
                 field="spec.training.maxLength",
                 remedy=f"Set spec.training.maxLength to at most {limit}, or leave it out.",
             )
-        return given or min(DEFAULT_MAX_LENGTH, limit)
+        usual = min(n for n in (limit, made_for(self.model), self.tokenizer.model_max_length) if n is not None)
+        if given is not None and given > usual:
+            self.notes.append(
+                f"maxLength is {given}; the model can take that, but was made for texts of at most {usual} tokens."
+            )
+        return given or min(DEFAULT_MAX_LENGTH, usual)
 
     @abstractmethod
     def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
@@ -102,15 +109,3 @@ class Task(ABC):
     @abstractmethod
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the report shows of the predictions; the shape of `logits`."""
-
-
-def _positions(model: PreTrainedModel) -> int:
-    """Tokens that the model has positions for."""
-    count = getattr(model.config, "max_position_embeddings", None)
-    if not isinstance(count, int) or count <= 0:
-        return UNLIMITED
-    for name, module in model.named_modules():
-        # RoBERTa and its kin count positions from behind the padding's, so some of the matrix is never used.
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            return count - int(module.padding_idx) - 1
-    return count

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,13 +12,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.tasks.base import Encoded, Feature, Task
+from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
+from finetune_trainer.tasks.padding import agree
+from finetune_trainer.tasks.plain_text import PlainTexts
+from finetune_trainer.tasks.tokenizers import fill_empty, judge_ids, load_tokenizer
+from finetune_trainer.tasks.weights import check_weights
 
 TRUST = "Use a model of an architecture that transformers knows; or read the code, and if you trust it set spec.model.trustRemoteCode."
+INVALID = (
+    *(OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError),
+    *(AssertionError, AttributeError, IndexError, TypeError),
+)
+"""What transformers raises where files of a model do not make sense."""
 BLOCK = 1000
 """Examples tokenised between two looks at the stop signal."""
 
@@ -27,63 +38,64 @@ class TextClassification(Task):
 
     def __init__(self, folder: Path, labels: Sequence[str], *, trust_remote_code: bool) -> None:
         self._labels = tuple(labels)
-        try:
-            # Said twice, because a config may come with other labels, whose number from_pretrained would keep.
-            config = AutoConfig.from_pretrained(
-                folder,
-                num_labels=len(labels),
-                id2label=dict(enumerate(labels)),
-                label2id={label: number for number, label in enumerate(labels)},
-                problem_type="single_label_classification",
-                trust_remote_code=trust_remote_code,
-            )
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with _said_as_invalid():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            tokenizer = load_tokenizer(folder, config, trust_remote_code=trust_remote_code)
+            before = LabelNames.of(config)
+            config.num_labels = len(labels)
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: number for number, label in enumerate(labels)}
+            config.problem_type = "single_label_classification"
             self.model, loaded = AutoModelForSequenceClassification.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # the head of a model that was tuned for other labels is replaced
+                ignore_mismatched_sizes=True,  # of a head for another number of labels; anything else is refused below
                 output_loading_info=True,
                 trust_remote_code=trust_remote_code,
             )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise JobError(
-                FailureReason.MODEL_INVALID,
-                f"the model cannot be loaded for text-classification: {first_line}",
-                field="spec.model.uri",
-                remedy=TRUST if "custom code" in str(error) else None,
-            ) from error
-        mismatched = {key[0] for key in loaded["mismatched_keys"]}
-        self.new_parameters = frozenset(loaded["missing_keys"]) | mismatched
-        self._refuse_foreign_weights()
-        self._find_pad_token()
+        layer = output_layer(self.model, len(labels))
+        answers = frozenset(f"{layer[0]}.{name}" for name, _ in layer[1].named_parameters()) if layer else frozenset()
+        drawn = check_weights(self.model, loaded, folder, answers)
+        self.new_parameters, self.notes = fit_head(self.model, before, labels, drawn)
+        self.has_new_head = bool(answers & self.new_parameters)
+        self.notes += agree(self.model, tokenizer)
+        self._plain = PlainTexts(tokenizer)
+        self.tokenizer = self._plain.tokenizer
 
     def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
         accepted = inspect.signature(self.model.forward).parameters
         names = [n for n in self.tokenizer.model_input_names if n in accepted and n != "attention_mask"]
         parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
         lengths: list[int] = []
-        cut = 0
+        cut = empty = held = 0
         for begin in range(0, len(examples), BLOCK):
             stop()
             block = slice(begin, begin + BLOCK)
-            pairs = None if examples.pairs is None else examples.pairs[block]
+            columns = [examples.texts[block]] + ([] if examples.pairs is None else [examples.pairs[block]])
+            held += sum(self._plain.held(column) for column in columns)
             encoding = self.tokenizer(
-                examples.texts[block],
-                pairs,
+                *(self._plain.texts(column) for column in columns),
                 truncation=True,
                 max_length=max_length,
                 return_attention_mask=False,
             )
+            if not all(encoding["input_ids"]):
+                empty += fill_empty(encoding, self.tokenizer)
             for name in names:
                 parts[name].extend(np.asarray(row, dtype=np.int32) for row in encoding[name])
             lengths.extend(len(row) for row in encoding["input_ids"])
             # Only the tokenizers written in Rust tell what they cut.
             cut += sum(bool(one.overflowing) for one in encoding.encodings or ())
+        inputs = {name: np.concatenate(rows) for name, rows in parts.items()}
+        self.notes += judge_ids(inputs["input_ids"], len(examples), self.tokenizer, pairs=examples.pairs is not None)
+        if empty:
+            self.notes.append(f"{empty} of {len(examples):,} examples hold nothing that the tokenizer can read.")
+        if held:
+            self.notes.append(self._plain.note(held, len(examples)))
         return Encoded(
-            inputs={name: np.concatenate(rows) for name, rows in parts.items()},
+            inputs=inputs,
             starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
             labels=examples.labels,
             cut=cut,
@@ -126,31 +138,17 @@ class TextClassification(Task):
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return torch.softmax(torch.from_numpy(logits), dim=-1).numpy()
 
-    def _refuse_foreign_weights(self) -> None:
-        """A model whose whole body is new was not pretrained: the weights belong to another architecture."""
-        body = getattr(self.model, self.model.base_model_prefix, None)
-        if not isinstance(body, torch.nn.Module):
-            return
-        names = {f"{self.model.base_model_prefix}.{name}" for name, _ in body.named_parameters()}
-        missing = names & self.new_parameters
-        # A pooler may be new; more than half of the body may not.
-        if len(missing) * 2 > len(names):
-            raise JobError(
-                FailureReason.MODEL_INVALID,
-                f"{len(missing)} of the {len(names)} parameters that {type(self.model).__name__} needs are not in the "
-                f"weights, such as {min(missing)}; the weights belong to another architecture",
-                field="spec.model.uri",
-            )
 
-    def _find_pad_token(self) -> None:
-        if self.tokenizer.pad_token_id is None:
-            if self.tokenizer.eos_token is None:
-                raise JobError(
-                    FailureReason.MODEL_INVALID,
-                    "the tokenizer has no padding token and no end-of-text token to pad with",
-                    field="spec.model.uri",
-                )
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        if getattr(self.model.config, "pad_token_id", None) is None:
-            # Models without a [CLS] token look for the last token before the padding.
-            self.model.config.pad_token_id = self.tokenizer.pad_token_id
+@contextmanager
+def _said_as_invalid() -> Iterator[None]:
+    """Whatever transformers finds wrong with the files of a model."""
+    try:
+        yield
+    except INVALID as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise JobError(
+            FailureReason.MODEL_INVALID,
+            f"the model cannot be loaded for text-classification: {first_line}",
+            field="spec.model.uri",
+            remedy=TRUST if "custom code" in str(error) else None,
+        ) from error

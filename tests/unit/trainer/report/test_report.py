@@ -217,6 +217,18 @@ def test_what_the_model_was_before_is_said_at_the_headline_and_only_of_a_new_hea
         assert ("a new head that knew nothing" in card) is new
 
 
+def test_what_was_drawn_at_random_and_what_was_done_to_the_model_is_said_in_report_card_and_record(
+    tmp_path: Path,
+) -> None:
+    note = "The rows of the model's head were put in order: <b>."
+    html, card = written(tmp_path, replace(finished_run(), new_parameters=["score.weight"], notes=[note]))
+    record = json.loads((tmp_path / "run.json").read_text())
+
+    assert "<dd>score.weight</dd>" in html and "put in order: &lt;b&gt;." in html
+    assert "- Drawn at random before training: `score.weight`" in card and f"- `{note}`" in card
+    assert record["newParameters"] == ["score.weight"] and record["notes"] == [note]
+
+
 def test_the_step_of_the_kept_model_is_said_once_among_the_curves(tmp_path: Path) -> None:
     html, _ = written(tmp_path, finished_run())
     curves = html.partition("<h2>Training</h2>")[2].partition("</section>")[0]

