@@ -303,7 +303,7 @@ def _open_workspace() -> Path:
         workspace.mkdir(parents=True, exist_ok=True)
         log.start(workspace / "log.txt")
     except OSError as error:
-        raise JobError(
+        raise shortage(error) or JobError(
             FailureReason.STORAGE_UNAVAILABLE,
             f"the workspace {named or 'among the temporary files'} cannot be written: {error.strerror}",
             remedy=f"Let this user write there, free some space, or name another folder in {WORKSPACE_ENV}.",

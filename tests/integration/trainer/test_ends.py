@@ -59,7 +59,7 @@ def lost_its_claim(stop):
         (lost_its_claim, SILENT, FailureReason.STORAGE_UNAVAILABLE),
         (lambda stop: None, RuntimeError("a defect"), FailureReason.INTERNAL),
         (lambda stop: None, MemoryError(), FailureReason.OUT_OF_MEMORY),
-        (lambda stop: None, OSError(errno.ENOSPC, "No space left on device"), FailureReason.STORAGE_UNAVAILABLE),
+        (lambda stop: None, OSError(errno.ENOSPC, "No space left on device"), FailureReason.DISK_FULL),
     ],
 )
 def test_an_error_counts_as_preemption_only_when_told_to_stop_and_nothing_is_lost(
@@ -114,7 +114,7 @@ GPU_IS_FULL = """import torch, types
     [
         ("raise KeyError('a defect')", FailureReason.INTERNAL, 1),
         (GPU_IS_FULL, FailureReason.DOES_NOT_FIT, 12),
-        ("raise OSError(28, 'No space left on device')", FailureReason.STORAGE_UNAVAILABLE, 20),
+        ("raise OSError(28, 'No space left on device')", FailureReason.DISK_FULL, 20),
         ("raise MemoryError", FailureReason.OUT_OF_MEMORY, 21),
     ],
     ids=["1", "12", "20", "21"],

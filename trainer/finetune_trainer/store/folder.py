@@ -23,6 +23,7 @@ import obstore
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_trainer.log import logger
+from finetune_trainer.shortage import shortage
 from finetune_trainer.store import disk
 from finetune_trainer.store.errors import NotThere, WasChanged, explain, may_pass, no_store
 from finetune_trainer.store.locations import Location, locate
@@ -222,10 +223,10 @@ class Folder:
 
     def download(self, name: str, path: Path) -> Digest:
         """Download one file of any size to `path`, making its parents. Raises FileNotFoundError when there is none."""
-        path.parent.mkdir(parents=True, exist_ok=True)
 
         def receive() -> Digest:
             digest = hashlib.sha256()
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 for chunk in obstore.get(self._at.bulk, self._key(name)).stream(min_chunk_size=CHUNK):
                     digest.update(chunk)
@@ -233,7 +234,7 @@ class Folder:
                 return Digest(file.tell(), digest.hexdigest())
 
         try:
-            return self._retried(name, receive, "read it")
+            return self._retried(name, _of_our_disk(receive), "read it")
         except NotThere as missing:
             raise FileNotFoundError(f"{self.uri}/{name}") from missing
 
@@ -330,6 +331,18 @@ class _Chunks:
 
     def digest(self) -> Digest:
         return Digest(self._size, self._sha256.hexdigest())
+
+
+def _of_our_disk(work: Callable[[], T]) -> Callable[[], T]:
+    """`work`, which writes to this machine's disk: what that is short of is not the store's fault."""
+
+    def do() -> T:
+        try:
+            return work()
+        except OSError as error:  # those of the store are of other kinds
+            raise shortage(error) or error from error
+
+    return do
 
 
 def _folders(names: Iterable[str]) -> set[str]:
