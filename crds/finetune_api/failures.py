@@ -41,6 +41,54 @@ class FailureReason(StrEnum):
     INTERNAL = "Internal"
 
 
+CAUSES: dict[FailureReason, str] = {
+    FailureReason.INVALID_SPEC: "The manifest asks for what cannot be, or the cluster refuses the pod that is made of it.",
+    FailureReason.NAME_CONFLICT: "A Job of the name that this run's Job needs is there already and belongs to somebody else.",
+    FailureReason.OUTPUT_CONFLICT: "The run's folder belongs to another run: one with other inputs, or one that somebody else is training now.",
+    FailureReason.MODEL_NOT_FOUND: "There is no such model, or no such revision of it.",
+    FailureReason.MODEL_ACCESS_DENIED: "The hub does not give this model to the account of the token, or to readers without one.",
+    FailureReason.MODEL_INVALID: "The model's files do not fit the task, or do not fit each other.",
+    FailureReason.DATASET_NOT_FOUND: "There is no such dataset, subset, split or file.",
+    FailureReason.DATASET_ACCESS_DENIED: "The hub does not give this dataset to the account of the token, or to readers without one.",
+    FailureReason.HUB_UNREACHABLE: "The model hub did not answer, or not as a hub does.",
+    FailureReason.COLUMN_MISSING: "The data has no column of that name.",
+    FailureReason.LABEL_INVALID: "A row's label is missing, or is none of those that are listed.",
+    FailureReason.DATA_INVALID: "The data cannot be read, or cannot be trained on as it is.",
+    FailureReason.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
+    FailureReason.SECRET_MISSING: "A Secret that the manifest names is not in the namespace, or lacks a key.",
+    FailureReason.STORAGE_DENIED: "Object storage refused: credentials are missing or wrong, or may not do what a run needs.",
+    FailureReason.STORAGE_UNAVAILABLE: "Object storage, or a disk, did not do what was asked in the time that it has for it.",
+    FailureReason.TRUSTED_CA_INVALID: "The ConfigMap with the platform's certificate authorities is missing in the namespace, or holds none.",
+    FailureReason.ADMISSION_DENIED: "A policy or a webhook of the cluster does not let the pod be made, or something that the pod names is missing.",
+    FailureReason.QUOTA_EXCEEDED: "The namespace's quota has no room for the pod.",
+    FailureReason.IMAGE_PULL_FAILED: "The node cannot get the image.",
+    FailureReason.SIDECAR_FAILED: "A container that others put into the pod fails, or does not start.",
+    FailureReason.UNSCHEDULABLE: "No node can take the pod.",
+    FailureReason.OUT_OF_MEMORY: "The attempt needed more memory than it may have.",
+    FailureReason.DISK_FULL: "The attempt needed more disk than it may have, or than the node has left.",
+    FailureReason.LOSS_DIVERGED: "The loss has become infinite, or is no number any more.",
+    FailureReason.NODE_LOST: "The node is gone, or out of touch.",
+    FailureReason.EVICTED: "The pod was taken from its node, which is being drained or ran short of something.",
+    FailureReason.NO_PROGRESS: "Attempt after attempt was ended from outside before it had saved anything new.",
+    FailureReason.DEADLINE_EXCEEDED: "The run was not finished in the time that spec.activeDeadlineSeconds gives it, waiting included.",
+    FailureReason.BACKOFF_LIMIT_EXCEEDED: "More attempts have failed than spec.backoffLimit allows.",
+    FailureReason.INTERNAL: "Something happened that nobody foresaw.",
+}
+"""What each reason means, whatever the job; the message says what it was in this one."""
+
+WAITED_FOR = frozenset(
+    {
+        FailureReason.NAME_CONFLICT,
+        FailureReason.SECRET_MISSING,
+        FailureReason.TRUSTED_CA_INVALID,
+        FailureReason.ADMISSION_DENIED,
+        FailureReason.QUOTA_EXCEEDED,
+        FailureReason.IMAGE_PULL_FAILED,
+        FailureReason.UNSCHEDULABLE,
+    }
+)
+"""What keeps a pod from starting does not fail its job, which goes on by itself once that has changed."""
+
 REMEDIES: dict[FailureReason, str] = {
     FailureReason.INVALID_SPEC: "Correct the named field and apply the manifest again.",
     FailureReason.NAME_CONFLICT: "Delete the Job of that name if nobody needs it, or set another spec.runId.",

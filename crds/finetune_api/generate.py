@@ -8,6 +8,7 @@ from pathlib import Path
 from finetune_api.crd import crd
 from finetune_api.kubectl_yaml import dump
 from finetune_api.reference import reference
+from finetune_api.troubleshooting import troubleshooting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CRD_FILE = "crds/finetune.dev_finetunejobs.yaml"
@@ -42,6 +43,7 @@ def generated() -> dict[str, str]:
         CRD_FILE: definition,
         "charts/finetune-operator/files/crd.yaml": definition,
         "docs/reference/finetunejob.md": reference(),
+        "docs/reference/troubleshooting.md": troubleshooting(),
     }
 
 

@@ -91,6 +91,7 @@ def _columns() -> Iterator[str]:
 def _reasons() -> Iterator[str]:
     yield from ("", "## Failure reasons", "")
     yield "`status.failure.reason` of a failed job; while a job is not finished, `status.reason` says what it waits for."
+    yield "What each one means: [troubleshooting](troubleshooting.md)."
     yield from ("", "| reason | what to do | exit code |", "|---|---|---|")
     for reason in FailureReason:
         code = EXIT_CODES.get(reason)

@@ -2,95 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
-import shlex
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.cluster.api import ApiError
-from tests.cluster.control_plane import ControlPlane
-from tests.cluster.fixtures import require_program
 from tests.cluster.waiting import eventually
-from tests.integration.chart.helm import CHART, REPOSITORY, HelmFailed, helm_in
+from tests.integration.chart.helm import CHART, HelmFailed, helm_in
+from tests.integration.chart.site import KIND, KIND_PATH, Site
 
-KIND = "finetunejobs.finetune.dev"
-KIND_PATH = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{KIND}"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[ControlPlane]:
-    """Of this module's own: the kind is one for all namespaces, and comes and goes here."""
-    require_program("kube-apiserver")
-    with ControlPlane() as cluster:
-        yield cluster
-
-
-class Site:
-    """A cluster without the kind and without releases, and two namespaces."""
-
-    def __init__(self, cluster: ControlPlane) -> None:
-        self.cluster = cluster
-        self.here, self.there = (f"{name}-{uuid.uuid4().hex[:6]}" for name in ("here", "there"))
-        for namespace in (self.here, self.there):
-            cluster.make_namespace(namespace)
-
-    def install(self, name: str, namespace: str, *arguments: str, chart: Path = CHART) -> str:
-        return helm_in(self.cluster, namespace, "install", name, str(chart), *arguments)
-
-    def upgrade(self, name: str, namespace: str, *arguments: str, chart: Path = CHART) -> str:
-        return helm_in(self.cluster, namespace, "upgrade", name, str(chart), *arguments)
-
-    def uninstall(self, name: str, namespace: str) -> None:
-        helm_in(self.cluster, namespace, "uninstall", name)
-
-    def make_job(self) -> None:
-        self.cluster.kubectl(
-            "apply", f"--namespace={self.here}", "-f", str(REPOSITORY / "examples" / "quickstart.yaml")
-        )
-
-    def job_uid(self) -> str:
-        return self.cluster.kubectl(
-            "get", "ftj", "topics", f"--namespace={self.here}", "-o", "jsonpath={.metadata.uid}"
-        )
-
-    def columns(self) -> list[str]:
-        versions = self.cluster.api.get(KIND_PATH)["spec"]["versions"]
-        return [column["name"] for column in versions[0]["additionalPrinterColumns"]]
-
-    def obey(self, message: str) -> str:
-        """Runs the commands that a message proposes, one a line; returns what it says to install with."""
-        for line in re.findall(r"^\s+kubectl (.+)$", message, re.MULTILINE):
-            self.cluster.kubectl(*shlex.split(line))
-        return " ".join(re.findall(r"--force-conflicts", message))
-
-    def clean(self) -> None:
-        for namespace in (self.here, self.there):
-            for name in helm_in(self.cluster, namespace, "list", "--short").split():
-                self.uninstall(name, namespace)
-        with contextlib.suppress(ApiError):
-            self.cluster.api.patch(KIND_PATH, {"metadata": {"finalizers": None}})
-            self.cluster.api.delete(KIND_PATH)
-        eventually(lambda: not self._has_kind())
-
-    def _has_kind(self) -> bool:
-        try:
-            return bool(self.cluster.api.get(KIND_PATH))
-        except ApiError as error:
-            return error.status != 404
-
-
-@pytest.fixture
-def site(cluster: ControlPlane) -> Iterator[Site]:
-    site = Site(cluster)
-    yield site
-    site.clean()
 
 
 @pytest.fixture(scope="module")
