@@ -78,7 +78,9 @@ def root_schema() -> Schema:
     """The structural schema of a whole FineTuneJob."""
     spec = structural(FineTuneJobSpec.model_json_schema())
     with_defaults = structural(FineTuneJobSpec.model_json_schema(), for_people=True)["properties"]
-    spec["x-kubernetes-validations"] += [_fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN]
+    spec["x-kubernetes-validations"] += [
+        _fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN if field != "image"
+    ]
     status = structural(FineTuneJobStatus.model_json_schema())
     # Before the operator's first write nothing may read as current: kstatus compares this with metadata.generation.
     status["default"] = {"observedGeneration": -1}
@@ -106,6 +108,7 @@ def root_schema() -> Schema:
                 "metadata.name may hold no dot, because a pod's host name cannot; write a dash",
             ),
             _the_present_run_by_its_id(with_defaults),
+            _fixed_once_it_ran("image"),
         ],
     }
 
@@ -139,6 +142,21 @@ def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
         "reason": "FieldValueForbidden",
         "message": f"{field} is fixed for a run; to train with another one, set spec.runId to a new value in the same "
         "update",
+    }
+
+
+def _fixed_once_it_ran(field: str) -> Schema:
+    """What a run that has trained keeps; one that waits because of a wrong value can be helped."""
+    ran = "has(oldSelf.status) && has(oldSelf.status.attempts) && oldSelf.status.attempts.exists(a, has(a.startTime))"
+    run_changes = "(has(self.spec.runId) ? self.spec.runId : '') != (has(oldSelf.spec.runId) ? oldSelf.spec.runId : '')"
+    path = f"spec.{field}"
+    same = f"has(self.{path}) == has(oldSelf.{path}) && (!has(self.{path}) || self.{path} == oldSelf.{path})"
+    return {
+        "rule": f"!({ran}) || {run_changes} || ({same})",
+        "fieldPath": f".{path}",
+        "reason": "FieldValueForbidden",
+        "message": f"{field} is fixed for a run that has trained; to train with another one, set spec.runId to a new value "
+        "in the same update",
     }
 
 

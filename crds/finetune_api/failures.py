@@ -27,6 +27,7 @@ class FailureReason(StrEnum):
     TRUSTED_CA_INVALID = "TrustedCaInvalid"
     ADMISSION_DENIED = "AdmissionDenied"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    CLUSTER_UNAVAILABLE = "ClusterUnavailable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     SIDECAR_FAILED = "SidecarFailed"
     UNSCHEDULABLE = "Unschedulable"
@@ -61,6 +62,7 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.TRUSTED_CA_INVALID: "The ConfigMap with the platform's certificate authorities is missing in the namespace, or holds none.",
     FailureReason.ADMISSION_DENIED: "A policy or a webhook of the cluster does not let the pod be made, or something that the pod names is missing.",
     FailureReason.QUOTA_EXCEEDED: "The namespace's quota has no room for the pod.",
+    FailureReason.CLUSTER_UNAVAILABLE: "The API server cannot do what the operator asks for, such as while a webhook that it has to ask is down. A run that trains goes on meanwhile.",
     FailureReason.IMAGE_PULL_FAILED: "The node cannot get the image.",
     FailureReason.SIDECAR_FAILED: "A container that others put into the pod fails, or does not start.",
     FailureReason.UNSCHEDULABLE: "No node can take the pod.",
@@ -83,6 +85,7 @@ WAITED_FOR = frozenset(
         FailureReason.TRUSTED_CA_INVALID,
         FailureReason.ADMISSION_DENIED,
         FailureReason.QUOTA_EXCEEDED,
+        FailureReason.CLUSTER_UNAVAILABLE,
         FailureReason.IMAGE_PULL_FAILED,
         FailureReason.UNSCHEDULABLE,
     }
@@ -109,6 +112,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.TRUSTED_CA_INVALID: "Ask whoever runs the cluster to bring the ConfigMap of the chart's trainer.trustedCa to this namespace.",
     FailureReason.ADMISSION_DENIED: "Change what the cluster's policy refuses, or ask its administrator.",
     FailureReason.QUOTA_EXCEEDED: "Wait for other jobs to end, or ask for more quota in this namespace.",
+    FailureReason.CLUSTER_UNAVAILABLE: "It is tried again by itself; if it stays so, ask the cluster's administrator.",
     FailureReason.IMAGE_PULL_FAILED: "Check spec.pod.imagePullSecrets and the image: spec.image or, where that is left out, the chart's trainer.image. Once an attempt has run, spec.image changes only together with spec.runId.",
     FailureReason.SIDECAR_FAILED: "Read that container's log with kubectl logs POD -c CONTAINER; mend what put it into the pod, or keep it out as docs/sidecars.md says.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",

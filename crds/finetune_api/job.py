@@ -172,7 +172,7 @@ class FineTuneJobSpec(Model):
         ]
         | None
     ) = None
-    """The trainer's container image. Default: the one the operator was installed with."""
+    """The trainer's container image; fixed once an attempt has run. Default: the one the operator was installed with."""
 
     resources: Resources = Resources()
     """What the training pod gets and may use. A change is obeyed by the next pod that is created. Default: no limits, no GPU."""
@@ -207,7 +207,8 @@ OBEYED_BY_THE_TRAINER = (*TRAINING_INPUTS, "checkpoints", "output", "storage")
 """The fields that the trainer reads. The others are the operator's, and a trainer need not know them."""
 
 FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
-"""The fields whose meaning may change only together with `runId`. The others are obeyed by the next pod, or at once."""
+"""The fields whose meaning may change only together with `runId`, image once an attempt has run. The others are obeyed by the next
+pod, or at once."""
 
 
 _KEY = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"

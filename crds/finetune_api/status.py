@@ -1,11 +1,20 @@
-"""FineTuneJobStatus: what the operator answers."""
+"""FineTuneJobStatus: what the operator answers.
+
+A status outlives the version that wrote it. So its words are open: one that this version does not know is kept as it is and is
+no error, and `read_status` reads what it can of anything.
+"""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.config import JsonDict
+from pydantic_core import ErrorDetails
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason
@@ -27,12 +36,27 @@ class Phase(StrEnum):
     FAILED = "Failed"
 
 
-class Condition(Contract):
+_WORD: dict[str, Any] = {"type": "string", "maxLength": 128}
+AnyPhase = Annotated[Phase | str, Field(union_mode="left_to_right"), WithJsonSchema(_WORD)]
+AnyReason = Annotated[FailureReason | str, Field(union_mode="left_to_right"), WithJsonSchema(_WORD)]
+
+
+def _closed(schema: JsonDict) -> None:
+    del schema["additionalProperties"]
+
+
+class Entry(Contract):
+    """Part of a list. A patch replaces lists as a whole, so what a newer version wrote into an entry is carried along."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_closed)
+
+
+class Condition(Entry):
     """A condition as everywhere in Kubernetes. `Ready`, `Reconciling` and `Stalled` follow kstatus; `Finished` is for
     `kubectl wait --for=condition=Finished`."""
 
-    type: Literal["Ready", "Reconciling", "Stalled", "Finished"]
-    """`Ready`: it succeeded. `Reconciling`: it is on its way. `Stalled`: it failed. `Finished`: it ended, either way."""
+    type: Annotated[str, Field(max_length=128)]
+    """`Ready`: it succeeded. `Reconciling`: it is on its way. `Stalled`: it needs a person. `Finished`: it ended, either way."""
     status: Literal["True", "False", "Unknown"]
     """Whether that is so."""
     reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
@@ -54,8 +78,14 @@ class RunStatus(Contract):
     """The run's folder."""
     fingerprint: Annotated[str, Field(max_length=64)]
     """SHA-256 of the training inputs."""
+    written: Annotated[str, Field(max_length=63)] | None = None
+    """What `spec.runId` read as when the run was decided; empty when it was left out. While it reads so, this is the run."""
     image: Annotated[str, Field(max_length=512)] | None = None
-    """The trainer's image."""
+    """The trainer's image. Another one may take its place until an attempt has run."""
+    image_digest: Annotated[str, Field(max_length=128)] | None = None
+    """What the image was when an attempt first ran, where its node says so; later pods get the same."""
+    placement: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the fields that only a new pod obeys, as they were when its training was last started."""
     contract: Annotated[int, Field(ge=1)] | None = None
     """The version of what the operator tells the trainer that this run began with; later pods are told the same. Absent: 1."""
     model_revision: Annotated[str, Field(max_length=128)] | None = None
@@ -64,7 +94,7 @@ class RunStatus(Contract):
     """SHA-256 over the data and model files that were used."""
 
 
-class MetricStatus(Contract):
+class MetricStatus(Entry):
     """A metric of the best model beside that of the model before training."""
 
     name: Annotated[str, Field(max_length=64)]
@@ -77,7 +107,7 @@ class MetricStatus(Contract):
     """After training."""
 
 
-class Attempt(Contract):
+class Attempt(Entry):
     """One pod that trained, or tried to."""
 
     number: int
@@ -104,7 +134,7 @@ class Attempt(Contract):
 class Failure(Contract):
     """Why the job failed and what to do."""
 
-    reason: FailureReason
+    reason: AnyReason
     """The cause, typed."""
     message: Text
     """What happened."""
@@ -134,7 +164,8 @@ class FineTuneJobStatus(Contract):
 
     observed_generation: int = -1
     """The generation of the spec that this status is about."""
-    phase: Phase | None = None
+    phase: AnyPhase | None = None
+    """Where the job stands, for people: Pending, Starting, Running, Suspended, Succeeded or Failed. Tools read the conditions."""
     reason: Annotated[str, Field(max_length=128)] | None = None
     """Why the job is in this phase, typed: what it does or waits for, or the failure's reason."""
     message: Text | None = None
@@ -156,3 +187,57 @@ class FineTuneJobStatus(Contract):
     """Where the results are."""
     conditions: Annotated[list[Condition], Field(max_length=8)] | None = None
     """For tools: `kubectl wait`, kstatus, Argo CD, Flux."""
+
+
+def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
+    """What this version understands of a status, whoever wrote it; the smallest parts that it does not are left out.
+
+    A job that says it is finished is always read as finished: what has ended must not begin again because of a word.
+    """
+    rest: Any = copy.deepcopy(dict(written))
+    while True:
+        try:
+            status = FineTuneJobStatus.model_validate(rest)
+            break
+        except ValidationError as error:
+            _correct(rest, error.errors(include_url=False, include_input=False)[0])
+    conditions = status.conditions or []
+    if _says_finished(written) and not any(c.type == "Finished" and c.status == "True" for c in conditions):
+        finished = Condition(
+            type="Finished",
+            status="True",
+            reason="Unknown",
+            last_transition_time=datetime.fromtimestamp(0, UTC),
+            observed_generation=status.observed_generation,
+        )
+        status = status.model_copy(update={"conditions": [*conditions, finished]})
+    return status
+
+
+def _correct(rest: Any, problem: ErrorDetails) -> None:
+    """Take out of `rest` the part that this problem is about, or cut it to its length."""
+    *where, last = _reachable(rest, problem["loc"])
+    for key in where:
+        rest = rest[key]
+    if problem["type"] == "string_too_long":
+        rest[last] = rest[last][: problem["ctx"]["max_length"]]
+    elif problem["type"] == "too_long":
+        rest[last] = rest[last][-problem["ctx"]["max_length"] :]  # the latest are the last
+    else:
+        del rest[last]
+
+
+def _reachable(value: Any, path: tuple[int | str, ...]) -> Iterator[int | str]:
+    """As much of the path as there is: it also names what is missing, and the alternatives of a type."""
+    for key in path:
+        if not (isinstance(value, dict) and key in value) and not (isinstance(value, list) and isinstance(key, int)):
+            return
+        value = value[key]  # type: ignore[index]
+        yield key
+
+
+def _says_finished(written: Mapping[str, Any]) -> bool:
+    conditions = written.get("conditions")
+    return isinstance(conditions, list) and any(
+        isinstance(c, dict) and c.get("type") == "Finished" and c.get("status") == "True" for c in conditions
+    )

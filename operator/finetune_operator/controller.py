@@ -76,14 +76,17 @@ class Controller:
         began = time.monotonic()
         failed = False
         try:
-            recheck_after = await reconcile(self._world, key, self._clock())
+            decision = await reconcile(self._world, key, self._clock())
         except Exception as error:
             failed = True
             delay = self.queue.add_failed(key)
             log.exception("Could not be reconciled (%s); again in %.1f s.", error or type(error).__name__, delay)
         else:
-            self.queue.succeeded(key)
-            if recheck_after is not None:
-                self.queue.add_after(key, recheck_after)
+            if decision.backs_off:
+                self.queue.add_failed(key)
+            else:
+                self.queue.succeeded(key)
+            if decision.recheck_after is not None:
+                self.queue.add_after(key, decision.recheck_after)
         finally:
             self._observed(time.monotonic() - began, failed)

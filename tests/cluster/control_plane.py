@@ -183,6 +183,7 @@ class ControlPlane:
             "--unsafe-no-fsync",  # the data need not survive a power cut
             "--log-level=warn",
         )
+        self.etcd_url = client_url
         return client_url  # the API server waits for it by itself
 
     def _start_api_server(self, stack: contextlib.ExitStack, etcd_url: str, port: int) -> None:

@@ -60,7 +60,7 @@ class _Drive:
         world = self._world
         try:
             while True:
-                recheck = await reconcile(world, world.key, datetime.now(UTC))
+                decision = await reconcile(world, world.key, datetime.now(UTC))
                 seen = await world.observe(world.key)
                 assert seen.job is not None, "it is this world's only job"
                 status = seen.job.status
@@ -70,7 +70,7 @@ class _Drive:
                     self.adopted = result is not None and result.adopted
                     return status
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(anext(world.changes()), recheck)
+                    await asyncio.wait_for(anext(world.changes()), decision.recheck_after)
         finally:
             showing.cancel()
             await world.close()
@@ -101,7 +101,7 @@ def _conclude(name: str, status: FineTuneJobStatus, drive: _Drive, say: Say, com
         return DONE
     if status.phase is Phase.FAILED:
         failure = status.failure
-        say(f"✗ {name} failed: {failure.reason.value if failure else FailureReason.INTERNAL.value}")
+        say(f"✗ {name} failed: {failure.reason if failure else FailureReason.INTERNAL}")
         if failure:
             say(f"  {failure.message}")
             say(f"  What to do: {failure.remedy}")

@@ -15,12 +15,16 @@ from finetune_operator.decide.case import Case, gather
 from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
 from finetune_operator.decide.headway import restart_is_held_back, run_makes_no_progress
 from finetune_operator.decide.running import (
+    LATER_LOOKS,
     attempt_cannot_be_created,
     attempt_cannot_start,
     attempt_is_awaited,
+    attempt_is_out_of_sight,
     attempt_is_running,
-    limits_have_changed,
+    changed_limits,
+    image_has_changed,
     placement_has_changed,
+    training_is_held,
     training_is_queued,
     verdict_is_due,
 )
@@ -31,13 +35,16 @@ from finetune_operator.decide.starting import (
     other_run_is_still_there,
     pod_carries_what_others_obey,
     run_does_not_fit,
+    run_is_missing_and_cannot_be_read,
     start_was_refused,
     training_is_missing,
     training_is_stopping,
 )
-from finetune_operator.worlds.protocol import Decision, Observed
+from finetune_operator.worlds.protocol import Decision, Observed, StartTraining
 
-RULES: tuple[Callable[[Case], Decision | None], ...] = (
+Rule = Callable[[Case], Decision | None]
+
+WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     job_is_gone,
     job_is_finished,
     spec_is_invalid,
@@ -48,22 +55,28 @@ RULES: tuple[Callable[[Case], Decision | None], ...] = (
     job_is_suspended,
     training_is_stopping,
     earlier_attempt_is_still_ending,
+    run_is_missing_and_cannot_be_read,
     pod_carries_what_others_obey,
     run_does_not_fit,
     training_is_missing,
+)
+WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     trainer_ended_just_now,
     pod_outlives_its_trainer,
-    limits_have_changed,
     attempt_is_running,
     verdict_is_due,
     run_makes_no_progress,
     placement_has_changed,
+    image_has_changed,
+    training_is_held,
     training_is_queued,
     restart_is_held_back,
     attempt_cannot_be_created,
     attempt_cannot_start,
+    attempt_is_out_of_sight,
     attempt_is_awaited,
 )
+RULES = WITHOUT_A_TRAINING_THAT_GOES_ON + WHILE_IT_GOES_ON
 
 
 def decide(seen: Observed, now: datetime) -> Decision:
@@ -72,5 +85,15 @@ def decide(seen: Observed, now: datetime) -> Decision:
     for rule in RULES:
         decision = rule(case)
         if decision is not None:
-            return replace(decision, rule=rule.__name__)
+            if rule in WHILE_IT_GOES_ON and not decision.actions:
+                decision = replace(decision, actions=changed_limits(case))
+            backs_off = decision.backs_off or any(not isinstance(r.action, StartTraining) for r in seen.refused)
+            return replace(
+                decision, backs_off=backs_off, recheck_after=_recheck_after(case, decision), rule=rule.__name__
+            )
     raise AssertionError("the last rule always speaks")
+
+
+def _recheck_after(case: Case, decision: Decision) -> float | None:
+    unwatched = any(training.unwatched and training.ending is None for training in case.seen.trainings)
+    return min(decision.recheck_after or LATER_LOOKS, LATER_LOOKS) if unwatched else decision.recheck_after

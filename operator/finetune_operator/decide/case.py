@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,7 +17,17 @@ from finetune_api.run import RUN_VERSION, identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
 from finetune_operator.decide.attempts import record, spent, within
 from finetune_operator.decide.lingering import as_ended
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Job, Limits, Observed, Training
+from finetune_operator.worlds.protocol import (
+    Action,
+    AttemptPhase,
+    AttemptSeen,
+    Job,
+    Limits,
+    Observed,
+    Refusal,
+    Training,
+    training_name,
+)
 
 OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
 PLACEMENT = tuple(name for name in FineTuneJobSpec.model_fields if name not in (*FIXED_FOR_A_RUN, *OBEYED_AT_ONCE))
@@ -34,6 +46,8 @@ class Case:
         assert self.seen.job is not None, "job_is_gone speaks before anybody asks"
         return self.seen.job
 
+    # -- the spec: its user's wishes, as far as this operator can read them ----------------------------------------
+
     @cached_property
     def parsed(self) -> FineTuneJobSpec | ValidationError:
         try:
@@ -42,42 +56,121 @@ class Case:
             return error
 
     @property
+    def is_readable(self) -> bool:
+        """False for a spec that is wrong, and for one that only another version of the operator understands."""
+        return isinstance(self.parsed, FineTuneJobSpec)
+
+    @property
     def spec(self) -> FineTuneJobSpec:
-        assert isinstance(self.parsed, FineTuneJobSpec), "spec_is_invalid speaks before anybody asks"
+        assert isinstance(self.parsed, FineTuneJobSpec), "rules that ask for more than the run speak of readable specs"
         return self.parsed
 
-    # -- the run: pinned when it first starts ----------------------------------------------------------------------
+    @property
+    def is_suspended(self) -> bool:
+        """Obeyed whatever else cannot be read."""
+        return self.spec.suspend if self.is_readable else self.job.spec.get("suspend") is True
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the spec has been changed since the last report."""
+        return self.job.status.observed_generation != self.job.generation
+
+    # -- the run: pinned when it first starts; what has started is authoritative -----------------------------------
+
+    @cached_property
+    def pinned(self) -> RunStatus | None:
+        """The run that has started, as long as no other is wanted.
+
+        Training inputs are immutable under one `spec.runId`, so that alone is compared: a version of the operator that hashes or
+        reads inputs in another way neither stops a run nor begins it again.
+        """
+        status = self.job.status
+        run = status.run
+        if run is None or status.start_time is None:
+            return None
+        if wants(self.job.spec, run):
+            return run
+        if isinstance(self.parsed, FineTuneJobSpec):
+            return run if identify(self.parsed).id == run.id else None
+        # Another one is wanted, and nobody knows which: this one goes on until it ends.
+        return run if self._training_of(run.id) and not is_finished(status) else None
+
+    @cached_property
+    def run_id(self) -> str:
+        """Of the run that is pinned or wanted; empty where a spec that cannot be read leaves no other trace of it."""
+        if self.pinned is not None:
+            return self.pinned.id
+        if isinstance(self.parsed, FineTuneJobSpec):
+            return identify(self.parsed).id
+        unreported = self.seen.trainings if self.job.status.run is None else ()
+        return next((t.run_id for t in unreported if not t.deleting), "")
 
     @cached_property
     def run(self) -> RunStatus:
-        """The run that the spec asks for, as it was pinned if it ever started."""
-        wanted = identify(self.spec)
-        pinned = self.job.status.run
-        if pinned is not None and pinned.id == wanted.id:
-            return pinned
-        return RunStatus(
-            id=wanted.id,
-            uri=wanted.uri,
-            fingerprint=wanted.fingerprint,
-            image=self.spec.image or self.seen.default_image,
-            contract=RUN_VERSION,
-        )
+        """The run that is pinned or wanted, with the image that it has or, until an attempt has run, would get now."""
+        if self.pinned is not None and _has_run(self.before.attempts):
+            return self.pinned
+        run = self.pinned or self._wanted()
+        first = next((a for a in self.attempts_seen if a.started is not None), None)
+        if first is not None:
+            found: dict[str, Any] = {"image": first.image or run.image, "image_digest": first.image_digest}
+        elif isinstance(self.parsed, FineTuneJobSpec):
+            default = self.parsed.image or self.seen.default_image
+            found = {"image": default, "image_digest": None, "contract": RUN_VERSION}
+        else:
+            return run
+        return run.model_copy(update=found)
+
+    def _wanted(self) -> RunStatus:
+        written = self.job.spec.get("runId") or ""
+        if isinstance(self.parsed, FineTuneJobSpec):
+            identity = identify(self.parsed)
+            return RunStatus(
+                id=identity.id,
+                uri=identity.uri,
+                fingerprint=identity.fingerprint,
+                written=written,
+                contract=RUN_VERSION,
+            )
+        # Its start could not be reported, and now its spec cannot be read. Its folder is where the spec says, if it does.
+        output = self.job.spec.get("output")
+        uri = output.get("uri") if isinstance(output, dict) else None
+        return RunStatus(id=self.run_id, uri=f"{str(uri or '').rstrip('/')}/{self.run_id}", fingerprint="")
+
+    @property
+    def run_told(self) -> RunStatus | None:
+        """The run as the status tells of it: with the image that its training was started with, then with the one that ran."""
+        if self.before.run is None:
+            return self.run if self.training is not None or self.attempts else None
+        return self.run if _has_run(self.attempts) else self.before.run
+
+    @property
+    def start_time(self) -> datetime | None:
+        """When this run first started; None before that. One that was not reported left a training or attempts behind."""
+        if self.before.start_time is not None or self.training is None:
+            return self.before.start_time or min((a.created for a in self.attempts_seen), default=None)
+        return self.training.created
 
     @cached_property
     def before(self) -> FineTuneJobStatus:
         """What was last reported about this very run; empty when that was another."""
         status = self.job.status
-        return status if status.run is not None and status.run.id == self.run.id else FineTuneJobStatus()
+        return status if status.run is not None and status.run.id == self.run_id else FineTuneJobStatus()
 
     # -- trainings and attempts ------------------------------------------------------------------------------------
 
     @property
     def training(self) -> Training | None:
-        return next((t for t in self.seen.trainings if t.run_id == self.run.id), None)
+        return self._training_of(self.run_id)
+
+    def _training_of(self, run_id: str) -> Training | None:
+        # By its name too: labels are anybody's to change.
+        name = training_name(self.seen.key.name, run_id)
+        return next((t for t in self.seen.trainings if t.name == name or t.run_id == run_id), None)
 
     @property
     def other_trainings(self) -> list[Training]:
-        return [t for t in self.seen.trainings if t.run_id != self.run.id and t.ending is None]
+        return [t for t in self.seen.trainings if t != self.training and t.ending is None]
 
     @property
     def current(self) -> Training:
@@ -86,10 +179,11 @@ class Case:
 
     @property
     def ended(self) -> datetime:
-        """When the training ended, as far as the clock of `now` can confirm what another one says; now, if there is none."""
+        """When the training ended, as far as the clock of `now` can confirm what another one says; without one, when that
+        was first said."""
         training = self.training
         if training is None or training.ended is None:
-            return self.now
+            return self.before.completion_time or self.now
         return within(training.created, training.ended, self.now)
 
     @property
@@ -108,11 +202,20 @@ class Case:
         return [a for a in self.seen.attempts if a.training not in present and a.phase is not AttemptPhase.ENDED]
 
     @cached_property
+    def attempts_seen(self) -> list[AttemptSeen]:
+        """Those of this run, of whatever training, oldest first."""
+        now = {a.name for a in self.attempts_now}
+        return [a for a in self.seen.attempts if a.name in now or a.run_id == self.run_id]
+
+    @cached_property
     def attempts(self) -> list[Attempt]:
         """The record of this run's attempts: what was reported before, brought up to date by what is seen."""
-        mine = [a for a in self.seen.attempts if a.run_id == self.run.id]
         going_on = {t.uid for t in self.seen.trainings if not t.deleting}
-        return record(self.before.attempts or [], mine, self.now, going_on)
+        return record(self.before.attempts or [], self.attempts_seen, self.now, going_on)
+
+    def refused(self, kind: type[Action]) -> Refusal | None:
+        """The answer to an action of this kind, if it was refused in this very reconcile."""
+        return next((r.refusal for r in self.seen.refused if isinstance(r.action, kind)), None)
 
     @cached_property
     def limits(self) -> Limits:
@@ -140,6 +243,29 @@ class Case:
         new ones replaces nothing."""
         inputs = self.spec.model_dump(mode="json", by_alias=True, include=set(PLACEMENT), exclude_defaults=True)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def is_finished(status: FineTuneJobStatus) -> bool:
+    return any(c.type == "Finished" and c.status == "True" for c in status.conditions or [])
+
+
+def written_id(run: RunStatus) -> str:
+    """What `spec.runId` read as when the run was pinned, empty when it was left out.
+
+    Version 0.1.0 did not note it down, and called runs without it by the first ten digits of their fingerprints.
+    """
+    if run.written is not None:
+        return run.written
+    return "" if run.id == run.fingerprint[:10] else run.id
+
+
+def wants(spec: Mapping[str, Any], run: RunStatus) -> bool:
+    """Whether what is written in `spec`, readable or not, asks for this run."""
+    return (spec.get("runId") or "") in (written_id(run), run.id)
+
+
+def _has_run(attempts: Sequence[Attempt] | None) -> bool:
+    return any(attempt.start_time is not None for attempt in attempts or ())
 
 
 def gather(seen: Observed, now: datetime) -> Case:

@@ -10,14 +10,13 @@ from pydantic import ValidationError
 
 from finetune_api.exit_codes import NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_api.problems import problems
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import cause_of, result_of, spent
-from finetune_operator.decide.case import Case
+from finetune_operator.decide.case import Case, is_finished, wants
 from finetune_operator.decide.diagnosis import AGAIN, what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
-from finetune_operator.decide.report import conditions, sentences, status
+from finetune_operator.decide.report import conditions, sentences, status, unreadable
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
     AttemptSeen,
@@ -26,6 +25,7 @@ from finetune_operator.worlds.protocol import (
     Decision,
     Ending,
     StopTraining,
+    Training,
 )
 from finetune_operator.worlds.restarts import ending_after, is_counted
 
@@ -41,18 +41,19 @@ HEARING = 10.0
 def job_is_finished(case: Case) -> Decision | None:
     """Finished is finished for its run id, whatever happens to the children.
 
-    Only what the operator itself refused before any attempt may be tried again, once its user has changed the spec.
+    Only what the operator itself refused before any attempt may be tried again: once its user has changed the spec, or once this
+    operator can read what an older one could not.
     """
     before = case.job.status
-    if not _finished(before) or (before.observed_generation != case.job.generation and not _binds(case)):
+    if not is_finished(before) or not _binds(case):
         return None
-    training = None if isinstance(case.parsed, ValidationError) else case.training
+    training = case.training if case.is_readable else None
     if training is None or training.deleting:
         return Decision(status=_current(case, before))
     if training.ending is None and _goes_on(case):
         return Decision(actions=(StopTraining(training.name, training.uid),), status=_current(case, before))
     actions: tuple[ChangeLimits, ...] = ()
-    if training.limits != case.limits_of_the_finished:
+    if _is_kept_too_long(case, training):
         actions = (ChangeLimits(training.name, training.uid, case.limits_of_the_finished),)
     recheck = GRACE if any(goes_on(a) for a in case.attempts_now) else None
     return Decision(actions=actions, status=_current(case, before), recheck_after=recheck)
@@ -66,58 +67,58 @@ def _goes_on(case: Case) -> bool:
     return ending_after(attempts, case.current.limits) is None
 
 
-def _finished(before: FineTuneJobStatus) -> bool:
-    return any(c.type == "Finished" and c.status == "True" for c in before.conditions or [])
-
-
 def _binds(case: Case) -> bool:
-    """Whether the last verdict is about the run that the spec now asks for."""
-    before = case.job.status
-    refused = before.failure is not None and before.failure.attempt is None and before.failure.reason in FINAL_REFUSALS
-    if refused or before.run is None:
-        return False
-    if isinstance(case.parsed, ValidationError):  # an edit that went wrong; inputs change only together with runId
-        return case.job.spec.get("runId") in (None, before.run.id)
-    return before.run.id == case.run.id
+    """Whether the last verdict is about what the spec now asks for."""
+    before, failure = case.job.status, case.job.status.failure
+    refused = failure is not None and failure.attempt is None and failure.reason in FINAL_REFUSALS
+    if not refused and before.run is not None and before.start_time is not None:
+        return case.pinned is not None if case.is_readable else wants(case.job.spec, before.run)
+    # What the world refused names the run that was not started, what could not be read names none, or an earlier one.
+    unread = (
+        failure is not None
+        and failure.reason == FailureReason.INVALID_SPEC
+        and (before.run is None or before.start_time is not None)
+    )
+    return not case.is_new and not (unread and case.is_readable)
+
+
+def _is_kept_too_long(case: Case, training: Training) -> bool:
+    wanted = case.limits_of_the_finished
+    if training.asked is None:  # nobody knows whether the time to live in force was asked for or is the cluster's own
+        return wanted.ttl_seconds_after_finished is not None and training.limits.ttl_seconds_after_finished is None
+    return training.asked != wanted
 
 
 def _current(case: Case, before: FineTuneJobStatus) -> FineTuneJobStatus:
     """The same verdict, said about the present generation."""
-    if before.observed_generation == case.job.generation or before.phase is None:
+    if not case.is_new:
         return before
-    return before.model_copy(
-        update={
-            "observed_generation": case.job.generation,
-            "conditions": conditions(case, before.phase, before.reason or "", before.message or ""),
-        }
-    )
+    generation = {"observed_generation": case.job.generation}
+    said = [condition.model_copy(update=generation) for condition in before.conditions or []]
+    return before.model_copy(update={**generation, "conditions": said})
 
 
 def spec_is_invalid(case: Case) -> Decision | None:
-    """The API server refuses most of this; here ends what its schema cannot say, or an older schema let through."""
-    if not isinstance(case.parsed, ValidationError):
+    """The API server refuses most of this; here ends what its schema cannot say, or an older schema let through.
+
+    Only what never started ends so: a run that goes on was started by an operator that could read its spec.
+    """
+    if case.is_readable or case.pinned is not None or case.training is not None:
         return None
-    first, *others = problems(case.parsed, case.job.spec, within=("spec",))
-    rest = f" ({len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
-    allowed = f", allowed: {first.allowed}" if first.allowed else ""
-    message = f"{first.path}: {first.value}{allowed}{rest}"
-    remedy = first.remedy or REMEDIES[FailureReason.INVALID_SPEC]
-    failure = Failure(reason=FailureReason.INVALID_SPEC, message=message, remedy=remedy, field=first.path)
-    text = sentences(message, remedy)
-    before = case.job.status
+    before, failure = case.job.status, unreadable(case)
+    text = sentences(failure.message, failure.remedy)
     said = FineTuneJobStatus(
         observed_generation=case.job.generation,
         phase=Phase.FAILED,
         reason=FailureReason.INVALID_SPEC,
         message=text,
-        run=before.run,
+        run=before.run if before.start_time else None,
         start_time=before.start_time,
         attempts=before.attempts,
         failure=failure,
         conditions=conditions(case, Phase.FAILED, FailureReason.INVALID_SPEC, text),
     )
-    stop = tuple(StopTraining(t.name, t.uid) for t in case.seen.trainings if t.ending is None and not t.deleting)
-    return Decision(actions=stop, status=said)
+    return Decision(status=said)
 
 
 def training_has_ended(case: Case) -> Decision | None:
@@ -158,7 +159,7 @@ def succeeded(case: Case, result: Result | None, note: str = "") -> Decision:
 
 
 def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
-    run = case.run
+    run = case.run_told or case.run
     more: dict[str, Any] = {
         "completion_time": case.ended,
         "artifacts": Artifacts(model_uri=f"{run.uri}/model", report_uri=f"{run.uri}/report.html"),
@@ -210,7 +211,7 @@ def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision
     if ending is Ending.BACKOFF_LIMIT_EXCEEDED:
         count = spent(case.attempts, until=None).failures
         failures = f"{count} attempt{'s' if count != 1 else ''} failed"
-        message = f"{failures}, and spec.backoffLimit allows {case.spec.backoff_limit}"
+        message = f"{failures}, and {_allowed_failures(case)}"
         if last is not None:
             message = f"{message}. The last one: {cause.reason}: {cause.message}"
         elif failures_recorded := [a for a in case.attempts if a.counts_as == "Failure"]:  # its pod is gone
@@ -224,10 +225,19 @@ def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision
 
 
 def deadline_missed(case: Case) -> str:
-    deadline = case.spec.active_deadline_seconds
-    if deadline is None:
-        return "The run did not finish before a deadline that the cluster gave its Job; the spec asks for none"
-    return f"The run did not finish within {deadline} seconds"
+    asked, force = case.current.asked, case.current.limits.active_deadline_seconds
+    wanted = case.spec.active_deadline_seconds if case.is_readable else force
+    if wanted is None or (asked is not None and asked.active_deadline_seconds != force):
+        within = f"within {force} seconds," if force is not None else "before"
+        return f"The run did not finish {within} a deadline that the cluster gave its Job; the spec asks for {wanted or 'none'}"
+    return f"The run did not finish within {wanted} seconds"
+
+
+def _allowed_failures(case: Case) -> str:
+    asked, force = case.current.asked, case.current.limits.backoff_limit
+    if asked is not None and asked.backoff_limit != force:
+        return f"the cluster has set the Job's backoffLimit to {force}"
+    return f"spec.backoffLimit allows {case.spec.backoff_limit if case.is_readable else force}"
 
 
 def failed(
@@ -255,7 +265,7 @@ def failed(
         log_uri=f"{case.run.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None,
     )
     more: dict[str, Any] = {
-        "run": case.run,
+        "run": case.run_told or case.run,
         "completion_time": case.ended,
         "failure": failure,
     }

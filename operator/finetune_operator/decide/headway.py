@@ -26,7 +26,7 @@ LONG_WAIT = timedelta(seconds=60)
 
 
 def run_makes_no_progress(case: Case) -> Decision | None:
-    in_vain = _in_vain(case)
+    in_vain = _in_vain(case) if case.is_readable else []
     if len(in_vain) < ENOUGH:
         return None
     last = in_vain[-1]
@@ -41,7 +41,7 @@ def run_makes_no_progress(case: Case) -> Decision | None:
 
 def restart_is_held_back(case: Case) -> Decision | None:
     """By the Job controller, and for long, although the run got on. In a queue a new Job would lose its place, so there it is only said."""
-    due = restart_due(case)
+    due = restart_due(case) if case.is_readable else None  # what is stopped has to start again
     if due is None or due - case.now <= LONG_WAIT or case.current.queue or not _got_on(case):
         return None
     last = next(a for a in reversed(case.attempts) if a.end_time is not None)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from finetune_api.status import Condition, FineTuneJobStatus, Phase
+from pydantic import ValidationError
+
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.problems import problems
+from finetune_api.status import Condition, Failure, FineTuneJobStatus, Phase
 from finetune_operator.decide.case import Case
+from finetune_operator.worlds.protocol import ChangeLimits, StopTraining
 
 State = Literal["True", "False", "Unknown"]
 
@@ -33,14 +39,16 @@ def status(
     case: Case, phase: Phase, reason: str, message: str, *, stalled: bool = False, **more: Any
 ) -> FineTuneJobStatus:
     """The whole status: what is said now, over what this run's earlier reports said; `more` are further fields."""
-    # A training without a pinned run is one whose start could not be reported before the operator ended.
-    training = case.training
     fields: dict[str, Any] = {
-        "start_time": case.before.start_time or (training.created if training else None),
-        "run": case.before.run or (case.run if training else None),
+        "start_time": case.start_time,
+        "run": case.run_told,
         "attempts": case.attempts or None,
         **more,
     }
+    if phase not in (Phase.SUCCEEDED, Phase.FAILED):
+        message = sentences(message, *asides(case))
+        if not case.is_readable:
+            reason, stalled = FailureReason.INVALID_SPEC, True
     return FineTuneJobStatus(
         observed_generation=case.job.generation,
         phase=phase,
@@ -51,10 +59,38 @@ def status(
     )
 
 
+def asides(case: Case) -> Iterator[str]:
+    """What has to be said besides, whatever the run does meanwhile."""
+    if not case.is_readable:
+        goes_on = "The run goes on as it was started" if case.training else "The run can go on only when it can be read"
+        remedy = "correct the field, or install the version of the operator that knows it"
+        yield f"This operator cannot read the spec: {unreadable(case).message}. {goes_on}; {remedy}"
+    for refused in case.seen.refused:
+        match refused.action:
+            case ChangeLimits(name=name):
+                yield f"The limits of {name} stay as they are: {refused.refusal.message}"
+            case StopTraining(name=name):
+                yield f"{name} could not be stopped: {refused.refusal.message}"
+
+
+def unreadable(case: Case) -> Failure:
+    """What is wrong with a spec that this operator cannot read, and what to do."""
+    assert isinstance(case.parsed, ValidationError)
+    first, *others = problems(case.parsed, case.job.spec, within=("spec",))
+    rest = f" ({len(others)} more problem{'s' if len(others) > 1 else ''})" if others else ""
+    allowed = f", allowed: {first.allowed}" if first.allowed else ""
+    return Failure(
+        reason=FailureReason.INVALID_SPEC,
+        message=f"{first.path}: {first.value}{allowed}{rest}",
+        remedy=first.remedy or REMEDIES[FailureReason.INVALID_SPEC],
+        field=first.path,
+    )
+
+
 def conditions(case: Case, phase: Phase, reason: str, message: str, *, stalled: bool = False) -> list[Condition]:
     """All four, every time: an absent condition reads as unknown. The time of a condition is that of its last change."""
     earlier = {condition.type: condition for condition in case.job.status.conditions or []}
-    result = []
+    result = [condition for kind, condition in earlier.items() if kind not in STALLED]  # a newer version's
     for kind, state in (STALLED if stalled else CONDITIONS[phase]).items():
         old = earlier.get(kind)
         result.append(

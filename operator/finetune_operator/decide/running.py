@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
@@ -16,13 +18,20 @@ FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
 """Seconds between looks at a training without attempts: what keeps them from being created announces itself to nobody."""
 PATIENCE = 60.0
 CLOCKS_DIFFER = 2.0
+VERDICT = timedelta(seconds=15)
+"""How long after its last attempt a training may take to end."""
 
 
-def limits_have_changed(case: Case) -> Decision | None:
-    if case.current.limits == case.limits or case.seen.refusal is not None:  # a refusal keeps nothing from being told
-        return None
-    # No recheck and no status: the training remembers what it was asked for, and that is an event.
-    return Decision(actions=(ChangeLimits(case.current.name, case.current.uid, case.limits),))
+def changed_limits(case: Case) -> tuple[ChangeLimits, ...]:
+    """What is done beside whatever is said of a training that goes on: new limits are no event, and keep no status back."""
+    if not case.is_readable:
+        return ()
+    training = case.current
+    if training.asked is not None:
+        changed = training.asked != case.limits
+    else:  # nobody remembers, and a policy of the cluster may want what is in force: so once a generation
+        changed = case.is_new and training.limits != case.limits
+    return (ChangeLimits(training.name, training.uid, case.limits),) if changed else ()
 
 
 def attempt_is_running(case: Case) -> Decision | None:
@@ -47,13 +56,41 @@ def attempt_is_running(case: Case) -> Decision | None:
 
 
 def placement_has_changed(case: Case) -> Decision | None:
-    """The user changed what a pod asks for while none was running, such as a node selector that fits no node."""
-    if case.current.placement == case.placement:
+    """The user changed what a pod asks for while none was running, such as a node selector that fits no node.
+
+    The status remembers what was asked for last. The training does, too, but a policy of the cluster may have had its hand there:
+    one that differs for ever would replace for ever.
+    """
+    remembered = {case.before.run.placement if case.before.run else None, case.current.placement} - {None}
+    if not case.is_readable or case.placement in remembered:
         return None
+    if (
+        not remembered
+    ):  # by a version that did not remember it; then every change of the spec is taken for one of this kind
+        return _replaced(case, "The spec has changed") if case.is_new and case.before.start_time else None
+    return _replaced(case, "The spec of the pod has changed")
+
+
+def image_has_changed(case: Case) -> Decision | None:
+    """The default image, or that of the spec, is another one, and no attempt has run: what waits may wait for a wrong one."""
+    before = case.before.run
+    if before is None or not case.is_readable or before.image == case.run.image or case.run_told != before:
+        return None
+    return _replaced(case, f"The trainer's image is now {case.run.image}")
+
+
+def _replaced(case: Case, why: str) -> Decision:
     return Decision(
         actions=(StopTraining(case.current.name, case.current.uid),),
-        status=status(case, Phase.STARTING, "Restarting", "The spec of the pod has changed; a new one replaces it."),
+        status=status(case, Phase.STARTING, "Restarting", f"{why}; a new pod replaces the one that waits."),
     )
+
+
+def training_is_held(case: Case) -> Decision | None:
+    """Not by a queue, nor by this operator."""
+    if not case.current.held:
+        return None
+    return Decision(status=status(case, Phase.PENDING, "Held", case.current.held, stalled=True))
 
 
 def training_is_queued(case: Case) -> Decision | None:
@@ -75,9 +112,12 @@ def attempt_cannot_start(case: Case) -> Decision | None:
 
 def verdict_is_due(case: Case) -> Decision | None:
     """The training is about to end; the world has yet to say so, and what was said last stands until then."""
+    if case.before.phase is None:
+        return None
     ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
     if len(ended) == len(case.attempts_now) and ending_after(ended, case.current.limits) is not None:
-        return Decision()
+        late = max(a.ended or a.created for a in ended) + VERDICT
+        return Decision(recheck_after=(late - case.now).total_seconds()) if case.now < late else None
     return Decision(recheck_after=LATER_LOOKS) if ending_at_hand(case) else None
 
 
@@ -89,6 +129,20 @@ def ending_at_hand(case: Case) -> Ending | None:
     over = (case.now - training.started).total_seconds() - deadline
     # Some time is left for another clock to say the same; when nothing comes of it, nobody was about to say it.
     return Ending.DEADLINE_EXCEEDED if -CLOCKS_DIFFER <= over < PATIENCE else None
+
+
+def attempt_is_out_of_sight(case: Case) -> Decision | None:
+    """The world counts one that nobody sees: a policy of the cluster has taken away what shows whose it is."""
+    if not case.current.active or case.attempts_now:
+        return None
+    age = (case.now - case.current.created).total_seconds()
+    if age < FIRST_LOOK:
+        return None
+    message = (
+        f"{case.current.name} has a pod that cannot be seen here, because it lacks the label finetune.dev/uid that this operator "
+        "gave it: a policy of the cluster takes it away. The run goes on, and its end will be told without its metrics"
+    )
+    return Decision(status=status(case, Phase.RUNNING, "OutOfSight", sentences(message)), recheck_after=LATER_LOOKS)
 
 
 def attempt_is_awaited(case: Case) -> Decision:
@@ -114,11 +168,12 @@ def attempt_is_awaited(case: Case) -> Decision:
 
 
 def _waits_for(case: Case, refusal: Refusal, recheck_after: float | None = None) -> Decision:
-    message = sentences(refusal.message, refusal.remedy or REMEDIES[refusal.reason])
-    before = case.before
+    remedy = sentences(refusal.remedy or REMEDIES[refusal.reason])
+    message = sentences(refusal.message, remedy)
     what, _, _ = refusal.message.partition("pulled: ")
-    if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.message and before.message.startswith(what):
-        message = before.message  # kubelets say it in turn as a failure and as a back-off; the first one told the cause
+    before, told, _ = (case.before.message or "").partition(remedy)
+    if refusal.reason is FailureReason.IMAGE_PULL_FAILED and before.startswith(what) and told:
+        message = before + told  # kubelets say it in turn as a failure and as a back-off; the first one told the cause
     return Decision(
         status=status(case, Phase.STARTING, refusal.reason, message),
         recheck_after=recheck_after,

@@ -9,6 +9,7 @@ from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
+from finetune_operator.decide.images import pinned_image
 from finetune_operator.decide.pod_keys import foreign_keys
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import place, still_ending
@@ -25,25 +26,29 @@ def job_is_gone(case: Case) -> Decision | None:
 
 
 def start_was_refused(case: Case) -> Decision | None:
-    refusal = case.seen.refusal
-    if refusal is None or case.training is not None:  # what is refused to a training are new limits
+    refusal = case.refused(StartTraining)
+    if refusal is None:
         return None
     if refusal.reason in FINAL_REFUSALS:
         return failed(case, refusal.reason, refusal.message, field=refusal.field)
+    unavailable = refusal.reason is FailureReason.CLUSTER_UNAVAILABLE
+    remedy = refusal.remedy or REMEDIES[refusal.reason] if unavailable or not refusal.passing else ""
     said = status(
         case,
         Phase.PENDING,
         refusal.reason,
-        sentences(refusal.message, "" if refusal.passing else refusal.remedy or REMEDIES[refusal.reason]),
+        sentences(refusal.message, remedy),
         stalled=refusal.reason is FailureReason.NAME_CONFLICT and not refusal.passing,
     )
+    if unavailable:
+        return Decision(status=said, backs_off=True)
     return Decision(status=said, recheck_after=RETRY_PASSING if refusal.passing else RETRY_REFUSED)
 
 
 def other_run_is_still_there(case: Case) -> Decision | None:
     """After a change of the run id the earlier run ends first: two runs would use twice the GPUs."""
     others = case.other_trainings
-    if not others:
+    if not others or not case.is_readable:
         return None
     names = ", ".join(training.run_id for training in others)
     return Decision(
@@ -53,7 +58,7 @@ def other_run_is_still_there(case: Case) -> Decision | None:
 
 
 def job_is_suspended(case: Case) -> Decision | None:
-    if not case.spec.suspend:
+    if not case.is_suspended:
         return None
     training = case.training
     if training is not None or case.attempts_left_behind:
@@ -106,6 +111,15 @@ def pod_carries_what_others_obey(case: Case) -> Decision | None:
     return Decision(status=said)
 
 
+def run_is_missing_and_cannot_be_read(case: Case) -> Decision | None:
+    """It has started, so it does not fail; it waits for whoever can read its spec."""
+    if case.is_readable or case.training is not None:
+        return None
+    return Decision(
+        status=status(case, Phase.PENDING, FailureReason.INVALID_SPEC, f"Run {case.run_id} is not training")
+    )
+
+
 def run_does_not_fit(case: Case) -> Decision | None:
     """The trainer reads its Run from its environment, which has a size."""
     if case.training is not None:
@@ -130,11 +144,12 @@ def training_is_missing(case: Case) -> Decision | None:
     start = StartTraining(
         name=name,
         run=_run(case),
-        image=run.image,
+        image=pinned_image(run),
         limits=case.limits,
         placement=case.placement,
     )
-    said = status(case, Phase.STARTING, reason, message, run=run, start_time=case.before.start_time or case.now)
+    told = run.model_copy(update={"placement": case.placement})
+    said = status(case, Phase.STARTING, reason, message, run=told, start_time=case.before.start_time or case.now)
     return Decision(actions=(start,), status=said)
 
 

@@ -7,7 +7,7 @@ the tests runs against all of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -54,8 +54,10 @@ class FakeWorld:
     trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
     """By namespace and name, with the job that owns it; None for somebody else's."""
     attempts: dict[Key, list[AttemptSeen]] = field(default_factory=dict)
-    refuse_starts: Refusal | None = None
-    """The answer to every StartTraining while it is set."""
+    refuses: dict[type[Action], Refusal] = field(default_factory=dict)
+    """The answer to every action of that kind, such as that of a policy."""
+    policy: Callable[[Training], Training] = lambda training: training
+    """What the place makes of every training before it begins, as a cluster's policies do with Jobs."""
     acted: list[Action] = field(default_factory=list)
     reports: list[tuple[Key, FineTuneJobStatus]] = field(default_factory=list)
     """Writes only: a report that changes nothing leaves no trace."""
@@ -88,6 +90,8 @@ class FakeWorld:
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
         place = (key.namespace, action.name)
+        if refusal := self.refuses.get(type(action)):
+            return refusal
         match action:
             case StartTraining():
                 refusal = self._start(key, place, action)
@@ -97,7 +101,7 @@ class FakeWorld:
                 self._stop(key, place, action)
             case ChangeLimits():
                 owner, training = self.trainings[place]
-                self.trainings[place] = owner, replace(training, limits=action.limits)
+                self.trainings[place] = owner, replace(training, limits=action.limits, asked=action.limits)
         self.acted.append(action)
         self._changes.put_nowait(key)
         return None
@@ -132,8 +136,6 @@ class FakeWorld:
             if self.trainings[place][0] == key:
                 return None
             return Refusal(FailureReason.NAME_CONFLICT, f"A Job named {action.name} is there already and not ours")
-        if self.refuse_starts is not None:
-            return self.refuse_starts
         self._count += 1
         training = Training(
             name=action.name,
@@ -141,13 +143,15 @@ class FakeWorld:
             uid=f"training-{self._count}",
             created=self.now,
             limits=action.limits,
+            asked=action.limits,
             placement=action.placement,
             started=self.now,
             queue=self.queue,
             backoff=self.backoff,
         )
+        training = self.policy(training)
         self.trainings[place] = key, training
-        self._begin_attempt(key, training)
+        self._begin_attempt(key, training, action.image)
         return None
 
     def _stop(self, key: Key, place: tuple[str, str], action: StopTraining) -> None:
@@ -170,7 +174,7 @@ class FakeWorld:
                 del self._due[uid]
                 training = next((t for _, t in self.trainings.values() if t.uid == uid), None)
                 if training is not None and training.ending is None and not training.deleting:
-                    self._begin_attempt(key, training)
+                    self._begin_attempt(key, training, self.attempts[key][-1].image)
 
     def apply(self, name: str, spec: Mapping[str, Any], namespace: str = "default") -> Key:
         """What `kubectl apply` does: a new job, or another spec for the one of that name."""
@@ -225,7 +229,7 @@ class FakeWorld:
             ends = [a.ended for a in self.attempts[key] if a.training == uid and a.ended]
             self._due[uid] = max(ends) + training.backoff.delay(len(ends)), key
         elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
-            self._begin_attempt(key, training)
+            self._begin_attempt(key, training, self.attempts[key][-1].image)
 
     def end_trainer(self, key: Key, exit_code: int, message: str = "", *held_by: str) -> None:
         """The trainer of the latest attempt ends, and these other containers keep its pod."""
@@ -255,7 +259,7 @@ class FakeWorld:
     def _training_of(self, key: Key) -> tuple[tuple[str, str], Training]:
         return next((place, t) for place, (owner, t) in self.trainings.items() if owner == key)
 
-    def _begin_attempt(self, key: Key, training: Training) -> None:
+    def _begin_attempt(self, key: Key, training: Training, image: str | None) -> None:
         self._count += 1
         attempt = AttemptSeen(
             name=f"{training.name}-{self._count}",
@@ -263,6 +267,7 @@ class FakeWorld:
             training=training.uid,
             phase=AttemptPhase.WAITING,
             created=self.now,
+            image=image,
         )
         self.attempts.setdefault(key, []).append(attempt)
 

@@ -6,7 +6,7 @@ it does so by itself: the deciding side never restarts an attempt, so training s
 
     seen = await world.observe(key)         # facts
     decision = decide(seen, now)            # pure
-    await world.act(key, action)            # None, or the Refusal that the next decision sees
+    await world.act(key, action)            # None, or a Refusal: one more fact for another decision
     await world.report(key, decision)       # one status write, and only when it changed
 """
 
@@ -101,9 +101,17 @@ class Training:
     uid: str
     created: datetime
     limits: Limits
-    """Those last asked for. A cluster's policy may have made others of them, and has the last word."""
-    placement: str = ""
-    """The `StartTraining.placement` that it was started with."""
+    """Those in force. A cluster's policy may have made them of others, and has the last word."""
+    asked: Limits | None = None
+    """Those last asked for; None where nobody remembers, since a cluster's policy may take such notes away."""
+    placement: str | None = None
+    """The `StartTraining.placement` that it was started with; None where nobody remembers."""
+    unwatched: bool = False
+    """Whether its changes are announced to nobody, so that it has to be looked at."""
+    active: int = 0
+    """How many attempts the world says are under way, seen or not."""
+    held: str = ""
+    """What keeps it from having an attempt that neither this operator nor a queue has asked for, and what ends that."""
     queued: bool = False
     """Held back by a queue, such as Kueue's, until that admits it."""
     queue: str = ""
@@ -176,6 +184,10 @@ class AttemptSeen:
     """Killed by the kernel because its memory limit was reached."""
     disruption: str | None = None
     """Why the world took it away: `NodeLost`, `Evicted`, `Preempted`, …; None when it did not. Such an end does not count."""
+    image: str | None = None
+    """The image of its trainer, as asked for; None in a world without images."""
+    image_digest: str | None = None
+    """What that image was when it was pulled, where its node says so."""
     ended_by: Cause | None = None
     """Why it ended, where the world itself says so, such as a node that evicts for a full disk or would not run it at all. It comes
     before the trainer's own words, and long before any guess. Whether the end counts is another question."""
@@ -206,6 +218,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """The world's answer to an action of this very reconcile."""
+
+    action: Action
+    refusal: Refusal
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything a decision may depend on, gathered before it is made."""
 
@@ -216,8 +236,8 @@ class Observed:
     """Owned by this job (by uid), of any run."""
     attempts: tuple[AttemptSeen, ...] = ()
     """Of any of its trainings, also of those that are gone, oldest first."""
-    refusal: Refusal | None = None
-    """The world's answer to an action of this very reconcile."""
+    refused: tuple[Refused, ...] = ()
+    """What was tried in this very reconcile, in vain."""
     default_image: str | None = None
     """The trainer image for jobs that name none; None in a world without images."""
     remembers: bool = True
@@ -273,6 +293,8 @@ class Decision:
     """The whole status as it should read; None leaves it alone."""
     recheck_after: float | None = None
     """Seconds until the next look even if nothing changes; None: only when something changes."""
+    backs_off: bool = False
+    """Look again soon, and each time in a row that it is still so, later."""
     rule: str = field(default="", compare=False)
     """The rule that spoke, for logs."""
 
@@ -296,7 +318,7 @@ class World(Protocol):
         ...
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
-        """Do it. A typed refusal is an answer; anything unforeseen is an exception, and the key is tried again later."""
+        """Do it. Whatever the world answers instead of doing it is a refusal, and so is no answer; an exception is a defect."""
         ...
 
     async def report(self, key: Key, decision: Decision) -> None:

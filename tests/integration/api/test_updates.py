@@ -32,11 +32,11 @@ CHANGES: dict[str, Any] = {
     "method": {"freeze": {"lowestLayers": 3}},
     "training": {"epochs": 3},
     "output": {"uri": "s3://models/other"},
-    "image": "trainer:2",
 }
 ADDED = {"training": {"epochs": 4}}
 """Where the change above is the default."""
 MUTABLE: dict[str, Any] = {
+    "image": "trainer:2",
     "suspend": True,
     "backoffLimit": 7,
     "activeDeadlineSeconds": 60,
@@ -52,7 +52,7 @@ MUTABLE: dict[str, Any] = {
 def test_every_field_of_the_spec_is_either_fixed_or_mutable() -> None:
     # task has one value so far, so no change of it can be shown
     fields = {field.alias for field in FineTuneJobSpec.model_fields.values()}
-    assert set(CHANGES) | {"task"} == set(FIXED_FOR_A_RUN)
+    assert set(CHANGES) | {"task", "image"} == set(FIXED_FOR_A_RUN)
     assert set(FIXED_FOR_A_RUN) | set(MUTABLE) | {"runId"} == fields
 
 
@@ -65,7 +65,7 @@ def test_a_training_input_cannot_change_within_a_run_and_the_server_says_what_to
     assert "set spec.runId to a new value in the same update" in said
 
 
-@pytest.mark.parametrize("field", ["method", "training", "image"])
+@pytest.mark.parametrize("field", ["method", "training"])
 def test_a_training_input_can_be_neither_removed_nor_added_within_a_run(
     server: Server, created: Create, field: str
 ) -> None:
@@ -169,9 +169,35 @@ def _put(path: str, value: Any) -> str:
 
 
 def test_several_changes_are_refused_at_once(server: Server, created: Create) -> None:
-    said = server.update(created(job(FULL)), {"spec": {"training": {"epochs": 9}, "image": "other"}})
+    said = server.update(created(job(FULL)), {"spec": {"training": {"epochs": 9}, "method": None}})
     assert "spec.training" in said
-    assert "spec.image" in said
+    assert "spec.method" in said
+
+
+@pytest.mark.parametrize("image", ["trainer:2", None])
+def test_the_image_changes_until_an_attempt_has_run(server: Server, created: Create, image: str | None) -> None:
+    document = created(job(FULL))
+    waits = {"number": 1, "name": "pod-1", "reason": "Rejected"}
+    server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": {"attempts": [waits]}})
+    assert server.update(document, {"spec": {"image": image}}) == ""
+    ran = {"number": 2, "name": "pod-2", "startTime": "2026-01-01T00:00:00Z"}
+    server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": {"attempts": [waits, ran]}})
+    said = server.update(document, {"spec": {"image": "trainer:3"}})
+    assert "spec.image: Forbidden: image is fixed for a run that has trained" in said
+    assert server.update(document, {"spec": {"image": "trainer:3", "runId": "second"}}) == ""
+
+
+def test_a_status_is_written_whatever_words_another_version_has_for_it(server: Server, created: Create) -> None:
+    created(job())
+    condition = {"type": "Paused", "status": "Unknown", "reason": "New", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = {
+        "phase": "Evaluating",
+        "reason": "Thinking",
+        "conditions": [condition | {"observedGeneration": 1}],
+        "failure": {"reason": "DiskOnFire", "message": "it burns", "remedy": "Water."},
+    }
+    written = server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": status})["status"]
+    assert {name: written[name] for name in status} == status
 
 
 def test_a_new_job_reads_as_not_yet_observed_and_gets_no_other_default(server: Server, created: Create) -> None:

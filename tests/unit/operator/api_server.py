@@ -141,6 +141,8 @@ class ApiServer:
         """How long it takes to answer a creation."""
         self.breaks_at: set[str] = set()
         """Kinds whose writes lose their connection before the answer."""
+        self.refusals: dict[str, tuple[int, Object | str]] = {}
+        """By method and kind, what writes are answered with instead: a code, and a Status or whatever a proxy says."""
         self.conflicts = 0
         """How many writes are answered with 409, as if somebody else had just written."""
         self.writes: list[str] = []
@@ -207,6 +209,9 @@ class ApiServer:
         if plural in self.breaks_at:
             assert request.transport is not None
             request.transport.close()
+        if refusal := self.refusals.get(f"{request.method} {plural}"):
+            code, said = refusal
+            return web.Response(status=code, text=said if isinstance(said, str) else json.dumps(said))
         if self.conflicts:
             self.conflicts -= 1
             return web.json_response(
@@ -219,6 +224,8 @@ class ApiServer:
             things = next(c.things for path, c in self.collections.items() if path.endswith(f"/{plural}"))
             known = next(thing for thing in things if thing["metadata"]["name"] == name)
         version = {"resourceVersion": str(100 + len(self.writes))}
+        status = (known.get("status") or {}) | body.pop("status", {})
+        body["status"] = {name: value for name, value in status.items() if value is not None}
         known.update(body | {"metadata": body["metadata"] | known["metadata"] | version})
         return web.json_response(known)
 

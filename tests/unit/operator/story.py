@@ -18,7 +18,7 @@ from finetune_operator.decide import decide
 from finetune_operator.decide.announce import Announcement
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.fake import FakeWorld
-from finetune_operator.worlds.protocol import Action, Decision, Ending, Refusal
+from finetune_operator.worlds.protocol import Action, Decision, Ending, Refusal, StartTraining
 
 SPEC: dict[str, Any] = {
     "task": "text-classification",
@@ -68,7 +68,7 @@ class Story:
     def looks(self) -> Self:
         """The operator looks once."""
         self.rules_that_spoke.add(self.decision().rule)
-        self.recheck = asyncio.run(reconcile(self.world, self.key, self.world.now))
+        self.recheck = asyncio.run(reconcile(self.world, self.key, self.world.now)).recheck_after
         return self
 
     starts = looks
@@ -109,12 +109,17 @@ class Story:
         return self.looks()
 
     def is_refused(self, reason: FailureReason, message: str, *, passing: bool = False) -> Self:
-        self.world.refuse_starts = Refusal(reason, message, passing=passing)
+        self.world.refuses[StartTraining] = Refusal(reason, message, passing=passing)
         return self.looks()
 
     def loses_its_training(self) -> Self:
         """Somebody deleted it, or its time to live is over."""
         self.world.remove_training(self.key)
+        return self.looks()
+
+    def gets_the_default_image(self, image: str) -> Self:
+        """The operator was installed with another one."""
+        self.world.default_image = image
         return self.looks()
 
     def exceeds_its_deadline(self) -> Self:

@@ -22,6 +22,7 @@ from finetune_operator.worlds.protocol import (
     ChangeLimits,
     Ending,
     Refusal,
+    Refused,
     StartTraining,
     StopTraining,
     Training,
@@ -53,13 +54,12 @@ def test_the_first_status_has_all_four_conditions_and_the_observed_generation() 
     assert all(c.observed_generation == 1 for c in status.conditions or [])
 
 
-def test_the_run_is_pinned_at_its_first_start_and_a_new_default_image_changes_nothing() -> None:
-    story = Story(runId="r1").starts()
+def test_the_run_is_pinned_once_an_attempt_has_run_and_a_new_default_image_changes_nothing() -> None:
+    story = Story(runId="r1").starts().runs()
     pinned = story.status.run
     assert pinned is not None
     assert (pinned.id, pinned.uri, pinned.image) == ("r1", "s3://models/out/r1", "trainer:test")
-    story.world.default_image = "trainer:newer"
-    story.loses_its_training()
+    story.gets_the_default_image("trainer:newer").loses_its_training()
     assert story.status.run == pinned
     assert isinstance(story.actions[-1], StartTraining)
     assert story.actions[-1].image == "trainer:test"
@@ -138,7 +138,7 @@ def test_a_foreign_training_of_the_same_name_stalls_the_job_until_somebody_delet
     assert (story.trainings, story.recheck) == ([], 30)
     writes = story.writes
     assert story.waits(30).writes == writes
-    story.world.refuse_starts = None
+    story.world.refuses.clear()
     assert story.waits(30).state() == ("Starting", "Starting")
     assert story.conditions() == RUNNING
 
@@ -161,7 +161,7 @@ def test_the_vanishing_training_of_an_earlier_job_of_that_name_is_waited_for() -
     assert story.state() == ("Pending", "NameConflict")
     assert story.conditions() == RUNNING
     assert REMEDIES[FailureReason.NAME_CONFLICT] not in (story.status.message or "")
-    story.world.refuse_starts = None
+    story.world.refuses.clear()
     assert story.waits(2).state() == ("Starting", "Starting")
 
 
@@ -173,7 +173,7 @@ def test_a_refused_start_shows_why_with_its_remedy_and_is_tried_again(reason: Fa
     assert story.conditions() == RUNNING
     assert story.recheck == 30
     assert story.status.start_time is None
-    story.world.refuse_starts = None
+    story.world.refuses.clear()
     assert story.waits(30).state() == ("Starting", "Starting")
 
 
@@ -255,14 +255,16 @@ def test_limits_that_change_reach_the_training_without_a_restart() -> None:
     assert story.looks().actions[-1] is change
 
 
-def test_a_refused_change_of_limits_keeps_nothing_from_being_told() -> None:
-    story = Story().starts()
+def test_a_refused_change_of_limits_is_told_beside_everything_else() -> None:
+    story = Story(runId="r").starts()
     story.world.run_attempt(story.key)
     story.world.apply("demo", {**story.spec, "backoffLimit": 9})
-    decision = story.decision(refusal=Refusal(FailureReason.ADMISSION_DENIED, "no"))
-    assert (decision.rule, decision.actions) == ("attempt_is_running", ())
-    assert decision.status is not None
-    assert decision.status.phase == "Running"
+    story.world.refuses[ChangeLimits] = Refusal(FailureReason.ADMISSION_DENIED, "no")
+    assert story.looks().state() == ("Running", "Training")
+    assert (story.status.message or "").endswith("The limits of demo-r stay as they are: no.")
+    story.world.refuses.clear()
+    assert story.looks().status.message == "Attempt 1 is running on node node-1."
+    assert isinstance(story.actions[-1], ChangeLimits)
 
 
 def test_a_time_to_live_is_given_only_once_the_end_is_recorded() -> None:
@@ -825,7 +827,6 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     Story(runId="one").starts().runs().is_edited(runId="two").ends(30)
     Story().starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU).is_edited(resources={"limits": {"cpu": 1}})
     Story().starts().runs().changes_training(deleting=True)
-    Story().starts().is_edited(backoffLimit=9)
     Story().starts().runs().trainer_ends(0, "proxy").waits(10)
     Story().starts().runs().trainer_ends(30, "proxy").waits(10)
     in_vain = Story().starts()
@@ -835,14 +836,18 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     punished.world.backoff = Backoff(timedelta(minutes=5), timedelta(minutes=5))
     punished.starts().runs().ends(30, result_message("preempted", step=1))
     Story(pod={"labels": {"istio.io/rev": "canary"}}).looks()
+    Story().starts().gets_the_default_image("trainer:newer")
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
-    refusal = Refusal(FailureReason.ADMISSION_DENIED, "no")
+    refusal, [start] = Refusal(FailureReason.ADMISSION_DENIED, "no"), others.actions
     ended = replace(attempt, phase=AttemptPhase.ENDED, exit_code=0)
     spoke = Story.rules_that_spoke | {
         others.decision(job=None).rule,
         others.decision(trainings=()).rule,
-        others.decision(trainings=(), refusal=refusal).rule,
+        others.decision(trainings=(), refused=(Refused(start, refusal),)).rule,
+        others.decision(trainings=(replace(training, held="parallelism is 0"),), attempts=()).rule,
+        others.decision(trainings=(replace(training, active=1),), attempts=()).rule,
+        others.decision(job=replace(others.world.jobs[others.key], spec={}), trainings=(), attempts=()).rule,
         others.decision(trainings=(replace(training, refusal=refusal),), attempts=()).rule,
         others.decision(attempts=(ended,)).rule,
     }

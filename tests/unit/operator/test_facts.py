@@ -40,15 +40,31 @@ def training(obj: Object) -> Training:
     return child.fact
 
 
-def test_the_limits_of_a_training_are_those_asked_for_whatever_a_webhook_made_of_them() -> None:
-    changed = job(ASKED, backoffLimit=0, ttlSecondsAfterFinished=3600, activeDeadlineSeconds=60)
-    assert training(changed).limits == ASKED
+def test_the_limits_asked_for_are_told_beside_what_a_webhook_made_of_them() -> None:
+    changed = training(job(ASKED, backoffLimit=0, ttlSecondsAfterFinished=3600, activeDeadlineSeconds=60))
+    assert (changed.asked, changed.limits) == (ASKED, Limits(0, 60, 3600))
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", '"x"'])
-def test_where_nothing_remembers_them_the_limits_in_force_count(text: str | None) -> None:
-    annotations = {} if text is None else {names.LIMITS_ANNOTATION: text}
-    assert training(job(ASKED, annotations, ttlSecondsAfterFinished=7)).limits == Limits(3, 600, 7)
+WRONG = ['{"backoffLimit": "3", "activeDeadlineSeconds": null, "ttlSecondsAfterFinished": null}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "null", "{}", '"x"', *WRONG], ids=lambda text: str(text)[:20])
+def test_a_note_that_is_missing_or_garbled_is_no_memory(text: str | None) -> None:
+    notes = {} if text is None else {names.LIMITS_ANNOTATION: text, names.PLACEMENT_ANNOTATION: text}
+    seen = training(job(ASKED, notes, ttlSecondsAfterFinished=7))
+    assert (seen.asked, seen.limits, seen.placement) == (None, Limits(3, 600, 7), None)
+
+
+def test_a_training_whose_labels_were_taken_away_is_known_by_its_name() -> None:
+    bare = job(ASKED)
+    del bare["metadata"]["labels"]
+    assert training(bare).run_id == "r"
+
+
+@pytest.mark.parametrize(("spec", "words"), [({"parallelism": 0}, "parallelism is 0"), ({"suspend": True}, "suspend")])
+def test_a_job_that_somebody_holds_says_how_it_goes_on(spec: Object, words: str) -> None:
+    assert words in training(job(ASKED, **spec)).held
+    assert not training(job(ASKED)).held
 
 
 def attempt(**status: Any) -> AttemptSeen:

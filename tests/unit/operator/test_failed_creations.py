@@ -33,7 +33,7 @@ def job(namespace: str, number: int) -> Object:
         "metadata": {
             **meta,
             "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {names.RUN_LABEL: "r"},
+            "labels": {names.RUN_LABEL: "r", names.UID_LABEL: owner["uid"]},
             "ownerReferences": [owner],
         },
         "spec": {},

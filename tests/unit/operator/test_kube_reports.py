@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -183,7 +184,7 @@ async def test_the_last_words_of_a_deleted_pod_outlive_a_failed_action_or_report
     world._attempts.drop(pod(7))
     server.breaks_at = {broken}
     for _ in range(2):
-        with pytest.raises(TROUBLE):
+        with nullcontext() if broken == "jobs" else pytest.raises(TROUBLE):  # an action in vain is something to report
             await looks(world)
     server.breaks_at = set()
     await looks(world)

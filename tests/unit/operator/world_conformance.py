@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.decide import decide
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
+    ChangeLimits,
     Decision,
     Ending,
     Key,
@@ -78,7 +80,7 @@ class WorldConformance:
         start = await started(driver, key)
         [training] = (await driver.world.observe(key)).trainings
         assert (training.name, training.run_id) == (start.name, "r")
-        assert (training.limits, training.placement) == (start.limits, start.placement)
+        assert (training.limits, training.asked, training.placement) == (start.limits, start.limits, start.placement)
         assert (training.ending, training.deleting, training.queued) == (None, False, False)
 
     async def test_starting_twice_makes_no_twin(self, driver: Driver) -> None:
@@ -154,6 +156,41 @@ class WorldConformance:
         await driver.world.report(key, decision)
         assert not await anything_announced(driver)
 
+    async def test_limits_that_are_changed_are_in_force_and_remembered(self, driver: Driver) -> None:
+        key = await driver.apply()
+        start = await started(driver, key)
+        [training] = (await driver.world.observe(key)).trainings
+        limits = replace(start.limits, backoff_limit=9, active_deadline_seconds=5000)
+        assert await driver.world.act(key, ChangeLimits(training.name, training.uid, limits)) is None
+        [training] = (await driver.world.observe(key)).trainings
+        assert (training.limits, training.asked) == (limits, limits)
+
+    async def test_a_report_in_words_of_another_version_is_observed_as_it_was_written(self, driver: Driver) -> None:
+        key = await driver.apply()
+        decision = decide(await driver.world.observe(key), datetime.now(UTC))
+        assert decision.status is not None
+        newer = decision.status.wire()
+        newer |= {"phase": "Evaluating", "reason": "Thinking"}
+        newer["conditions"].append(newer["conditions"][0] | {"type": "Accepted"})
+        said = read_status(newer)
+        await driver.world.report(key, replace(decision, status=said))
+        seen = await driver.world.observe(key)
+        assert seen.job is not None
+        assert seen.job.status == said
+
+    async def test_a_run_goes_on_although_its_spec_cannot_be_read_any_more(self, driver: Driver) -> None:
+        key = await driver.apply()
+        await reconciled(driver, key, lambda s: s.phase in ("Starting", "Running"))
+        await driver.run_attempt(key)
+        await reconciled(driver, key, lambda s: s.phase == "Running")
+        decision = await reconcile(Blind(driver.world), key, datetime.now(UTC))
+        assert decision.status is not None
+        assert (decision.status.phase, decision.status.reason, decision.actions) == ("Running", "InvalidSpec", ())
+        await driver.end_attempt(key, 0, TUNED)
+        await shown(driver, key, has_ended)
+        status = await reconciled(driver, key, lambda s: s.phase == "Succeeded", Blind(driver.world))
+        assert status.summary == "f1 0.512 → 0.874"
+
     async def test_a_decision_without_a_status_leaves_it_alone(self, driver: Driver) -> None:
         key = await driver.apply()
         await driver.world.report(key, decide(await driver.world.observe(key), datetime.now(UTC)))
@@ -200,11 +237,28 @@ async def shown(driver: Driver, key: Key, holds: Callable[[Observed], bool]) -> 
     return await eventually(look)
 
 
-async def reconciled(driver: Driver, key: Key, holds: Callable[[FineTuneJobStatus], bool]) -> FineTuneJobStatus:
+class Blind:
+    """A world whose specs a newer version has written."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world, name)
+
+    async def observe(self, key: Key) -> Observed:
+        seen = await self._world.observe(key)
+        assert seen.job is not None
+        return replace(seen, job=replace(seen.job, spec={**seen.job.spec, "task": "text-generation"}))
+
+
+async def reconciled(
+    driver: Driver, key: Key, holds: Callable[[FineTuneJobStatus], bool], world: Any = None
+) -> FineTuneJobStatus:
     """The status once it is so, after as many reconciles as that takes."""
 
     async def look() -> FineTuneJobStatus | None:
-        await reconcile(driver.world, key, datetime.now(UTC))
+        await reconcile(world or driver.world, key, datetime.now(UTC))
         job = (await driver.world.observe(key)).job
         return job.status if job is not None and holds(job.status) else None
 

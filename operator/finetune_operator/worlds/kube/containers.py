@@ -26,6 +26,14 @@ class Container:
     restarts: bool
     """A native sidecar."""
     started: bool
+    image_id: str
+    """What its image was when it was pulled, in the node's words; empty before that."""
+
+    @property
+    def image(self) -> str | None:
+        """As asked for."""
+        found: str | None = self.spec.get("image")
+        return found
 
     @property
     def waiting(self) -> Object:
@@ -70,4 +78,5 @@ def containers_of(pod: Object) -> Iterator[Container]:
                 initial=initial,
                 restarts=initial and spec.get("restartPolicy") == "Always",
                 started=bool(reported.get("started")),
+                image_id=reported.get("imageID") or "",
             )

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 
 from finetune_api import KIND
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_operator.decide.images import digest_of
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import ApiError, Object
 from finetune_operator.worlds.kube.containers import Container, beside_trainer, containers_of, trainer_of
-from finetune_operator.worlds.kube.manifest import read_limits_asked, read_trusted_ca
+from finetune_operator.worlds.kube.manifest import read_limits_asked, read_placement, read_trusted_ca
 from finetune_operator.worlds.kube.reflector import Child
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Backoff, Ending, Key, Limits, Refusal, Training
 
@@ -57,12 +58,7 @@ def read_training(job: Object) -> Child[Training] | None:
     )
     created = time_of(meta["creationTimestamp"])
     assert created is not None
-    annotations = meta.get("annotations") or {}
-    limits_in_force = Limits(
-        backoff_limit=spec.get("backoffLimit", 6),
-        active_deadline_seconds=spec.get("activeDeadlineSeconds"),
-        ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
-    )
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
     return Child(
         job=Key(KIND, meta["namespace"], owner["name"]),
         owner=owner["uid"],
@@ -70,13 +66,21 @@ def read_training(job: Object) -> Child[Training] | None:
         version=int(meta["resourceVersion"]),
         fact=Training(
             name=meta["name"],
-            run_id=meta.get("labels", {}).get(names.RUN_LABEL, ""),
+            run_id=labels.get(names.RUN_LABEL) or meta["name"].removeprefix(f"{owner['name']}-").replace("--", "-"),
             uid=meta["uid"],
             created=created,
-            limits=read_limits_asked(annotations) or limits_in_force,
-            placement=annotations.get(names.PLACEMENT_ANNOTATION, ""),
-            queued=bool(spec.get("suspend")),
-            queue=meta.get("labels", {}).get(names.QUEUE_LABEL, ""),
+            limits=Limits(
+                backoff_limit=spec.get("backoffLimit", 6),
+                active_deadline_seconds=spec.get("activeDeadlineSeconds"),
+                ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
+            ),
+            asked=read_limits_asked(annotations),
+            placement=read_placement(annotations),
+            unwatched=names.UID_LABEL not in labels,
+            active=status.get("active") or 0,
+            held=_held(meta["name"], spec, names.QUEUE_LABEL in labels),
+            queued=bool(spec.get("suspend")) and names.QUEUE_LABEL in labels,
+            queue=labels.get(names.QUEUE_LABEL, ""),
             backoff=BACKOFF,
             started=time_of(status.get("startTime")),
             verdict=ending or verdict,
@@ -92,6 +96,17 @@ def _ending(condition: Object) -> Ending:
     if condition["type"] in ("Complete", "SuccessCriteriaMet"):
         return Ending.COMPLETE
     return ENDINGS.get(condition.get("reason", ""), Ending.OTHER)
+
+
+def _held(name: str, spec: Object, queued: bool) -> str:
+    """What keeps the Job controller from making a pod that this operator has not asked for, and what ends that."""
+    if spec.get("parallelism") == 0:
+        change, what = '{"spec":{"parallelism":1}}', "spec.parallelism is 0"
+    elif spec.get("suspend") and not queued:
+        change, what = '{"spec":{"suspend":false}}', "spec.suspend is true, and it carries no label of a queue"
+    else:
+        return ""
+    return f"The Job {name} is held: its {what}. Whoever set that can let it go on: kubectl patch job {name} -p '{change}'."
 
 
 def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
@@ -135,6 +150,8 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             out_of_memory=terminated.get("reason") == "OOMKilled",
             disruption=ends.disruption_of(pod),
             ended_by=ends.ended_by(pod, terminated) if ended else None,
+            image=trainer.image,
+            image_digest=digest_of(trainer.image, trainer.image_id) if trainer.image else None,
         ),
     )
 
@@ -247,11 +264,22 @@ _INTRODUCTION = re.compile(r'^(Error creating: )?(pods|jobs\.batch) "[^"]*" is f
 """Holds the name of a pod that is another at each try; without it a refusal reads the same each time."""
 
 
+_NO_RIGHT = re.compile(r'^[a-z.]+ ("[^"]*" )?is forbidden: User "[^"]+" cannot ')
 _UNKNOWN_FIELD = re.compile(r'unknown field "([^"]+)"')
 
 
-def refusal_of(error: ApiError) -> Refusal | None:
-    """What the API server's answer to a creation means; None when that is nothing the job's user could act on."""
+def refusal_of(error: Exception) -> Refusal:
+    """What the answer to an action means; also that there was none."""
+    if not isinstance(error, ApiError):
+        return _unavailable(f"The API server gives no answer: {error or type(error).__name__}")
+    if error.code == 413 or "request is too large" in error.message:
+        said = f"The API server refuses the pod: {error.message}"
+        return Refusal(FailureReason.INVALID_SPEC, said, "spec")
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in error.causes):
+        return _unavailable("The namespace is being deleted")
+    if error.code == 403 and _NO_RIGHT.match(error.message):
+        said = f"The operator lacks a right that its chart grants: {error.message}"
+        return Refusal(FailureReason.ADMISSION_DENIED, said)
     if error.code == 422:
         field = next((_spec_path(cause.get("field", "")) for cause in error.causes), None)
         message = "; ".join(f"{_spec_path(c.get('field', ''))}: {c.get('message', '')}" for c in error.causes[:3])
@@ -263,7 +291,11 @@ def refusal_of(error: ApiError) -> Refusal | None:
         field = _spec_path(unknown[1]) if unknown else None
         said = f"{field}: there is no such field" if field else error.message
         return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {said}", field)
-    return None
+    return _unavailable(f"The API server answers {error.code}: {error.message}")
+
+
+def _unavailable(message: str) -> Refusal:
+    return Refusal(FailureReason.CLUSTER_UNAVAILABLE, message, passing=True)
 
 
 def creation_refused(message: str) -> Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
@@ -31,6 +32,7 @@ CACHES = {
 }
 """The root of the file system is read-only; whatever libraries want to write goes to the workspace."""
 TRUSTED_CA_VOLUME, TRUSTED_CA_FOLDER, TRUSTED_CA_FILE = "trusted-ca", "/etc/finetune/trusted-ca", "ca.crt"
+_PLACEMENT = re.compile("[0-9a-f]{16}")
 
 
 def training_job(key: Key, uid: str, start: StartTraining, queue: str | None, platform: Platform = DEFAULTS) -> Object:
@@ -89,9 +91,18 @@ def read_limits_asked(annotations: dict[str, str]) -> Limits | None:
     """The limits in that annotation; None when it is not there or not ours."""
     try:
         asked = json.loads(annotations[names.LIMITS_ANNOTATION])
-        return Limits(asked["backoffLimit"], asked["activeDeadlineSeconds"], asked["ttlSecondsAfterFinished"])
-    except (KeyError, TypeError, ValueError):
+        found = Limits(asked["backoffLimit"], asked["activeDeadlineSeconds"], asked["ttlSecondsAfterFinished"])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    others = (found.active_deadline_seconds, found.ttl_seconds_after_finished)
+    whole = type(found.backoff_limit) is int and all(value is None or type(value) is int for value in others)
+    return found if whole else None
+
+
+def read_placement(annotations: dict[str, str]) -> str | None:
+    """The digest in its annotation; None when it is not there or not ours."""
+    found = annotations.get(names.PLACEMENT_ANNOTATION, "")
+    return found if _PLACEMENT.fullmatch(found) else None
 
 
 def _failure_rules() -> list[Object]:

@@ -130,6 +130,12 @@ class Reflector(Generic[T]):
             self._parted.setdefault(child.job, []).append(child)
         self._forget(place)
 
+    def lose(self, job: Key, uid: str) -> None:
+        """Take in that a child which no watch tells of is gone."""
+        for place, child in [*self._by_job.get(job, {}).items()]:
+            if child.uid == uid:
+                self._forget(place)
+
     def _remember_removal(self, uid: str, version: int) -> None:
         self._removed[uid] = version
         self._removed.move_to_end(uid)

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
 
-from pydantic import ValidationError
-
 from finetune_api import KIND, PLURAL
 from finetune_api.failures import FailureReason
-from finetune_api.status import FineTuneJobStatus
-from finetune_operator.decide.announce import announcement
+from finetune_api.status import FineTuneJobStatus, read_status
+from finetune_operator.decide.announce import Announcement, announcement
 from finetune_operator.worlds.kube import facts, manifest, names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
@@ -37,6 +35,7 @@ from finetune_operator.worlds.protocol import (
     StartTraining,
     StopTraining,
     Training,
+    training_name,
 )
 
 log = logging.getLogger(__name__)
@@ -81,6 +80,8 @@ class KubeWorld:
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
         the monotonic clock."""
+        self._unwritten: dict[Key, str] = {}
+        """What was said in an event because the status could not be written."""
         self._trainings = Reflector(
             client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
         )
@@ -188,9 +189,11 @@ class KubeWorld:
         if record is None:
             self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
+            self._unwritten.pop(key, None)
             self._attempts.forget_parted(key)
             return Observed(key=key, job=None)
         self._observed[key] = record
+        await self._look_at_the_unwatched(key, record, [child.fact for child in pods])
         trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
@@ -201,7 +204,7 @@ class KubeWorld:
                 uid=record.uid,
                 generation=record.generation,
                 spec=record.spec,
-                status=_read_status(key, record.status),
+                status=read_status(record.status),
                 deleting=record.deleting,
             ),
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
@@ -211,6 +214,14 @@ class KubeWorld:
         )
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
+        try:
+            return await self._do(key, action)
+        except TROUBLE as error:
+            refusal = facts.refusal_of(error)
+            log.warning("%s %s: %s", type(action).__name__, action.name, refusal.message)
+            return refusal
+
+    async def _do(self, key: Key, action: Action) -> Refusal | None:
         path = f"{names.jobs(key.namespace)}/{action.name}"
         match action:
             case StartTraining():
@@ -231,9 +242,6 @@ class KubeWorld:
                 try:
                     self._trainings.put(await self._client.merge(path, change))
                 except ApiError as error:
-                    if refusal := facts.refusal_of(error):
-                        log.warning("The limits of %s could not be changed: %s", action.name, error.message)
-                        return refusal
                     if error.code not in (404, 409):
                         raise
         return None
@@ -245,7 +253,7 @@ class KubeWorld:
         if replace(seen, version=record.version) != record:
             self._changes.put_nowait(key)  # the decision is about what is no longer so
             return
-        before = _read_status(key, record.status)
+        before = read_status(record.status)
         if patch := status_patch(record.status, before.wire(), decision.status.wire()):
             try:
                 await self._write_status(key, record, patch)
@@ -257,20 +265,32 @@ class KubeWorld:
                     log.debug("Somebody else has written to it meanwhile; looking again.")
                     self._changes.put_nowait(key)
                     return
+                await self._say_unwritten(key, record.uid, decision.status, error)
                 raise
             said = decision.status
             log.info("%s, %s: %s", said.phase, said.reason, said.message)
+        self._unwritten.pop(key, None)
         self._attempts.forget_parted(key)
         event = announcement(before, decision.status) if patch else None
-        if event is not None:
-            try:
-                await self._client.create(
-                    names.events(key.namespace), event_of(key, record.uid, event, self._client.clock.now())
-                )
-            except TROUBLE as error:  # the status that it announces is written, and that is what counts
-                log.warning("An event could not be written: %s", error or type(error).__name__)
+        if event is not None:  # the status that it announces is written, and that is what counts
+            await self._announce(key, record.uid, event)
 
     # -- details ---------------------------------------------------------------------------------------------------
+
+    async def _announce(self, key: Key, uid: str, event: Announcement) -> None:
+        try:
+            await self._client.create(names.events(key.namespace), event_of(key, uid, event, self._client.clock.now()))
+        except TROUBLE as error:
+            log.warning("An event could not be written: %s", error or type(error).__name__)
+
+    async def _say_unwritten(self, key: Key, uid: str, said: FineTuneJobStatus, error: ApiError) -> None:
+        """Where not even the status can be written, an event is what `kubectl describe` has; once, not at each try."""
+        message = (
+            f"The status cannot be written: {error.message}. It would say: {said.phase}, {said.reason}: {said.message}"
+        )
+        if self._unwritten.get(key) != message:
+            self._unwritten[key] = message
+            await self._announce(key, uid, Announcement("Warning", "StatusNotWritten", message))
 
     def _since_their_ends(
         self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]
@@ -287,8 +307,29 @@ class KubeWorld:
             [replace(a, ended_for=now - seen[a.name]) if a.name in seen else a for a in attempts],
         )
 
+    async def _look_at_the_unwatched(self, key: Key, record: _Record, attempts: list[AttemptSeen]) -> None:
+        """A policy of the cluster may have taken away the label by which our Jobs are watched."""
+        known = {child.fact.uid: child for child in self._trainings.of(key)}
+        unwatched = {child.fact.name: child for child in known.values() if child.fact.unwatched}
+        wanted = {name: child.uid for name, child in unwatched.items()}
+        orphans = [a for a in attempts if a.training not in known and a.phase is not AttemptPhase.ENDED]
+        if not known and any(not attempt.deleting for attempt in orphans):
+            run = read_status(record.status).run
+            wanted |= {training_name(key.name, run.id): ""} if run else {}
+        for name, uid in wanted.items():
+            try:
+                job = await self._client.get(f"{names.jobs(key.namespace)}/{name}")
+            except TROUBLE as error:
+                if uid and isinstance(error, ApiError) and error.code == 404:
+                    self._trainings.lose(key, uid)
+                continue
+            if (owner := facts.controller_of(job)) is not None and owner["uid"] == record.uid:
+                self._trainings.put(job)
+
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
-        record = self._jobs[key]
+        record = self._jobs.get(key)
+        if record is None:
+            return None
         if record.status.get("startTime") and not await self._is_alive(key, record.uid):
             self.drop(key, record.uid)
             return None
@@ -299,11 +340,9 @@ class KubeWorld:
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:
-            if error.code == 409:
-                return await self._name_is_taken(key, record.uid, start.name)
-            if refusal := facts.refusal_of(error):
-                return refusal
-            raise
+            if error.code != 409:
+                raise
+            return await self._name_is_taken(key, record.uid, start.name)
         return None
 
     async def _write_status(self, key: Key, record: _Record, patch: Object) -> None:
@@ -371,13 +410,3 @@ class KubeWorld:
 
 def _who(owner: Object | None) -> str:
     return f"{owner['kind']} {owner['name']}" if owner else "somebody else"
-
-
-def _read_status(key: Key, status: Object) -> FineTuneJobStatus:
-    try:
-        return FineTuneJobStatus.model_validate(status)
-    except ValidationError as error:
-        # Better to do nothing than to take a finished job for a new one.
-        raise RuntimeError(
-            f"the status of {key} was written by something this operator does not understand: {error}"
-        ) from error

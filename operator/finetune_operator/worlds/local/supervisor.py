@@ -44,6 +44,7 @@ class Supervisor:
             created=now,
             started=now,
             limits=start.limits,
+            asked=start.limits,
             placement=start.placement,
         )
         self.progress = folder / "progress.jsonl"
@@ -69,7 +70,7 @@ class Supervisor:
         return replace(self.training, ended_for=time.monotonic() - self._ended_at)
 
     def change_limits(self, limits: Limits) -> None:
-        self.training = replace(self.training, limits=limits)
+        self.training = replace(self.training, limits=limits, asked=limits)
         self._set_deadline()
 
     def stop(self) -> None:
