@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -88,8 +87,8 @@ class LocalPlace:
     def names(self) -> list[str]:
         if self.path.is_file():
             return [self.path.name]
-        if self.path.is_dir() and not os.access(self.path, os.R_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+        if self.path.is_dir():
+            os.scandir(self.path).close()  # raises where this user may not look: `rglob` would just find nothing
         return _shown(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
 
     def stamps(self) -> dict[str, str]:

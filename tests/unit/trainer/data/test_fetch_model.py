@@ -179,7 +179,10 @@ def test_a_file_is_named_with_its_owner_or_its_absence(
 
 
 def test_a_folder_that_may_not_be_read_is_not_told_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_trainer.data.places.os.access", lambda *_: False)
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("finetune_trainer.data.places.os.scandir", refused)
     with pytest.raises(JobError, match="may not be read by the user") as caught:
         fetch(written(tmp_path, FILES).as_uri(), tmp_path)
     assert caught.value.reason is FailureReason.MODEL_ACCESS_DENIED
