@@ -21,7 +21,7 @@ _TORN = re.compile(
 def shortage(error: BaseException) -> JobError | None:
     """The typed failure, when too little memory or disk is what `error` comes from. The next attempt may find more."""
     for cause in causes(error):
-        if isinstance(cause, MemoryError):
+        if isinstance(cause, MemoryError) or "can't allocate memory" in str(cause):  # the latter is torch's word for it
             return JobError(FailureReason.OUT_OF_MEMORY, "memory ran out")
         number = _number(cause)
         if number in FULL:

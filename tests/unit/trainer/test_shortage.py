@@ -126,6 +126,7 @@ def test_what_libraries_make_of_it_without_a_number_is_still_told() -> None:
         "Disk quota exceeded (os error 122)": FailureReason.DISK_FULL,
         "[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534": FailureReason.DISK_FULL,
         "[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file data/0: file write failed": FailureReason.DISK_FULL,
+        "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory": FailureReason.OUT_OF_MEMORY,
         "50000 requested and 7888 written": FailureReason.DISK_FULL,
         "[enforce fail at inline_container.cc:746] . open file failed with strerror: Read-only file system": FailureReason.STORAGE_UNAVAILABLE,
     }.items():

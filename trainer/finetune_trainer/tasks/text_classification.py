@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.base import Encoded, Feature, Task
 from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
 from finetune_trainer.tasks.padding import agree
@@ -145,6 +146,8 @@ def _said_as_invalid() -> Iterator[None]:
     try:
         yield
     except INVALID as error:
+        if shortage(error) is not None:
+            raise  # the machine's fault, not the model's
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise JobError(
             FailureReason.MODEL_INVALID,

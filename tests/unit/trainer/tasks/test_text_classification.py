@@ -237,3 +237,17 @@ def test_macro_f1_is_over_the_labels_that_occur_and_f1_is_for_two_labels_only(fo
 
     assert perfect == {"accuracy": 1.0, "macro_f1": 1.0}
     assert one_said == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 7 bytes")],
+)
+def test_a_machine_that_is_too_small_to_load_the_model_is_not_the_models_fault(folder, error, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_pretrained", fail)
+    with pytest.raises(type(error)) as caught:
+        load(folder)
+    assert caught.value is error
