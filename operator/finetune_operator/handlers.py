@@ -21,6 +21,7 @@ import kopf
 from finetune_api import GROUP, KIND, PLURAL, VERSION
 from finetune_operator.worlds.kube.client import FIELD_MANAGER, Client
 from finetune_operator.worlds.kube.kind import served
+from finetune_operator.worlds.kube.kopf_watch import WatchOfKopf
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
 
@@ -87,7 +88,7 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=client.server, aiohttp_session=client.new_session(for_a_watch=True))
+        return kopf.AiohttpSession(server=client.server, aiohttp_session=WatchOfKopf(client).new_session())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def job_changed(event: kopf.RawEvent, **_: Any) -> None:

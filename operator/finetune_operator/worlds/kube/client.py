@@ -88,12 +88,8 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    def new_session(self, *, for_a_watch: bool = False) -> aiohttp.ClientSession:
-        """A session of one's own, with the same credentials. Kopf gets one, since it closes what it is given.
-
-        With `for_a_watch` it is for whoever watches a kind, of whom each answer to it is a sign of life.
-        """
-        more = (self._hear_of_a_watcher,) if for_a_watch else ()
+    def new_session(self, *more: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """A session of one's own, with the same credentials. Kopf gets one, since it closes what it is given."""
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
             middlewares=(self._authorize, self._hear, *more),
@@ -117,13 +113,6 @@ class Client:
             self.clock.heard(response.headers, asked)
         if response.ok and request.url.query.get("watch") == "true":
             self.heard.mark(request.url.name)
-        return response
-
-    async def _hear_of_a_watcher(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        response = await handler(request)
-        self.heard.answered(request.url.name)
         return response
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -183,7 +172,7 @@ class Client:
         async with self._open.get(self.server + path, params={**query, "watch": "true"}, timeout=timeout) as response:
             if not response.ok:
                 await _answer(response)
-            yield _events(response)
+            yield events(response.content)
 
     @property
     def _open(self) -> aiohttp.ClientSession:
@@ -228,8 +217,9 @@ def _bad_gateway(said: str, kind: type[ApiError] = ApiError) -> ApiError:
     return kind(502, {"reason": "BadGateway", "message": f"not an answer of the API server: {said[:300]}"})
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
-    async for line in _lines(response):
+async def events(content: aiohttp.StreamReader) -> AsyncIterator[Object]:
+    """The events of a watch, as `Client.watch` describes them, out of the body of its answer."""
+    async for line in _lines(content):
         match event := _object(line, WatchError):
             case {"type": "ERROR", "object": dict()}:
                 status: Object = event["object"]
@@ -240,10 +230,10 @@ async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Object]:
                 raise _bad_gateway(json.dumps(event), WatchError)
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     # Not aiohttp's own readline: it refuses lines over 64 KiB, and an object may be larger.
     rest = b""
-    async for chunk in response.content.iter_any():
+    async for chunk in content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line

@@ -184,15 +184,8 @@ class Reflector(Generic[T]):
             elif stuck >= MAX_STUCK:
                 self._version, stuck = "", 0
             if error is not None or lived < SHORTEST_WATCH:
-                await self._rest(error, pause, logging.INFO if lived >= LONG_WATCH else logging.WARNING)
+                await rest(self._plural, error, pause, lived)
                 pause = min(pause * 2, LONGEST_PAUSE)
-
-    async def _rest(self, error: Exception | None, pause: float, level: int) -> None:
-        said = "it ended at once" if error is None else str(error) or type(error).__name__
-        asked = (isinstance(error, ApiError) and error.retry_after) or 0.0
-        seconds = max(pause * random.uniform(0.5, 1.0), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311
-        log.log(level, "The watch of %s broke (%s); again in %.0f s.", self._plural, said, seconds)
-        await asyncio.sleep(seconds)
 
     async def _list(self) -> str:
         seen: set[tuple[str, str]] = set()
@@ -232,6 +225,16 @@ class Reflector(Generic[T]):
             except TimeoutError:
                 # Nothing to tell, and a server that sends no bookmarks: as long as it has seen no such object, none does.
                 log.debug("The watch of %s has been silent for %.0f s; opening it again.", self._plural, SILENCE)
+
+
+async def rest(plural: str, error: Exception | None, pause: float, lived: float) -> None:
+    """Say that a watch has broken after so many seconds, and wait about `pause` more, or as long as the API server asks for."""
+    said = "it ended at once" if error is None else str(error) or type(error).__name__
+    asked = (isinstance(error, ApiError) and error.retry_after) or 0.0
+    seconds = max(pause * random.uniform(0.5, 1.0), min(asked, LONGEST_ASKED_PAUSE))  # noqa: S311
+    level = logging.INFO if lived >= LONG_WATCH else logging.WARNING
+    log.log(level, "The watch of %s broke (%s); again in %.0f s.", plural, said, seconds)
+    await asyncio.sleep(seconds)
 
 
 def _version(obj: Object) -> int:
