@@ -16,7 +16,11 @@ from finetune_api.kubectl_yaml import Json, ManifestError, Source, dump, read, s
 
 __all__ = ["Document", "ManifestError", "dump", "load", "loads", "path_keys", "resolve_paths", "set_values"]
 
-MAX_BYTES = 1024 * 1024
+_BLANK = re.compile(r"\s*")
+MAX_BYTES = 32 * 1024 * 1024
+"""Of a file."""
+MAX_DOCUMENT_BYTES = 1536 * 1024
+"""Of a manifest as JSON: what a cluster keeps of one object, as its etcd is set up by default."""
 
 
 class Document(dict[str, Json]):
@@ -57,12 +61,11 @@ def load(path: str | Path) -> list[Document]:
 def loads(text: str, file: str = "manifest") -> list[Document]:
     """All manifests in `text`; `file` is what errors call it. Raises ManifestError."""
     if len(text) > MAX_BYTES:
-        raise ManifestError(f"is larger than {MAX_BYTES} bytes, more than a cluster takes", file)
-    if "\t" in text and text.lstrip().startswith("{") and _is_json(text):
-        text = text.replace("\t", " ")  # JSON may be indented with tabs, YAML not; inside JSON's strings none can be
+        raise ManifestError(f"is larger than {MAX_BYTES} bytes, more than anybody writes", file)
     documents = [
         document
-        for value, source in read(text, file)
+        for part in _json_stream(text) or [text]
+        for value, source in read(part, file)
         if value is not None
         for document in _unfolded(value, source, file)
     ]
@@ -116,14 +119,22 @@ def resolve_paths(document: Document, base: str | Path) -> Document:
     return document
 
 
-def _is_json(text: str) -> bool:
+def _json_stream(text: str) -> list[str]:
+    """The JSON objects that `text` is a row of, each at its line, for the YAML reader; empty for any other text."""
+    decoder, found, end = json.JSONDecoder(), [], 0
     try:
-        json.loads(text)
+        while (begin := _BLANK.match(text, end).end()) < len(text):  # type: ignore[union-attr]  # an empty match at least
+            if text[begin] != "{":
+                return []
+            _, end = decoder.raw_decode(text, begin)
+            found.append("\n" * text.count("\n", 0, begin) + text[begin:end])
     except ValueError:
-        return False
+        return []
     except RecursionError:
-        return True  # as far as could be told; reading it as YAML says where it is too deep
-    return True
+        found = [text]  # as far as could be told; reading it as YAML says where it is too deep
+    return [
+        part.replace("\t", " ") for part in found
+    ]  # JSON may be indented with tabs, YAML not; in JSON's strings are none
 
 
 def _unfolded(value: Json, source: Source, file: str) -> Iterator[Document]:
@@ -131,14 +142,27 @@ def _unfolded(value: Json, source: Source, file: str) -> Iterator[Document]:
         raise ManifestError(
             "is not a manifest, which begins with apiVersion, kind and metadata", file, source.lines[()]
         )
-    kind, items = value.get("kind"), value.get("items")
-    if not isinstance(kind, str) or not kind.endswith("List") or not isinstance(items, list):
+    if not _is_list(value):
+        size = len(json.dumps(value, ensure_ascii=False).encode())
+        if size > MAX_DOCUMENT_BYTES:
+            problem = f"takes {size} bytes, and a cluster keeps at most {MAX_DOCUMENT_BYTES} of one object; shorten it"
+            raise ManifestError(problem, file, source.lines[()])
         yield Document(value, file, source)
         return
-    for index, item in enumerate(items):
-        if kind != "List" and isinstance(item, dict):  # as a server lists objects of one kind: said once for all
-            item = {"apiVersion": value.get("apiVersion"), "kind": kind.removesuffix("List")} | item
-        yield from _unfolded(item, source.within(("items", index)), file)
+    for index, item in enumerate(value["items"]):
+        inner = source.within(("items", index))
+        if value["kind"] != "List" and isinstance(
+            item, dict
+        ):  # as a server lists objects of one kind: said once for all
+            item = {"apiVersion": value.get("apiVersion"), "kind": value["kind"].removesuffix("List")} | item
+        if _is_list(item):
+            raise ManifestError("is a list in a list, which kubectl does not take", file, inner.lines[()])
+        yield from _unfolded(item, inner, file)
+
+
+def _is_list(value: Json) -> bool:
+    kind, items = (value.get("kind"), value.get("items")) if isinstance(value, dict) else (None, None)
+    return isinstance(kind, str) and kind.endswith("List") and isinstance(items, list)
 
 
 def path_keys(path: str) -> PathKeys:

@@ -107,6 +107,24 @@ def test_json_is_read_too_even_with_tabs_and_escaped_pairs() -> None:
     assert loads('{\t"a":\t"\\ud83d\\ude00",\n\t"b": 3.0}')[0] == {"a": "😀", "b": 3}
 
 
+@pytest.mark.parametrize("between", ["", "\n", "\n\n\t", "\n---\n"])
+def test_json_objects_in_a_row_are_manifests_each(between: str) -> None:
+    first, second = loads(f'{{"k": 1}}{between}{{"k":\n2}}', "job.json")
+    assert (first["k"], second["k"]) == (1, 2)
+    assert second.place(("k",)) == f"job.json:{1 + between.count(chr(10))}"
+
+
+def test_a_file_may_be_larger_than_what_a_cluster_keeps_of_one_object(tmp_path: Path) -> None:
+    assert len(loads("---\n".join(f"k: {'x' * 10_000}\n" for _ in range(200)))) == 200
+    message = refusal(f"a: 1\n---\nk: {'ä' * 800_000}\n")
+    assert message.startswith("job.yaml:3: takes 16000")
+    assert "keeps at most 1572864 of one object" in message
+
+
+def test_a_list_in_a_list_is_refused_as_by_kubectl() -> None:
+    assert "job.yaml:3: is a list in a list" in refusal("kind: List\nitems:\n- kind: List\n  items: [{k: 1}]\n")
+
+
 def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_bytes(b"\xef\xbb\xbfkind: K\r\nspec: y\r\n")
