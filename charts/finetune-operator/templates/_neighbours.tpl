@@ -5,13 +5,17 @@ where whoever installs may not, in this one.
 {{- define "finetune-operator.noOtherOperator" -}}
 {{- $where := ternary "" .Release.Namespace (eq "true" (include "finetune-operator.actsOnCluster" .)) -}}
 {{- $us := printf "%s/%s" .Release.Namespace (include "finetune-operator.fullname" .) -}}
-{{- $mine := .Values.watchNamespace -}}
+{{- $release := printf "%s/%s" .Release.Namespace .Release.Name -}}
+{{- $mine := default "" .Values.watchNamespace -}}
 {{- if eq $mine "all" -}}
 {{- fail "watchNamespace: leave it empty for all namespaces; a namespace called all cannot be watched alone." -}}
 {{- end -}}
 {{- range (lookup "apps/v1" "Deployment" $where "").items -}}
 {{- $it := printf "%s/%s" .metadata.namespace .metadata.name -}}
-{{- $runs := and (ne $it $us) (not (hasKey .metadata "deletionTimestamp")) (ne 0 (int (dig "spec" "replicas" 1 .))) -}}
+{{- $annotations := default dict .metadata.annotations -}}
+{{- $of := printf "%s/%s" (index $annotations "meta.helm.sh/release-namespace") (index $annotations "meta.helm.sh/release-name") -}}
+{{- $is_ours := or (eq $it $us) (eq $of $release) -}}
+{{- $runs := and (not $is_ours) (not (hasKey .metadata "deletionTimestamp")) (ne 0 (int (dig "spec" "replicas" 1 .))) -}}
 {{- range .spec.template.spec.containers -}}
 {{- $arguments := join "\n" .args -}}
 {{- if and $runs (regexMatch "(?m)^--trainer-image=" $arguments) -}}

@@ -158,6 +158,15 @@ def test_a_wrong_value_is_refused_with_its_path_before_anything_is_sent(value: s
     assert said in str(refusal.value)
 
 
+def test_a_block_that_is_nulled_is_left_out_or_missed_by_name() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name in [name for name, value in values.items() if isinstance(value, dict | list)]:
+        try:
+            assert render([f"{name}=null"])
+        except HelmFailed as refusal:
+            assert f"missing property '{name}'" in str(refusal)  # noqa: PT017
+
+
 def test_every_value_is_in_the_schema_and_documented() -> None:
     """`additionalProperties: false` refuses a value that the schema does not know, so the defaults passing shows the rest."""
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())

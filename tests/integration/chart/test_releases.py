@@ -134,6 +134,7 @@ def test_two_operators_of_the_same_jobs_are_refused(site: Site, watched: str) ->
         assert said in str(refusal.value), second
     site.cluster.kubectl("scale", "deployment/first-finetune-operator", "--replicas=0", f"--namespace={site.here}")
     assert site.install("second", site.there)
+    site.upgrade("second", site.there, "--set=fullnameOverride=renamed")  # it is no neighbour of itself
 
 
 def test_one_namespace_takes_no_right_outside_it(site: Site) -> None:
