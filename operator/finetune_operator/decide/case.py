@@ -138,11 +138,16 @@ class Case:
         return RunStatus(id=self.run_id, uri=f"{str(uri or '').rstrip('/')}/{self.run_id}", fingerprint="")
 
     @property
+    def has_run(self) -> bool:
+        """Whether any attempt of this run ever did."""
+        return _has_run(self.attempts)
+
+    @property
     def run_told(self) -> RunStatus | None:
         """The run as the status tells of it: with the image that its training was started with, then with the one that ran."""
         if self.before.run is None:
             return self.run if self.training is not None or self.attempts else None
-        return self.run if _has_run(self.attempts) else self.before.run
+        return self.run if self.has_run else self.before.run
 
     @property
     def start_time(self) -> datetime | None:

@@ -79,6 +79,13 @@ def image_has_changed(case: Case) -> Decision | None:
     return _replaced(case, f"The trainer's image is now {case.run.image}")
 
 
+def platform_has_changed(case: Case) -> Decision | None:
+    """Whoever runs the cluster gives all pods other things now, and no attempt has run: what waits may wait for these."""
+    if not case.current.outdated or not case.is_readable or case.has_run:
+        return None
+    return _replaced(case, "The platform's settings for all training pods have changed")
+
+
 def _replaced(case: Case, why: str) -> Decision:
     return Decision(
         actions=(StopTraining(case.current.name, case.current.uid),),

@@ -106,6 +106,8 @@ class Training:
     """Those last asked for; None where nobody remembers, since a cluster's policy may take such notes away."""
     placement: str | None = None
     """The `StartTraining.placement` that it was started with; None where nobody remembers."""
+    outdated: bool = False
+    """Whether it was made when its world gave all attempts other things than now, such as another proxy."""
     unwatched: bool = False
     """Whether its changes are announced to nobody, so that it has to be looked at."""
     active: int = 0

@@ -53,7 +53,11 @@ def training_job(key: Key, uid: str, start: StartTraining, queue: str | None, pl
             "name": start.name,
             "namespace": key.namespace,
             "labels": labels | ({names.QUEUE_LABEL: queue} if queue else {}),
-            "annotations": {names.PLACEMENT_ANNOTATION: start.placement} | limits_asked(start.limits),
+            "annotations": {
+                names.PLACEMENT_ANNOTATION: start.placement,
+                names.PLATFORM_ANNOTATION: platform.digest,
+                **limits_asked(start.limits),
+            },
             # No blockOwnerDeletion: setting it takes the right to update finalizers on some clusters.
             "ownerReferences": [
                 {"apiVersion": API_VERSION, "kind": KIND, "name": key.name, "uid": uid, "controller": True}

@@ -8,6 +8,7 @@ JOB_LABEL = f"{GROUP}/job"
 UID_LABEL = f"{GROUP}/uid"
 RUN_LABEL = f"{GROUP}/run"
 PLACEMENT_ANNOTATION = f"{GROUP}/placement"
+PLATFORM_ANNOTATION = f"{GROUP}/platform"
 LIMITS_ANNOTATION = f"{GROUP}/limits"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 

@@ -1,12 +1,14 @@
 """What the administrators of a cluster set for all training pods, whatever their jobs say.
 
-None of it is an input of training, and no pod is replaced for it: a change holds for what starts afterwards.
+None of it is an input of training, and nothing that has run is replaced for it: a change holds for what starts afterwards.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Platform:
     """Certificate authorities that are trusted besides the public ones."""
     allowed_pod_keys: tuple[str, ...] = ()
     """Labels and annotations of other systems that `spec.pod` may carry: keys, or domains with all theirs."""
+
+    @property
+    def digest(self) -> str:
+        """Of all that pods get of it, kept with the Job that was made so."""
+        text = json.dumps([self.fixed_ids, sorted(self.env), self.trusted_ca and astuple(self.trusted_ca)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 DEFAULTS = Platform()

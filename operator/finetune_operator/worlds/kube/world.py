@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 
 from finetune_api import KIND, PLURAL
@@ -20,7 +20,7 @@ from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
-from finetune_operator.worlds.kube.reflector import Reflector
+from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.protocol import (
     Action,
@@ -73,6 +73,8 @@ class KubeWorld:
         self._namespace = namespace
         self._default_image = default_image
         self._platform = platform
+        self._began: datetime | None = None
+        """From when on all that is made has what the platform sets now."""
         self._jobs: dict[Key, _Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
         self._observed: dict[Key, _Record] = {}
@@ -83,7 +85,7 @@ class KubeWorld:
         self._unwritten: dict[Key, str] = {}
         """What was said in an event because the status could not be written."""
         self._trainings = Reflector(
-            client, names.jobs(namespace), names.OURS, facts.read_training, self._changes.put_nowait
+            client, names.jobs(namespace), names.OURS, self._read_training, self._changes.put_nowait
         )
         self._attempts = Reflector(
             client,
@@ -325,6 +327,17 @@ class KubeWorld:
                 continue
             if (owner := facts.controller_of(job)) is not None and owner["uid"] == record.uid:
                 self._trainings.put(job)
+
+    def _read_training(self, job: Object) -> Child[Training] | None:
+        """With whether it was made before the platform's present settings. Of those made since nobody asks, whatever the cluster's
+        policy makes of their annotations: a difference that stays would replace them for ever."""
+        child = facts.read_training(job)
+        if child is None:
+            return None
+        self._began = self._began or self._client.clock.now()
+        settings = (job["metadata"].get("annotations") or {}).get(names.PLATFORM_ANNOTATION)
+        outdated = settings not in (None, self._platform.digest) and child.fact.created < self._began
+        return replace(child, fact=replace(child.fact, outdated=outdated))
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs.get(key)
