@@ -22,6 +22,7 @@ class FailureReason(StrEnum):
     DATA_INVALID = "DataInvalid"
     DOES_NOT_FIT = "DoesNotFit"
     SECRET_MISSING = "SecretMissing"
+    REFERENCE_MISSING = "ReferenceMissing"
     STORAGE_DENIED = "StorageDenied"
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     TRUSTED_CA_INVALID = "TrustedCaInvalid"
@@ -57,10 +58,11 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.DATA_INVALID: "The data cannot be read, or cannot be trained on as it is.",
     FailureReason.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
     FailureReason.SECRET_MISSING: "A Secret that the manifest names is not in the namespace, or lacks a key.",
+    FailureReason.REFERENCE_MISSING: "There is no such PriorityClass, RuntimeClass or ServiceAccount as the manifest names.",
     FailureReason.STORAGE_DENIED: "Object storage refused: credentials are missing or wrong, or may not do what a run needs.",
     FailureReason.STORAGE_UNAVAILABLE: "Object storage, or a disk, did not do what was asked in the time that it has for it.",
     FailureReason.TRUSTED_CA_INVALID: "The ConfigMap with the platform's certificate authorities is missing in the namespace, or holds none.",
-    FailureReason.ADMISSION_DENIED: "A policy or a webhook of the cluster does not let the pod be made, or something that the pod names is missing.",
+    FailureReason.ADMISSION_DENIED: "A policy or a webhook of the cluster does not let the pod be made, or the namespace or the operator's rights do not.",
     FailureReason.QUOTA_EXCEEDED: "The namespace's quota has no room for the pod.",
     FailureReason.CLUSTER_UNAVAILABLE: "The API server cannot do what the operator asks for, such as while a webhook that it has to ask is down. A run that trains goes on meanwhile.",
     FailureReason.IMAGE_PULL_FAILED: "The node cannot get the image.",
@@ -82,11 +84,13 @@ WAITED_FOR = frozenset(
     {
         FailureReason.NAME_CONFLICT,
         FailureReason.SECRET_MISSING,
+        FailureReason.REFERENCE_MISSING,
         FailureReason.TRUSTED_CA_INVALID,
         FailureReason.ADMISSION_DENIED,
         FailureReason.QUOTA_EXCEEDED,
         FailureReason.CLUSTER_UNAVAILABLE,
         FailureReason.IMAGE_PULL_FAILED,
+        FailureReason.SIDECAR_FAILED,
         FailureReason.UNSCHEDULABLE,
     }
 )
@@ -107,6 +111,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.DATA_INVALID: "Correct the named row, or describe the file's format in spec.dataset.csv.",
     FailureReason.DOES_NOT_FIT: "Lower spec.training.maxLength, freeze layers, or ask for a larger GPU in spec.resources.",
     FailureReason.SECRET_MISSING: "Create the Secret with the keys that the documentation of the field lists.",
+    FailureReason.REFERENCE_MISSING: "Create the object that the named field refers to, or correct the field.",
     FailureReason.STORAGE_DENIED: "Give credentials that may read and write the URI in spec.storage.secretRef.",
     FailureReason.STORAGE_UNAVAILABLE: "Check spec.storage.endpoint and whether the pods may reach it.",
     FailureReason.TRUSTED_CA_INVALID: "Ask whoever runs the cluster to bring the ConfigMap of the chart's trainer.trustedCa to this namespace.",

@@ -206,7 +206,7 @@ def test_a_full_quota_for_jobs_is_waited_out(lab: Lab) -> None:
     lab.apply()
     status = lab.until(phase="Pending", reason="QuotaExceeded")
     assert "exceeded quota" in status["message"]
-    assert REMEDIES[FailureReason.QUOTA_EXCEEDED] in status["message"]
+    assert "Nothing else in this namespace uses it: ask for a larger quota." in status["message"]
     lab.kubectl("delete", "resourcequota", "full")
     lab.edit(backoffLimit=5)  # an edit is looked at at once, where the retry would take half a minute
     lab.until(phase="Running")
@@ -219,10 +219,32 @@ def test_a_full_quota_for_pods_is_read_from_the_job_controllers_event(lab: Lab) 
     assert "exceeded quota" in status["message"]
 
 
+@pytest.mark.parametrize(
+    ("pod", "said"),
+    [
+        (
+            {"serviceAccountName": "nobody"},
+            "There is no ServiceAccount nobody, which spec.pod.serviceAccountName names.",
+        ),
+        ({"priorityClassName": "nope"}, "There is no PriorityClass nope, which spec.pod.priorityClassName names."),
+        ({"runtimeClassName": "nope"}, "There is no RuntimeClass nope, which spec.pod.runtimeClassName names."),
+    ],
+)
+def test_what_a_pod_refers_to_in_vain_is_named_with_its_field(lab: Lab, pod: dict[str, str], said: str) -> None:
+    lab.apply(pod=pod)
+    status = lab.until(phase="Starting", reason="ReferenceMissing")
+    assert status["message"].startswith(said)
+    assert "policy" not in status["message"]
+
+
 def test_a_pod_that_the_clusters_policy_refuses_is_admission_denied(lab: Lab) -> None:
-    lab.apply(pod={"serviceAccountName": "nobody"})
+    limits = {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]}
+    lab.cluster.api.post(
+        f"/api/v1/namespaces/{lab.namespace}/limitranges", {"metadata": {"name": "small"}, "spec": limits}
+    )
+    lab.apply(resources={"limits": {"memory": "2Gi"}})
     status = lab.until(phase="Starting", reason="AdmissionDenied")
-    assert 'serviceaccount "nobody" not found' in status["message"]
+    assert "maximum memory usage per Container is 1Gi, but limit is 2Gi. Change spec.resources" in status["message"]
 
 
 def on_nodes(**terms: object) -> dict:  # type: ignore[type-arg]

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from finetune_api import KIND
+from finetune_api.failures import FailureReason
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import ApiError, Object
-from finetune_operator.worlds.kube.facts import read_attempt, read_training, refusal_of
+from finetune_operator.worlds.kube.facts import read_attempt, read_training
 from finetune_operator.worlds.kube.manifest import limits, limits_asked
+from finetune_operator.worlds.kube.refusals import creation_refused, refusal_of
 from finetune_operator.worlds.protocol import AttemptSeen, Limits, Training
 
 ASKED = Limits(backoff_limit=3, active_deadline_seconds=600)
@@ -102,3 +104,78 @@ def test_a_value_of_another_type_is_refused_in_the_servers_words() -> None:
     refusal = refusal_of(ApiError(400, {"reason": "BadRequest", "message": said}))
     assert refusal is not None
     assert (refusal.reason, refusal.message) == ("InvalidSpec", f"The API server refuses the pod: {said}")
+
+
+FORBIDDEN = 'Error creating: pods "demo-r-" is forbidden: '
+REFUSED = {
+    "priority class": (
+        "no PriorityClass with name nope was found",
+        FailureReason.REFERENCE_MISSING, "spec.pod.priorityClassName",
+        "There is no PriorityClass nope, which spec.pod.priorityClassName names",
+        "Create the PriorityClass nope, or correct spec.pod.priorityClassName.",
+    ),
+    "runtime class": (
+        'pod rejected: RuntimeClass "gvisor" not found',
+        FailureReason.REFERENCE_MISSING, "spec.pod.runtimeClassName",
+        "There is no RuntimeClass gvisor, which spec.pod.runtimeClassName names",
+        "Create the RuntimeClass gvisor, or correct spec.pod.runtimeClassName.",
+    ),
+    "service account": (
+        'error looking up service account ml/nobody: serviceaccount "nobody" not found',
+        FailureReason.REFERENCE_MISSING, "spec.pod.serviceAccountName",
+        "There is no ServiceAccount nobody, which spec.pod.serviceAccountName names",
+        "Create the ServiceAccount nobody, or correct spec.pod.serviceAccountName.",
+    ),
+    "service account of a new namespace": (
+        'error looking up service account ml/default: serviceaccount "default" not found',
+        FailureReason.REFERENCE_MISSING, "spec.pod.serviceAccountName",
+        "The namespace has no ServiceAccount default yet", "The cluster makes it by itself",
+    ),
+    "quota in use": (
+        "exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=4, limited: requests.nvidia.com/gpu=4",
+        FailureReason.QUOTA_EXCEEDED, None, "The namespace has no room for it: exceeded quota: gpus", "",
+    ),
+    "quota too small": (
+        "exceeded quota: gpus, requested: requests.memory=9Gi,requests.nvidia.com/gpu=8, used: requests.memory=0,requests.nvidia.com/gpu=0, limited: requests.memory=8Gi,requests.nvidia.com/gpu=4",
+        FailureReason.QUOTA_EXCEEDED, None, "The namespace has no room for it", "Nothing else in this namespace uses it: ask for a larger quota, or lower spec.resources.",
+    ),
+    "quota of no pods": (
+        "exceeded quota: full, requested: pods=1, used: pods=0, limited: pods=0",
+        FailureReason.QUOTA_EXCEEDED, None, "The namespace has no room for it", "Nothing else in this namespace uses it: ask for a larger quota.",
+    ),
+    "quota on what is not said": (
+        "failed quota: compute: must specify limits.cpu for: trainer",
+        FailureReason.ADMISSION_DENIED, "spec.resources", "The namespace has a quota: failed quota", "Give what it names in spec.resources.",
+    ),
+    "limit range": (
+        "maximum memory usage per Container is 1Gi, but limit is 2Gi",
+        FailureReason.ADMISSION_DENIED, "spec.resources", "The namespace limits what a pod may ask for", "Change spec.resources",
+    ),
+    "namespace going": (
+        "unable to create new content in namespace ml because it is being terminated",
+        FailureReason.CLUSTER_UNAVAILABLE, None, "The namespace is being deleted", "",
+    ),
+    "policy": (
+        'violates PodSecurity "restricted:latest": privileged',
+        FailureReason.ADMISSION_DENIED, None, "The cluster does not admit the pod: violates PodSecurity", "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refused_creation_is_told_by_what_is_in_the_way_and_what_to_do_about_it(case: str) -> None:
+    said, reason, field, message, remedy = REFUSED[case]
+    refusal = creation_refused(FORBIDDEN + said)
+    assert (refusal.reason, refusal.field) == (reason, field)
+    assert refusal.message.startswith(message)
+    assert "demo-r-" not in refusal.message  # another name at each try would be another message
+    assert refusal.remedy.startswith(remedy)
+    assert bool(refusal.remedy) == bool(remedy)
+
+
+def test_a_right_that_the_operator_lacks_is_not_told_as_policy() -> None:
+    said = 'jobs.batch is forbidden: User "system:serviceaccount:a:b" cannot create resource "jobs" in API group "batch" in the namespace "ml"'
+    refusal = refusal_of(ApiError(403, {"reason": "Forbidden", "message": said}))
+    assert refusal is not None
+    assert refusal.message == f"The operator lacks a right that its chart grants: {said}"
+    assert refusal.remedy == "Give it the rights of its chart: run helm upgrade again."

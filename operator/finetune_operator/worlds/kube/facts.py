@@ -9,7 +9,7 @@ from finetune_api import KIND
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.decide.images import digest_of
 from finetune_operator.worlds.kube import ends, names
-from finetune_operator.worlds.kube.client import ApiError, Object
+from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.kube.containers import Container, beside_trainer, containers_of, trainer_of
 from finetune_operator.worlds.kube.manifest import read_limits_asked, read_placement, read_trusted_ca
 from finetune_operator.worlds.kube.reflector import Child
@@ -256,68 +256,3 @@ def _secret_problem(trainer: Container, message: str) -> Refusal | None:
         return Refusal(FailureReason.SECRET_MISSING, f"The pod cannot start: {message}")
     said = f"The pod cannot start: {message}, which {' and '.join(naming)} name{'' if len(naming) > 1 else 's'}"
     return Refusal(FailureReason.SECRET_MISSING, said, naming[0])
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-_INTRODUCTION = re.compile(r'^(Error creating: )?(pods|jobs\.batch) "[^"]*" is forbidden: ')
-"""Holds the name of a pod that is another at each try; without it a refusal reads the same each time."""
-
-
-_NO_RIGHT = re.compile(r'^[a-z.]+ ("[^"]*" )?is forbidden: User "[^"]+" cannot ')
-_UNKNOWN_FIELD = re.compile(r'unknown field "([^"]+)"')
-
-
-def refusal_of(error: Exception) -> Refusal:
-    """What the answer to an action means; also that there was none."""
-    if not isinstance(error, ApiError):
-        return _unavailable(f"The API server gives no answer: {error or type(error).__name__}")
-    if error.code == 413 or "request is too large" in error.message:
-        said = f"The API server refuses the pod: {error.message}"
-        return Refusal(FailureReason.INVALID_SPEC, said, "spec")
-    if any(cause.get("reason") == "NamespaceTerminating" for cause in error.causes):
-        return _unavailable("The namespace is being deleted")
-    if error.code == 403 and _NO_RIGHT.match(error.message):
-        said = f"The operator lacks a right that its chart grants: {error.message}"
-        return Refusal(FailureReason.ADMISSION_DENIED, said)
-    if error.code == 422:
-        field = next((_spec_path(cause.get("field", "")) for cause in error.causes), None)
-        message = "; ".join(f"{_spec_path(c.get('field', ''))}: {c.get('message', '')}" for c in error.causes[:3])
-        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message or error.message}", field)
-    if error.code == 403 or (error.code == 400 and "admission webhook" in error.message):
-        return creation_refused(error.message)
-    if error.code == 400:  # a field that a Job does not have, or a value of another type
-        unknown = _UNKNOWN_FIELD.search(error.message)
-        field = _spec_path(unknown[1]) if unknown else None
-        said = f"{field}: there is no such field" if field else error.message
-        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {said}", field)
-    return _unavailable(f"The API server answers {error.code}: {error.message}")
-
-
-def _unavailable(message: str) -> Refusal:
-    return Refusal(FailureReason.CLUSTER_UNAVAILABLE, message, passing=True)
-
-
-def creation_refused(message: str) -> Refusal:
-    """A forbidden creation, by the API server's or the Job controller's words."""
-    message = _INTRODUCTION.sub("", message)
-    if "exceeded quota" in message:
-        return Refusal(FailureReason.QUOTA_EXCEEDED, f"The namespace has no room for it: {message}")
-    return Refusal(FailureReason.ADMISSION_DENIED, f"The cluster does not admit the pod: {message}")
-
-
-_PATHS = (
-    ("spec.template.spec.containers[0].resources", "spec.resources"),
-    ("spec.template.spec.containers[0].image", "spec.image"),
-    ("spec.template.spec", "spec.pod"),
-    ("spec.template.labels", "spec.pod.labels"),
-    ("spec.template.annotations", "spec.pod.annotations"),
-)
-
-
-def _spec_path(path: str) -> str:
-    """The part of the FineTuneJob that became this part of the Job."""
-    for of_job, ours in _PATHS:
-        if path.startswith(of_job):
-            return ours + path[len(of_job) :]
-    return path

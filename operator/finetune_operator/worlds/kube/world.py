@@ -14,7 +14,7 @@ from finetune_api import KIND, PLURAL
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.decide.announce import Announcement, announcement
-from finetune_operator.worlds.kube import facts, manifest, names
+from finetune_operator.worlds.kube import facts, manifest, names, refusals
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
@@ -219,7 +219,7 @@ class KubeWorld:
         try:
             return await self._do(key, action)
         except TROUBLE as error:
-            refusal = facts.refusal_of(error)
+            refusal = refusals.refusal_of(error)
             log.warning("%s %s: %s", type(action).__name__, action.name, refusal.message)
             return refusal
 
@@ -418,7 +418,7 @@ class KubeWorld:
         began = max((a.created for a in attempts if a.training == training.uid), default=training.created)
         if latest is None or latest.time < began:
             return training
-        return replace(training, refusal=facts.creation_refused(latest.message))
+        return replace(training, refusal=refusals.creation_refused(latest.message))
 
 
 def _who(owner: Object | None) -> str:
