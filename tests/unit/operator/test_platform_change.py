@@ -15,7 +15,7 @@ def test_what_waits_is_made_anew_with_the_present_settings() -> None:
         "Restarting",
         "The platform's settings for all training pods have changed; a new pod replaces the one that waits.",
     )
-    story.loses_its_training()
+    story.looks()
     assert [type(action) for action in story.actions] == [StartTraining, StopTraining, StartTraining]
     assert story.status.run is not None
     assert story.status.run.id == "r"
