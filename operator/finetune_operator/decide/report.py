@@ -93,16 +93,15 @@ def conditions(case: Case, phase: Phase, reason: str, message: str, *, stalled: 
     result = [condition for kind, condition in earlier.items() if kind not in STALLED]  # a newer version's
     for kind, state in (STALLED if stalled else CONDITIONS[phase]).items():
         old = earlier.get(kind)
-        result.append(
-            Condition(
-                type=kind,
-                status=state,
-                reason=reason,
-                message=message if kind == "Ready" or state == "True" else "",
-                last_transition_time=old.last_transition_time if old and old.status == state else case.now,
-                observed_generation=case.job.generation,
-            )
-        )
+        said: dict[str, Any] = {
+            "status": state,
+            "reason": reason,
+            "message": message if kind == "Ready" or state == "True" else "",
+            "last_transition_time": old.last_transition_time if old and old.status == state else case.now,
+            "observed_generation": case.job.generation,
+        }
+        # A copy, with what a newer version has put into it.
+        result.append(old.model_copy(update=said) if old else Condition(type=kind, **said))
     return result
 
 

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.worlds.fake import may_follow
 from finetune_operator.worlds.kube.patch import merge_patch
 from tests.api_cases.builder import job
 from tests.cluster.api import ApiError
+from tests.golden.objects import FOLDER, states
 from tests.integration.api.conftest import JOBS, Server
 
 Create = Callable[[dict[str, Any]], dict[str, Any]]
@@ -20,6 +22,13 @@ Status = dict[str, Any]
 NOON = "2026-01-01T12:00:00Z"
 RUN = {"id": "ab12cd34ef", "uri": "s3://models/out/ab12cd34ef", "fingerprint": "0", "image": "trainer:0.1.0"}
 STARTED: Status = {"observedGeneration": 1, "run": RUN, "startTime": NOON}
+
+
+def status(state: str) -> Status:
+    """Of a job as version 0.1.0 has left it."""
+    documents = yaml.safe_load_all((FOLDER / "0_1_0" / f"{state}.yaml").read_text())
+    found: Status = next(document["status"] for document in documents if document["kind"] == "FineTuneJob")
+    return found
 
 
 def conditions(finished: bool, reason: str) -> list[dict[str, Any]]:
@@ -100,6 +109,21 @@ def another(server: Server) -> Status:
     server.cluster.api.delete(f"{JOBS}/paraphrase")
     status: Status = server.create(job())["status"]
     return status
+
+
+FROM_0_1_0 = {state: status(state) for state in states("0_1_0")}
+
+
+@pytest.mark.parametrize("state", FROM_0_1_0)
+def test_what_version_0_1_0_has_written_may_be_written_again_and_finished_runs_of_it_stay_so(
+    server: Server, created: Create, state: str
+) -> None:
+    now, status = created(job())["status"], FROM_0_1_0[state]
+    assert write(server, now, status) == ""
+    assert write(server, status, {**status, "message": "again"}) == ""
+    finished = status["phase"] in ("Succeeded", "Failed")
+    restarted = said("Running", "Training", run=status.get("run", RUN), startTime=NOON)
+    assert bool(write(server, status, restarted)) == (finished and status["reason"] != "InvalidSpec")
 
 
 @pytest.mark.parametrize("before", BEFORE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -43,6 +44,14 @@ async def world(server: ApiServer) -> AsyncIterator[KubeWorld]:
         while not world._changes.empty():
             world._changes.get_nowait()
         yield world
+
+
+RUNNING = {"name": names.CONTAINER, "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}}
+
+
+def ended(code: int) -> Object:
+    times = {"startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:01:00Z"}
+    return {"name": names.CONTAINER, "state": {"terminated": {"exitCode": code, **times}}}
 
 
 def shown(server: ApiServer) -> Object:
@@ -155,6 +164,30 @@ async def test_a_finished_job_with_fields_of_a_newer_version_is_left_as_it_is(
     assert server.writes == []
 
 
+async def test_what_a_newer_version_put_into_lists_stays_when_they_are_written_again(
+    server: ApiServer, world: KubeWorld
+) -> None:
+    """A patch replaces a list as a whole."""
+    await looks(world)
+    world._attempts.put(pod(6, phase="Running", containerStatuses=[RUNNING]))
+    await looks(world)
+    before = copy.deepcopy(shown(server)["status"])
+    for entry in (*before["conditions"], *before["attempts"]):
+        entry["newer"] = 7
+    common = {"status": "True", "reason": "Sure", "message": "", "observedGeneration": 1}
+    before["conditions"].append({"type": "Accepted", "lastTransitionTime": "2026-01-01T00:00:00Z", **common})
+    world.put(is_written(server, "900", status=before))
+    world._attempts.put(pod(7, phase="Failed", containerStatuses=[ended(ExitCode.PREEMPTED)]))
+    await looks(world)
+    after = shown(server)["status"]
+    assert after["reason"] != before["reason"]
+    assert [attempt["newer"] for attempt in after["attempts"]] == [7]
+    assert {condition["type"]: condition.get("newer") for condition in after["conditions"]} == {
+        **dict.fromkeys(("Ready", "Reconciling", "Stalled", "Finished"), 7),
+        "Accepted": None,
+    }
+
+
 def test_a_merge_patch_removes_what_is_gone_and_replaces_lists() -> None:
     before = {"a": 1, "b": {"c": 1, "d": 2}, "l": [1, 2]}
     assert merge_patch(before, {"b": {"c": 1}, "l": [2]}) == {"a": None, "b": {"d": None}, "l": [2]}
@@ -177,10 +210,7 @@ def pod(version: int, **status: Any) -> Object:
 async def test_the_last_words_of_a_deleted_pod_outlive_a_failed_action_or_report(
     server: ApiServer, world: KubeWorld, broken: str
 ) -> None:
-    times = {"startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:01:00Z"}
-    ended = {"terminated": {"exitCode": ExitCode.PREEMPTED, **times}}
-    container = {"name": names.CONTAINER, "state": ended}
-    world._attempts.put(pod(6, phase="Failed", containerStatuses=[container]))
+    world._attempts.put(pod(6, phase="Failed", containerStatuses=[ended(ExitCode.PREEMPTED)]))
     world._attempts.drop(pod(7))
     server.breaks_at = {broken}
     for _ in range(2):
