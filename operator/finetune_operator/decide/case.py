@@ -26,7 +26,7 @@ from finetune_operator.worlds.protocol import (
     Observed,
     Refusal,
     Training,
-    training_name,
+    training_names,
 )
 
 OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
@@ -169,9 +169,10 @@ class Case:
         return self._training_of(self.run_id)
 
     def _training_of(self, run_id: str) -> Training | None:
-        # By its name too: labels are anybody's to change.
-        name = training_name(self.seen.key.name, run_id)
-        return next((t for t in self.seen.trainings if t.name == name or t.run_id == run_id), None)
+        """By its label or else by its name, as labels are anybody's to change."""
+        names = training_names(self.seen.key.name, run_id)
+        labelled = [t for t in self.seen.trainings if t.run_id == run_id]
+        return next(iter([*labelled, *(t for t in self.seen.trainings if t.name in names)]), None)
 
     @property
     def other_trainings(self) -> list[Training]:

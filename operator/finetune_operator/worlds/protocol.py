@@ -343,3 +343,8 @@ def training_name(job: str, run_id: str) -> str:
     if len(name) <= LONGEST_NAME:
         return name
     return f"{job}-{hashlib.sha256(f'{job}/{run_id}'.encode()).hexdigest()[:21]}"
+
+
+def training_names(job: str, run_id: str) -> tuple[str, ...]:
+    """What a run's training may be called: as now, or as by version 0.1.0, which gave two runs one name."""
+    return training_name(job, run_id), f"{job}-{run_id}"

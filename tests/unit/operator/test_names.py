@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
-from finetune_operator.worlds.protocol import LONGEST_NAME, training_name
+from finetune_operator.worlds.protocol import LONGEST_NAME, StopTraining, training_name
 from tests.unit.operator.story import Story
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -42,14 +43,21 @@ def test_a_run_id_with_a_dash_can_be_read_in_the_name() -> None:
     assert training_name("mrpc", "second-try") == "mrpc-second--try"
 
 
-def test_a_training_that_version_0_1_0_named_is_neither_stopped_nor_doubled() -> None:
+@pytest.mark.parametrize("label", ["b-c", "", "else"])
+def test_a_training_that_version_0_1_0_named_is_neither_stopped_nor_doubled_whatever_its_label(label: str) -> None:
     story = Story(runId="b-c").starts()
-    (place,) = story.world.trainings
-    story.changes_training(name="demo-b-c")
-    owner, training = story.world.trainings.pop(place)
-    story.world.trainings[place[0], "demo-b-c"] = owner, training
+    ((place, (owner, training)),) = story.world.trainings.items()
+    del story.world.trainings[place]
+    story.world.trainings[place[0], "demo-b-c"] = owner, replace(training, name="demo-b-c", run_id=label)
     done = len(story.actions)
     story.waits(60)
     assert (story.trainings, len(story.actions)) == (["demo-b-c"], done)
-    story.is_edited(suspend=True)
-    assert story.trainings == []
+    assert story.is_edited(suspend=True).trainings == []
+
+
+def test_a_label_outranks_a_name_that_version_0_1_0_gave_to_another_run() -> None:
+    story = Story(runId="b-c").starts()
+    [(_, mine)] = story.world.trainings.values()
+    other = replace(mine, name="demo-b-c", run_id="other", uid="other", ending=None)
+    stopped = story.decision(trainings=(other, mine)).actions
+    assert [(type(action), action.name) for action in stopped] == [(StopTraining, "demo-b-c")]

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_api.run import RUN_VERSION, Run
 from finetune_operator.worlds.protocol import StartTraining
+from tests.api_cases.builder import job
 from tests.unit.operator.story import Story
 
 
@@ -44,3 +45,22 @@ def test_a_run_is_told_in_the_version_that_it_began_with_as_far_as_this_operator
     assert ("written" in told(story).wire()) == (then >= 2)
     assert story.status.run is not None
     assert story.status.run.contract == began_with
+
+
+def test_a_run_that_version_0_1_0_named_by_a_default_written_out_goes_on_and_comes_back_under_its_id() -> None:
+    then = "1532fda6b05c1ae9b712b71828745284d6a94743c56585ac239c5b1b21aaec6f"
+    story = Story(job({"spec.model.revision": "main"})["spec"]).starts().runs()
+    assert story.status.run is not None
+    assert story.status.run.id != then[:10], "a new run is named otherwise"
+    begun = story.world.jobs[story.key]
+    named = {"id": then[:10], "uri": f"s3://models/paraphrase/{then[:10]}", "fingerprint": then}
+    run = story.status.run.model_copy(update={**named, "written": None, "contract": None})
+    story.world.jobs[story.key] = replace(begun, status=begun.status.model_copy(update={"run": run}))
+    story.changes_training(run_id=then[:10])
+    for attempts in story.world.attempts.values():
+        attempts[:] = [replace(attempt, run_id=then[:10]) for attempt in attempts]
+    done = len(story.actions)
+    assert (story.waits(60).status.phase, len(story.actions)) == ("Running", done)
+    story.loses_its_training()
+    assert (told(story).version, told(story).run.fingerprint) == (1, then)
+    assert told(story).run.uri.endswith(then[:10])
