@@ -57,7 +57,7 @@ def pod_outlives_its_trainer(case: Case) -> Decision | None:
         f"{how}, but {_who_keeps(last)}", "The next one goes on from the last checkpoint once it is stopped", DOCS
     )
     said = status(case, Phase.STARTING, "Restarting", message)
-    if not is_kept(last):
+    if not is_kept(last) or not case.is_readable:  # from what cannot be read no new one could be made
         return Decision(status=said, recheck_after=HEARD)
     if not case.is_recorded(last):  # with the pod would go what it said
         return Decision(status=said, recheck_after=1.0)

@@ -50,7 +50,7 @@ def job_is_finished(case: Case) -> Decision | None:
     training = case.training if case.is_readable else None
     if training is None or training.deleting:
         return Decision(status=_current(case, before))
-    if training.ending is None and _goes_on(case):
+    if training.ending is None and not _was_refused(before) and _goes_on(case):
         return Decision(actions=(StopTraining(training.name, training.uid),), status=_current(case, before))
     actions: tuple[ChangeLimits, ...] = ()
     if _is_kept_too_long(case, training):
@@ -70,8 +70,7 @@ def _goes_on(case: Case) -> bool:
 def _binds(case: Case) -> bool:
     """Whether the last verdict is about what the spec now asks for."""
     before, failure = case.job.status, case.job.status.failure
-    refused = failure is not None and failure.attempt is None and failure.reason in FINAL_REFUSALS
-    if not refused and before.run is not None and before.start_time is not None:
+    if not _was_refused(before) and before.run is not None and before.start_time is not None:
         return case.pinned is not None if case.is_readable else wants(case.job.spec, before.run)
     # What the world refused names the run that was not started, what could not be read names none, or an earlier one.
     unread = (
@@ -80,6 +79,12 @@ def _binds(case: Case) -> bool:
         and (before.run is None or before.start_time is not None)
     )
     return not case.is_new and not (unread and case.is_readable)
+
+
+def _was_refused(before: FineTuneJobStatus) -> bool:
+    """Whether the verdict is about what was not to be started, and so about no training that there is."""
+    failure = before.failure
+    return failure is not None and failure.attempt is None and failure.reason in FINAL_REFUSALS
 
 
 def _is_kept_too_long(case: Case, training: Training) -> bool:

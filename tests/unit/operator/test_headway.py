@@ -255,3 +255,41 @@ def test_a_pod_finished_when_the_job_controller_says_so(
     child = read_attempt(obj)
     assert child is not None
     assert (f"{child.fact.finished:%H:%M:%S}" if child.fact.finished else None) == finished
+
+
+# ------------------------------------------------------------------------------------- what this operator cannot read
+
+
+def unreadable(story: Story) -> Story:
+    """As after a rollback of the operator, which the run outlives."""
+    story.spec = {**story.spec, "training": {"epochs": 0}}
+    story.world.apply("demo", story.spec)
+    return story
+
+
+def test_a_run_whose_spec_cannot_be_read_is_neither_ended_for_lack_of_progress_nor_started_anew() -> None:
+    story = unreadable(Story(runId="r").starts().runs())
+    for _ in range(7):
+        story.ends(30).runs()
+    assert story.status.phase == "Running"
+    story = on_a_cluster()
+    for step in (10, 20, 30):
+        next_runs(story).ends(30, saved(step))
+    unreadable(next_runs(story)).ends(30, saved(40)).looks()
+    assert stops(story) == 0
+
+
+def test_a_pod_that_outlives_its_trainer_stays_while_the_spec_cannot_be_read() -> None:
+    story = unreadable(Story(runId="r").starts().runs()).trainer_ends(30, "istio-proxy").waits(10).looks()
+    assert stops(story) == 0
+    story.spec = {**story.spec, "training": {"epochs": 1}}
+    story.world.apply("demo", story.spec)
+    assert stops(story.looks().looks()) == 1
+
+
+def test_a_verdict_about_what_was_not_to_be_started_stops_nothing_that_goes_on() -> None:
+    story = Story(runId="r").starts().runs()
+    job = story.world.jobs[story.key]
+    refused = Story(runId="r", training={"epochs": 0}).looks().status
+    wrong = replace(job, status=refused.model_copy(update={"run": job.status.run, "start_time": job.status.start_time}))
+    assert not any(isinstance(action, StopTraining) for action in story.decision(job=wrong).actions)

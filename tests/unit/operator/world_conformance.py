@@ -96,6 +96,7 @@ class WorldConformance:
         await driver.run_attempt(key)
         seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
         assert seen.attempts[-1].started is not None
+        assert seen.trainings[0].started is not None  # from when its deadline counts
         await driver.end_attempt(key, 0, TUNED)
         seen = await shown(driver, key, has_ended)
         assert seen.trainings[0].ending is Ending.COMPLETE
