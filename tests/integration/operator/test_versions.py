@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.api import Object
+from tests.cluster.api import Api, ApiError, Object
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Fate, run_on, succeed, unschedulable, waits
 from tests.cluster.waiting import eventually
 from tests.golden import capture
 from tests.golden.objects import FOLDER, put, states
 from tests.integration.operator.lab import Account, Lab, OperatorProcess, Site, operating
-from tests.unit.operator.story import TUNED
+from tests.unit.operator.story import SPEC, TUNED
 
 OLD = "0_1_0"
 FINISHED = ("succeeded", "succeeded_and_cleared", "failed", "exhausted", "too_late", "invalid")
@@ -98,15 +98,13 @@ def places(site: Site, shared_operator: Any) -> Iterator[Callable[..., Places]]:
         site.cluster.api.delete(f"/api/v1/namespaces/{lab.namespace}")
 
 
-@contextlib.contextmanager
-def operating_as_of(version: str, account: Account, folder: Path) -> Iterator[OperatorProcess]:
-    """The operator of an earlier version runs meanwhile, from its own sources."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(FOLDER / version / "operator.zip"))
-        with operating(account, folder) as operator:
-            loaded = Path(f"/proc/{operator.process.pid}/environ").read_bytes()
-            assert os.fsencode(f"PYTHONPATH={FOLDER / version}") in loaded
-            yield operator
+def operating_as_of(version: str, account: Account, folder: Path) -> contextlib.AbstractContextManager[OperatorProcess]:
+    """The operator of an earlier version runs meanwhile, from its own sources and with the name that the first ones need."""
+    return operating(account, folder, environment={"PYTHONPATH": str(_sources(version)), "USER": "operator"})
+
+
+def _sources(version: str) -> Path:
+    return FOLDER / version / "operator.zip"
 
 
 # ------------------------------------------------------------------------------------------------------------ forward
@@ -127,6 +125,9 @@ def test_what_the_last_version_left_is_taken_over_as_it_is_and_goes_on(
             elif state == "stalled":  # tried again, in vain
                 assert set(asked[state]) <= {"create jobs"}
                 assert after[state] == before[state]
+            elif state in WAITING:  # what to do may be said in other words by now
+                assert set(asked[state]) <= {"patch finetunejobs/status", "create events"}
+                assert after[state][1:] == before[state][1:]
             else:
                 assert (asked[state], after[state]) == ([], before[state]), (state, there[state].status())
         for state in RUNNING:
@@ -151,6 +152,7 @@ def test_the_last_version_takes_over_what_this_one_leaves(places: Callable[..., 
     before, asked = there.children(), there.requests()
     phases = {state: lab.status()["phase"] for state, lab in there.items()}
     with operating_as_of(OLD, there.account, tmp_path) as operator:
+        assert os.fsencode(_sources(OLD)) in Path(f"/proc/{operator.process.pid}/environ").read_bytes()
         there.looked_at(operator)
         assert there.children() == before
         assert {state: lab.status()["phase"] for state, lab in there.items()} == phases
@@ -200,8 +202,22 @@ def newer_definition(control_plane: ControlPlane) -> Iterator[None]:
     schema["spec"]["properties"]["task"]["enum"].append("text-generation")
     schema["spec"]["properties"]["training"]["properties"]["precision"]["enum"].append("fp8")
     control_plane.api.patch(CRD, {"spec": {"versions": newer}})
+    eventually(lambda: takes_the_newer(control_plane.api) is True)
     yield
     control_plane.api.patch(CRD, {"spec": {"versions": before}})
+    eventually(lambda: takes_the_newer(control_plane.api) is False)
+
+
+def takes_the_newer(api: Api) -> bool | None:
+    """None while the API server changes from one definition to the other."""
+    jobs = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
+    job = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "probe"}}
+    try:
+        api.get(jobs)
+        api.post(f"{jobs}?dryRun=All", job | {"spec": SPEC | {"task": "text-generation"}})
+    except ApiError as error:
+        return False if error.status == 422 else None
+    return True
 
 
 def open_up(schema: Object) -> None:
