@@ -236,6 +236,12 @@ def test_odd_dates_among_the_answers_are_outvoted(off: float) -> None:
         assert number < 2 or -1.1 <= machine.error() <= 0
 
 
+def test_an_answer_that_has_just_come_through_a_cache_tells_the_time() -> None:
+    machine = Machine(60.0)
+    machine.asks(Age="0")
+    assert -1.1 <= machine.error() <= 0
+
+
 def test_a_slow_answer_makes_the_time_no_worse() -> None:
     machine = Machine(0.0)
     for _ in range(5):

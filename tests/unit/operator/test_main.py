@@ -85,7 +85,7 @@ HURRIED = {
     "finetune_operator.serve.OLDEST_WATCH": OLDEST_WATCH,
     "finetune_operator.handlers.FIRST_PAUSE": 0.05,
     "finetune_operator.handlers.LONGEST_PAUSE": 0.2,
-    "finetune_operator.worlds.kube.heard.RECENTLY": 0.5,
+    "finetune_operator.worlds.kube.heard.RECENTLY": 2.0,
     "finetune_operator.worlds.kube.world.PULSE": 0.1,
     "finetune_operator.main.SWEEP_SECONDS": 0.3,
 }

@@ -254,7 +254,7 @@ async def test_a_server_that_asks_to_be_left_alone_is(start: Start, asks: dict[s
     await until(lambda: len(server.asked_from) == 1)
     await asyncio.sleep(0.8)
     assert len(server.asked_from) == 1
-    await until(lambda: len(server.asked_from) == 2, 1)
+    await until(lambda: len(server.asked_from) == 2)
 
 
 async def test_a_watch_without_anything_to_tell_is_opened_again_without_a_warning(

@@ -53,7 +53,7 @@ class ServerClock:
 
     def heard(self, headers: Mapping[str, str], asked: float) -> None:
         """Take in the head of an answer that has just come; `asked` is when it was asked for, by the monotonic clock."""
-        if "Age" in headers:  # out of a cache, which keeps the date of then
+        if headers.get("Age", "0") != "0":  # out of a cache, which keeps the date of then
             return
         try:
             date = parsedate_to_datetime(headers["Date"])
