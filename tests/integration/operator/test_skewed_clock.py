@@ -1,4 +1,4 @@
-"""An operator on a machine whose clock is wrong, beside a real API server."""
+"""An operator on a machine whose clock is wrong, and nodes whose clocks are, beside a real API server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.kubelet import succeed
+from tests.cluster import kubelet
+from tests.cluster.kubelet import Fate, fail, succeed
 from tests.integration.operator.lab import Lab, operating
 from tests.unit.operator.story import TUNED
 
@@ -62,7 +63,31 @@ def test_an_operator_whose_clock_is_wrong_sees_a_full_quota_and_writes_true_time
         *(event["eventTime"] for event in events if event["regarding"]["kind"] == "FineTuneJob"),
     ]
     assert len(times) > 10
-    assert all(began <= datetime.fromisoformat(time) <= datetime.now(UTC) for time in times)
+    assert all(began <= parse(time) <= datetime.now(UTC) for time in times)
+
+
+@pytest.mark.parametrize(("ahead", "fates"), [(-600, (fail(1), succeed(TUNED))), (600, (succeed(TUNED),))])
+def test_each_attempt_on_a_node_whose_clock_is_wrong_is_recorded_with_true_times(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ahead: int, fates: tuple[Fate, ...]
+) -> None:
+    node = kubelet._now
+    monkeypatch.setattr(kubelet, "_now", lambda ago=0.0: node(ago=ago - ahead))
+    began = datetime.now(UTC) - timedelta(seconds=2)
+    lab.pods_are(*fates)
+    lab.apply()
+    status = lab.until(phase="Succeeded")
+    [pod, *_] = lab.pods()
+    assert abs(parse(pod["status"]["startTime"]) - datetime.now(UTC)) > timedelta(minutes=8)
+    assert status["summary"] == "f1 0.512 → 0.874"
+    expected = [(1, "Internal"), (2, "Completed")] if len(fates) > 1 else [(1, "Completed")]
+    assert [(attempt["number"], attempt["reason"]) for attempt in status["attempts"]] == expected
+    for attempt in status["attempts"]:
+        assert began <= parse(attempt["startTime"]) <= parse(attempt["endTime"]) <= datetime.now(UTC)
+    assert began <= parse(status["startTime"]) <= parse(status["completionTime"]) <= datetime.now(UTC)
+
+
+def parse(time: str) -> datetime:
+    return datetime.fromisoformat(time)
 
 
 def test_the_wrong_clock_is_a_wrong_clock(shifted: Path) -> None:
