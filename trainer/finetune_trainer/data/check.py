@@ -12,7 +12,7 @@ from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.examples import Examples, Origins, Split
-from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
+from finetune_trainer.data.problems import at, data_invalid, empty_to_the_hub, rows_of, shortened
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def _check_text_column(rows: Rows, role: str, column: str) -> None:
             example = "" if said == "is empty" else f", such as {shortened(next(v for v in values if is_bad(v)))}"
             raise data_invalid(
                 f"the text {said} in {len(bad):,} of {len(values):,} {rows_of(rows.split)}{example}: {at(bad, column)}",
-                remedy,
+                remedy + (empty_to_the_hub(rows.origins) if said == "is empty" else ""),
                 field,
             )
 

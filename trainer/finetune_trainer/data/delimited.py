@@ -34,6 +34,8 @@ from finetune_trainer.data.problems import (
 csvlib.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
 
 STOP_EVERY = 1 << 16
+MOST_LINES = 1000
+"""Lines of one broken row that are looked at again."""
 
 _TOLD_DELIMITER = re.compile(r'\ufeff?"?sep=([^\r\n])"?[\r\n]*', re.IGNORECASE)
 
@@ -100,7 +102,7 @@ def read_delimited(
     try:
         header = csv.column_names or next(filter(None, reader), None)
         if header is None:
-            raise data_invalid(f"{name} is empty", "Give it rows, or name other files in spec.dataset.splits.")
+            return DelimitedRows({role: [] for role in roles}, numbers, ())
         line = skipped + reader.line_num
         pick = itemgetter(*_positions(name, roles, header, csv))
         width = len(header)
@@ -170,7 +172,8 @@ def _positions(name: str, roles: Mapping[str, str], header: list[str], csv: Csv)
     positions = []
     for role, column in roles.items():
         if header.count(column) > 1:
-            raise columns_repeat(name, role, column, header.count(column))
+            where = "spec.dataset.csv.columnNames" if csv.column_names else name
+            raise columns_repeat(where, role, column, header.count(column))
         if column not in header:
             if csv.column_names:
                 raise JobError(
@@ -198,7 +201,7 @@ def _swallowed(row: list[str], delimiter: str) -> bool:
 def _malformed(path: Path, name: str, dialect: Dialect, start: int, end: int, problem: str) -> JobError:
     if not dialect.quote:
         return data_invalid(f"{name}, line {start}: {problem}", "Correct this row.")
-    text = "".join(islice(decoded_lines(path, name, dialect.encoding), start - 1, end))
+    text = "".join(islice(decoded_lines(path, name, dialect.encoding), start - 1, min(end, start + MOST_LINES)))
     d, q = re.escape(dialect.delimiter), re.escape(dialect.quote)
     # Possessive: a value that has begun well is never tried again as a shorter one.
     value = rf"(?:{q}(?:[^{q}]|{q}{q})*+{q}|[^{q}{d}\r\n][^{d}\r\n]*+|)"

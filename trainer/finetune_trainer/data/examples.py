@@ -14,6 +14,9 @@ Stop = Callable[[], None]
 
 Split = Literal["train", "validation", "test"]
 
+HUB_SPLIT = "split "
+"""How the name of a hub dataset's split begins where files have theirs."""
+
 Indices = Sequence[int] | NDArray[np.int64]
 
 

@@ -22,7 +22,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.check import Rows
 from finetune_trainer.data.examples import Origin
-from finetune_trainer.data.problems import at, listed, nearest, rows_of, shortened
+from finetune_trainer.data.problems import at, empty_to_the_hub, listed, nearest, rows_of, shortened
 
 MAX_LABELS = 1000
 
@@ -89,7 +89,7 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
     if empty:
         raise _invalid(
             f"the label is empty in {len(empty):,} of {len(values):,} {rows_of(rows.split)}: {at(empty, column)}",
-            "Remove these rows, or give them a label.",
+            f"Remove these rows, or give them a label.{empty_to_the_hub(rows.origins)}",
         )
     families = {"numbers" if _is_number(kind) else kind.__name__ for kind in kinds}
     if len(families) > 1:

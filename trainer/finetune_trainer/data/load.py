@@ -21,16 +21,18 @@ from finetune_trainer.data.check import (
     check_texts,
     to_examples,
 )
-from finetune_trainer.data.examples import Data, Examples, Origins, Source, Split, Stop
+from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Origins, Source, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.kinds import Format
 from finetune_trainer.data.labels import encode_labels
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place, told_of
-from finetune_trainer.data.problems import data_invalid, listed, nearest
+from finetune_trainer.data.problems import at, data_invalid, listed, nearest
 from finetune_trainer.data.split import split_validation
 from finetune_trainer.data.tables import EXTENSIONS, Table, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
+
+MOST_WARNINGS = 40
 
 
 def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
@@ -69,10 +71,20 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
         validation=examples["validation"],
         test=examples.get("test"),
         labels=labels,
-        warnings=tuple(warnings),
+        warnings=_few(warnings),
         fingerprint=fingerprint,
         revision=revision,
         sources=tuple(source for rows in splits for source in _sources(rows)),
+    )
+
+
+def _few(warnings: list[str]) -> tuple[str, ...]:
+    """Not one for each of a thousand files."""
+    if len(warnings) <= MOST_WARNINGS:
+        return tuple(warnings)
+    return (
+        *warnings[: MOST_WARNINGS - 1],
+        f"There are {len(warnings) - MOST_WARNINGS + 1:,} more warnings of this kind.",
     )
 
 
@@ -87,7 +99,7 @@ def _read_hub(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -
     for split, name in names.items():
         columns = found[split].columns
         numbers = range(1, len(columns["text"]) + 1)
-        origins = _origins([(f"split {name}", Table(columns, numbers, "row"))])
+        origins = _origins([(f"{HUB_SPLIT}{name}", Table(columns, numbers, "row"))])
         splits.append(Rows(split, columns, origins, [found[split].label_names]))
     lines = [
         hub.repository(dataset.uri),
@@ -112,7 +124,14 @@ def _read_files(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop)
             roles = _roles(dataset.columns)
             tables.append((name, read_table(paths[name], name, format, roles, csv=dataset.csv, stop=stop)))
             warnings += tables[-1][1].warnings
+        empty = [name for name, table in tables if not len(table.numbers)]
+        if empty and len(empty) < len(tables):
+            warnings.append(f"{len(empty):,} of {len(tables):,} files of the {split} split have no rows: {at(empty)}.")
         splits.append(_joined(split, tables))
+    if dataset.csv is not None and not {_format_of(name, dataset) for name in paths} & {"csv", "tsv"}:
+        warnings.append(
+            "spec.dataset.csv says how CSV and TSV files are written, and none of the files that are read is one."
+        )
     return splits, warnings, None, fingerprint_files(paths, stop)
 
 

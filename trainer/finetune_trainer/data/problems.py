@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.alike import look
-from finetune_trainer.data.examples import Origin, Split
+from finetune_trainer.data.examples import HUB_SPLIT, Origin, Origins, Split
 
 SHOWN = 3
 """Places named in one message; the rest is counted."""
@@ -57,6 +57,13 @@ def spelt(text: str) -> str:
 # `reprlib` looks neither at the end of long values nor at the bottom of deep ones.
 _other = reprlib.Repr()
 _other.maxlong = _other.maxother = _other.maxstring = 60
+
+
+def empty_to_the_hub(origins: Origins) -> str:
+    """What the reader of a hub dataset must know of values that are empty."""
+    if origins.files[:1] and origins.files[0].startswith(HUB_SPLIT):
+        return " In CSV files the hub's library takes words such as NA, None, null and nan for empty."
+    return ""
 
 
 def rows_of(split: Split) -> str:

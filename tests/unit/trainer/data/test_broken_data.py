@@ -237,7 +237,9 @@ BROKEN: dict[str, Broken] = {
         "spec.dataset.splits.validation",
         {"splits": {"validation": "dev.csv"}},
     ),
-    "an empty file": Broken(FailureReason.DATA_INVALID, {"train.csv": ""}, ("train.csv", "is empty"), None),
+    "an empty file": Broken(
+        FailureReason.DATA_INVALID, {"train.csv": ""}, ("no rows: train.csv",), "spec.dataset.splits.train"
+    ),
     "too few rows to set any aside": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv": csv("fine,good", "dull,bad")},
@@ -271,7 +273,9 @@ BROKEN: dict[str, Broken] = {
         ("train.jsonl", "line 2: an escape that is half a character"),
         None,
     ),
-    "a file of blank lines": Broken(FailureReason.DATA_INVALID, {"train.csv": "\n\n"}, ("train.csv is empty",), None),
+    "a file of blank lines": Broken(
+        FailureReason.DATA_INVALID, {"train.csv": "\n\n"}, ("no rows: train.csv",), "spec.dataset.splits.train"
+    ),
     "a compressed file": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv.gz": b"?"},

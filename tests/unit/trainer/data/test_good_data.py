@@ -14,6 +14,7 @@ import pytest
 
 from finetune_trainer.data import Data, Examples
 from tests.unit.trainer.data.folders import csv, load_from, reviews, write_parquet, written
+from tests.unit.trainer.data.readers import READERS, Reader
 
 DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
@@ -254,3 +255,28 @@ def test_the_fingerprint_changes_with_contents_and_names_and_is_that_of_sha256su
     assert first == hashlib.sha256(lines.encode()).hexdigest()
     (folder / "dev.csv").write_text(reviews(6))
     assert load_from(folder, splits=splits).fingerprint != first
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.extension)
+def test_a_file_without_rows_beside_others_is_a_warning_in_every_format(reader: Reader, tmp_path: Path) -> None:
+    rows = [(f"text {n}", f"label {n % 2}") for n in range(20)]
+    empty = b"" if reader.extension != "parquet" else reader.write(("text", "label"), ())
+    written(tmp_path, {f"train-0.{reader.extension}": reader.write(("text", "label"), rows)})
+    written(tmp_path, {f"train-1.{reader.extension}": empty})
+    data = load_from(tmp_path)
+    assert len(data.train) == 18
+    assert data.warnings == (f"1 of 2 files of the train split have no rows: train-1.{reader.extension}.",)
+
+
+def test_a_description_of_csv_that_describes_nothing_is_a_warning(tmp_path: Path) -> None:
+    lines = "".join(f'{{"text": "text {n}", "label": {n % 2}}}\n' for n in range(20))
+    (warning,) = load_from(written(tmp_path, {"train.jsonl": lines}), csv={"delimiter": ";"}).warnings
+    assert "none of the files that are read is one" in warning
+
+
+def test_thousands_of_files_do_not_make_thousands_of_warnings(tmp_path: Path) -> None:
+    quoted = 'text\tlabel\n"a"\tx\n"b"\ty\n'
+    written(tmp_path, {f"train-{n}.tsv": quoted for n in range(100)})
+    warnings = load_from(tmp_path, splits={"validation": "train-0.tsv", "train": "train-[!0]*.tsv"}).warnings
+    assert len(warnings) == 40
+    assert "more warnings" in warnings[-1]
