@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import csv as csvlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
@@ -23,7 +24,16 @@ from finetune_trainer.data.encoding import (
     fitting_encoding,
     has_several_encodings,
 )
-from finetune_trainer.data.kinds import FORMAT_NAMES, PARQUET, Format, conflict_of, hole_of, kind_of, text_kind_of
+from finetune_trainer.data.kinds import (
+    FORMAT_NAMES,
+    PARQUET,
+    Format,
+    conflict_of,
+    hole_of,
+    is_json_list,
+    kind_of,
+    text_kind_of,
+)
 from finetune_trainer.data.problems import data_invalid, listed, nearest, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -65,6 +75,12 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
             "Set spec.dataset.format to jsonl.",
             "spec.dataset.format",
         )
+    if format != "jsonl" and is_json_list(path):
+        return data_invalid(
+            f"{name} holds one JSON list, not {FORMAT_NAMES[format]}",
+            "Write one object a line, without a list around them, and set spec.dataset.format to jsonl.",
+            "spec.dataset.format",
+        )
     if format in ("csv", "tsv"):
         return _of_dialect(error, path, roles, csv, tabs=format == "tsv") or _of_header(
             error, path, name, roles, csv, tabs=format == "tsv"
@@ -74,7 +90,7 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
         if format == "jsonl" and fitting_encoding(path) == "utf-16":
             return data_invalid(f"{name} is UTF-16, not utf-8", "Save the file as UTF-8.")
         return error
-    described = _yaml(found.dialect, Csv(), tabs=False)
+    described = _yaml(found.dialect, _default(path, found.dialect.encoding, tabs=False), None)
     return data_invalid(
         f"{name} holds CSV with the columns {listed(found.header)}, not {FORMAT_NAMES[format]}",
         f"Under spec.dataset put: format: csv{f' and {described}' if described else ''}",
@@ -101,7 +117,9 @@ def conflict(where: str) -> JobError:
 def description_that_fits(path: Path, roles: Mapping[str, str]) -> str:
     """`csv: {…}` by which the file would have all wanted columns; empty where there is none, or the default is it."""
     found = _fitting(path, Dialect.of(Csv(), tabs=False), roles, None)
-    return _yaml(found.dialect, Csv(), tabs=False) if found is not None and not found.misses else ""
+    if found is None or found.misses:
+        return ""
+    return _yaml(found.dialect, _default(path, found.dialect.encoding, tabs=False), None)
 
 
 @dataclass(frozen=True)
@@ -135,7 +153,7 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
         return None
     if error.field == "spec.dataset.csv.quoteChar" and found.dialect == replace(now, quote=found.dialect.quote):
         return None  # that error says the same, and the line
-    described = _yaml(found.dialect, csv, tabs=tabs)
+    described = _yaml(found.dialect, _default(path, found.dialect.encoding, tabs=tabs), csv.column_names)
     remedy = f"Under spec.dataset put: {described}" if described else "Leave out spec.dataset.csv."
     columns = listed(found.header)
     if found.misses:
@@ -164,15 +182,38 @@ def _of_header(error: JobError, path: Path, name: str, roles: Mapping[str, str],
     ):
         return error
     number = len(reading.header)
+    values = f"its {number} values are {_few(reading.header)}" if number > 1 else f"it is {_few(reading.header)}"
+    said = f"{name}: the first line, which is read as the header, names none of the columns {listed(roles.values())}; {values}"
+    for line, row in _numbered(path, reading.dialect):
+        if all(row.count(column) == 1 for column in roles.values()):
+            return JobError(
+                error.reason,
+                f"{said}; line {line} names them all",
+                field=error.field,
+                remedy=f"Remove the lines above line {line}, which are no part of the table.",
+            )
     example = list(roles.values()) if number == len(roles) else [f"column{place}" for place in range(1, number + 1)]
+    described = _yaml(reading.dialect, _default(path, reading.dialect.encoding, tabs=tabs), example[:MOST_NAMES])
     return JobError(
         error.reason,
-        f"{name}: the first line, which is read as the header, names none of the columns {listed(roles.values())}; its "
-        f"{number} values are {_few(reading.header)}",
+        said,
         field=error.field,
         remedy=f"If it is the header, name its columns in spec.dataset.columns. If it is no header, name all {number} columns in "
-        f"their order; under spec.dataset put: csv: {{columnNames: [{', '.join(map(json.dumps, example[:MOST_NAMES]))}]}}",
+        f"their order; under spec.dataset put: {described}",
     )
+
+
+def _numbered(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
+    """The first rows, each with the line that it ends on."""
+    with suppress(JobError, csvlib.Error):
+        rows = dialect.rows(islice(decoded_lines(path, path.name, dialect.encoding), ROWS))
+        for row in rows:
+            yield rows.line_num, row
+
+
+def _default(path: Path, encoding: str, *, tabs: bool) -> Dialect:
+    """How the file would be split if the spec said nothing: the file itself may say its delimiter."""
+    return replace(_now(path, Csv.model_validate({"encoding": encoding}), tabs=tabs), encoding=Csv().encoding)
 
 
 def _now(path: Path, csv: Csv, *, tabs: bool) -> Dialect:
@@ -222,14 +263,13 @@ def _read(path: Path, dialect: Dialect, roles: Mapping[str, str], names: list[st
     return Reading(dialect, header, rows, sum(header.count(column) != 1 for column in roles.values()))
 
 
-def _yaml(found: Dialect, csv: Csv, *, tabs: bool) -> str:
-    """`csv: {delimiter: ";"}`: what the spec has to say, with what it says already, for this dialect; nothing for the default."""
-    default = Dialect.of(Csv(), tabs=tabs)
+def _yaml(found: Dialect, default: Dialect, names: list[str] | None) -> str:
+    """`csv: {delimiter: ";"}`: what the spec has to say for this dialect and these column names; nothing for the default."""
     said = {"delimiter": found.delimiter, "quoteChar": found.quote, "encoding": found.encoding}
     usual = {"delimiter": default.delimiter, "quoteChar": default.quote, "encoding": default.encoding}
     fields: dict[str, Any] = {key: value for key, value in said.items() if value != usual[key]}
-    if csv.column_names:
-        fields["columnNames"] = csv.column_names
+    if names:
+        fields["columnNames"] = names
     # Strings and lists of JSON are YAML as well.
     inside = ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items())
     return f"csv: {{{inside}}}" if fields else ""

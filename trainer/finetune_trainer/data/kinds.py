@@ -63,6 +63,7 @@ _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _PICKLE = re.compile(rb"\x80[\x02-\x05][}\])(cX\x8a\x8c\x95]")
 _MARKUP = re.compile(rb"\s*<(?:!doctype\s+html\b|(?:html|head|meta|script|title|body)\b|!--)", re.IGNORECASE)
 _XML = re.compile(rb"\s*<\?xml\b|\s*<Error>")
+_JSON_LIST = re.compile(rb'\s*\[\s*\{\s*"')
 _CODE = re.compile(rb"<Code>(\w{1,60})</Code>")
 _LFS = re.compile(rb"\s*version https://git-lfs\.github\.com/spec/v1\s")
 _LFS_SIZE = re.compile(rb"^size (\d{1,18})\s*$", re.MULTILINE)
@@ -130,6 +131,12 @@ def text_kind_of(path: Path) -> Kind | None:
             is_stand_in=True,
         )
     return None
+
+
+def is_json_list(path: Path) -> bool:
+    """Whether the file begins as a list of objects does."""
+    with path.open("rb") as file:
+        return _JSON_LIST.match(file.read(HEAD).removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 HOLE = bytes(64)

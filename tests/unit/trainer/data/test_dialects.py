@@ -213,3 +213,39 @@ def test_a_file_that_was_not_written_to_its_end_is_told_as_that(extension: str, 
     written(tmp_path, {f"train.{extension}": b'{"text": "a"}\n' + bytes(5000)})
     with pytest.raises(JobError, match=rf"train\.{extension}, line 2: nothing but zero bytes"):
         load_from(tmp_path)
+
+
+def test_lines_above_the_header_are_said_to_be_those(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "Report of 2024,\n,\nText;of;mine,\ntext,label\na,x\nb,y\n"})
+    with pytest.raises(JobError, match="line 4 names them all") as caught:
+        load_from(tmp_path)
+    assert "Remove the lines above line 4" in caught.value.remedy
+
+
+def test_what_to_paste_keeps_what_the_spec_says_already(tmp_path: Path) -> None:
+    spec = {"csv": {"delimiter": ";", "encoding": "cp1252"}}
+    written(tmp_path, {"train.csv": "gr\u00fcn;x\n".encode("cp1252") * 20 + b"b;y\n" * 20})
+    with pytest.raises(JobError, match="the first line, which is read as the header") as caught:
+        load_from(tmp_path, **spec)
+    assert pasted(caught.value) == {"csv": {**spec["csv"], "columnNames": ["text", "label"]}}
+
+
+def test_a_file_that_names_a_wrong_delimiter_is_told_which_one_to_set(tmp_path: Path) -> None:
+    written(
+        tmp_path, {"train.csv": "sep=;\n" + "".join(f"{text},{label}\n" for text, label in [("text", "label"), *RIGHT])}
+    )
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path)
+    assert pasted(caught.value) == {"csv": {"delimiter": ","}}
+    assert len(load_from(tmp_path, **pasted(caught.value)).train) == 18
+
+
+RIGHT = [(f"text {n}", str(n % 2)) for n in range(20)]
+
+
+@pytest.mark.parametrize("extension", ["csv", "tsv", "parquet"])
+def test_a_list_of_json_is_told_as_that_under_any_extension(extension: str, tmp_path: Path) -> None:
+    written(tmp_path, {f"train.{extension}": '[\n {"text": "a", "label": "x"},\n {"text": "b", "label": "y"}]'})
+    with pytest.raises(JobError, match="holds one JSON list") as caught:
+        load_from(tmp_path)
+    assert "one object a line" in caught.value.remedy
