@@ -66,7 +66,7 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
         return conflict(f"{name}, line {line}")
     if format != "parquet" and (line := hole_of(path)) is not None and fitting_encoding(path) != "utf-16":
         return data_invalid(
-            f"{name}, line {line}: nothing but zero bytes, so the file was not written to its end",
+            f"{name}, line {line}: a stretch of zero bytes, so the file was not written to its end or is damaged",
             "Copy or download it again.",
         )
     if format != "jsonl" and _is_json_lines(path, roles):

@@ -33,6 +33,7 @@ from finetune_trainer.data.tables import EXTENSIONS, Table, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
 
 MOST_WARNINGS = 40
+"""Warnings that are told; more are counted."""
 
 
 def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:

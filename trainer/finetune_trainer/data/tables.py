@@ -177,7 +177,7 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise data_invalid(
-            f"{name} is not a readable Parquet file: {error}",
+            f"{name} is not a readable Parquet file: {' '.join(str(error).split())}",
             "Write the file again, or say spec.dataset.format if it is no Parquet.",
         ) from error
     rows = len(next(iter(columns.values())))
