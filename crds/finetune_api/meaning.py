@@ -52,7 +52,7 @@ DEFAULTS = (
 
 def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
     """The training inputs as JSON without what is said by leaving it out; what is new in a later version changes nothing."""
-    inputs = spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
+    inputs = as_in_0_1_0(spec)
     for default in DEFAULTS:
         *parents, last = default.path
         block = inputs
@@ -63,6 +63,11 @@ def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
     said = _without_empty_blocks(inputs)
     assert isinstance(said, dict), "the spec has required fields"
     return said
+
+
+def as_in_0_1_0(spec: FineTuneJobSpec) -> dict[str, Any]:
+    """The same as version 0.1.0 had it: with empty blocks, and with what is in `DEFAULTS` where it is written out."""
+    return spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
 
 
 def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:

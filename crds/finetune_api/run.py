@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import OBEYED_BY_THE_TRAINER, FineTuneJobSpec
-from finetune_api.meaning import meaning, paths
+from finetune_api.meaning import as_in_0_1_0, meaning, paths
 from finetune_api.problems import problems
 from finetune_api.schema import child, job_schema
 
@@ -156,7 +156,16 @@ def _no_run(error: Exception) -> JobError:
 
 def fingerprint(spec: FineTuneJobSpec) -> str:
     """SHA-256 (hex) of what the training inputs mean, so that a default written out, or a new field with one, changes nothing."""
-    return hashlib.sha256(json.dumps(meaning(spec), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return _sha256(meaning(spec))
+
+
+def fingerprint_in_0_1_0(spec: FineTuneJobSpec) -> str:
+    """That of version 0.1.0, for which some defaults that are written out were inputs of their own."""
+    return _sha256(as_in_0_1_0(spec))
+
+
+def _sha256(inputs: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def identify(spec: FineTuneJobSpec) -> RunIdentity:

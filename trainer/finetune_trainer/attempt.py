@@ -18,7 +18,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
-from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
+from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
@@ -107,6 +107,10 @@ class Attempt:
         trust_authorities(self._workspace)
         folder = open_folder(run.run.uri, spec.storage)
         run_folder = RunFolder(folder, run.run)
+        then = fingerprint_in_0_1_0(spec)
+        if then != run.run.fingerprint and run_folder.is_of(then):  # begun by version 0.1.0, and goes on as that
+            run = self._run = run.model_copy(update={"run": run.run.model_copy(update={"fingerprint": then})})
+            run_folder = RunFolder(folder, run.run)
         finished = run_folder.finished()
         if finished is not None:
             return self._adopt(finished, run_folder)

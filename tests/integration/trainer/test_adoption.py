@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from finetune_api.exit_codes import ExitCode
+from finetune_api.run import fingerprint_in_0_1_0
 from tests.training.attempts import Job
 from tests.training.tiny import tiny_inputs
 
@@ -42,6 +43,21 @@ def test_inputs_that_were_copied_again_are_compared_by_their_contents(job, tmp_p
     assert attempt.wait() == ExitCode.DONE, attempt.log
     assert attempt.result.adopted
     assert "could not be compared" not in attempt.log
+
+
+def test_a_result_of_version_0_1_0_is_adopted_though_a_default_written_out_was_another_input_then(tmp_path):
+    job = Job(tmp_path, **tiny_inputs(tmp_path / "inputs"), training=QUICK, method={"freeze": {}}, runId="named")
+    now = job.run
+    then = fingerprint_in_0_1_0(now.spec)
+    assert then != now.run.fingerprint
+    job.run = now.model_copy(update={"run": now.run.model_copy(update={"fingerprint": then})})
+    job.complete()
+    job.run = now
+
+    attempt = job.complete()
+
+    assert attempt.result.adopted
+    assert attempt.result.fingerprint == then
 
 
 def test_an_attempt_that_was_killed_between_its_result_and_the_cleaning_is_cleaned_up_after(job):

@@ -9,7 +9,7 @@ import pytest
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load
 from finetune_api.meaning import DEFAULTS, meaning, paths
-from finetune_api.run import identify
+from finetune_api.run import Run, fingerprint_in_0_1_0, identify
 from tests.api_cases.builder import job
 from tests.api_cases.meaning import (
     CHANGED,
@@ -48,6 +48,10 @@ def test_a_run_is_named_as_in_version_0_1_0(claim: str, changes: dict[str, Any],
 @pytest.mark.parametrize(("claim", "changes", "then"), OTHER_RUN_IDS_THEN, ids=[row[0] for row in OTHER_RUN_IDS_THEN])
 def test_only_a_default_written_out_is_named_otherwise(claim: str, changes: dict[str, Any], then: str) -> None:
     assert then != run_id(job(changes)) in {then for _, _, then in RUN_IDS}
+    spec = FineTuneJobSpec.model_validate(job(changes)["spec"])
+    assert fingerprint_in_0_1_0(spec).startswith(then)
+    told = Run.from_env(Run.of(spec, identify(spec), "owner", contract=1).to_env()).spec
+    assert fingerprint_in_0_1_0(told) == fingerprint_in_0_1_0(spec), "also by what a trainer is told, with all defaults"
 
 
 def test_each_training_input_has_its_rows_in_the_tables() -> None:

@@ -45,6 +45,11 @@ class RunFolder:
         self._folder = folder
         self._run = run
 
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether the latest attempt was at the training inputs of this fingerprint."""
+        last = self._attempt(max(self._attempts(), default=0))
+        return last is not None and last.fingerprint == fingerprint
+
     def finished(self) -> Result | None:
         """The result when this run is complete and its artefacts are still there; else None.
 

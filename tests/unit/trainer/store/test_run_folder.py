@@ -47,6 +47,15 @@ def test_a_finished_run_is_found_with_its_artefacts(tmp_path: Path) -> None:
     assert run_folder(folder).finished() == written
 
 
+def test_whose_training_inputs_a_folder_holds_is_told_by_its_latest_attempt() -> None:
+    folder = memory_folder()
+    assert not run_folder(folder).is_of(FINGERPRINT)
+    run_folder(folder).begin_attempt("pod-a")
+    run_folder(folder).begin_attempt("pod-b")
+    assert [run_folder(folder, other).is_of(FINGERPRINT) for other in (FINGERPRINT, "e" * 64)] == [True, True]
+    assert not run_folder(folder).is_of("e" * 64)
+
+
 def test_the_result_of_other_training_inputs_is_a_conflict_with_its_remedy(tmp_path: Path) -> None:
     folder = memory_folder()
     run_folder(folder).promote(results(tmp_path), result(folder))
