@@ -13,9 +13,10 @@ def certificates(text: str) -> list[str]:
     found = list(dict.fromkeys(_BLOCK.findall(text)))
     if not found:
         raise ValueError("holds no certificates in PEM form")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for number, certificate in enumerate(found, start=1):
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
+            context.load_verify_locations(cadata=certificate)
         except (ssl.SSLError, ValueError, TypeError) as error:
             raise ValueError(f"holds a certificate, number {number}, that cannot be read") from error
     return found

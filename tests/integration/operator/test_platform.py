@@ -132,6 +132,14 @@ async def test_certificates_are_read_before_a_pod_mounts_them(
         assert said.format(namespace) in refusal.message
 
 
+async def test_an_operator_without_the_right_to_look_says_so(own_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(own_lab.account.kubeconfig))
+    async with Client.from_environment() as client:
+        refusal = await missing_trust(client, own_lab.namespace, TrustedCa("c", "ca.crt"))
+    assert refusal is not None
+    assert f"The operator may not read the ConfigMap c in namespace {own_lab.namespace}: " in refusal.message
+
+
 def test_pods_without_fixed_numbers_are_admitted_where_the_cluster_chooses_them(
     control_plane: ControlPlane, site: Site, own_lab: Lab, tmp_path: Path
 ) -> None:

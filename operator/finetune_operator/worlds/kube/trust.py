@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 
 from finetune_api.failures import FailureReason
 from finetune_api.pem import certificates
@@ -26,10 +27,17 @@ async def missing_trust(client: Client, namespace: str, trusted: TrustedCa) -> R
     content = _content(found, trusted.key)
     if content is None:
         return _refusal(f"The key {trusted.key} of {where} is missing")
+    problem = _problem(content)
+    return _refusal(f"The key {trusted.key} of {where} {problem}") if problem else None
+
+
+@lru_cache(maxsize=16)
+def _problem(pem: str) -> str | None:
+    """Remembered: most namespaces have the same, and to read 150 certificates takes tens of milliseconds."""
     try:
-        certificates(content)
+        certificates(pem)
     except ValueError as error:
-        return _refusal(f"The key {trusted.key} of {where} {error}")
+        return str(error)
     return None
 
 
