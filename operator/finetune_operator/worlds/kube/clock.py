@@ -43,12 +43,12 @@ class ServerClock:
         self._monotonic = monotonic
         self._wall = wall
         self._heard: deque[_Bounds] = deque(maxlen=REMEMBERED)
-        self._ahead: float | None = None
+        self._ahead: _Bounds | None = None
         self._said = 0.0
 
     def now(self) -> datetime:
         """Aware, in UTC."""
-        seconds = self._wall() if self._ahead is None else self._monotonic() + self._ahead
+        seconds = self._wall() if self._ahead is None else self._monotonic() + self._ahead.least
         return datetime.fromtimestamp(seconds, UTC)
 
     def heard(self, headers: Mapping[str, str], asked: float) -> None:
@@ -62,21 +62,26 @@ class ServerClock:
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
         self._heard.append(_Bounds(seconds - self._monotonic(), seconds + RESOLUTION - asked))
         self._ahead = _agreed(self._heard)
-        skew = self._wall() - self._monotonic() - self._ahead
-        if abs(skew - self._said) >= WORTH_SAYING:
-            self._said = skew
-            where = "ahead of" if skew > 0 else "behind"
-            off = timedelta(seconds=round(abs(skew)))
+        self._say_how_far_off(self._ahead)
+
+    def _say_how_far_off(self, ahead: _Bounds) -> None:
+        here = self._wall() - self._monotonic()
+        skew = here - min(max(here, ahead.least), ahead.most)  # as much of it as is certain
+        if abs(skew - self._said) < WORTH_SAYING:
+            return
+        self._said = skew
+        where, off = "ahead of" if skew > 0 else "behind", timedelta(seconds=round(abs(skew)))
+        if off:
             log.warning(
                 "The clock of this machine is %s %s that of the API server, which is the one that counts.", off, where
             )
 
 
-def _agreed(heard: deque[_Bounds]) -> float:
-    """The lower end of the narrowest bounds that the most of them share; of equally many, those of the latest."""
-    best, most = heard[-1].least, 0
+def _agreed(heard: deque[_Bounds]) -> _Bounds:
+    """What the most of them have in common; of equally many, the latest."""
+    best: list[_Bounds] = []
     for start in reversed([bounds.least for bounds in heard]):
-        count = sum(1 for bounds in heard if bounds.least <= start <= bounds.most)
-        if count > most:
-            best, most = start, count
-    return best
+        around = [bounds for bounds in heard if bounds.least <= start <= bounds.most]
+        if len(around) > len(best):
+            best = around
+    return _Bounds(max(bounds.least for bounds in best), min(bounds.most for bounds in best))
