@@ -108,7 +108,16 @@ class Run(Contract):
             if unknown:
                 said = f"{', '.join(f'spec.{path}' for path in unknown[:5])}: {_this()} does not know that"
                 raise _other_image(document, said, f"spec.{unknown[0]}")
-            return cls.model_validate(document)
+            try:
+                return cls.model_validate(document)
+            except ValidationError as error:
+                # What is the operator's business may be in the words of a later one.
+                theirs = {str(d["loc"][1]) for d in error.errors() if d["loc"][:1] == ("spec",) and len(d["loc"]) > 1}
+                theirs -= set(OBEYED_BY_THE_TRAINER)
+                if not theirs:
+                    raise
+                spec = {name: value for name, value in document["spec"].items() if name not in theirs}
+                return cls.model_validate(document | {"spec": spec})
         except ValidationError as error:
             if not all(details["loc"][:1] == ("spec",) for details in error.errors()):
                 raise _no_run(error) from error

@@ -23,7 +23,6 @@ class Verdicts:
     """What was found, in the order of the files."""
 
     local: bool
-    good: int = 0
     bad: int = 0
     _names: dict[tuple[str | None, str], str] = field(default_factory=dict)
 
@@ -52,7 +51,6 @@ class Verdicts:
                 yield self._count(False), f"{path}: {NO_JOB}"
 
     def _count(self, good: bool) -> bool:
-        self.good += good
         self.bad += not good
         return good
 
