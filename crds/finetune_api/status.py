@@ -128,7 +128,8 @@ class Attempt(Entry):
     """What its end counts as: `Failure` against spec.backoffLimit, `Disruption` only when six in a row save nothing new, `Stop`,
     which somebody asked for, as nothing."""
     step: int | None = None
-    """Optimiser steps saved at its end, where the trainer could still say so."""
+    """Optimiser steps that were saved at its end, as far as it knew: 0 before it had looked for what earlier ones saved. Left out
+    where it could not say so any more."""
 
 
 class Failure(Contract):

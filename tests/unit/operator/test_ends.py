@@ -128,6 +128,10 @@ DUMPS = {
         {"reason": "Evicted", "message": NODE_MEMORY, **target("TerminationByKubelet", NODE_MEMORY)} | terminated(KILLED),
         "Evicted", False, "was using 12Gi", ends.MEMORY_REMEDY,
     ),
+    "node out of disk, as kubelets before 1.13 said it": End(
+        {"reason": "Evicted", "message": "The node was low on resource: [DiskPressure]."} | terminated(UNKNOWN),
+        "DiskFull", True, "[DiskPressure]", ends.DISK_REQUEST_REMEDY,
+    ),
     "node out of process ids": End(
         {"reason": "Evicted", "message": NODE_PIDS, **target("TerminationByKubelet", NODE_PIDS)} | terminated(KILLED),
         "Evicted", False, "low on resource: pids",

@@ -98,6 +98,25 @@ def test_an_attempt_that_was_killed_is_taken_to_have_saved_once_it_ran_for_two_s
     assert story.status.phase == phase
 
 
+def test_an_attempt_that_never_came_to_train_got_nowhere_however_long_it_took() -> None:
+    """Such as one that is preempted each time before its model is fetched: it could say so, and did."""
+    story = Story().starts()
+    for _ in range(6):
+        story.runs()
+        story.world.pass_time(7200)
+        story.ends(30, saved(None))
+    assert story.state() == ("Failed", "NoProgress")
+
+
+def test_a_trainer_of_somebodys_own_that_says_nothing_is_judged_by_its_time_alone() -> None:
+    story = Story().starts()
+    for _ in range(10):
+        story.runs()
+        story.world.pass_time(7200)
+        story.ends(30, "saved")
+    assert story.status.phase == "Starting"
+
+
 def test_ends_that_somebody_asked_for_are_no_sign_of_a_run_that_gets_nowhere() -> None:
     story = Story().starts()
     for _ in range(8):

@@ -42,8 +42,8 @@ START_REMEDY = (
 
 _OWN_DISK = re.compile(r"exceeds the total limit of containers|exceeded its local ephemeral storage limit")
 _VOLUME = re.compile(r"EmptyDir volume .* exceeds the limit")
-_NODE_DISK = re.compile(r"low on resource: (ephemeral-storage|nodefs|imagefs|containerfs)")
-_NODE_MEMORY = re.compile(r"low on resource: memory")
+_NODE_DISK = re.compile(r"low on resource: (ephemeral-storage|nodefs|imagefs|containerfs|\[DiskPressure)")
+_NODE_MEMORY = re.compile(r"low on resource: (memory|\[MemoryPressure)")
 _CRITICAL = re.compile(r"to admit critical pod")
 _SHUTDOWN = re.compile(r"node shutdown|node is shutting", re.IGNORECASE)
 _NOT_ADMITTED = re.compile(r"^(Pod )?(was rejected|The node had condition)", re.IGNORECASE)
@@ -150,7 +150,8 @@ def _by_init_container(pod: Object, terminated: Object) -> Cause | None:
         code = other.terminated.get("exitCode", 0)
         if other.initial and not other.restarts and code != 0:
             log = (other.terminated.get("message") or "").strip()
-            said = f"exit code {code}" + (f": {log}" if log else "")
+            killed = " (OOMKilled)" if other.terminated.get("reason") == "OOMKilled" else ""
+            said = f"exit code {code}{killed}" + (f": {log}" if log else "")
             message = f"Init container {other.name} of {pod['metadata']['name']}, which is not the trainer's, failed with {said}"
             return Cause(FailureReason.SIDECAR_FAILED, message, REMEDIES[FailureReason.SIDECAR_FAILED])
     return None
