@@ -84,14 +84,23 @@ class RunStatus(Contract):
     """The trainer's image. Another one may take its place until an attempt has run."""
     image_digest: Annotated[str, Field(max_length=128)] | None = None
     """What the image was when an attempt first ran, where its node says so; later pods get the same."""
-    placement: Annotated[str, Field(max_length=64)] | None = None
-    """Digest of the fields that only a new pod obeys, as they were when its training was last started."""
     contract: Annotated[int, Field(ge=1)] | None = None
     """The version of what the operator tells the trainer that this run began with; later pods are told the same. Absent: 1."""
     model_revision: Annotated[str, Field(max_length=128)] | None = None
     """The commit of a hub model that was used."""
     data_fingerprint: Annotated[str, Field(max_length=64)] | None = None
     """SHA-256 over the data and model files that were used."""
+
+
+class TrainingStatus(Contract):
+    """What the operator has to remember of the Job that it made last."""
+
+    start_time: Time
+    """When it was asked for."""
+    starts: Annotated[int, Field(ge=1)] = 1
+    """How often in a row one was asked for, this one included, since an attempt last ran."""
+    placement: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the fields that only a new pod obeys, as they were then."""
 
 
 class MetricStatus(Entry):
@@ -176,6 +185,7 @@ class FineTuneJobStatus(Contract):
     completion_time: Time | None = None
     """When the run ended."""
     run: RunStatus | None = None
+    training: TrainingStatus | None = None
     summary: Annotated[str, Field(max_length=128)] | None = None
     """The first metric before and after, such as `f1 0.512 → 0.874`."""
     metrics: Annotated[list[MetricStatus], Field(max_length=32)] | None = None
@@ -195,12 +205,13 @@ def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
 
     A job that says it is finished is always read as finished: what has ended must not begin again because of a word.
     """
-    rest: Any = copy.deepcopy(dict(written))
+    rest: Any = written
     while True:
         try:
             status = FineTuneJobStatus.model_validate(rest)
             break
         except ValidationError as error:
+            rest = copy.deepcopy(dict(written)) if rest is written else rest
             _correct(rest, error.errors(include_url=False, include_input=False)[0])
     conditions = status.conditions or []
     if _says_finished(written) and not any(c.type == "Finished" and c.status == "True" for c in conditions):

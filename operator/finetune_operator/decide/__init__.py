@@ -15,7 +15,6 @@ from finetune_operator.decide.case import Case, gather
 from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
 from finetune_operator.decide.headway import restart_is_held_back, run_makes_no_progress
 from finetune_operator.decide.running import (
-    LATER_LOOKS,
     attempt_cannot_be_created,
     attempt_cannot_start,
     attempt_is_awaited,
@@ -37,6 +36,7 @@ from finetune_operator.decide.starting import (
     pod_carries_what_others_obey,
     run_does_not_fit,
     run_is_missing_and_cannot_be_read,
+    start_has_to_wait,
     start_was_refused,
     training_is_missing,
     training_is_stopping,
@@ -59,6 +59,7 @@ WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     run_is_missing_and_cannot_be_read,
     pod_carries_what_others_obey,
     run_does_not_fit,
+    start_has_to_wait,
     training_is_missing,
 )
 WHILE_IT_GOES_ON: tuple[Rule, ...] = (
@@ -78,6 +79,8 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     attempt_is_out_of_sight,
     attempt_is_awaited,
 )
+UNWATCHED_LOOKS = 10.0
+"""Seconds between looks at a training of which no watch tells."""
 RULES = WITHOUT_A_TRAINING_THAT_GOES_ON + WHILE_IT_GOES_ON
 
 
@@ -98,4 +101,4 @@ def decide(seen: Observed, now: datetime) -> Decision:
 
 def _recheck_after(case: Case, decision: Decision) -> float | None:
     unwatched = any(training.unwatched and training.ending is None for training in case.seen.trainings)
-    return min(decision.recheck_after or LATER_LOOKS, LATER_LOOKS) if unwatched else decision.recheck_after
+    return min(decision.recheck_after or UNWATCHED_LOOKS, UNWATCHED_LOOKS) if unwatched else decision.recheck_after

@@ -150,6 +150,14 @@ class Case:
         return self.run if self.has_run else self.before.run
 
     @property
+    def starts_in_vain(self) -> int:
+        """How often in a row the training was started, the last time included, without an attempt that ran."""
+        last = self.before.training
+        if last is None or any(a.start_time is not None and a.start_time >= last.start_time for a in self.attempts):
+            return 0
+        return last.starts
+
+    @property
     def start_time(self) -> datetime | None:
         """When this run first started; None before that. One that was not reported left a training or attempts behind."""
         if self.before.start_time is not None or self.training is None:
@@ -211,7 +219,7 @@ class Case:
     def attempts_seen(self) -> list[AttemptSeen]:
         """Those of this run, of whatever training, oldest first."""
         now = {a.name for a in self.attempts_now}
-        return [a for a in self.seen.attempts if a.name in now or a.run_id == self.run_id]
+        return [a for a in self.seen.attempts if a.name in now or (a.run_id and a.run_id == self.run_id)]
 
     @cached_property
     def attempts(self) -> list[Attempt]:

@@ -42,6 +42,7 @@ def status(
     fields: dict[str, Any] = {
         "start_time": case.start_time,
         "run": case.run_told,
+        "training": case.before.training,
         "attempts": case.attempts or None,
         **more,
     }
@@ -81,9 +82,9 @@ def unreadable(case: Case) -> Failure:
     allowed = f", allowed: {first.allowed}" if first.allowed else ""
     return Failure(
         reason=FailureReason.INVALID_SPEC,
-        message=f"{first.path}: {first.value}{allowed}{rest}",
+        message=f"{first.path}: {first.value}{allowed}{rest}"[:1000],
         remedy=first.remedy or REMEDIES[FailureReason.INVALID_SPEC],
-        field=first.path,
+        field=first.path[:512],
     )
 
 

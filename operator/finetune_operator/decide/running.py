@@ -61,7 +61,8 @@ def placement_has_changed(case: Case) -> Decision | None:
     The status remembers what was asked for last. The training does, too, but a policy of the cluster may have had its hand there:
     one that differs for ever would replace for ever.
     """
-    remembered = {case.before.run.placement if case.before.run else None, case.current.placement} - {None}
+    last = case.before.training
+    remembered = {last.placement if last else None, case.current.placement} - {None}
     if not case.is_readable or case.placement in remembered:
         return None
     if (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from finetune_api.failures import REMEDIES, FailureReason, JobError
 from finetune_api.run import Run, RunIdentity
-from finetune_api.status import Phase
+from finetune_api.status import Phase, TrainingStatus
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.images import pinned_image
@@ -18,6 +19,7 @@ from finetune_operator.worlds.protocol import Decision, StartTraining, StopTrain
 RETRY_REFUSED = 30.0
 """Seconds until a refused action is tried again: a quota that becomes free announces itself to nobody."""
 RETRY_PASSING = 2.0
+FREE_STARTS, LONGEST_WAIT = 3, timedelta(minutes=10)
 
 
 def job_is_gone(case: Case) -> Decision | None:
@@ -131,6 +133,22 @@ def run_does_not_fit(case: Case) -> Decision | None:
     return None
 
 
+def start_has_to_wait(case: Case) -> Decision | None:
+    """Whoever removes each training before an attempt of it runs would have one made for ever: each time later, then."""
+    last, starts = case.before.training, case.starts_in_vain
+    if case.training is not None or last is None or starts < FREE_STARTS:
+        return None
+    due = last.start_time + min(timedelta(seconds=2 ** min(starts - FREE_STARTS + 1, 20)), LONGEST_WAIT)
+    if case.now >= due:
+        return None
+    name = training_name(case.seen.key.name, case.run_id)
+    message = f"{name} was removed {starts} times before an attempt ran; it is created again at {due:%H:%M:%S} UTC"
+    return Decision(
+        status=status(case, Phase.STARTING, "Restarting", sentences(message)),
+        recheck_after=(due - case.now).total_seconds(),
+    )
+
+
 def training_is_missing(case: Case) -> Decision | None:
     """Because it never was, or because somebody deleted it: either way there has to be one."""
     if case.training is not None:
@@ -148,8 +166,9 @@ def training_is_missing(case: Case) -> Decision | None:
         limits=case.limits,
         placement=case.placement,
     )
-    told = run.model_copy(update={"placement": case.placement})
-    said = status(case, Phase.STARTING, reason, message, run=told, start_time=case.before.start_time or case.now)
+    asked = TrainingStatus(start_time=case.now, starts=case.starts_in_vain + 1, placement=case.placement)
+    began = case.before.start_time or case.now
+    said = status(case, Phase.STARTING, reason, message, run=run, training=asked, start_time=began)
     return Decision(actions=(start,), status=said)
 
 

@@ -60,6 +60,7 @@ POLICIES: dict[str, list[Object]] = {
     "sets-other-limits": mutates(
         ("replace", "/spec/backoffLimit", 9), ("add", "/spec/ttlSecondsAfterFinished", 3600), ("remove", LIMITS, None)
     ),
+    "removes-what-has-ended": mutates(("add", "/spec/ttlSecondsAfterFinished", 0)),
     "takes-the-runs-label": mutates(("remove", RUN_LABEL, None)),
     "takes-all-labels": mutates(("remove", RUN_LABEL, None), ("remove", UID_LABEL, None)),
     "names-another-run": mutates(("replace", RUN_LABEL, "other")),
@@ -98,7 +99,8 @@ def _is_changed(api: Api, namespace: str) -> bool:
     container = {"name": "c", "image": "i"}
     spec = {"backoffLimit": 1, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}
     made = api.post(f"/apis/batch/v1/namespaces/{namespace}/jobs?dryRun=All", {"metadata": meta, "spec": spec})
-    same = (made["metadata"].get("annotations"), made["spec"]["backoffLimit"]) == (notes, 1)
+    limits = (made["spec"]["backoffLimit"], made["spec"].get("ttlSecondsAfterFinished"))
+    same = (made["metadata"].get("annotations"), limits) == (notes, (1, None))
     return not same or any(made["metadata"]["labels"].get(k) != v for k, v in meta["labels"].items())  # type: ignore[attr-defined]
 
 

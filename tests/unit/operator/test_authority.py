@@ -328,6 +328,18 @@ def test_a_life_under_each_policy_ends_with_its_true_status(policy: Callable[[Tr
     assert len(story.actions) == acted
 
 
+def test_trainings_that_somebody_removes_before_they_run_are_made_again_ever_later() -> None:
+    story = Story(runId="r").starts()
+    for _ in range(900):
+        if story.trainings:
+            story.world.remove_training(story.key)
+        story.waits(1)
+    assert 8 <= sum(isinstance(action, StartTraining) for action in story.actions) <= 12
+    assert "times before an attempt ran; it is created again at" in (story.status.message or "")
+    story.waits(600).runs().loses_its_training()
+    assert story.trainings == ["demo-r"], "what has run is made again at once"
+
+
 @pytest.mark.parametrize("policy", [FORGETFUL["forgotten"], FORGETFUL["the placement of another"]])
 def test_a_correction_reaches_a_waiting_training_at_once_although_nobody_remembers(
     policy: Callable[[Training], Training],
@@ -401,7 +413,7 @@ def test_an_attempt_that_a_policy_hides_is_said_to_run() -> None:
 
 def test_a_training_of_which_no_watch_tells_is_looked_at() -> None:
     story = Story().starts().runs().changes_training(unwatched=True)
-    assert story.recheck == 30
+    assert story.recheck == 10
 
 
 # ------------------------------------------------------------------------------------------------- refused actions

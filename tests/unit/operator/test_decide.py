@@ -837,6 +837,9 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     punished.starts().runs().ends(30, result_message("preempted", step=1))
     Story(pod={"labels": {"istio.io/rev": "canary"}}).looks()
     Story().starts().gets_the_default_image("trainer:newer")
+    removed = Story().starts()
+    for _ in range(3):
+        removed.loses_its_training()
     Story().starts().changes_training(outdated=True)
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]

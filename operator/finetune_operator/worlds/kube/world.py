@@ -85,7 +85,12 @@ class KubeWorld:
         self._unwritten: dict[Key, str] = {}
         """What was said in an event because the status could not be written."""
         self._trainings = Reflector(
-            client, names.jobs(namespace), names.OURS, self._read_training, self._changes.put_nowait
+            client,
+            names.jobs(namespace),
+            names.OURS,
+            self._read_training,
+            self._changes.put_nowait,
+            parting=lambda training: training.ending is not None,  # a policy may give it no time to live at all
         )
         self._attempts = Reflector(
             client,
@@ -192,7 +197,7 @@ class KubeWorld:
             self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
             self._unwritten.pop(key, None)
-            self._attempts.forget_parted(key)
+            self._forget_parted(key)
             return Observed(key=key, job=None)
         self._observed[key] = record
         await self._look_at_the_unwatched(key, record, [child.fact for child in pods])
@@ -272,12 +277,16 @@ class KubeWorld:
             said = decision.status
             log.info("%s, %s: %s", said.phase, said.reason, said.message)
         self._unwritten.pop(key, None)
-        self._attempts.forget_parted(key)
+        self._forget_parted(key)
         event = announcement(before, decision.status) if patch else None
         if event is not None:  # the status that it announces is written, and that is what counts
             await self._announce(key, record.uid, event)
 
     # -- details ---------------------------------------------------------------------------------------------------
+
+    def _forget_parted(self, key: Key) -> None:
+        self._trainings.forget_parted(key)
+        self._attempts.forget_parted(key)
 
     async def _announce(self, key: Key, uid: str, event: Announcement) -> None:
         try:
