@@ -105,7 +105,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.MODEL_INVALID: "Name a model whose architecture fits the task, with its config, tokenizer and safetensors weights.",
     FailureReason.DATASET_NOT_FOUND: "Check spec.dataset.uri, spec.dataset.subset and spec.dataset.splits.",
     FailureReason.DATASET_ACCESS_DENIED: "Give a token that may read the dataset in spec.hub.tokenSecretRef.",
-    FailureReason.HUB_UNREACHABLE: "Allow the trainer to reach the hub, or copy the files to object storage and name them there.",
+    FailureReason.HUB_UNREACHABLE: "Let the trainer reach the hub (the chart's trainer.env takes a proxy, or a mirror of it), or copy the files to object storage and name them there.",
     FailureReason.COLUMN_MISSING: "Name one of the columns that exist in spec.dataset.columns.",
     FailureReason.LABEL_INVALID: "Correct the label, or list every label in spec.dataset.labels.",
     FailureReason.DATA_INVALID: "Correct the named row, or describe the file's format in spec.dataset.csv.",

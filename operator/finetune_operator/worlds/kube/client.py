@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import aiohttp
 from kubernetes import client as kubernetes_client, config as kubernetes_config
+from kubernetes.client.rest import should_bypass_proxies
 
 from finetune_operator.worlds.kube.clock import ServerClock
 from finetune_operator.worlds.kube.heard import Heard
@@ -61,6 +62,8 @@ class Client:
         self._configuration = configuration
         self._ssl = _ssl_context(configuration)
         self.server: str = configuration.host.rstrip("/")
+        around = should_bypass_proxies(configuration.host, configuration.no_proxy or "")
+        self._proxy: str | None = None if around else configuration.proxy or None
         self.heard = Heard()
         self.clock = ServerClock()
         self._session: aiohttp.ClientSession | None = None
@@ -94,7 +97,7 @@ class Client:
             connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
             middlewares=(self._authorize, self._hear, *more),
             headers={"User-Agent": FIELD_MANAGER, "Accept": "application/json"},
-            proxy=self._configuration.proxy or None,
+            proxy=self._proxy,
         )
 
     async def _authorize(
