@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +15,7 @@ from finetune_api.dataset import Dataset
 from finetune_api.failures import JobError
 from finetune_trainer.data import hub
 from tests.unit.trainer.data.folders import reviews
+from tests.unit.trainer.data.hub_client import Answers, fetched
 from tests.unit.trainer.data.loopback_hub import COMMIT, Repository, hub_of
 
 MODEL_FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}", "vocab.txt": b"a\n"}
@@ -50,81 +47,77 @@ HUB = {
     "datasets/odd/pictures": Repository({"README.md": b"", "a.xyz": b"?"}),
 }
 
-FETCH = """
-import json, sys
-from pathlib import Path
-from finetune_api.dataset import Dataset
-from finetune_api.failures import JobError
-from finetune_api.job import Base, Storage
-from finetune_trainer.data import fetch_model, load
-what, spec, workspace = sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3])
-common = dict(storage=Storage(), workspace=workspace, stop=lambda: None)
-try:
-    if what == "model":
-        model = fetch_model(Base.model_validate(spec), **common)
-        files = sorted(path.name for path in model.path.iterdir())
-        answer = dict(files=files, revision=model.revision, fingerprint=model.fingerprint)
-    else:
-        data = load(Dataset.model_validate(spec), seed=1, **common)
-        answer = dict(train=len(data.train), validation=len(data.validation), labels=data.labels, revision=data.revision,
-                      first=[data.train.texts[0], str(data.train.origins[0])], sources=[s.name for s in data.sources])
-except JobError as error:
-    answer = dict(reason=error.reason, message=error.message, field=error.field, remedy=error.remedy)
-print(json.dumps(answer))
-"""
+MODELS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"uri": "hf://no/model"}, "ModelNotFound", "the hub has no model no/model", "spec.model.uri"),
+    ({"uri": "hf://good/model", "revision": "v9"}, "ModelNotFound", '"v9"', "spec.model.revision"),
+    ({"uri": "hf://a--b/c"}, "ModelNotFound", "no name of a hub repository", "spec.model.uri"),
+    ({"uri": "hf://gated/model"}, "ModelAccessDenied", "is gated: an anonymous reader", "spec.model.uri"),
+    ({"uri": "hf://private/model"}, "ModelAccessDenied", "private, gated, or does not exist", "spec.model.uri"),
+    ({"uri": "hf://broken/model"}, "HubUnreachable", "answered HTTP 500", "spec.model.uri"),
+    ({"uri": "hf://pickled/model"}, "ModelInvalid", '"pytorch_model.bin", which can run code', "spec.model.uri"),
+    ({"uri": "hf://bare/model"}, "ModelInvalid", "no config.json", "spec.model.uri"),
+]
+
+DATASETS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"uri": "hf://no/reviews"}, "DatasetNotFound", "the hub has no dataset no/reviews", "spec.dataset.uri"),
+    ({"uri": "hf://gated/reviews"}, "DatasetAccessDenied", "is gated", "spec.dataset.uri"),
+    ({"uri": "hf://private/reviews"}, "DatasetAccessDenied", "HTTP 401", "spec.dataset.uri"),
+    ({"uri": "hf://good/reviews"}, "DatasetNotFound", 'named: "plain", "other"', "spec.dataset.subset"),
+    (
+        {"uri": "hf://good/reviews", "subset": "plan"},
+        "DatasetNotFound",
+        'no subset "plan". Did you mean "plain"?',
+        "spec.dataset.subset",
+    ),
+    (
+        {"uri": "hf://good/reviews", "subset": "plain", "splits": {"test": "tset"}},
+        "DatasetNotFound",
+        'no split "tset". Its splits are "train", "validation"',
+        "spec.dataset.splits.test",
+    ),
+    (
+        {"uri": "hf://good/reviews", "subset": "plain", "columns": {"text": "sentence"}},
+        "ColumnMissing",
+        'split "train" of good/reviews has no column "sentence"',
+        "spec.dataset.columns.text",
+    ),
+    ({"uri": "hf://odd/pictures"}, "DatasetNotFound", "cannot be loaded", "spec.dataset.uri"),
+]
+
+SUBSET = {"uri": "hf://good/reviews", "subset": "plain", "splits": {"validation": "validation"}}
 
 
-def fetched(what: str, spec: dict[str, Any], address: str, workspace: Path) -> dict[str, Any]:
-    """What a fresh process makes of `spec`: the client libraries read the hub's address once, when they are imported."""
-    home = {
-        "HF_HOME": str(workspace / "home"),
-        "HF_ENDPOINT": address,
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """What one process makes of everything that is asked of this hub."""
+    asked: dict[str, tuple[str, Any]] = {
+        "model": ("model", {"uri": "hf://good/model"}),
+        "same model": ("model", {"uri": "hf://good/model", "revision": "main"}),
+        "dataset": ("dataset", SUBSET),
+        **{f"model {spec}": ("model", spec) for spec, *_ in MODELS},
+        **{f"dataset {spec}": ("dataset", spec) for spec, *_ in DATASETS},
     }
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    command = [sys.executable, "-c", FETCH, what, json.dumps(spec), str(workspace / "work")]
-    done = subprocess.run(command, env={**kept, **home}, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps(answer, indent=1))
-    return answer
-
-
-def test_of_a_hub_model_only_what_loads_it_is_fetched_and_its_commit_is_told(tmp_path: Path) -> None:
     with hub_of(HUB) as address:
-        model = fetched("model", {"uri": "hf://good/model"}, address, tmp_path)
-        again = fetched("model", {"uri": "hf://good/model", "revision": "main"}, address, tmp_path / "again")
+        return fetched(asked, address, tmp_path_factory.mktemp("hub"))
+
+
+def test_of_a_hub_model_only_what_loads_it_is_fetched_and_its_commit_is_told(answers: Answers) -> None:
+    model = answers["model"]
     assert model["files"] == sorted(MODEL_FILES)
     assert model["revision"] == COMMIT
-    assert again["fingerprint"] == model["fingerprint"]
+    assert answers["same model"]["fingerprint"] == model["fingerprint"]
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason", "says", "field"),
-    [
-        ({"uri": "hf://no/model"}, "ModelNotFound", "the hub has no model no/model", "spec.model.uri"),
-        ({"uri": "hf://good/model", "revision": "v9"}, "ModelNotFound", '"v9"', "spec.model.revision"),
-        ({"uri": "hf://a--b/c"}, "ModelNotFound", "no name of a hub repository", "spec.model.uri"),
-        ({"uri": "hf://gated/model"}, "ModelAccessDenied", "is gated: an anonymous reader", "spec.model.uri"),
-        ({"uri": "hf://private/model"}, "ModelAccessDenied", "private, gated, or does not exist", "spec.model.uri"),
-        ({"uri": "hf://broken/model"}, "HubUnreachable", "answered HTTP 500", "spec.model.uri"),
-        ({"uri": "hf://pickled/model"}, "ModelInvalid", '"pytorch_model.bin", which can run code', "spec.model.uri"),
-        ({"uri": "hf://bare/model"}, "ModelInvalid", "no config.json", "spec.model.uri"),
-    ],
-)
-def test_the_hub_refuses_a_model(spec: dict[str, Any], reason: str, says: str, field: str, tmp_path: Path) -> None:
-    with hub_of(HUB) as address:
-        error = fetched("model", spec, address, tmp_path)
+@pytest.mark.parametrize(("spec", "reason", "says", "field"), MODELS)
+def test_the_hub_refuses_a_model(spec: dict[str, Any], reason: str, says: str, field: str, answers: Answers) -> None:
+    error = answers[f"model {spec}"]
+    print(error)
     assert (error["reason"], error["field"]) == (reason, field)
     assert says in error["message"]
 
 
-def test_a_hub_dataset_is_read_by_the_real_library(tmp_path: Path) -> None:
-    spec = {"uri": "hf://good/reviews", "subset": "plain", "splits": {"validation": "validation"}}
-    with hub_of(HUB) as address:
-        data = fetched("dataset", spec, address, tmp_path)
-    assert data == {
+def test_a_hub_dataset_is_read_by_the_real_library(answers: Answers) -> None:
+    assert answers["dataset"] == {
         "train": 20,
         "validation": 6,
         "labels": ["bad", "good"],
@@ -134,50 +127,23 @@ def test_a_hub_dataset_is_read_by_the_real_library(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason", "says", "field"),
-    [
-        ({"uri": "hf://no/reviews"}, "DatasetNotFound", "the hub has no dataset no/reviews", "spec.dataset.uri"),
-        ({"uri": "hf://gated/reviews"}, "DatasetAccessDenied", "is gated", "spec.dataset.uri"),
-        ({"uri": "hf://private/reviews"}, "DatasetAccessDenied", "HTTP 401", "spec.dataset.uri"),
-        ({"uri": "hf://good/reviews"}, "DatasetNotFound", 'named: "plain", "other"', "spec.dataset.subset"),
-        (
-            {"uri": "hf://good/reviews", "subset": "plan"},
-            "DatasetNotFound",
-            'no subset "plan". Did you mean "plain"?',
-            "spec.dataset.subset",
-        ),
-        (
-            {"uri": "hf://good/reviews", "subset": "plain", "splits": {"test": "tset"}},
-            "DatasetNotFound",
-            'no split "tset". Its splits are "train", "validation"',
-            "spec.dataset.splits.test",
-        ),
-        (
-            {"uri": "hf://good/reviews", "subset": "plain", "columns": {"text": "sentence"}},
-            "ColumnMissing",
-            'split "train" of good/reviews has no column "sentence"',
-            "spec.dataset.columns.text",
-        ),
-        ({"uri": "hf://odd/pictures"}, "DatasetNotFound", "cannot be loaded", "spec.dataset.uri"),
-    ],
-)
-def test_the_hub_refuses_a_dataset(spec: dict[str, Any], reason: str, says: str, field: str, tmp_path: Path) -> None:
-    with hub_of(HUB) as address:
-        error = fetched("dataset", spec, address, tmp_path)
+@pytest.mark.parametrize(("spec", "reason", "says", "field"), DATASETS)
+def test_the_hub_refuses_a_dataset(spec: dict[str, Any], reason: str, says: str, field: str, answers: Answers) -> None:
+    error = answers[f"dataset {spec}"]
+    print(error)
     assert (error["reason"], error["field"]) == (reason, field)
     assert says in error["message"]
 
 
-@pytest.mark.parametrize("what", ["model", "dataset"])
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://hub.invalid"])
-def test_a_hub_that_cannot_be_reached_is_told_within_seconds(what: str, address: str, tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached_is_told_within_seconds(address: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    error = fetched(what, {"uri": "hf://some/thing"}, address, tmp_path)
-    assert error["reason"] == "HubUnreachable"
-    assert address in error["message"]
-    assert "copy the files to object storage" in error["remedy"]
-    assert time.monotonic() - start < 20
+    asked = {what: (what, {"uri": "hf://some/thing"}) for what in ("model", "dataset")}
+    for error in fetched(asked, address, tmp_path).values():
+        assert error["reason"] == "HubUnreachable"
+        assert address in error["message"]
+        assert "copy the files to object storage" in error["remedy"]
+    assert time.monotonic() - start < 40
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
