@@ -37,6 +37,8 @@ from finetune_trainer.data.kinds import (
 from finetune_trainer.data.problems import data_invalid, listed, nearest, shortened
 
 DELIMITERS = (",", ";", "\t", "|")
+RARE_DELIMITERS = (":", " ", "^", "~", "\x01")
+"""Believed only where the header then names all wanted columns: prose has some of them too."""
 QUOTES = ('"', "'", "")
 ROWS = 20
 """Rows looked at besides the header."""
@@ -238,12 +240,14 @@ def _fitting(path: Path, now: Dialect, roles: Mapping[str, str], names: list[str
         encodings.append(fitting)
     best: Reading | None = None
     for encoding, delimiter, quote in product(
-        encodings, dict.fromkeys((now.delimiter, *DELIMITERS)), dict.fromkeys((now.quote, *QUOTES))
+        encodings, dict.fromkeys((now.delimiter, *DELIMITERS, *RARE_DELIMITERS)), dict.fromkeys((now.quote, *QUOTES))
     ):
         if quote == delimiter:
             continue
         reading = _read(path, Dialect(delimiter, quote, encoding), roles, names)
-        if reading is not None and (best is None or _rank(reading) > _rank(best)):
+        if reading is None or (delimiter in RARE_DELIMITERS and (reading.misses or names)):
+            continue
+        if best is None or _rank(reading) > _rank(best):
             best = reading
     return best
 

@@ -8,6 +8,7 @@ read by that file's own names, because two files may list the same names in diff
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -42,7 +43,7 @@ def encode_labels(
     occur only outside the training rows, so many different ones that the column is hardly one of labels, or names in the spec
     for numbers that mean different things in different files.
     """
-    names = [_names_of_values(rows, column) for rows in splits]
+    names = [_names_of_values(rows, column, frozenset(listed_labels or ())) for rows in splits]
     of_data = next((own for own in splits[0].label_names if own), None)
     field = "spec.dataset.labels" if listed_labels else "spec.dataset.columns.label"
     if of_data and not (listed_labels and set(listed_labels) != set(of_data)):
@@ -79,7 +80,7 @@ def encode_labels(
     ]
 
 
-def _names_of_values(rows: Rows, column: str) -> list[str]:
+def _names_of_values(rows: Rows, column: str, listed_labels: frozenset[str]) -> list[str]:
     """Each value as a string: `true`, `1` and `1.0` as they are in JSON, with whole floats as whole numbers."""
     values = rows.columns["label"]
     kinds = set(map(type, values))
@@ -99,10 +100,13 @@ def _names_of_values(rows: Rows, column: str) -> list[str]:
             f'the column "{column}" mixes types: {said}', "Write all labels as strings, or all as whole numbers."
         )
     if families == {"numbers"}:
-        broken = [row for row, value in enumerate(values) if not _is_whole(value)]
-        if broken:
-            raise _no_whole_number(str(values[broken[0]]), broken, rows, column, "")
-        return [str(int(value)) for value in values]
+        if not listed_labels:
+            broken = [row for row, value in enumerate(values) if not _is_whole(value)]
+            if broken:
+                raise _no_whole_number(str(values[broken[0]]), broken, rows, column)
+        return [
+            str(value) if not _is_whole(value) or str(value) in listed_labels else str(int(value)) for value in values
+        ]
     if families == {"bool"}:
         return ["true" if value else "false" for value in values]
     if families == {"str"}:
@@ -135,17 +139,15 @@ def _refuse_fractions(values: list[str], rows: Rows, column: str) -> None:
     fractions = {value for value in different if not _WHOLE.fullmatch(value) and not _ZEROS.match(value)}
     broken = [row for row, value in enumerate(values) if value in fractions]
     if broken:
-        remedy = (
-            ' If they are names that look like numbers, list them all in spec.dataset.labels, such as ["1.5", "2.5"].'
-        )
-        raise _no_whole_number(values[broken[0]], broken, rows, column, remedy)
+        raise _no_whole_number(values[broken[0]], broken, rows, column)
 
 
-def _no_whole_number(value: str, broken: list[int], rows: Rows, column: str, more: str) -> JobError:
+def _no_whole_number(value: str, broken: list[int], rows: Rows, column: str) -> JobError:
     return _invalid(
         f"{value} is no whole number, so no label, in {len(broken):,} of {len(rows.origins):,} "
         f"{rows_of(rows.split)}: {at([rows.origins[row] for row in broken], column)}",
-        f"Name the column with the classes, or turn the numbers into classes: regression is not what this task learns.{more}",
+        "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns. If they are "
+        'names that look like numbers, list them all in spec.dataset.labels, such as ["1.5", "2.5"].',
     )
 
 
@@ -208,15 +210,26 @@ def _no_position(value: str, known: Sequence[str], values: list[str], rows: Rows
     where = f"{len(places):,} of {len(values):,} {rows_of(rows.split)} have it: {at(places, column)}"
     if value == "-1" and (any(rows.label_names) or _is_unlabelled(values, rows)):
         return _no_label(places, values, rows, column)
-    more = ""
-    if value == "-1":
-        more = ' If -1 is a label of its own, list the numbers themselves, such as ["-1", "0", "1"]; if it marks rows without a label, remove them.'
+    numbers = {_canonical(other) for other in values}
+    remedy = "Write every label as one of these names, or as a position that counts from 0."
+    if numbers <= {str(number) for number in range(1, len(known) + 1)}:
+        remedy += f" These count from 1. To keep them as they are, list the numbers themselves: {_as_yaml(numbers)}."
+    elif "-1" in numbers:
+        remedy += (
+            f" If -1 is a label of its own, list the numbers themselves, {_as_yaml(numbers)}; if it marks rows without a label, "
+            "remove them."
+        )
     return _invalid(
         f"the label {shortened(value)} is not a position in the {len(known)} labels {listed(known)}, which count from "
         f"0 to {len(known) - 1}; {where}",
-        f"Correct the label, or list every label in spec.dataset.labels.{more}",
+        remedy,
         field,
     )
+
+
+def _as_yaml(numbers: set[str]) -> str:
+    """`["-1", "0", "1"]`, as far as they are numbers."""
+    return json.dumps(sorted((number for number in numbers if _WHOLE.fullmatch(number)), key=int)[:20])
 
 
 def _is_unlabelled(values: list[str], rows: Rows) -> bool:

@@ -35,7 +35,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     names = list(names)
     for other in names:
         if look(other) == look(name) and other != name:
-            return f" Did you mean {spelt(other)}? It looks the same and is written with other characters."
+            return f" Did you mean {spelt(other)}? It looks the same, but for blanks or how its characters are written."
     folded = {other.casefold(): other for other in names if len(other) <= 2 * len(name) + LONGEST_NAME}
     found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return f" Did you mean {shortened(folded[found[0]], LONGEST_NAME)}?" if found else ""

@@ -80,6 +80,8 @@ def test_what_excel_writes_is_read_or_the_message_says_what_to_paste(
             {"csv": {"delimiter": ";", "columnNames": ["text", "label"]}},
         ),
         ({"csv": {"encoding": "latin-1"}}, "text,label\na,x\nb,y\n".encode("utf-16"), {"csv": {"encoding": "utf-16"}}),
+        ({}, b"text:label\na:x\nb:y\n", {"csv": {"delimiter": ":"}}),
+        ({}, b"text\x01label\na\x01x\nb\x01y\n", {"csv": {"delimiter": "\x01"}}),
         # The last quote is never closed, and yet the delimiter is what is wrong.
         ({}, b'"text";"label"\n"a";"x"\n', {"csv": {"delimiter": ";"}}),
     ],
