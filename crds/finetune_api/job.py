@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from finetune_api.base import (
     KEY_WORDS,
     MAX_INT32,
     NAME_WORDS,
-    NULL_IS_ABSENT,
     OBJECT_NAME,
     DnsLabel,
     InputUri,
@@ -229,6 +228,14 @@ def _not_too_many(annotations: dict[str, str]) -> dict[str, str]:
     return annotations
 
 
+def _nulls_empty(values: Any) -> Any:
+    return (
+        {key: "" if value is None else value for key, value in values.items()} if isinstance(values, dict) else values
+    )
+
+
+NULL_IS_EMPTY = BeforeValidator(_nulls_empty)
+"""In the metadata's maps, where it is not absent as elsewhere."""
 MetadataKey = Annotated[
     str,
     Field(pattern=f"^({OBJECT_NAME.strip('^$')}/)?{_KEY}$", min_length=1, json_schema_extra=says(KEY_WORDS)),
@@ -262,10 +269,10 @@ class Metadata(Model):
     namespace: DnsLabel | None = None
     """Where the job lives. Default: the namespace of kubectl's context; local runs have none."""
 
-    labels: Annotated[dict[MetadataKey, LabelValue], NULL_IS_ABSENT] | None = None
+    labels: Annotated[dict[MetadataKey, LabelValue], NULL_IS_EMPTY] | None = None
     """Labels of the job. Default: none."""
 
-    annotations: Annotated[dict[AnnotationKey, str], NULL_IS_ABSENT, AfterValidator(_not_too_many)] | None = None
+    annotations: Annotated[dict[AnnotationKey, str], NULL_IS_EMPTY, AfterValidator(_not_too_many)] | None = None
     """Annotations of the job, at most 256 KiB together. Default: none."""
 
 

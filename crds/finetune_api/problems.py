@@ -66,9 +66,11 @@ def validate(document: Mapping[str, Any], *, cluster: bool = False) -> FineTuneJ
     made_up = ""
     if isinstance(metadata := written.get("metadata"), dict):
         metadata = {key: value for key, value in metadata.items() if key not in WRITTEN_BY_THE_SERVER}
+        if metadata.get("generateName") == "":
+            del metadata["generateName"]  # as if it were not there
         if cluster and not metadata.get("name") and isinstance(metadata.get("generateName"), str):
             made_up = metadata.pop("generateName")
-            metadata |= {"name": made_up + MADE_UP} if made_up else {}
+            metadata["name"] = made_up + MADE_UP
         written["metadata"] = metadata
     unknown = list(_unknown_in_status(document)) if cluster else []
     try:
