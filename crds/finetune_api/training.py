@@ -102,8 +102,8 @@ class Training(Model):
     """Decoupled weight decay of AdamW, on weight matrices only (not on biases and normalisation). Default: 0."""
 
     max_length: Annotated[int, Field(ge=4, le=131_072)] | None = None
-    """Tokens after which an example is cut. Default: 512, or what the model can take if that is less. Examples are padded only to
-    the longest of their batch."""
+    """Tokens after which an example is cut. Default: 512, or what the model was made for if that is less. More is refused only of a
+    model that has no positions for them. Examples are padded only to the longest of their batch."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the matrix products: `bf16` autocast keeps weights and optimiser in fp32. Default: auto, bf16 where the

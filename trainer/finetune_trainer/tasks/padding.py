@@ -31,17 +31,18 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[st
 
 
 def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    embeddings = model.get_input_embeddings()
+    embeddings = _embeddings(model)
     told: int | None = getattr(model.config.get_text_config(), "pad_token_id", None)
     given: int | None = tokenizer.pad_token_id
     counted = counted_from(model)
     if counted is not None:
         _let_tokenizer_pad_with(tokenizer, counted)
     elif given is None:
-        if told is not None and told in control_tokens(tokenizer).values():
-            _let_tokenizer_pad_with(tokenizer, told)
-        elif tokenizer.eos_token is not None:
-            tokenizer.pad_token = tokenizer.eos_token
+        known = control_tokens(tokenizer).values()
+        ends = [tokenizer.eos_token_id, *_listed(model.config.get_text_config().eos_token_id)]
+        usable = [number for number in (told, *ends) if number in known]
+        if usable:
+            _let_tokenizer_pad_with(tokenizer, usable[0])
         else:
             raise _invalid("the tokenizer has no padding token and no end-of-text token to pad with")
     chosen: int = tokenizer.pad_token_id
@@ -113,6 +114,18 @@ def _let_tokenizer_pad_with(tokenizer: PreTrainedTokenizerBase, number: int) -> 
             f"the model pads with the id {number} (pad_token_id), which is the word {token!r} of the tokenizer"
         )
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(number)
+
+
+def _embeddings(model: PreTrainedModel) -> torch.nn.Module | None:
+    try:
+        found: torch.nn.Module = model.get_input_embeddings()
+    except NotImplementedError:  # by code that came with the model
+        return None
+    return found
+
+
+def _listed(ids: int | list[int] | None) -> list[int | None]:
+    return list(ids) if isinstance(ids, list) else [ids]
 
 
 def _tell(model: PreTrainedModel, name: str, value: int) -> None:

@@ -3,6 +3,8 @@ between two tokens counts, there is no such end, and what the config says is wha
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 
@@ -10,29 +12,33 @@ TABLES = ("position_embeddings", "position_embedding", "embed_positions", "wpe",
 """How the names of tables with a row for each position end; those of distances have `rel` in them."""
 
 
-def position_table(model: PreTrainedModel) -> tuple[str, torch.nn.Embedding] | None:
-    """The name and the table with a row for each position; None where there is none."""
+def _table(model: PreTrainedModel) -> Any:
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
-        if last.endswith(TABLES) and "rel" not in last and isinstance(module, torch.nn.Embedding):
-            return name, module
+        if (
+            last.endswith(TABLES)
+            and "rel" not in last
+            and isinstance(getattr(module, "weight", None), torch.nn.Parameter)
+        ):
+            return module
     return None
 
 
 def counted_from(model: PreTrainedModel) -> int | None:
     """The padding's id, where positions are counted from behind it, as RoBERTa and its kin do; else None."""
-    table = position_table(model)
-    return None if table is None else table[1].padding_idx
+    padding: int | None = getattr(_table(model), "padding_idx", None)
+    return padding
 
 
 def table_length(model: PreTrainedModel) -> int | None:
     """The most tokens that the model can take at all; None without a limit."""
-    table = position_table(model)
+    table = _table(model)
     if table is None:
         return None
-    padding = table[1].padding_idx
-    unused = int(getattr(table[1], "offset", 0)) if padding is None else padding + 1
-    return int(table[1].num_embeddings) - unused
+    padding = counted_from(model)
+    unused = int(getattr(table, "offset", 0)) if padding is None else padding + 1
+    rows = int(table.weight.shape[0]) - unused
+    return min(rows, made_for(model) or rows)  # some have rows at the beginning that they do not use
 
 
 def made_for(model: PreTrainedModel) -> int | None:

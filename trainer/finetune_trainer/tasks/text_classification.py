@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -22,12 +23,12 @@ from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
 from finetune_trainer.tasks.padding import agree
 from finetune_trainer.tasks.plain_text import PlainTexts
 from finetune_trainer.tasks.tokenizers import fill_empty, judge_ids, load_tokenizer
-from finetune_trainer.tasks.weights import check_weights
+from finetune_trainer.tasks.weights import check_weights, refuse_quantised
 
 TRUST = "Use a model of an architecture that transformers knows; or read the code, and if you trust it set spec.model.trustRemoteCode."
 INVALID = (
     *(OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError),
-    *(AssertionError, AttributeError, IndexError, TypeError),
+    *(AssertionError, ArithmeticError, AttributeError, IndexError, TypeError, StrictDataclassError),
 )
 """What transformers raises where files of a model do not make sense."""
 BLOCK = 1000
@@ -41,6 +42,7 @@ class TextClassification(Task):
         self._labels = tuple(labels)
         with _said_as_invalid():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+            refuse_quantised(config)
             tokenizer = load_tokenizer(folder, config, trust_remote_code=trust_remote_code)
             before = LabelNames.of(config)
             config.num_labels = len(labels)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from finetune_api.failures import FailureReason, JobError
 
@@ -31,6 +32,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 FOREIGN = 0.9
 """The part of a body that is missing where weights are not those of a smaller or a cut model, but of another kind."""
 SHOWN = 3
+QUANTISED = "quantised weights cannot be tuned", "Name the model before it was quantised."
 REMEDY = "Give the config.json that was saved with these weights, or the weights that belong to it."
 
 
@@ -38,6 +40,12 @@ def body_prefix(model: PreTrainedModel) -> str:
     """What the names of the body's parameters begin with, such as `bert.`; empty where the model does not tell body from head."""
     name = model.base_model_prefix
     return f"{name}." if name and isinstance(getattr(model, name, None), torch.nn.Module) else ""
+
+
+def refuse_quantised(config: PreTrainedConfig) -> None:
+    """Raise JobError MODEL_INVALID when the weights are stored in fewer bits than can be trained."""
+    if getattr(config, "quantization_config", None):
+        raise _invalid(f"config.json has a quantization_config: {QUANTISED[0]}", remedy=QUANTISED[1])
 
 
 def check_weights(
@@ -49,8 +57,8 @@ def check_weights(
     Raises JobError MODEL_INVALID when any of them is of the body, when weights of the body are left over, or when there are some that
     are no numbers.
     """
-    prefix, parts = body_prefix(model), _parts(model)
-    excused = frozenset(head)
+    prefix, excused = body_prefix(model), frozenset(head)
+    parts = _parts(model, excused)
 
     def is_body(name: str) -> bool:
         if POOLER.search(name):
@@ -87,20 +95,24 @@ def check_weights(
 
 
 def stored_tensors(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape, such as `("F32", (400, 16))`, of all tensors in the safetensors files of a folder, by name."""
+    """Type and shape, such as `("F32", (400, 16))`, of all tensors that a folder's weights consist of, by name."""
+    whole, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    files = {whole.name} if whole.exists() else set(json.loads(index.read_text())["weight_map"].values())
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for file in sorted(folder.glob("model*.safetensors")):
-        with file.open("rb") as opened:
+    for file in files:
+        with (folder / file).open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             header = json.loads(opened.read(length))
         found |= {n: (t["dtype"], tuple(t["shape"])) for n, t in header.items() if n != "__metadata__"}
     return found
 
 
-def _parts(model: PreTrainedModel) -> frozenset[str]:
+def _parts(model: PreTrainedModel, head: Collection[str]) -> frozenset[str]:
     """The names of what the body is made of, such as `embeddings` and `encoder`: weights of a body alone begin with them."""
     prefix = body_prefix(model)
-    return frozenset(name for name, _ in getattr(model, prefix[:-1]).named_children()) if prefix else frozenset()
+    if prefix:
+        return frozenset(name for name, _ in getattr(model, prefix[:-1]).named_children())
+    return frozenset(name for name, _ in model.named_children()) - {name.partition(".")[0] for name in head}
 
 
 def _is_left_of_body(name: str, model: PreTrainedModel, parts: frozenset[str]) -> bool:
@@ -124,10 +136,7 @@ def _shape(name: str, stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
 def _refuse_what_is_no_float(stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
     for name, (kind, _) in stored.items():
         if kind not in FLOATS and name.endswith(".weight"):
-            raise _invalid(
-                f"{name} is of type {kind}: quantised weights cannot be tuned",
-                remedy="Name the model before it was quantised.",
-            )
+            raise _invalid(f"{name} is of type {kind}: {QUANTISED[0]}", remedy=QUANTISED[1])
 
 
 def _refuse_what_is_no_number(model: PreTrainedModel) -> None:

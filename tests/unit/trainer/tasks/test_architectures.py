@@ -13,11 +13,10 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, pipeline
 
-from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.predict import Arithmetic, predict
-from finetune_trainer.tasks import TASKS, Task
+from finetune_trainer.tasks import Task
 from tests.training.architectures import ARCHITECTURES, TEXTS, save
+from tests.unit.trainer.tasks.loading import examples, load, refusal
 
 TUNED = ["Sky", "cooking ", "neither"]
 """What the head of each was tuned for, and in this order."""
@@ -62,23 +61,13 @@ def tuned(tmp_path_factory):
 def loaded(tuned):
     """A function from an architecture's name to its task, for tests that leave it as it is."""
     tasks: dict[str, Task] = {}
-    return lambda name: tasks.setdefault(name, load(tuned(name)) if name not in tasks else tasks[name])
+    return lambda name: tasks.setdefault(name, load(tuned(name), LABELS) if name not in tasks else tasks[name])
 
 
 @pytest.fixture
 def copy(tuned, tmp_path):
     """A function from an architecture's name to a copy of its folder that may be spoilt."""
     return lambda name: Path(shutil.copytree(tuned(name), tmp_path / "copy"))
-
-
-def load(folder: Path, labels=LABELS) -> Task:
-    torch.manual_seed(1)
-    return TASKS["text-classification"](folder, labels, trust_remote_code=False)
-
-
-def examples(texts, pairs=None) -> Examples:
-    origins = Origins(("rows",), ("row",), np.zeros(len(texts), np.int32), np.arange(len(texts)))
-    return Examples(texts, pairs, np.zeros(len(texts), np.int64), origins)
 
 
 def ours(task: Task, texts: list[str]) -> np.ndarray:
@@ -107,18 +96,10 @@ def change(folder: Path, **values) -> Path:
     return folder
 
 
-def refusal(folder: Path) -> str:
-    with pytest.raises(JobError) as error:
-        load(folder)
-    assert error.value.reason == FailureReason.MODEL_INVALID
-    assert error.value.field == "spec.model.uri"
-    return str(error.value)
-
-
 @every_architecture
 def test_a_tuned_model_says_before_training_what_its_own_pipeline_says(name, tuned, tmp_path):
     """With its labels in another order and in other letters; then alone, in a batch, and saved again, also of texts with control tokens."""
-    task = load(tuned(name))
+    task = load(tuned(name), LABELS)
     before = ours(task, ORDINARY)
     texts = ORDINARY + A_FEW
 
@@ -158,7 +139,7 @@ def test_ordinary_texts_and_pairs_are_encoded_as_ever(name, tuned, loaded):
 
 @every_architecture
 def test_files_from_before_tokenizer_json_are_a_tokenizer(name, loaded, tmp_path):
-    old = load(save(name, tmp_path, layout="old", labels=TUNED))
+    old = load(save(name, tmp_path, layout="old", labels=TUNED), LABELS)
     texts = ORDINARY + HOSTILE
 
     assert old.tokenizer(texts)["input_ids"] == loaded(name).tokenizer(texts)["input_ids"]
@@ -171,7 +152,7 @@ def test_a_folder_without_a_tokenizer_is_refused(name, kept, copy):
     for file in set(folder.iterdir()) - {folder / file for file in (*kept, "config.json", "model.safetensors")}:
         file.unlink()
 
-    assert "there is no tokenizer beside the model" in refusal(folder)
+    assert "there is no tokenizer beside the model" in refusal(folder, LABELS)
 
 
 def of_other_size(folder: Path, key: str, by: int) -> Path:
@@ -199,7 +180,7 @@ SIZES = [
     ("name", "key", "by", "what"), [(n, *size) for n in ARCHITECTURES for *size, without in SIZES if n not in without]
 )
 def test_a_body_of_another_size_than_its_config_says_is_refused(name, key, by, what, copy):
-    said = refusal(of_other_size(copy(name), key, by))
+    said = refusal(of_other_size(copy(name), key, by), LABELS)
 
     assert re.search(f"config.json does not describe these weights: .*{what}", said)
 
@@ -212,9 +193,9 @@ def test_a_padding_token_that_config_and_tokenizer_disagree_about_changes_no_ans
     change(folder, pad_token_id=word)
     if name in ("roberta", "xlm-roberta", "longformer"):
         # Its positions are counted from behind that id, so the weights cannot have been trained so.
-        assert re.search("which is the word|Padding_idx must be within", refusal(folder))
+        assert re.search("which is the word|Padding_idx must be within", refusal(folder, LABELS))
         return
-    task = load(folder)
+    task = load(folder, LABELS)
     texts = [*ORDINARY, "a", "soup a a"]
 
     said = ours(task, texts)
@@ -233,7 +214,7 @@ def test_a_padding_token_that_config_and_tokenizer_disagree_about_changes_no_ans
 def test_a_head_that_was_tuned_for_other_labels_is_drawn_anew_and_nothing_else(name, copy):
     folder = copy(name)
     change(folder, id2label={"0": "spam", "1": "ham", "2": "eggs"}, label2id={"spam": 0, "ham": 1, "eggs": 2})
-    kept, task = load(folder, ["eggs", "ham", "spam"]), load(folder)
+    kept, task = load(folder, ["eggs", "ham", "spam"]), load(folder, LABELS)
 
     changed = {
         name

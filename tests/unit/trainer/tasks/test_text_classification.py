@@ -10,11 +10,10 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.examples import Examples, Origins
-from finetune_trainer.tasks import TASKS
 from tests.training.architectures import save
 from tests.training.models import save_tiny_bert, tiny, tokenizer_for
 from tests.training.sentences import ROWS
+from tests.unit.trainer.tasks.loading import examples, load
 
 TEXTS = [text for text, _ in ROWS]
 
@@ -22,15 +21,6 @@ TEXTS = [text for text, _ in ROWS]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return save_tiny_bert(tmp_path_factory.mktemp("model"), TEXTS)
-
-
-def load(folder, labels=("cooking", "sky")):
-    return TASKS["text-classification"](folder, list(labels), trust_remote_code=False)
-
-
-def examples(texts, pairs=None):
-    origins = Origins(("rows",), ("row",), np.zeros(len(texts), np.int32), np.arange(len(texts)))
-    return Examples(texts, pairs, np.zeros(len(texts), np.int64), origins)
 
 
 def nothing():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
 from tests.training.architectures import save
 from tests.unit.trainer.tasks.loading import load, refusal
@@ -181,9 +182,58 @@ def test_quantised_weights_are_refused(copy):
     assert "query.weight is of type I8: quantised weights cannot be tuned" in refusal(rewrite(copy("bert"), quantised))
 
 
+def test_a_config_that_says_so_is_of_quantised_weights(copy):
+    folder = copy("bert")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    assert "config.json has a quantization_config: quantised weights cannot be tuned" in refusal(folder)
+
+
+def test_other_files_beside_the_weights_are_not_looked_at(copy):
+    folder = copy("bert")
+    save_file(
+        {"encoder.layer.0.output.dense.weight": torch.zeros(2, 2, dtype=torch.int8)}, folder / "model.int8.safetensors"
+    )
+
+    assert load(folder).notes == []
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused(value, copy):
     def spoilt(tensors):
         next(tensors[key] for key in sorted(tensors) if key.endswith("query.weight"))[3, 3] = value
 
     assert "query.weight holds values that are no numbers" in refusal(rewrite(copy("bert"), spoilt))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_size": "wide"},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 3},
+        {"model_type": "none"},
+        {"hidden_act": "x"},
+    ],
+)
+def test_a_config_that_makes_no_sense_is_an_invalid_model(wrong, copy):
+    folder = copy("bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **wrong}))
+
+    assert "the model cannot be loaded for text-classification" in refusal(folder)
+
+
+def test_a_body_whose_model_does_not_tell_it_from_the_head_is_still_whole(copy, folders, monkeypatch):
+    """As in code that comes with a model and gives its body another name than it says."""
+    monkeypatch.setattr(BertForSequenceClassification, "base_model_prefix", "model")
+    named = {f"bert.{key}": tensor for key, tensor in load_file(folders["bert"] / "model.safetensors").items()}
+
+    folder = rewrite(copy("bert"), lambda _: named)
+    assert load(folder).new_parameters == {"classifier.weight", "classifier.bias"}
+    more = rewrite(folder, lambda _: {**named, "bert.encoder.layer.2.more.weight": torch.zeros(3)})
+    assert "layer.2.more.weight has shape (3,) in the weights and is not in the model" in refusal(more)
+    fewer = rewrite(folder, lambda _: {name: tensor for name, tensor in named.items() if "layer.1.output" not in name})
+    assert "by config.json and is not in the weights" in refusal(fewer)
