@@ -415,7 +415,10 @@ class KubeWorld:
             return attempt
         if attempt.needs != trusted:  # it was made when another was wanted, of which nothing may be read
             return attempt
-        return replace(attempt, waiting=await missing_trust(self._client, key.namespace, trusted))
+        try:
+            return replace(attempt, waiting=await missing_trust(self._client, key.namespace, trusted))
+        except TROUBLE:  # nobody knows, and all else about the pod is known
+            return attempt
 
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
         """A Job whose pods cannot be created says so only in an event."""
