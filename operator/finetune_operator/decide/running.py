@@ -65,9 +65,7 @@ def placement_has_changed(case: Case) -> Decision | None:
     remembered = {last.placement if last else None, case.current.placement} - {None}
     if not case.is_readable or case.placement in remembered:
         return None
-    if (
-        not remembered
-    ):  # by a version that did not remember it; then every change of the spec is taken for one of this kind
+    if not remembered:  # then every change of the spec is taken for one of this kind
         return _replaced(case, "The spec has changed") if case.is_new and case.before.start_time else None
     return _replaced(case, "The spec of the pod has changed")
 
@@ -75,7 +73,7 @@ def placement_has_changed(case: Case) -> Decision | None:
 def image_has_changed(case: Case) -> Decision | None:
     """The default image, or that of the spec, is another one, and no attempt has run: what waits may wait for a wrong one."""
     before = case.before.run
-    if before is None or not case.is_readable or before.image == case.run.image or case.run_told != before:
+    if before is None or before.image in (None, case.run.image) or not case.is_readable or case.has_run:
         return None
     return _replaced(case, f"The trainer's image is now {case.run.image}")
 

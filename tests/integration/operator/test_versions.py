@@ -141,6 +141,21 @@ def test_what_the_last_version_left_is_taken_over_as_it_is_and_goes_on(
         assert [state for state in FINISHED if there.requests()[state]] == []
 
 
+def test_jobs_that_are_older_than_todays_rules_get_their_status(own_lab: Lab, tmp_path: Path) -> None:
+    """Rules of the definition judge what is created, not what the operator has to say about it."""
+    unlucky, name = {"batchSize": 1, "microBatchSize": 2}, "a-job-whose-name-is-longer-than-todays-rules-allow"
+    for change in ({"metadata": {"name": name}}, {"spec": {"training": unlucky}}):
+
+        def older(obj: Object, change: Object = change) -> None:
+            for part, fields in change.items():
+                obj[part] |= fields
+
+        put(own_lab.cluster, OLD, {"pending": own_lab.namespace}, older)
+    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
+        own_lab.until(name, phase="Running")
+        own_lab.until("demo", phase="Failed", reason="InvalidSpec")
+
+
 # --------------------------------------------------------------------------------------------------------------- back
 
 
