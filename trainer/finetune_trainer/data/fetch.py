@@ -14,7 +14,7 @@ from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files
 from finetune_trainer.data.kinds import conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.places import open_place, told_of
-from finetune_trainer.data.problems import listed
+from finetune_trainer.data.problems import listed, said_of_json, shortened
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -22,6 +22,17 @@ INDEX = "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 _NEEDED = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
 """Config, tokenizer, weights: what `from_pretrained` reads."""
+_SETTINGS = frozenset(
+    {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+    }
+)
+_SAVE_AGAIN = "Save the model again with save_pretrained, or download the file again."
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
             path = files["config.json"].parent
         for name, file in files.items():
             _refuse_stand_in(file, name, model.uri)
+            if name in _SETTINGS:
+                _check_json(file, name, model.uri)
         _check_index(files, model)
         return FetchedModel(path, revision, fingerprint_files(files, stop))
 
@@ -123,6 +136,16 @@ def _refuse_stand_in(file: Path, name: str, uri: str) -> None:
         raise _invalid(
             f"{name}, line {line}, at {uri}: Git has marked a conflict here that nobody has resolved", "Resolve it."
         )
+
+
+def _check_json(file: Path, name: str, uri: str) -> None:
+    """A file of settings is an object of JSON: the libraries would not say which one is not."""
+    try:
+        document = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"{name} at {uri} is no JSON: {said_of_json(error)}", _SAVE_AGAIN) from error
+    if not isinstance(document, dict):
+        raise _invalid(f"{name} at {uri} holds {shortened(document)}, not an object of JSON", _SAVE_AGAIN)
 
 
 def _invalid(message: str, remedy: str) -> JobError:

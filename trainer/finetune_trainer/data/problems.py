@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import reprlib
 from collections.abc import Iterable, Sequence
 
@@ -64,6 +65,16 @@ def empty_to_the_hub(origins: Origins) -> str:
     if origins.files[:1] and origins.files[0].startswith(HUB_SPLIT):
         return " In CSV files the hub's library takes words such as NA, None, null and nan for empty."
     return ""
+
+
+def said_of_json(error: ValueError | RecursionError) -> str:
+    """Why Python's reader of JSON does not take a text; the line where the text has several."""
+    if isinstance(error, json.JSONDecodeError):
+        line = f"line {error.lineno}, " if "\n" in error.doc.rstrip() else ""
+        return f"{error.msg} at {line}character {error.colno}"
+    if isinstance(error, RecursionError):
+        return "lists or objects that are nested too deep"
+    return "a number of too many digits" if "digits" in str(error) else str(error)
 
 
 def rows_of(split: Split) -> str:

@@ -22,7 +22,7 @@ from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
 from finetune_trainer.data.encoding import decoded_lines, is_garbled
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.kinds import Format
-from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid
+from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
 
 EXTENSIONS: dict[str, Format] = {
     ".csv": "csv",
@@ -100,7 +100,7 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
                 if escaped or line.count(key) > 1:
                     _check_once(line, role, roles[role], f"{name}, line {number}")
         except (ValueError, RecursionError) as error:
-            broken.append(f"line {number}: {_said(error)}")
+            broken.append(f"line {number}: {said_of_json(error)}")
             continue
         if len(numbers) < 1000:
             seen.update(dict.fromkeys(row))
@@ -122,14 +122,6 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
         if numbers and column not in seen and all(value is None for value in columns[role]):
             raise column_missing(name, role, column, list(seen))
     return Table(columns, numbers, "line")
-
-
-def _said(error: ValueError | RecursionError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.colno}"
-    if isinstance(error, RecursionError):
-        return "lists or objects that are nested too deep"
-    return "a number of too many digits" if "digits" in str(error) else str(error)
 
 
 def _check_escapes(row: object) -> None:

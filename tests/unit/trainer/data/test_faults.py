@@ -416,3 +416,25 @@ def test_a_file_of_a_model_that_is_something_else_is_told_as_that(what: str, nam
     assert error.reason is FailureReason.MODEL_INVALID
     assert what in error.message
     assert name in error.message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", r"holds \[\], not an object"),
+        ("null", "holds None, not an object"),
+        ("", "Expecting value at character 1"),
+        ('{\n "a": 1,\n}\n', "at line [23], character"),
+        ('{"a": %s}' % DEEP, "nested too deep"),  # noqa: UP031
+        ('{"a": %s}' % ("1" * 5000), "too many digits"),
+        ("{\x00}", "character 2"),
+    ],
+    ids=["a list", "null", "nothing", "a comma too much", "nesting", "a huge number", "a zero byte"],
+)
+def test_settings_of_a_model_that_are_no_json_are_named(content: str, says: str, name: str, tmp_path: Path) -> None:
+    files = {"config.json": "{}", "tokenizer.json": "{}", "model.safetensors": b"weights", name: content}
+    model = Base.model_construct(uri=written(tmp_path, files).as_uri(), revision=None, trust_remote_code=False)
+    with pytest.raises(JobError, match=rf"^{re.escape(name)} at file:///.*{says}") as caught:
+        fetch_model(model, storage=Storage(), workspace=tmp_path / "work", stop=go_on)
+    assert checked(caught.value).reason is FailureReason.MODEL_INVALID
