@@ -95,6 +95,11 @@ class Storage(Model):
     region: DnsLabel | None = None
     """The region of the bucket. Default: us-east-1 for S3."""
 
+    addressing: Literal["auto", "path", "virtualHost"] = "auto"
+    """How the bucket of an `s3://` URI is named in requests: `path` for `https://endpoint/bucket/key`, `virtualHost` for
+    `https://bucket.endpoint/key`, which Alibaba's and Tencent's stores insist on. Default: auto, which is `path` until the store
+    asks for the other."""
+
     secret_ref: SecretName | None = None
     """A Secret whose keys become environment variables of the pod: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` (and
     `AWS_SESSION_TOKEN`) for s3, `GOOGLE_SERVICE_ACCOUNT_KEY` for gs, `AZURE_STORAGE_ACCOUNT_NAME` and

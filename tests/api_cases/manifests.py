@@ -114,6 +114,11 @@ GOOD = [
             },
         },
     ),
+    Good(
+        "a bucket in the host's name",
+        {"spec.storage": {"endpoint": "https://oss.example", "addressing": "virtualHost"}},
+    ),
+    Good("a bucket in the path", {"spec.storage.addressing": "path"}),
     Good("a server by its IPv6 address", {"spec.storage.endpoint": "https://[::1]:9000"}),
     Good("a hub token", {"spec.hub.tokenSecretRef": {"name": "hf", "key": "HF_TOKEN"}}),
     Good("an image by digest", {"spec.image": "registry.example:5000/team/trainer@sha256:" + "0" * 64}),
@@ -381,6 +386,9 @@ BAD = [
     Bad("a bucket without a name", {"spec.output.uri": "s3:///models"}, "spec.output.uri", "s3://bucket/path"),
     Bad("results on the hub", {"spec.output.uri": "hf://me/model"}, "spec.output.uri", "bucket"),
     Bad("a password in a URI", {"spec.output.uri": "s3://key:hunter2@models"}, "spec.output.uri", "not shown"),
+    Bad(
+        "another way to name a bucket", {"spec.storage.addressing": "virtual"}, "spec.storage.addressing", "virtualHost"
+    ),
     Bad("an endpoint without http", {"spec.storage.endpoint": "minio:9000"}, "spec.storage.endpoint", "http://"),
     Bad(
         "an endpoint with a path",

@@ -27,11 +27,11 @@ from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.shortage import shortage
 from finetune_trainer.stop import Preempted, StopSignal
-from finetune_trainer.store import conditions
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
+from finetune_trainer.store.trial import with_its_conditions
 from finetune_trainer.trust import trust_authorities
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Attempt:
         finished = run_folder.finished()
         if finished is not None:
             return self._adopt(finished, run_folder)
-        conditions.try_out(folder)
+        folder = with_its_conditions(folder)
+        run_folder = RunFolder(folder, run.run)
         with Claim.take(folder, owner=run.owner, holder=self._name, on_lost=self._stop.request) as claim:
             finished = run_folder.finished()
             if finished is not None:  # by whoever held the claim until now

@@ -62,9 +62,13 @@ Rule = Callable[[Asked], Answer | None]
 class Gateway:
     """Enter it to start; `endpoint` leads to the server, but for what `rule` says. `asked` are the requests so far."""
 
-    def __init__(self, server: S3Server, rule: Rule) -> None:
+    def __init__(
+        self, server: S3Server, rule: Rule, answered: Callable[[Answer], Answer] = lambda answer: answer
+    ) -> None:
+        """`answered` changes what the server answers."""
         self._s3 = server
         self.rule = rule
+        self._answered = answered
         self.asked: list[Asked] = []
 
     def __enter__(self) -> Self:
@@ -73,7 +77,7 @@ class Gateway:
         class Handler(_Handler):
             def answer(self, asked: Asked) -> Answer:
                 gateway.asked.append(asked)
-                return gateway.rule(asked) or _forward(gateway._s3, asked)
+                return gateway.rule(asked) or gateway._answered(_forward(gateway._s3, asked))
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -134,11 +138,13 @@ def _signature(server: S3Server, asked: Asked) -> dict[str, str]:
     """The headers of AWS Signature Version 4, over all but the body."""
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{now[:8]}/{server.region}/s3/aws4_request"
+    kept = {name: value for name, value in _without_signature(asked.headers).items() if name.startswith("x-amz-")}
     signed = {
         "host": server.endpoint.removeprefix("http://"),
         "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
         "x-amz-date": now,
     }
+    signed = dict(sorted((kept | signed).items()))
     parts = urlsplit(asked.target)
     pairs = sorted(parse_qsl(parts.query, keep_blank_values=True))
     query = "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)

@@ -65,20 +65,6 @@ def without_the_right_to_list(asked: Asked) -> Answer | None:
     return DENIED if is_list(asked) or absent else None
 
 
-def conditional(asked: Asked) -> bool:
-    return "if-none-match" in asked.headers or "if-match" in asked.headers
-
-
-def heedless(*names: str) -> Rule:
-    """A store that does not know a condition does as if it were not there."""
-
-    def rule(asked: Asked) -> None:
-        for name in names:
-            asked.headers.pop(name, None)
-
-    return rule
-
-
 FORBIDDEN: dict[str, tuple[Rule, str]] = {
     "list": (lambda asked: DENIED if is_list(asked) else None, "the credentials may not list it"),
     "list, as on AWS": (without_the_right_to_list, "the credentials may not read it"),
@@ -93,16 +79,6 @@ FORBIDDEN: dict[str, tuple[Rule, str]] = {
         "the credentials may not upload it in parts",
     ),
     "parts": (lambda asked: DENIED if "partNumber" in asked.query else None, "the credentials may not upload it in parts"),
-    "conditions": (
-        lambda asked: refused(400, "NotImplemented") if conditional(asked) else None,
-        "lies in a store without conditional writes",
-    ),
-    "replacing": (
-        lambda asked: refused(400, "NotImplemented") if "if-match" in asked.headers else None,
-        "lies in a store without conditional writes",
-    ),
-    "heed for If-None-Match": (heedless("if-none-match"), "a store that overwrites files in spite of If-None-Match"),
-    "heed for If-Match": (heedless("if-match"), "a store that overwrites files in spite of If-Match"),
 }  # fmt: skip
 
 

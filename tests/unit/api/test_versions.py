@@ -80,7 +80,7 @@ def test_a_trainer_refuses_a_later_version_of_the_run_and_says_which_image_to_us
         ({"method": {"lora": {"rank": 8}}}, "method.lora.rank"),
         ({"dataset": {"images": "image"}}, "dataset.images"),
         ({"checkpoints": {"best": 3}}, "checkpoints.best"),
-        ({"storage": {"addressing": "path"}}, "storage.addressing"),
+        ({"storage": {"checksums": "crc64"}}, "storage.checksums"),
         ({"output": {"push": "oci://x"}}, "output.push"),
         ({"tokens": {"each": 1}}, "tokens.each"),
     ],

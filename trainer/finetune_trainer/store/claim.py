@@ -1,4 +1,4 @@
-"""Who may write to a run's folder: `claim.json`, taken by conditional write and renewed while its holder lives."""
+"""Who may write to a run's folder: `claim.json`, taken by whoever is first and renewed while its holder lives."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.folder import Content, Folder, Version
 from finetune_trainer.store.record import NotWhole, seal, unseal
+from finetune_trainer.store.register import Register, register
 
 CLAIM = "claim.json"
 LEASE = 60.0
@@ -92,32 +93,33 @@ class Claim:
             owner=owner, holder=holder, token=uuid.uuid4().hex, renewed_at=datetime.now(UTC), lease_seconds=lease
         )
         sent = time.monotonic()
+        file = register(folder, CLAIM)
         for _ in range(TRIES):
-            found = folder.read(CLAIM)
-            current = _parse(folder, found)
+            found = file.read()
+            current = _parse(file, found)
             if found and current and current.token == mine.token:
                 # An earlier try was ours, its answer got lost.
-                return cls(folder, mine, found.version, sent, on_lost)
+                return cls(file, mine, found.version, sent, on_lost)
             if current and current.owner != owner and not current.is_dead(datetime.now(UTC)):
-                _outwait(folder, current)
+                _outwait(file, current)
             mine, sent = mine.renewed(), time.monotonic()
-            version = folder.replace(CLAIM, seal(mine), found.version) if found else folder.create(CLAIM, seal(mine))
+            version = file.replace(seal(mine), found.version) if found else file.create(seal(mine))
             if version is not None:
-                return cls(folder, mine, version, sent, on_lost)
+                return cls(file, mine, version, sent, on_lost)
         raise JobError(
             FailureReason.OUTPUT_CONFLICT, f"others kept taking the claim of {folder.uri} in the same moment"
         )
 
     def __init__(
         self,
-        folder: Folder,
+        file: Register,
         mine: ClaimFile,
         version: Version,
         renewed: float,
         on_lost: Callable[[BaseException], None],
     ) -> None:
         """Use `take`."""
-        self._folder = folder.patient(mine.lease_seconds / 3)
+        self._file = file.patient(mine.lease_seconds / 3)
         self._mine = mine
         self._version = version
         self._renewed = renewed
@@ -139,10 +141,10 @@ class Claim:
         if self._is_stale:
             with self._renewing:
                 if self._is_stale:
-                    self._renew(self._folder.patient(max(PATIENCE, self._folder.patience)))
+                    self._renew(self._file.patient(max(PATIENCE, self._file.patience)))
             self._raise_lost()
         if self._released.is_set():
-            raise JobError(FailureReason.OUTPUT_CONFLICT, f"the claim of {self._folder.uri} was given back already")
+            raise JobError(FailureReason.OUTPUT_CONFLICT, f"the claim of {self._file.uri} was given back already")
 
     def _raise_lost(self) -> None:
         if self._lost is not None:
@@ -161,7 +163,7 @@ class Claim:
         if self._lost is None:
             try:
                 # Marked, not deleted: only a replacement can be refused when the claim is somebody else's by now.
-                self._folder.replace(CLAIM, seal(self._mine.model_copy(update={"released": True})), self._version)
+                self._file.replace(seal(self._mine.model_copy(update={"released": True})), self._version)
             except JobError as error:
                 logger.warning("The claim was not given back and dies by itself: %s", error.message)
 
@@ -175,25 +177,25 @@ class Claim:
         while not self._released.wait(self._mine.lease_seconds / 3 * random.uniform(0.8, 1.0)):  # noqa: S311
             try:
                 with self._renewing:
-                    self._renew(self._folder)
+                    self._renew(self._file)
             except JobError as error:
                 logger.warning("The claim was not renewed: %s", error.message)
             if self._lost is not None:
                 return
 
-    def _renew(self, folder: Folder) -> None:
+    def _renew(self, file: Register) -> None:
         """Renew the claim, or find out that it is lost. To be called by one thread at a time."""
         sent = time.monotonic()
         mine = self._mine.renewed()
-        version = folder.replace(CLAIM, seal(mine), self._version)
+        version = file.replace(seal(mine), self._version)
         current: ClaimFile | None = None
         if version is None:
-            found = folder.read(CLAIM)
-            current = _parse(folder, found)
+            found = file.read()
+            current = _parse(file, found)
             if found is None:
-                version = folder.create(CLAIM, seal(mine))  # somebody emptied the folder
+                version = file.create(seal(mine))  # somebody emptied the folder
             elif current is None:
-                version = folder.replace(CLAIM, seal(mine), found.version)  # it is nobody's
+                version = file.replace(seal(mine), found.version)  # it is nobody's
             elif current.token == mine.token:
                 version = found.version  # written after all, only the answer got lost
         if version is None:
@@ -203,7 +205,7 @@ class Claim:
 
     def _lose(self, taker: ClaimFile | None) -> None:
         by = f"by {taker.holder} of {taker.owner}" if taker else "by somebody else"
-        message = f"the claim of {self._folder.uri} was taken over {by}, so this attempt stops writing"
+        message = f"the claim of {self._file.uri} was taken over {by}, so this attempt stops writing"
         logger.error("%s", message)
         if taker is not None and taker.owner == self._mine.owner:
             self._lost = Preempted(message)
@@ -216,34 +218,34 @@ class Claim:
         self._on_lost(self._lost)
 
 
-def _outwait(folder: Folder, claim: ClaimFile) -> None:
+def _outwait(file: Register, claim: ClaimFile) -> None:
     """Return once another owner's `claim` was not renewed for two of its leases, or is somebody else's; raise when it is renewed."""
     logger.info(
         "%s is claimed by %s of %s: waiting up to %.0f s to see whether that still lives.",
-        folder.uri, claim.holder, claim.owner, 2 * claim.lease_seconds,
+        file.uri, claim.holder, claim.owner, 2 * claim.lease_seconds,
     )  # fmt: skip
     dead = time.monotonic() + 2 * claim.lease_seconds
     while time.monotonic() < dead:
         time.sleep(claim.lease_seconds / LOOKS)
-        found = folder.read(CLAIM)
-        current = _parse(folder, found)
+        found = file.read()
+        current = _parse(file, found)
         if current is None or current.token != claim.token or current.released:
             return
         if current != claim:
-            raise _refused(folder, current)
+            raise _refused(file, current)
     logger.info("%s did not renew its claim any more: it is taken over.", claim.holder)
 
 
-def _refused(folder: Folder, current: ClaimFile) -> JobError:
+def _refused(file: Register, current: ClaimFile) -> JobError:
     return JobError(
         FailureReason.OUTPUT_CONFLICT,
-        f"{folder.uri} is being written by {current.holder} of {current.owner}, which has just renewed its claim",
+        f"{file.uri} is being written by {current.holder} of {current.owner}, which has just renewed its claim",
         field="spec.output.uri",
         remedy="Wait until that job ends, or set another spec.runId or another spec.output.uri.",
     )
 
 
-def _parse(folder: Folder, found: Content | None) -> ClaimFile | None:
+def _parse(file: Register, found: Content | None) -> ClaimFile | None:
     """The claim, or None when there is none, or with a line in the log when it is none to heed."""
     if found is None:
         return None
@@ -252,6 +254,6 @@ def _parse(folder: Folder, found: Content | None) -> ClaimFile | None:
         if claim.is_absurd(datetime.now(UTC)):
             raise NotWhole(f"says that it was renewed at {claim.renewed_at.isoformat()}, which is yet to come")
     except NotWhole as error:
-        logger.warning("%s/%s is ignored: it %s.", folder.uri, CLAIM, error)
+        logger.warning("%s/%s is ignored: it %s.", file.uri, CLAIM, error)
         return None
     return claim

@@ -33,6 +33,11 @@ _DENIED_CODES = {
 _MAY_NOT = ("AccessDenied", "AllAccessDisabled", "AccessForbidden")
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 _WRONG_REGION = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
+_PATH_REFUSED = re.compile(
+    "SecondLevelDomainForbidden|PathStyleDomainForbidden|third level domain|path.?style[^.<]*(not|forbidden)|virtual.?host(ed)?.style",
+    re.IGNORECASE,
+)
+"""Codes of Alibaba and Tencent, and words of others."""
 _UNREACHABLE = (
     ("Connection refused", "the connection was refused"),
     ("dns error", "the host's name is unknown"),
@@ -53,6 +58,10 @@ class NotThere(Exception):
 
 class WasChanged(Exception):
     """The file exists already, or is not what it was when it was read."""
+
+
+class NoConditions(JobError):
+    """The store refuses conditional writes as such."""
 
 
 def no_store(uri: str, endpoint: str | None) -> JobError:
@@ -85,6 +94,11 @@ def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "
         region = re.search(r"<Region>([^<]+)</Region>", said)
         remedy = f"Set spec.storage.region to {region[1]}." if region else "Set spec.storage.region to the bucket's."
         return _denied(f"{uri} is not in the region that was asked for", remedy, "spec.storage.region")
+    if asks_for_virtual_host(said):
+        remedy = "Set spec.storage.addressing to virtualHost, or leave it out."
+        return _denied(
+            f"{uri}{where} cannot be reached with its bucket in the path{f' ({code})' if code else ''}", remedy
+        )
     if METADATA_SERVICE in said or "metadata.google.internal" in said or "Account must be specified" in said:
         return no_credentials(uri, endpoint)
     if "credential error" in said or "service account" in said:
@@ -102,14 +116,16 @@ def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "
     if isinstance(error, NotImplementedError) or code == "NotImplemented":
         if doing not in ("create it", "replace it"):
             return _denied(f"{uri}{where} lies in a store that does not know how to {doing}", "Use another store.")
-        return _denied(
-            f"{uri} lies in a store without conditional writes, which keep two jobs out of one folder",
-            "Use a store, or a version of it, that obeys If-None-Match and If-Match.",
-        )
+        return NoConditions(FailureReason.STORAGE_DENIED, f"{uri}{where} lies in a store without conditional writes")
     if (number := _errno(error, said)) is not None:
         return _disk(number, uri)
     distrusted = trust.REMEDY if "UnknownIssuer" in said else None
     return _unavailable(f"{uri}{where} cannot be reached: {_cause(said)}", distrusted)
+
+
+def asks_for_virtual_host(said: str) -> bool:
+    """Whether a store refused a request because it named the bucket in the path."""
+    return _code(said) not in _WRONG_REGION and _PATH_REFUSED.search(said) is not None
 
 
 def may_pass(error: BaseException) -> bool:

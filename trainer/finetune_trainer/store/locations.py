@@ -15,16 +15,22 @@ from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectS
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import DEFAULT_REGION, Storage
 from finetune_trainer.credentials import CREDENTIALS
-from finetune_trainer.store.errors import no_credentials
+from finetune_trainer.log import logger
+from finetune_trainer.store.conditions import FORBID_OVERWRITING, STANDARD, Conditions
+from finetune_trainer.store.errors import asks_for_virtual_host, no_credentials
 from finetune_trainer.store.names import is_inside
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as dead."""
+QUICK_RETRY = 3.0
+"""Seconds that the client repeats a small request, before its caller does."""
 LONGEST_RETRY = 170.0
 """Seconds. A request is signed once for all its retries, and servers refuse signatures that are minutes old."""
 
 BUCKETS = ("s3", "gs", "az")
 
+_asked_for_virtual_hosts: set[tuple[str | None, str]] = set()
+"""Endpoints and buckets whose store refused to find the bucket in the path."""
 _memory: dict[str, MemoryStore] = {}
 _memory_lock = threading.Lock()
 
@@ -39,6 +45,7 @@ class Location:
     """The key of the folder, or the path of the directory, without a slash at either end."""
     storage: Storage
     patience: float
+    conditions: Conditions = STANDARD
 
     @property
     def endpoint(self) -> str | None:
@@ -48,15 +55,47 @@ class Location:
     def is_local(self) -> bool:
         return self.scheme == "file"
 
-    @cached_property
+    @property
     def quick(self) -> ObjectStore:
-        return self._store(retry=min(self.patience, 3.0))
+        return self._client(min(self.patience, QUICK_RETRY))
+
+    @property
+    def creating(self) -> ObjectStore:
+        """For small files that must not exist yet."""
+        return self._client(min(self.patience, QUICK_RETRY), self.conditions.header)
+
+    @property
+    def bulk(self) -> ObjectStore:
+        return self._client(min(self.patience, LONGEST_RETRY))
+
+    @property
+    def is_virtual_host(self) -> bool:
+        """Whether the bucket is named in the host instead of the path."""
+        if self.scheme != "s3":
+            return False
+        asked = (self.endpoint, self.bucket) in _asked_for_virtual_hosts
+        return self.storage.addressing == "virtualHost" or (self.storage.addressing == "auto" and asked)
+
+    def names_bucket_in_host(self, said: str) -> bool:
+        """Whether a refusal asks for the bucket in the host's name, which it gets from now on, for everybody in this process."""
+        if self.scheme != "s3" or self.storage.addressing != "auto" or not asks_for_virtual_host(said):
+            return False
+        if not self.is_virtual_host:  # else another thread has heard it before
+            _asked_for_virtual_hosts.add((self.endpoint, self.bucket))
+            logger.info("%s wants the bucket %s in the host's name.", self.endpoint or "The store", self.bucket)
+        return True
 
     @cached_property
-    def bulk(self) -> ObjectStore:
-        return self._store(retry=min(self.patience, LONGEST_RETRY))
+    def _clients(self) -> dict[tuple[float, str | None, bool], ObjectStore]:
+        return {}
 
-    def _store(self, retry: float) -> ObjectStore:
+    def _client(self, retry: float, header: str | None = None) -> ObjectStore:
+        key = (retry, header, self.is_virtual_host)
+        if key not in self._clients:  # made twice by two threads, either will do
+            self._clients[key] = self._store(retry, header)
+        return self._clients[key]
+
+    def _store(self, retry: float, header: str | None) -> ObjectStore:
         if self.scheme == "file":
             return LocalStore()
         if self.scheme == "memory":
@@ -69,6 +108,8 @@ class Location:
             # A large file takes as long as it takes: only silence ends a request.
             "timeout": timedelta(days=1),
         }
+        if header:
+            options["default_headers"] = {header: FORBID_OVERWRITING[header]}
         if endpoint and endpoint.startswith("http://"):
             options["allow_http"] = True
         common: dict[str, Any] = {
@@ -81,15 +122,23 @@ class Location:
             region = self.storage.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
             if endpoint:
                 common["endpoint"] = endpoint
+            if self.is_virtual_host and address != "https://":
+                common["endpoint"] = _with_bucket(address, self.bucket)
             return S3Store(
                 self.bucket,
                 region=region or DEFAULT_REGION,
                 unsigned_payload=address.startswith("https://"),
+                virtual_hosted_style_request=self.is_virtual_host,
                 **common,
             )
         if endpoint:
             common["base_url" if self.scheme == "gs" else "endpoint"] = endpoint
         return GCSStore(self.bucket, **common) if self.scheme == "gs" else AzureStore(self.bucket, **common)
+
+
+def _with_bucket(address: str, bucket: str) -> str:
+    scheme, _, host = address.partition("://")
+    return address if host.startswith(f"{bucket}.") else f"{scheme}://{bucket}.{host}"
 
 
 def locate(uri: str, storage: Storage, patience: float) -> Location:
