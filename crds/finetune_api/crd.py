@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from finetune_api.base import KEY_WORDS
 from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, TRAINING_INPUTS, FineTuneJob, FineTuneJobSpec
-from finetune_api.meaning import same_meaning
+from finetune_api.meaning import same_meaning, what_changed
 from finetune_api.status import FineTuneJobStatus
 
 Schema = dict[str, Any]
@@ -136,13 +136,16 @@ def _the_present_run_by_its_id(fields: dict[str, Schema]) -> Schema:
 def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
     # On spec and not on the field itself: a rule on a field is not asked when the field is removed or added.
     run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
-    return {
+    text = "{} is fixed for a run; to train with another one, set spec.runId to a new value in the same update"
+    rule = {
         "rule": f"{run_changes} || ({same_meaning(field, schema)})",
         "fieldPath": f".{field}",
         "reason": "FieldValueForbidden",
-        "message": f"{field} is fixed for a run; to train with another one, set spec.runId to a new value in the same "
-        "update",
+        "message": text.format(field),
     }
+    if "properties" in schema:
+        rule["messageExpression"] = what_changed(field, schema, text)
+    return rule
 
 
 def _fixed_once_it_ran(field: str) -> Schema:

@@ -88,6 +88,13 @@ def same_meaning(field: str, schema: Schema, within: str = "") -> str:
     return re.sub(r"\b(self|oldSelf)\.", rf"\1.{within}", same)
 
 
+def what_changed(field: str, schema: Schema, text: str) -> str:
+    """In CEL, `text` with the name of the first field that differs in meaning: `training.epochs`."""
+    *others, (last, _) = _leaves(schema, (field,))
+    cases = "".join(f"!({_same(path, leaf)}) ? '{text.format(path_text(path))}' : " for path, leaf in others)
+    return f"{cases}'{text.format(path_text(last))}'"
+
+
 def _without_empty_blocks(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
