@@ -20,6 +20,7 @@ where whoever installs may not, in this one.
 {{- $arguments := join "\n" .args -}}
 {{- if and $runs (regexMatch "(?m)^--trainer-image=" $arguments) -}}
 {{- $theirs := regexFind "(?m)^--namespace=.+$" $arguments | trimPrefix "--namespace=" -}}
+{{- $theirs = ternary "" $theirs (eq $theirs "all") -}}
 {{- if or (not $mine) (not $theirs) (eq $mine $theirs) -}}
 {{- printf "\n\nDeployment %s is an operator of the FineTuneJobs in %s already, and two would both act on the same jobs. Uninstall that one first, or let each watch another namespace (watchNamespace).\n" $it (ternary (printf "namespace %s" $theirs) "all namespaces" (not (empty $theirs))) | fail -}}
 {{- end -}}

@@ -12,7 +12,7 @@ operator would refuse is refused here already; platform.py has the same list.
 {{- else if regexMatch "(?i)^(.*_)?(TOKEN|SECRET|PASSWORD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$" $name }}{{ $why = "every Job would show it; name a Secret in spec.storage.secretRef or spec.hub.tokenSecretRef" }}
 {{- end }}
 {{- if $why }}{{ printf "trainer.env: %s cannot be set for all jobs: %s." $name $why | fail }}{{ end }}
-{{- if regexMatch "://[^/@\\s]*:[^/@\\s]*@" $value }}{{ printf "trainer.env: %s holds a password, and every Job would show it; let the pods in without one." $name | fail }}{{ end }}
+{{- if regexMatch "(^|://)[^/@\\s]*:[^/@\\s]*@" $value }}{{ printf "trainer.env: %s holds a password, and every Job would show it; let the pods in without one." $name | fail }}{{ end }}
 {{- /* A double $ is one to the kubelet, which would else put other variables into $(…). */}}
 - {{ printf "--trainer-env=%s=%s" $name $value | replace "$" "$$" | quote }}
 {{- end }}

@@ -39,6 +39,7 @@ REFUSED = {
     "HF_TOKEN": ("hf_x", "every Job would show it"),
     "WANDB_API_KEY": ("x", "every Job would show it"),
     "PROXY_PASSWORD": ("x", "every Job would show it"),
+    "ALL_PROXY": ("user:secret@proxy.example:3128", "ALL_PROXY holds a password, and every Job would show it"),
     "HTTPS_PROXY": (
         "http://user:secret@proxy.example:3128",
         "HTTPS_PROXY holds a password, and every Job would show it",

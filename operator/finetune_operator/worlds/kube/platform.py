@@ -53,7 +53,7 @@ _REFUSED = (
         "every Job would show it; name a Secret in spec.storage.secretRef or spec.hub.tokenSecretRef",
     ),
 )
-_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+_PASSWORD = re.compile(r"(^|://)[^/@\s]*:[^/@\s]*@")
 
 
 def read_env(text: str) -> tuple[str, str]:
