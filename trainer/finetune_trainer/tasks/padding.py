@@ -1,12 +1,13 @@
 """Tokenizer and config agree on what fills up a batch and what ends a text, so that logits do not depend on what else is in the batch.
 
-The tokenizer decides: it fills the batches. Models that classify by the last token look in the config for what is padding, those with
-a decoder for what ends a text. Only where positions are counted from behind the padding's id, as RoBERTa's are, the config decides:
+The tokenizer decides: it fills the batches. Models that classify by the last token look in the config for what is padding, T5's and
+BART's for what ends a text. Only where positions are counted from behind the padding's id, as RoBERTa's are, the config decides:
 the weights were trained with it.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[st
     Raises JobError MODEL_INVALID when there is nothing to pad with, or when no text would have the end that the model looks for.
     """
     notes = _agree_on_padding(model, tokenizer)
-    if model.config.is_encoder_decoder:
+    if _classifies_by_end(model):
         notes += _agree_on_end(model, tokenizer)
     _choose_side(model, tokenizer)
     _fit_token_types(model, tokenizer)
@@ -62,7 +63,7 @@ def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 def _agree_on_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Models with a decoder classify by the last end-of-text token, which every text must have equally often."""
+    """Those models take the last end-of-text token, which every text must have equally often."""
     ids: list[int] = tokenizer("a")["input_ids"]
     told = model.config.eos_token_id
     if told in ids:
@@ -73,6 +74,12 @@ def _agree_on_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     return [
         f"Config and tokenizer did not agree on the end-of-text token (ids {told} and {tokenizer.eos_token_id}): both have the tokenizer's now."
     ]
+
+
+def _classifies_by_end(model: PreTrainedModel) -> bool:
+    """Whether the model looks for the end of each text, as T5's and BART's do: nothing but its code says so."""
+    code = getattr(inspect.unwrap(type(model).forward), "__code__", None)
+    return code is not None and "eos_token_id" in code.co_names
 
 
 def _choose_side(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -129,9 +136,12 @@ def _listed(ids: int | list[int] | None) -> list[int | None]:
 
 
 def _tell(model: PreTrainedModel, name: str, value: int) -> None:
-    configs: list[Any] = [model.config, model.config.get_text_config(), getattr(model, "generation_config", None)]
+    """Set an id in the config, and in those inside it that have one."""
+    setattr(model.config, name, value)
+    inside = [getattr(model.config, part, None) for part in model.config.sub_configs]
+    configs: list[Any] = [*inside, model.config.get_text_config(), getattr(model, "generation_config", None)]
     for config in configs:
-        if config is not None:
+        if hasattr(config, name):
             setattr(config, name, value)
 
 

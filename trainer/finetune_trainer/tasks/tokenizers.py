@@ -57,11 +57,12 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig, *, trust_remote_code:
         raise
     if type(tokenizer).__module__.startswith("transformers."):  # code that came with the model reads files of its own
         _refuse_without_files(folder, tokenizer)
-    words = set(tokenizer.get_vocab()) - {token.content for token in tokenizer.added_tokens_decoder.values()}
-    if not words and tokenizer.vocab_files_names:
-        raise _invalid(
-            f"there is no tokenizer beside the model: what was loaded knows {len(tokenizer)} special tokens and no word"
-        )
+    if tokenizer.vocab_files_names:
+        words = set(tokenizer.get_vocab()) - {token.content for token in tokenizer.added_tokens_decoder.values()}
+        if not words:
+            raise _invalid(
+                f"there is no tokenizer beside the model: what was loaded knows {len(tokenizer)} special tokens and no word"
+            )
     control = control_tokens(tokenizer)
     template = _encode("a", tokenizer)
     rows = getattr(config.get_text_config(), "vocab_size", None)
@@ -80,8 +81,8 @@ def judge_ids(ids: NDArray[np.int32], rows: int, tokenizer: PreTrainedTokenizerB
 
     Raises JobError MODEL_INVALID when it knows no word of so many of them that it cannot be their fault.
     """
-    if tokenizer.unk_token_id is None:
-        return []
+    if tokenizer.unk_token_id is None or tokenizer.unk_token_id in control_tokens(tokenizer).values():
+        return []  # where it is another token too, such as GPT-2's, it is no sign of an unknown word
     unknown = int((ids == tokenizer.unk_token_id).sum())
     words = len(ids) - rows * tokenizer.num_special_tokens_to_add(pairs)
     if unknown >= max(words, 1) and rows >= MANY_ROWS:

@@ -210,6 +210,16 @@ def test_a_padding_token_that_config_and_tokenizer_disagree_about_changes_no_ans
     assert said == pytest.approx(theirs(saved, texts, batch=len(texts)), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_end_that_config_and_tokenizer_disagree_about_is_the_tokenizers(name, copy, tmp_path):
+    before = theirs(copy(name), ORDINARY)
+    task = load(change(tmp_path / "copy", eos_token_id=7), LABELS)
+
+    assert ours(task, ORDINARY) == pytest.approx(before, abs=1e-5)
+    assert "did not agree on the end-of-text token (ids 7 and " in task.notes[-1]
+    assert theirs(write(task, tmp_path / "saved"), ORDINARY, batch=4) == pytest.approx(before, abs=1e-5)
+
+
 @every_architecture
 def test_a_head_that_was_tuned_for_other_labels_is_drawn_anew_and_nothing_else(name, copy):
     folder = copy(name)

