@@ -213,6 +213,8 @@ class KubeletStandIn:
             kept = any("terminated" in c["state"] for c in pod["status"].get("containerStatuses", ()))
             if kept:
                 self._write(pod, _all_terminated(pod))
+            elif any("waiting" in c["state"] for c in pod["status"].get("containerStatuses", ())):
+                self._write(pod, _never_started(pod))
             else:
                 self._end(pod, self._on_stop(pod))
         self._api.delete(_path(pod), {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}})
@@ -261,6 +263,13 @@ def _running(pod: Object) -> Object:
         ],
         **_containers(pod, {"running": {"startedAt": now}}),
     }
+
+
+def _never_started(pod: Object) -> Object:
+    """As the kubelet says it of containers that a deleted pod never had."""
+    said = "The container could not be located when the pod was terminated"
+    state = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": said}}
+    return {"phase": "Failed", **_containers(pod, state)}
 
 
 def _terminated(pod: Object, fate: Fate) -> Object:

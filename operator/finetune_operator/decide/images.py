@@ -21,7 +21,7 @@ def digest_of(image: str, image_id: str) -> str | None:
     pull that digest by this name.
     """
     name, _, digest = image_id.removeprefix("docker-pullable://").partition("@")
-    known = digest.startswith("sha256:") and _full(name) == _full(_repository(image))
+    known = digest.startswith("sha256:") and _full(_repository(name)) == _full(_repository(image))
     return digest if known else None
 
 

@@ -12,7 +12,7 @@ import pytest
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
 from tests.cluster.api import ApiError, Object
-from tests.cluster.kubelet import Fate, fail, run_on, succeed, unschedulable
+from tests.cluster.kubelet import Fate, fail, run_on, succeed, unschedulable, waits
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab, operating
 from tests.unit.operator.story import TUNED, result_message
@@ -214,6 +214,31 @@ def test_suspend_lets_the_pod_save_and_resume_goes_on_with_the_same_run(lab: Lab
     status = lab.until(phase="Running")
     assert status["run"] == run
     assert [a["number"] for a in status["attempts"]] == [1, 2]
+
+
+def test_a_wrong_default_image_gives_way_until_an_attempt_has_run_and_then_it_is_pinned_by_its_digest(
+    own_lab: Lab, tmp_path: Path
+) -> None:
+    def image_of(pod: Object) -> str:
+        image: str = pod["spec"]["containers"][0]["image"]
+        return image
+
+    own_lab.pods_become(lambda pod: waits("ErrImagePull", "not found") if "wrong" in image_of(pod) else run_on())
+    here = f"--namespace={own_lab.namespace}"
+    with operating(own_lab.account, tmp_path, here, "--trainer-image=registry.example/wrong:1"):
+        own_lab.apply(runId="r")
+        own_lab.until(phase="Starting", reason="ImagePullFailed")
+    with operating(own_lab.account, tmp_path, here, "--trainer-image=registry.example/right:1"):
+        run = own_lab.until(phase="Running")["run"]
+        assert run["image"] == "registry.example/right:1"
+        assert run["imageDigest"].startswith("sha256:")
+    with operating(own_lab.account, tmp_path, here, "--trainer-image=registry.example/newer:1"):
+        own_lab.edit(suspend=True)
+        own_lab.until(phase="Suspended", reason="Suspended")
+        own_lab.edit(suspend=False)
+        assert own_lab.until(phase="Running")["run"] == run
+        [job] = own_lab.jobs()
+        assert image_of(job["spec"]["template"]) == f"registry.example/right@{run['imageDigest']}"
 
 
 def test_kueues_suspension_of_the_job_shows_as_queued_and_is_left_to_kueue(lab: Lab) -> None:
