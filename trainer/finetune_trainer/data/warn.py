@@ -58,7 +58,7 @@ def warn_of_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str
         said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
         warning = f"No row of the {split} split has the {said}: the split's metrics say nothing about {'it' if len(absent) == 1 else 'them'}."
         if drawn and split == "validation":
-            warning += " Raise dataset.validationFraction, give more examples, or rows of their own in dataset.splits.validation."
+            warning += " Raise spec.dataset.validationFraction, give more examples, or rows of their own in spec.dataset.splits.validation."
         warnings.append(warning)
     return warnings
 
