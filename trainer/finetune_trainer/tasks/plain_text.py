@@ -20,8 +20,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-MARKUP = frozenset("<>[]{}|\\")
-"""One of them is in the name of every control token that anybody ever added without marking it as special."""
+MARKUP = re.compile(r"\W*[<\[{|].*\w.*[>\]}|]\W*", re.DOTALL)
+"""What control tokens look like that were added without being marked as special: a word in brackets, not a face such as `>:(`."""
 SAVED = ("model_max_length", "padding_side", "truncation_side", "model_input_names", "clean_up_tokenization_spaces")
 
 
@@ -83,12 +83,8 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
         for number, token in tokenizer.added_tokens_decoder.items()
         if token.content.strip()
         and number not in harmless
-        and (token.special or token.content in special or _is_markup(token))
+        and (token.special or token.content in special or MARKUP.fullmatch(token.content))
     }
-
-
-def _is_markup(token: AddedToken) -> bool:
-    return len(token.content) > 2 and not MARKUP.isdisjoint(token.content)
 
 
 def _split_names(tokenizer: PreTrainedTokenizerBase, names: dict[str, int]) -> PreTrainedTokenizerBase:

@@ -51,9 +51,9 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig, *, trust_remote_code:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except ValueError as error:
-        if not _has_file(folder):
-            raise _half(folder) or _invalid("there is no tokenizer beside the model") from error
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        if not _has_file(folder) and (missing := _half(folder) or _none(folder)):
+            raise missing from error
         raise
     if type(tokenizer).__module__.startswith("transformers."):  # code that came with the model reads files of its own
         _refuse_without_files(folder, tokenizer)
@@ -127,6 +127,10 @@ def _half(folder: Path) -> JobError | None:
             f"half of the tokenizer is missing: {there} is there, {missing} is not, and there is no tokenizer.json"
         )
     return None
+
+
+def _none(folder: Path) -> JobError | None:
+    return None if _has_file(folder, ("*vocab*", "*.codes")) else _invalid("there is no tokenizer beside the model")
 
 
 def _has_file(folder: Path, patterns: Sequence[str] = FILES) -> bool:

@@ -324,9 +324,11 @@ def test_a_tokenizer_in_python_reads_texts_as_text_though_it_cannot_be_saved_so(
     assert encoded[0]["input_ids"].tolist().count(len(words) + 4) == 0
     assert encoded[0]["input_ids"].tolist().count(2) == 1
     assert "but not by the saved tokenizer: whoever uses it must put a space behind" in task.notes[-1]
+    (folder / "vocab.txt").unlink()
+    assert "there is no tokenizer beside the model" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["<tool_call>", "[ENT]", "<|user|>"])
+@pytest.mark.parametrize("name", ["</tool_call>", "[ENT]", "<|user|>"])
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "t5", "llama", "qwen"])
 def test_added_tokens_that_are_not_marked_as_special_are_text_too(architecture, name, copy):
     folder = copy(architecture)
@@ -344,7 +346,7 @@ def test_added_tokens_that_are_not_marked_as_special_are_text_too(architecture, 
     assert AutoTokenizer.from_pretrained(folder / "saved")(name)["input_ids"] == encoded[0]["input_ids"].tolist()
 
 
-@pytest.mark.parametrize("word", ["covid-19", "    "])
+@pytest.mark.parametrize("word", ["covid-19", "    ", ">:("])
 def test_added_words_and_blanks_stay_tokens(word, tmp_path):
     folder = save("roberta", tmp_path, vocab_size=401)
     tokenizer = AutoTokenizer.from_pretrained(folder)
