@@ -6,11 +6,16 @@ attempt, finished or not, leaves its Result cut to 4 KiB as the termination mess
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import json
+from typing import Annotated, Literal, Self
 
-from finetune_api.base import Contract
+from pydantic import Field
+
+from finetune_api.base import MAX_INT32, Contract
 from finetune_api.exit_codes import EXIT_CODES, ExitCode
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.lenient import as_much_as_fits
+from finetune_api.status import REASON
 
 MAX_TERMINATION_MESSAGE = 4096
 """Bytes that Kubernetes keeps of a termination message."""
@@ -38,7 +43,10 @@ class Artifact(Contract):
 class ResultError(Contract):
     """Why an attempt failed, as its user should read it."""
 
-    reason: FailureReason
+    reason: Annotated[
+        FailureReason | Annotated[str, Field(max_length=128, pattern=REASON)], Field(union_mode="left_to_right")
+    ]
+    """Of a later version perhaps one that this one does not know."""
     message: str
     field: str | None = None
     remedy: str
@@ -57,7 +65,7 @@ class Result(Contract):
     uri: str
     """The run's folder."""
     owner: str
-    attempt: int | None = None
+    attempt: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Number of the attempt, from 1; None when it ended before it had one."""
     fingerprint: str
     """Of the training inputs."""
@@ -67,7 +75,7 @@ class Result(Contract):
     """SHA-256 over what listings tell of the same files before they were fetched: while it is equal, nobody needs to read them."""
     model_revision: str | None = None
     """The commit of a hub model."""
-    step: int | None = None
+    step: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Optimiser steps done and saved; None when the attempt ended before it knew what earlier ones had saved."""
     total_steps: int | None = None
     adopted: bool = False
@@ -82,7 +90,9 @@ class Result(Contract):
             return ExitCode.DONE
         if self.outcome == "preempted":
             return ExitCode.PREEMPTED
-        return EXIT_CODES.get(self.error.reason, ExitCode.INTERNAL) if self.error else ExitCode.INTERNAL
+        if self.error is None or not isinstance(self.error.reason, FailureReason):
+            return ExitCode.INTERNAL
+        return EXIT_CODES.get(self.error.reason, ExitCode.INTERNAL)
 
     def termination_message(self) -> str:
         """The Result as JSON of at most 4 KiB: artefacts go first, then all metrics but the first, then long texts are cut."""
@@ -109,3 +119,12 @@ class Result(Contract):
             )
         uri = self.uri if longest >= 400 else self.uri[:longest]  # the operator knows it anyway
         return self.model_copy(update={"error": error, "uri": uri})
+
+
+def read_result(message: str) -> Result | None:
+    """What this version understands of a termination message, whatever version of a trainer wrote it; None where it is no Result."""
+    try:
+        document = json.loads(message)
+        return as_much_as_fits(Result, document) if isinstance(document, dict) else None
+    except (ValueError, RecursionError):
+        return None

@@ -6,23 +6,24 @@ no error, and `read_status` reads what it can of anything.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
-from pydantic_core import ErrorDetails
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason
+from finetune_api.lenient import as_much_as_fits
 
 Text = Annotated[str, Field(max_length=4096)]
 Name = Annotated[str, Field(max_length=253)]
 Uri = Annotated[str, Field(max_length=2048)]
 Time = AwareDatetime
+REASON = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+"""Of conditions, as everywhere in Kubernetes."""
 
 
 class Phase(StrEnum):
@@ -59,7 +60,7 @@ class Condition(Entry):
     """`Ready`: it succeeded. `Reconciling`: it is on its way. `Stalled`: it needs a person. `Finished`: it ended, either way."""
     status: Literal["True", "False", "Unknown"]
     """Whether that is so."""
-    reason: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    reason: Annotated[str, Field(min_length=1, max_length=128, pattern=REASON)]
     """Why, in one word."""
     message: Text = ""
     """The same in a sentence."""
@@ -133,7 +134,7 @@ class Attempt(Entry):
     """How it ended: Completed, Preempted, or a failure reason."""
     exit_code: int | None = None
     """The trainer's exit code."""
-    counts_as: Literal["Failure", "Disruption", "Stop"] | None = None
+    counts_as: Annotated[Literal["Failure", "Disruption", "Stop"] | str, WithJsonSchema(_WORD)] | None = None
     """What its end counts as: `Failure` against spec.backoffLimit, `Disruption` only when six in a row save nothing new, `Stop`,
     which somebody asked for, as nothing."""
     step: int | None = None
@@ -205,14 +206,7 @@ def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
 
     A job that says it is finished is always read as finished: what has ended must not begin again because of a word.
     """
-    rest: Any = written
-    while True:
-        try:
-            status = FineTuneJobStatus.model_validate(rest)
-            break
-        except ValidationError as error:
-            rest = copy.deepcopy(dict(written)) if rest is written else rest
-            _correct(rest, error.errors(include_url=False, include_input=False)[0])
+    status = as_much_as_fits(FineTuneJobStatus, written)
     conditions = status.conditions or []
     if _says_finished(written) and not any(c.type == "Finished" and c.status == "True" for c in conditions):
         finished = Condition(
@@ -224,28 +218,6 @@ def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
         )
         status = status.model_copy(update={"conditions": [*conditions, finished]})
     return status
-
-
-def _correct(rest: Any, problem: ErrorDetails) -> None:
-    """Take out of `rest` the part that this problem is about, or cut it to its length."""
-    *where, last = _reachable(rest, problem["loc"])
-    for key in where:
-        rest = rest[key]
-    if problem["type"] == "string_too_long":
-        rest[last] = rest[last][: problem["ctx"]["max_length"]]
-    elif problem["type"] == "too_long":
-        rest[last] = rest[last][-problem["ctx"]["max_length"] :]  # the latest are the last
-    else:
-        del rest[last]
-
-
-def _reachable(value: Any, path: tuple[int | str, ...]) -> Iterator[int | str]:
-    """As much of the path as there is: it also names what is missing, and the alternatives of a type."""
-    for key in path:
-        if not (isinstance(value, dict) and key in value) and not (isinstance(value, list) and isinstance(key, int)):
-            return
-        value = value[key]  # type: ignore[index]
-        yield key
 
 
 def _says_finished(written: Mapping[str, Any]) -> bool:

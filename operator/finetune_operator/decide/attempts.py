@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from pydantic import ValidationError
-
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_api.result import Result
+from finetune_api.result import Result, read_result
 from finetune_api.status import Attempt
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Cause
 from finetune_operator.worlds.restarts import is_counted
@@ -39,10 +37,7 @@ REASON_OF_CODE: dict[int, FailureReason] = {
 
 def result_of(attempt: AttemptSeen) -> Result | None:
     """The trainer's own words, or None when it left none that can be read."""
-    try:
-        return Result.model_validate_json(attempt.termination_message)
-    except ValidationError:
-        return None
+    return read_result(attempt.termination_message)
 
 
 def cause_of(attempt: AttemptSeen) -> Cause | None:

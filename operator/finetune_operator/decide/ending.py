@@ -171,7 +171,7 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     }
     if result is None:
         message = (
-            f"Finished. The trainer left no message, so its metrics are unknown here; the results are in {run.uri}."
+            f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
         )
         return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
     pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
@@ -207,7 +207,7 @@ def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision
     if ending is Ending.NEVER_RETRIED and last is not None:
         # It ended the training by its exit code, so that is what to read, whatever befell its pod besides.
         cause = cause_of(replace(last, ended_by=None)) or cause
-        return failed(case, FailureReason(cause.reason), cause.message, cause.remedy, cause.field, last=last)
+        return failed(case, cause.reason, cause.message, cause.remedy, cause.field, last=last)
     if ending is Ending.DEADLINE_EXCEEDED:
         before = what_preceded(case)
         message = deadline_missed(case) + (f"; {before.message}" if before else "")
@@ -247,14 +247,15 @@ def _allowed_failures(case: Case) -> str:
 
 def failed(
     case: Case,
-    reason: FailureReason,
+    reason: str,
     message: str,
     remedy: str = "",
     field: str | None = None,
     *,
     last: AttemptSeen | None = None,
 ) -> Decision:
-    remedy = remedy or REMEDIES[reason]
+    known = FailureReason(reason) if reason in set(FailureReason) else FailureReason.INTERNAL
+    remedy = remedy or REMEDIES[known]  # a later trainer may know other reasons
     correctable = last is None and reason in FINAL_REFUSALS  # an edit of the spec is enough
     if case.seen.remembers and not correctable and "runId" not in remedy:
         remedy = sentences(remedy, AGAIN)
