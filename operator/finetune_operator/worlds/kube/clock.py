@@ -60,7 +60,8 @@ class ServerClock:
         except (KeyError, ValueError):
             return
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-        self._heard.append(_Bounds(seconds - self._monotonic(), seconds + RESOLUTION - asked))
+        now = self._monotonic()
+        self._heard.append(_Bounds(seconds - now, seconds + RESOLUTION - min(asked, now)))
         self._ahead = _agreed(self._heard)
         self._say_how_far_off(self._ahead)
 
