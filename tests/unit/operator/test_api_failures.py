@@ -38,12 +38,29 @@ NO_RIGHT = (
 )
 INVALID = {"causes": [{"field": "spec.template.spec.priorityClassName", "message": "is no name"}]}
 
+POLICY = "jobs.batch \"demo-r\" is forbidden: ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no gpus"
+SAYS_NO = 'admission webhook "a.example" denied the request: no gpus'
+OTHERS = {"causes": [{"field": "spec.podReplacementPolicy", "message": "Unsupported value"}]}
+MIXED = {"causes": [*OTHERS["causes"], *INVALID["causes"]]}
+OF_A_VOLUME = {"causes": [{"field": "spec.template.spec.volumes[0].name", "message": "Invalid value"}]}
+NO_FIELD = 'strict decoding error: unknown field "spec.podFailurePolicy"'
+
 FAILURES: dict[str, tuple[int, Object | str, str, str]] = {
     # the code, what comes with it, the reason in the status, and the words
     "a dead webhook": (500, status("InternalError", f"Internal error occurred: {WEBHOOK}"), "ClusterUnavailable", WEBHOOK),
     "a slow webhook": (504, status("Timeout", "context deadline exceeded"), "ClusterUnavailable", "deadline exceeded"),
     "a webhook that says no": (400, status("BadRequest", 'admission webhook "a" denied: no'), "AdmissionDenied", "no"),
     "a policy": (403, status("Forbidden", "ValidatingAdmissionPolicy denied request: no"), "AdmissionDenied", "denied"),
+    "a policy as it is by default": (422, status("Invalid", POLICY, details={"causes": [{"message": POLICY}]}), "AdmissionDenied", "no gpus"),
+    "a policy that says too large": (413, status("RequestEntityTooLarge", POLICY), "AdmissionDenied", "no gpus"),
+    "a policy that says unauthorized": (401, status("Unauthorized", POLICY), "AdmissionDenied", "no gpus"),
+    "a webhook that says invalid": (422, status("Invalid", SAYS_NO), "AdmissionDenied", "no gpus"),
+    "a webhook that says defect": (500, status("InternalError", SAYS_NO), "AdmissionDenied", "no gpus"),
+    "a webhook that says conflict": (409, status("Conflict", SAYS_NO), "AdmissionDenied", "no gpus"),
+    "what others made of the Job": (422, status("Invalid", "invalid", details=OTHERS), "AdmissionDenied", "spec.podReplacementPolicy"),
+    "a volume of others": (422, status("Invalid", "invalid", details=OF_A_VOLUME), "AdmissionDenied", "volumes[0].name"),
+    "what others made, and an own field": (422, status("Invalid", "invalid", details=MIXED), "AdmissionDenied", "is no name"),
+    "a field that this cluster does not know": (400, status("BadRequest", NO_FIELD), "AdmissionDenied", "spec.podFailurePolicy"),
     "a quota": (403, status("Forbidden", "exceeded quota: full"), "QuotaExceeded", "exceeded quota: full"),
     "no right": (403, status("Forbidden", NO_RIGHT), "AdmissionDenied", "lacks a right that its chart grants"),
     "a namespace that is going": (403, TERMINATING, "ClusterUnavailable", "The namespace is being deleted"),

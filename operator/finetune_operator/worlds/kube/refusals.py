@@ -5,22 +5,29 @@ from __future__ import annotations
 import re
 
 from finetune_api.failures import FailureReason
+from finetune_api.placement import Pod
 from finetune_operator.worlds.kube.client import ApiError
 from finetune_operator.worlds.protocol import Refusal
 
 NAMESPACE_GOES = "The namespace is being deleted"
 _INTRODUCTION = re.compile(r'^(Error creating: )?(pods|jobs\.batch) "[^"]*" is forbidden: ')
 """Holds the name of a pod that is another at each try; without it a refusal reads the same each time."""
-
-
 _NO_RIGHT = re.compile(r'^[a-z.]+ ("[^"]*" )?is forbidden: User "[^"]+" cannot ')
 _UNKNOWN_FIELD = re.compile(r'unknown field "([^"]+)"')
+_DENIED = re.compile(r"""admission webhook "[^"]+" denied the request|ValidatingAdmissionPolicy .*\bdenied request""")
+"""Policies and webhooks choose the code of their answer, and 422 is what policies choose where nobody tells them."""
+NOT_OURS = (
+    "No field of the FineTuneJob says that: a policy of the cluster changes Jobs, or the operator does not know this version of "
+    "Kubernetes. Ask who administers the cluster."
+)
 
 
-def refusal_of(error: Exception) -> Refusal:
-    """What the answer to an action means; also that there was none."""
+def refusal_of(error: Exception, *, creating: bool = True) -> Refusal:
+    """What the answer to an action means; also that there was none. `creating`: the action makes a Job."""
     if not isinstance(error, ApiError):
         return _unavailable(f"The API server gives no answer: {error or type(error).__name__}")
+    if is_denial(error):
+        return _denied(error.message, creating)
     if error.code == 413 or "request is too large" in error.message:
         said = f"The API server refuses the pod: {error.message}"
         return Refusal(FailureReason.INVALID_SPEC, said, "spec")
@@ -32,17 +39,37 @@ def refusal_of(error: Exception) -> Refusal:
             FailureReason.ADMISSION_DENIED, said, remedy="Give it the rights of its chart: run helm upgrade again."
         )
     if error.code == 422:
-        field = next((_spec_path(cause.get("field", "")) for cause in error.causes), None)
         message = "; ".join(f"{_spec_path(c.get('field', ''))}: {c.get('message', '')}" for c in error.causes[:3])
-        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message or error.message}", field)
+        return _invalid([cause.get("field", "") for cause in error.causes], message or error.message)
     if error.code == 403 or (error.code == 400 and "admission webhook" in error.message):
-        return creation_refused(error.message)
+        return _denied(error.message, creating)
     if error.code == 400:  # a field that a Job does not have, or a value of another type
         unknown = _UNKNOWN_FIELD.search(error.message)
-        field = _spec_path(unknown[1]) if unknown else None
-        said = f"{field}: there is no such field" if field else error.message
-        return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {said}", field)
+        said = f"{_spec_path(unknown[1])}: there is no such field" if unknown else error.message
+        return _invalid([unknown[1]] if unknown else [], said)
     return _unavailable(f"The API server answers {error.code}: {error.message}")
+
+
+def is_denial(error: ApiError) -> bool:
+    """Whether a webhook or a policy of the cluster has said no, whatever the code."""
+    return _DENIED.search(error.message) is not None
+
+
+def _denied(message: str, creating: bool) -> Refusal:
+    if creating:
+        return creation_refused(message)
+    return Refusal(FailureReason.ADMISSION_DENIED, f"The cluster does not allow it: {message}")
+
+
+def _invalid(fields: list[str], message: str) -> Refusal:
+    """`fields` are paths in the Job. What the FineTuneJob says is its user's to correct; the rest is what others made of the Job."""
+    ours = [_spec_path(field) for field in fields if _spec_path(field) != field]
+    if len(ours) < len(fields):
+        said = f"The API server refuses the Job: {message}"
+        return Refusal(FailureReason.ADMISSION_DENIED, said, remedy=NOT_OURS)
+    return Refusal(
+        FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message}", ours[0] if ours else None
+    )
 
 
 def _unavailable(message: str) -> Refusal:
@@ -96,18 +123,17 @@ def _missing(kind: str, name: str, field: str) -> Refusal:
     return Refusal(FailureReason.REFERENCE_MISSING, said, field, remedy)
 
 
+_OF_PODS = "|".join(str(field.alias) for name, field in Pod.model_fields.items() if name not in ("labels", "annotations"))
 _PATHS = (
-    ("spec.template.spec.containers[0].resources", "spec.resources"),
-    ("spec.template.spec.containers[0].image", "spec.image"),
-    ("spec.template.spec", "spec.pod"),
-    ("spec.template.labels", "spec.pod.labels"),
-    ("spec.template.annotations", "spec.pod.annotations"),
+    (re.compile(r"^spec\.template\.spec\.containers\[0\]\.(resources|image)\b"), r"spec.\1"),
+    (re.compile(rf"^spec\.template\.spec\.({_OF_PODS})\b"), r"spec.pod.\1"),
+    (re.compile(r"^spec\.template\.(?:metadata\.)?(labels|annotations)\b"), r"spec.pod.\1"),
 )
 
 
 def _spec_path(path: str) -> str:
-    """The part of the FineTuneJob that became this part of the Job."""
+    """The part of the FineTuneJob that became this part of the Job; `path` itself where none did."""
     for of_job, ours in _PATHS:
-        if path.startswith(of_job):
-            return ours + path[len(of_job) :]
+        if of_job.match(path):
+            return of_job.sub(ours, path)
     return path

@@ -224,7 +224,7 @@ class KubeWorld:
         try:
             return await self._do(key, action)
         except TROUBLE as error:
-            refusal = refusals.refusal_of(error)
+            refusal = refusals.refusal_of(error, creating=isinstance(action, StartTraining))
             log.warning("%s %s: %s", type(action).__name__, action.name, refusal.message)
             return refusal
 
@@ -241,7 +241,7 @@ class KubeWorld:
                     if answer["kind"] == "Job":  # a Status when there was nothing to wait for
                         self._trainings.put(answer)
                 except ApiError as error:
-                    if error.code not in (404, 409):  # gone already, or another of that name
+                    if error.code not in (404, 409) or refusals.is_denial(error):  # gone already, or another of that name
                         raise
             case ChangeLimits():
                 asked = {"uid": action.uid, "annotations": manifest.limits_asked(action.limits)}
@@ -249,7 +249,7 @@ class KubeWorld:
                 try:
                     self._trainings.put(await self._client.merge(path, change))
                 except ApiError as error:
-                    if error.code not in (404, 409):
+                    if error.code not in (404, 409) or refusals.is_denial(error):
                         raise
         return None
 
@@ -362,7 +362,7 @@ class KubeWorld:
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:
-            if error.code != 409:
+            if error.code != 409 or refusals.is_denial(error):
                 raise
             return await self._name_is_taken(key, record.uid, start.name)
         return None
