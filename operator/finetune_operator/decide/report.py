@@ -47,6 +47,9 @@ def status(
         **more,
     }
     if phase not in (Phase.SUCCEEDED, Phase.FAILED):
+        if not_stopped := [r.refusal for r in case.seen.refused if isinstance(r.action, StopTraining)]:
+            message = ""  # what was to follow the stop does not
+            stalled = stalled or not all(refusal.passing for refusal in not_stopped)
         message = sentences(message, *asides(case))
         if not case.is_readable:
             reason, stalled = FailureReason.INVALID_SPEC, True
@@ -63,7 +66,8 @@ def status(
 def asides(case: Case) -> Iterator[str]:
     """What has to be said besides, whatever the run does meanwhile."""
     if not case.is_readable:
-        goes_on = "The run goes on as it was started" if case.training else "The run can go on only when it can be read"
+        stops = case.is_suspended or case.training is None or case.training.deleting
+        goes_on = "The run can go on only when it can be read" if stops else "The run goes on as it was started"
         remedy = "correct the field, or install the version of the operator that knows it"
         yield f"This operator cannot read the spec: {unreadable(case).message}. {goes_on}; {remedy}"
     for refused in case.seen.refused:

@@ -464,6 +464,25 @@ def test_a_second_refusal_in_one_look_is_taken_in_like_the_first() -> None:
     assert "demo-two could not be stopped: the policy says no" in message
 
 
+@pytest.mark.parametrize(
+    "change", [{"suspend": True}, {"runId": "other"}, {"resources": {"requests": {"cpu": "2"}}}], ids=str
+)
+def test_a_stop_that_is_refused_is_not_told_as_one_that_happens(change: dict[str, Any]) -> None:
+    story = Story(runId="r").starts()
+    story.world.refuses[StopTraining] = NO
+    story.is_edited(**change)
+    assert story.status.message == f"demo-r could not be stopped: {NO.message}."
+    assert (story.conditions()["Stalled"], story.conditions()["Reconciling"]) == ("True", "False")
+    story.world.refuses.clear()
+    assert story.looks().looks().conditions()["Stalled"] == "False"
+
+
+def test_a_run_that_is_suspended_is_not_said_to_go_on_because_its_spec_cannot_be_read() -> None:
+    story = Story(runId="r").starts().runs().is_edited(suspend=True, method={"type": "of-tomorrow"})
+    assert story.status.phase == "Suspended"
+    assert "The run can go on only when it can be read" in (story.status.message or "")
+
+
 # ------------------------------------------------------------------------------------------------------- the image
 
 
