@@ -13,6 +13,7 @@ from finetune_api.base import Contract
 
 C = TypeVar("C", bound=Contract)
 
+
 def as_much_as_fits(contract: type[C], written: Mapping[str, Any]) -> C:
     """`written` without the parts that are no such contract. Raises ValueError where what it requires is among these."""
     rest: Any = written

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import RUN_VERSION, identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
-from finetune_operator.decide.attempts import record, spent, within
+from finetune_operator.decide.attempts import cause_of, record, spent, within
 from finetune_operator.decide.lingering import as_ended
 from finetune_operator.worlds.protocol import (
     Action,
@@ -28,6 +28,7 @@ from finetune_operator.worlds.protocol import (
     Training,
     training_names,
 )
+from finetune_operator.worlds.restarts import is_counted
 
 OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
 PLACEMENT = tuple(name for name in FineTuneJobSpec.model_fields if name not in (*FIXED_FOR_A_RUN, *OBEYED_AT_ONCE))
@@ -145,9 +146,12 @@ class Case:
     @property
     def run_told(self) -> RunStatus | None:
         """The run as the status tells of it: with the image that its training was started with, then with the one that ran."""
-        if self.before.run is None:
-            return self.run if self.training is not None or self.attempts else None
-        return self.run if self.has_run else self.before.run
+        if self.has_run or self.before.run is not None:
+            return self.run if self.has_run else self.before.run
+        if self.training is None:
+            return self.run if self.attempts else None
+        # Its start was not reported, and by now another image may be the default.
+        return self.run.model_copy(update={"image": self.training.image or self.run.image})
 
     @property
     def starts_in_vain(self) -> int:
@@ -241,10 +245,21 @@ class Case:
         earlier = [attempt for attempt in self.attempts if attempt.name not in present]
         used = spent(earlier, until=self.training.created if self.training else None)
         deadline = self.spec.active_deadline_seconds
+        # A limit below what has failed already would end the attempt under way; lowered, it only lets no other one follow.
+        under_way = any(attempt.phase is not AttemptPhase.ENDED for attempt in self.attempts_now)
+        failed = self.failures_now(used.failures) if under_way else 0
         return Limits(
-            backoff_limit=max(0, self.spec.backoff_limit - used.failures),
+            backoff_limit=max(failed, self.spec.backoff_limit - used.failures),
             active_deadline_seconds=None if deadline is None else max(1, deadline - used.seconds),
         )
+
+    def failures_now(self, earlier: int) -> int:
+        """Counted failures of the present training, where `earlier` are those before it. The record of them has an end, and so
+        may pods have."""
+        seen = sum(
+            is_counted(a) for a in self.attempts_now if a.phase is AttemptPhase.ENDED and cause_of(a) is not None
+        )
+        return max(seen, spent(self.attempts, until=None).failures - earlier)
 
     @property
     def limits_of_the_finished(self) -> Limits:

@@ -12,7 +12,7 @@ from finetune_api.exit_codes import NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
-from finetune_operator.decide.attempts import cause_of, result_of, spent
+from finetune_operator.decide.attempts import cause_of, result_of
 from finetune_operator.decide.case import Case, is_finished, wants
 from finetune_operator.decide.diagnosis import AGAIN, what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
@@ -170,9 +170,7 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
         "artifacts": Artifacts(model_uri=f"{run.uri}/model", report_uri=f"{run.uri}/report.html"),
     }
     if result is None:
-        message = (
-            f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
-        )
+        message = f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
         return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
     pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
     more["run"] = RunStatus(**pinned)
@@ -214,9 +212,7 @@ def failure_of(case: Case, ending: Ending, last: AttemptSeen | None) -> Decision
         remedy, field = (before.remedy, before.field) if before else ("", None)
         return failed(case, FailureReason.DEADLINE_EXCEEDED, message, remedy, field, last=last)
     if ending is Ending.BACKOFF_LIMIT_EXCEEDED:
-        count = spent(case.attempts, until=None).failures
-        failures = f"{count} attempt{'s' if count != 1 else ''} failed"
-        message = f"{failures}, and {_allowed_failures(case)}"
+        message = _failures(case)
         if last is not None:
             message = f"{message}. The last one: {cause.reason}: {cause.message}"
         elif failures_recorded := [a for a in case.attempts if a.counts_as == "Failure"]:  # its pod is gone
@@ -236,6 +232,19 @@ def deadline_missed(case: Case) -> str:
         within = f"within {force} seconds," if force is not None else "before"
         return f"The run did not finish {within} a deadline that the cluster gave its Job; the spec asks for {wanted or 'none'}"
     return f"The run did not finish within {wanted} seconds"
+
+
+def _failures(case: Case) -> str:
+    """How many, and how many may be. Whoever deletes pods or changes the Job's failure policy makes the Job controller count what
+    nobody else knows of."""
+    count, force = case.failures_now(0), case.current.limits.backoff_limit
+    if count <= force:
+        known = "none of them is" if count == 0 else f"only {count} of them {'is' if count == 1 else 'are'}"
+        return (
+            f"The cluster counted more failed attempts than its Job's backoffLimit of {force} allows, and {known} known here: pods "
+            "were deleted, or a policy of the cluster changed what the Job counts"
+        )
+    return f"{count} attempt{'s' if count != 1 else ''} failed, and {_allowed_failures(case)}"
 
 
 def _allowed_failures(case: Case) -> str:

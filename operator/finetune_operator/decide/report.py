@@ -70,6 +70,11 @@ def asides(case: Case) -> Iterator[str]:
         goes_on = "The run can go on only when it can be read" if stops else "The run goes on as it was started"
         remedy = "correct the field, or install the version of the operator that knows it"
         yield f"This operator cannot read the spec: {unreadable(case).message}. {goes_on}; {remedy}"
+    if case.training is not None and case.training.disowned:
+        yield (
+            f"A policy of the cluster has taken its owner off the Job {case.training.name}, which would go on without this "
+            "FineTuneJob: set spec.suspend before you delete that"
+        )
     for refused in case.seen.refused:
         match refused.action:
             case ChangeLimits(name=name):

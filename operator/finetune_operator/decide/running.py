@@ -145,8 +145,8 @@ def attempt_is_out_of_sight(case: Case) -> Decision | None:
     if age < FIRST_LOOK:
         return None
     message = (
-        f"{case.current.name} has a pod that cannot be seen here, because it lacks the label finetune.dev/uid that this operator "
-        "gave it: a policy of the cluster takes it away. The run goes on, and its end will be told without its metrics"
+        f"{case.current.name} has a pod that cannot be seen here, because it lacks the labels finetune.dev/uid and "
+        "finetune.dev/job as this operator gave them: a policy of the cluster changes them. The run goes on, and its end will be told without its metrics"
     )
     return Decision(status=status(case, Phase.RUNNING, "OutOfSight", sentences(message)), recheck_after=LATER_LOOKS)
 

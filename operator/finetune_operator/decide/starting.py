@@ -139,7 +139,7 @@ def start_has_to_wait(case: Case) -> Decision | None:
     if case.training is not None or last is None or starts < FREE_STARTS:
         return None
     due = last.start_time + min(timedelta(seconds=2 ** min(starts - FREE_STARTS + 1, 20)), LONGEST_WAIT)
-    if case.now >= due:
+    if case.now >= due or last.start_time > case.now + LONGEST_WAIT:  # the clock was set back since
         return None
     name = training_name(case.seen.key.name, case.run_id)
     message = f"{name} was removed {starts} times before an attempt ran; it is created again at {due:%H:%M:%S} UTC"

@@ -144,6 +144,7 @@ class FakeWorld:
             created=self.now,
             limits=action.limits,
             asked=action.limits,
+            image=action.image,
             placement=action.placement,
             started=self.now,
             queue=self.queue,

@@ -104,12 +104,16 @@ class Training:
     """Those in force. A cluster's policy may have made them of others, and has the last word."""
     asked: Limits | None = None
     """Those last asked for; None where nobody remembers, since a cluster's policy may take such notes away."""
+    image: str | None = None
+    """What its attempts are to run; None in a world without images."""
     placement: str | None = None
     """The `StartTraining.placement` that it was started with; None where nobody remembers."""
     outdated: bool = False
     """Whether it was made when its world gave all attempts other things than now, such as another proxy."""
     unwatched: bool = False
     """Whether its changes are announced to nobody, so that it has to be looked at."""
+    disowned: bool = False
+    """Whether it would outlive its job, as somebody has taken away what ties it to that."""
     active: int = 0
     """How many attempts the world says are under way, seen or not."""
     held: str = ""

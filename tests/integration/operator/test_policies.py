@@ -49,6 +49,8 @@ def _there(path: str) -> str:
     where = "object.metadata.annotations" if "/annotations/" in path else "object.metadata.labels"
     if path.startswith("/spec"):
         return "true"
+    if path == "/metadata/ownerReferences":
+        return "has(object.metadata.ownerReferences)"
     return f"(has({where}) && '{key}' in {where})" if path.count("/") > 2 else f"has({where})"
 
 
@@ -63,6 +65,7 @@ POLICIES: dict[str, list[Object]] = {
     "removes-what-has-ended": mutates(("add", "/spec/ttlSecondsAfterFinished", 0)),
     "takes-the-runs-label": mutates(("remove", RUN_LABEL, None)),
     "takes-all-labels": mutates(("remove", RUN_LABEL, None), ("remove", UID_LABEL, None)),
+    "takes-the-owner": mutates(("remove", "/metadata/ownerReferences", None), ("remove", PLACEMENT, None)),
     "names-another-run": mutates(("replace", RUN_LABEL, "other")),
 }
 
@@ -140,7 +143,8 @@ def test_no_policy_that_changes_jobs_makes_a_storm_of_them_or_an_untrue_status(
             made = sum(write.startswith("create jobs") for write in lab.writes())
             changed = sum(write.startswith("patch jobs") for write in lab.writes())
             assert (made == 1, changed <= 1) == (True, True), (name, made, changed)
-            lab.until(phase="Starting", reason="Unschedulable")
+            said = lab.until(phase="Starting", reason="Unschedulable")["message"]
+            assert ("has taken its owner off the Job demo-" in said) == (name == "takes-the-owner")
         for lab in labs.values():
             pods = [pod for pod in lab.pods() if not pod["metadata"].get("deletionTimestamp")]
             lab.site.kubelet.finish(lab.namespace, pods[0]["metadata"]["name"], succeed(TUNED))
@@ -172,6 +176,15 @@ def test_a_dead_webhook_is_told_in_the_servers_words_and_the_start_follows_soon_
     assert ("Warning", "ClusterUnavailable") in lab.events()
 
 
+def test_a_start_that_a_policy_refuses_waits_for_it_whatever_code_that_chose(lab: Lab) -> None:
+    with refusing(lab, JOBS, "false"):
+        eventually(lambda: _is_refused(lab.cluster.api, f"/apis/batch/v1/namespaces/{lab.namespace}/jobs", create=True))
+        lab.apply()
+        status = lab.until(phase="Pending", reason="AdmissionDenied")
+        assert "denied request: not here" in status["message"]
+        assert "failure" not in status
+
+
 def test_a_stop_that_a_policy_refuses_is_told_beside_the_suspension(lab: Lab) -> None:
     lab.apply()
     lab.until(phase="Running")
@@ -186,9 +199,13 @@ def test_a_stop_that_a_policy_refuses_is_told_beside_the_suspension(lab: Lab) ->
     assert "not here" not in status["message"]
 
 
-def _is_refused(api: Api, job: str) -> bool:
+def _is_refused(api: Api, path: str, *, create: bool = False) -> bool:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
     try:
-        api.delete(f"{job}?dryRun=All")
+        if create:
+            api.post(f"{path}?dryRun=All", {"metadata": {"name": "probe"}, "spec": {"template": {"spec": pod}}})
+        else:
+            api.delete(f"{path}?dryRun=All")
     except ApiError as error:
         return "not here" in str(error)
     return False

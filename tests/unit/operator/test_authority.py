@@ -408,7 +408,7 @@ def test_an_attempt_that_a_policy_hides_is_said_to_run() -> None:
     story.world.attempts[story.key].clear()
     assert story.waits(30).state() == ("Running", "OutOfSight")
     assert story.conditions()["Reconciling"] == "True"
-    assert "lacks the label finetune.dev/uid" in (story.status.message or "")
+    assert "lacks the labels finetune.dev/uid" in (story.status.message or "")
 
 
 def test_a_training_of_which_no_watch_tells_is_looked_at() -> None:

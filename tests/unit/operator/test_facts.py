@@ -63,6 +63,30 @@ def test_a_training_whose_labels_were_taken_away_is_known_by_its_name() -> None:
     assert training(bare).run_id == "r"
 
 
+def test_a_training_whose_owner_was_taken_away_is_known_by_its_labels_unless_somebody_else_owns_it() -> None:
+    bare = job(ASKED)
+    assert not training(bare).disowned
+    bare["metadata"]["labels"] |= {names.JOB_LABEL: "demo", names.UID_LABEL: "job"}
+    bare["metadata"]["ownerReferences"] = []
+    child = read_training(bare)
+    assert child is not None
+    assert (child.job.name, child.owner, child.fact.disowned) == ("demo", "job", True)
+    bare["metadata"]["ownerReferences"] = [{"kind": "CronJob", "name": "demo", "uid": "job", "controller": True}]
+    assert read_training(bare) is None
+
+
+def test_a_training_tells_the_image_that_it_was_made_with_wherever_its_container_stands() -> None:
+    containers = [{"name": "proxy", "image": "envoy"}, {"name": names.CONTAINER, "image": "trainer:1"}]
+    assert training(job(ASKED, template={"spec": {"containers": containers}})).image == "trainer:1"
+
+
+def test_a_job_that_nobody_takes_up_says_whose_it_would_be() -> None:
+    others = job(ASKED, managedBy="example.com/other")
+    assert "spec.managedBy is example.com/other" in training(others).held
+    assert not training(others | {"status": {"active": 1}}).held
+    assert not training(job(ASKED, managedBy="kubernetes.io/job-controller")).held
+
+
 @pytest.mark.parametrize(("spec", "words"), [({"parallelism": 0}, "parallelism is 0"), ({"suspend": True}, "suspend")])
 def test_a_job_that_somebody_holds_says_how_it_goes_on(spec: Object, words: str) -> None:
     assert words in training(job(ASKED, **spec)).held

@@ -35,6 +35,7 @@ IMAGE_PROBLEMS = frozenset(
         "SignatureValidationFailed",
     }
 )
+JOB_CONTROLLER = "kubernetes.io/job-controller"
 CONTAINER_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -45,7 +46,7 @@ def time_of(text: str | None) -> datetime | None:
 def read_training(job: Object) -> Child[Training] | None:
     """The batch Job as a training; None when it is not the child of a FineTuneJob."""
     meta, spec, status = job["metadata"], job["spec"], job.get("status") or {}
-    owner = controller_of(job)
+    owner = owner_of(job)
     if owner is None or owner["kind"] != KIND:
         return None
     done = next(
@@ -75,10 +76,12 @@ def read_training(job: Object) -> Child[Training] | None:
                 ttl_seconds_after_finished=spec.get("ttlSecondsAfterFinished"),
             ),
             asked=read_limits_asked(annotations),
+            image=trainer_of(spec["template"]).image if "template" in spec else None,
             placement=read_placement(annotations),
             unwatched=names.UID_LABEL not in labels,
+            disowned=controller_of(job) is None,
             active=status.get("active") or 0,
-            held=_held(meta["name"], spec, names.QUEUE_LABEL in labels),
+            held=_held(meta["name"], spec, names.QUEUE_LABEL in labels, bool(status)),
             queued=bool(spec.get("suspend")) and names.QUEUE_LABEL in labels,
             queue=labels.get(names.QUEUE_LABEL, ""),
             backoff=BACKOFF,
@@ -98,12 +101,17 @@ def _ending(condition: Object) -> Ending:
     return ENDINGS.get(condition.get("reason", ""), Ending.OTHER)
 
 
-def _held(name: str, spec: Object, queued: bool) -> str:
+def _held(name: str, spec: Object, queued: bool, looked_after: bool) -> str:
     """What keeps the Job controller from making a pod that this operator has not asked for, and what ends that."""
     if spec.get("parallelism") == 0:
         change, what = '{"spec":{"parallelism":1}}', "spec.parallelism is 0"
     elif spec.get("suspend") and not queued:
         change, what = '{"spec":{"suspend":false}}', "spec.suspend is true, and it carries no label of a queue"
+    elif spec.get("managedBy", JOB_CONTROLLER) != JOB_CONTROLLER and not looked_after:
+        return (
+            f"The Job {name} is held: its spec.managedBy is {spec['managedBy']}, so the cluster's Job controller leaves it alone, and "
+            "nobody else has taken it up. Ask who administers the cluster what sets that."
+        )
     else:
         return ""
     return f"The Job {name} is held: its {what}. Whoever set that can let it go on: kubectl patch job {name} -p '{change}'."
@@ -154,6 +162,14 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             image_digest=digest_of(trainer.image, trainer.image_id) if trainer.image else None,
         ),
     )
+
+
+def owner_of(job: Object) -> Object | None:
+    """Its controller; where a policy of the cluster has taken that away, the FineTuneJob that its labels tell."""
+    labels = job["metadata"].get("labels") or {}
+    if (owner := controller_of(job)) is not None or names.UID_LABEL not in labels or names.JOB_LABEL not in labels:
+        return owner
+    return {"kind": KIND, "name": labels[names.JOB_LABEL], "uid": labels[names.UID_LABEL]}
 
 
 def controller_of(obj: Object) -> Object | None:

@@ -67,9 +67,7 @@ def _invalid(fields: list[str], message: str) -> Refusal:
     if len(ours) < len(fields):
         said = f"The API server refuses the Job: {message}"
         return Refusal(FailureReason.ADMISSION_DENIED, said, remedy=NOT_OURS)
-    return Refusal(
-        FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message}", ours[0] if ours else None
-    )
+    return Refusal(FailureReason.INVALID_SPEC, f"The API server refuses the pod: {message}", ours[0] if ours else None)
 
 
 def _unavailable(message: str) -> Refusal:
@@ -123,7 +121,9 @@ def _missing(kind: str, name: str, field: str) -> Refusal:
     return Refusal(FailureReason.REFERENCE_MISSING, said, field, remedy)
 
 
-_OF_PODS = "|".join(str(field.alias) for name, field in Pod.model_fields.items() if name not in ("labels", "annotations"))
+_OF_PODS = "|".join(
+    str(field.alias) for name, field in Pod.model_fields.items() if name not in ("labels", "annotations")
+)
 _PATHS = (
     (re.compile(r"^spec\.template\.spec\.containers\[0\]\.(resources|image)\b"), r"spec.\1"),
     (re.compile(rf"^spec\.template\.spec\.({_OF_PODS})\b"), r"spec.pod.\1"),

@@ -241,7 +241,7 @@ class KubeWorld:
                     if answer["kind"] == "Job":  # a Status when there was nothing to wait for
                         self._trainings.put(answer)
                 except ApiError as error:
-                    if error.code not in (404, 409) or refusals.is_denial(error):  # gone already, or another of that name
+                    if not _is_gone(error):
                         raise
             case ChangeLimits():
                 asked = {"uid": action.uid, "annotations": manifest.limits_asked(action.limits)}
@@ -249,7 +249,7 @@ class KubeWorld:
                 try:
                     self._trainings.put(await self._client.merge(path, change))
                 except ApiError as error:
-                    if error.code not in (404, 409) or refusals.is_denial(error):
+                    if not _is_gone(error):
                         raise
         return None
 
@@ -334,7 +334,7 @@ class KubeWorld:
                 if uid and isinstance(error, ApiError) and error.code == 404:
                     self._trainings.lose(key, uid)
                 continue
-            if (owner := facts.controller_of(job)) is not None and owner["uid"] == record.uid:
+            if (owner := facts.owner_of(job)) is not None and owner["uid"] == record.uid:
                 self._trainings.put(job)
 
     def _read_training(self, job: Object) -> Child[Training] | None:
@@ -396,8 +396,8 @@ class KubeWorld:
     async def _name_is_taken(self, key: Key, uid: str, name: str) -> Refusal | None:
         """The Job of that name is ours, or that of a deleted FineTuneJob of our name, or somebody else's."""
         job = await self._client.get(f"{names.jobs(key.namespace)}/{name}")
-        owner = facts.controller_of(job)
-        if owner is not None and owner["uid"] == uid:
+        ours, owner = facts.owner_of(job), facts.controller_of(job)
+        if ours is not None and ours["uid"] == uid:
             self._trainings.put(job)
             return None
         if "deletionTimestamp" in job["metadata"] or (owner and (owner["kind"], owner["name"]) == (KIND, key.name)):
@@ -431,6 +431,11 @@ class KubeWorld:
         if latest is None or latest.time < began:
             return training
         return replace(training, refusal=refusals.creation_refused(latest.message))
+
+
+def _is_gone(error: ApiError) -> bool:
+    """Or another one of that name is there."""
+    return error.code in (404, 409) and not refusals.is_denial(error)
 
 
 def _who(owner: Object | None) -> str:
