@@ -15,10 +15,13 @@ from finetune_api.shown import path_text
 OTHERS = (
     ("kubernetes.io", "k8s.io", "x-k8s.io", "openshift.io"),  # of clusters themselves
     ("istio.io", "linkerd.io", "kuma.io", "dapr.io", "openservicemesh.io", "cilium.io"),  # meshes
-    ("hashicorp.com", "banzaicloud.com", "banzaicloud.io", "1password.io"),  # secrets
-    ("amazonaws.com", "spiffe.io"),  # identities
-    ("cncf.io", "multus-cni.io", "ovn.org", "projectcalico.org"),  # networks
-    ("opentelemetry.io", "datadoghq.com"),  # code put into processes
+    ("hashicorp.com", "banzaicloud.com", "banzaicloud.io", "bank-vaults.io"),  # secrets
+    ("1password.io", "cyberark.com", "doppler.com"),  # secrets
+    ("amazonaws.com", "aliyun.com", "alibabacloud.com", "gke.io", "gke-gcsfuse", "spiffe.io"),  # clouds and identities
+    ("cncf.io", "multus-cni.io", "ovn.org", "projectcalico.org", "antrea.io"),  # networks
+    ("networkservicemesh.io", "tailscale.com"),  # networks
+    ("opentelemetry.io", "datadoghq.com", "dynatrace.com", "newrelic.com"),  # code put into processes
+    ("jaegertracing.io",),  # sidecars
 )
 DOMAINS = frozenset(domain for domains in OTHERS for domain in domains)
 """Each with the domains below it."""

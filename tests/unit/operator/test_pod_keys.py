@@ -34,6 +34,14 @@ FOREIGN = [
     ("topology.k8s.io/zone", "a"),
     ("kueue.x-k8s.io/queue-name", "gpus"),
     ("openshift.io/scc", "privileged"),
+    ("networking.gke.io/interfaces", "x"),
+    ("gke-gcsfuse/volumes", "true"),
+    ("k8s.aliyun.com/eci-ram-role-name", "admin"),
+    ("networkservicemesh.io/x", "x"),
+    ("secrets-webhook.security.bank-vaults.io/vault-role", "admin"),
+    ("conjur.cyberark.com/inject", "true"),
+    ("oneagent.dynatrace.com/inject", "true"),
+    ("sidecar.jaegertracing.io/inject", "true"),
 ]
 USERS_OWN = [
     ("team", "search"),
