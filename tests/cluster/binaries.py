@@ -97,7 +97,7 @@ def provide(*names: str) -> dict[str, Path]:
     """
     found = _cached(names)
     if missing := [name for name in names if name not in found]:
-        with _lock():  # a second process waits here, and then finds what the first one made
+        with locked():  # a second process waits here, and then finds what the first one made
             found |= _cached(missing)
             _fetch_archive([name for name in missing if name not in found])
             found |= _cached(missing)
@@ -135,13 +135,13 @@ def _fetch_archive(names: list[str]) -> None:
     wanted = [name for name in names if name in envtest.PROGRAMS]
     if not wanted:
         return
-    _say(f"{', '.join(wanted)}: trying the envtest archive for Kubernetes {KUBERNETES_VERSION} (20 s at most)")
+    say(f"{', '.join(wanted)}: trying the envtest archive for Kubernetes {KUBERNETES_VERSION} (20 s at most)")
     try:
         folder = envtest.fetch(cache(), KUBERNETES_VERSION)
     except envtest.ArchiveUnavailable as error:
-        _say(f"no archive: {error}")
+        say(f"no archive: {error}")
     else:
-        _say(f"fetched, checksum right: {folder}")
+        say(f"fetched, checksum right: {folder}")
 
 
 def _build(names: list[str]) -> None:
@@ -155,9 +155,9 @@ def _build(names: list[str]) -> None:
 
 def _go_build(folder: str, names: list[str]) -> None:
     for name in names:
-        _say(f"{name} ({PROGRAMS[name].purpose}) is not there yet")
+        say(f"{name} ({PROGRAMS[name].purpose}) is not there yet")
     minutes = math.ceil(sum(PROGRAMS[name].minutes for name in names))
-    _say(
+    say(
         f"building from the Go modules pinned in go/{folder}: about {minutes} min on two cores the first time, then never again"
     )
     target = _build_folder(folder)
@@ -171,7 +171,7 @@ def _go_build(folder: str, names: list[str]) -> None:
         _run_go(["build", *_flags(folder), "-v", "-o", output, *packages], GO_MODULES / folder)
         for name in names:
             (Path(temporary) / name).replace(target / name)  # atomic: half a program is never seen
-    _say(f"built in {time.monotonic() - started:.0f} s: {target}")
+    say(f"built in {time.monotonic() - started:.0f} s: {target}")
 
 
 def _run_go(arguments: list[str], module: Path) -> None:
@@ -192,7 +192,7 @@ def _run_go(arguments: list[str], module: Path) -> None:
             spoke = time.monotonic()
             downloaded = sum(entry.startswith("go: downloading") for entry in lines)
             compiled = len(lines) - downloaded
-            _say(f"  {downloaded} modules downloaded, {compiled} packages compiled after {spoke - started:.0f} s")
+            say(f"  {downloaded} modules downloaded, {compiled} packages compiled after {spoke - started:.0f} s")
     if go.wait():
         said = "".join(line for line in lines[-20:] if not line.startswith("go: downloading"))
         raise BinaryUnavailable(f"`go {' '.join(arguments)}` failed in {module}:\n{said}")
@@ -236,7 +236,7 @@ def _flags(folder: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _lock() -> Iterator[None]:
+def locked() -> Iterator[None]:
     with (cache() / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -250,7 +250,7 @@ def _go_missing(names: list[str]) -> str:
     )
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

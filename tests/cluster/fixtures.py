@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.cluster.azure import AzureServer
     from tests.cluster.control_plane import ControlPlane
     from tests.cluster.s3 import S3Server
 
@@ -57,12 +58,29 @@ def s3_server() -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[AzureServer]:
+    """A real server of Azure's blob storage; make containers of your own in it."""
+    from tests.cluster.azure import AzureServer
+    from tests.cluster.npm_packages import provide_package
+
+    _or_skip(lambda: provide_package("azurite"))
+    with AzureServer() as server:
+        yield server
+
+
 def require_program(name: str) -> Path:
     """The program's path. Where it can be neither found nor built, the test is skipped with the reason; under CI it fails."""
-    from tests.cluster.binaries import BinaryUnavailable, provide
+    from tests.cluster.binaries import provide
+
+    return _or_skip(lambda: provide(name)[name])
+
+
+def _or_skip(provide: Callable[[], Path]) -> Path:
+    from tests.cluster.binaries import BinaryUnavailable
 
     try:
-        return provide(name)[name]
+        return provide()
     except BinaryUnavailable as error:
         if os.environ.get("CI", "").lower() in ("1", "true"):
             raise

@@ -63,10 +63,13 @@ class Gateway:
     """Enter it to start; `endpoint` leads to the server, but for what `rule` says. `asked` are the requests so far."""
 
     def __init__(
-        self, server: S3Server, rule: Rule, answered: Callable[[Answer], Answer] = lambda answer: answer
+        self,
+        server: S3Server | str,
+        rule: Rule = lambda asked: None,
+        answered: Callable[[Answer], Answer] = lambda answer: answer,
     ) -> None:
-        """`answered` changes what the server answers."""
-        self._s3 = server
+        """`answered` changes what the server answers. To a host and port, requests are passed on as they were signed."""
+        self._server_behind = server
         self.rule = rule
         self._answered = answered
         self.asked: list[Asked] = []
@@ -77,7 +80,7 @@ class Gateway:
         class Handler(_Handler):
             def answer(self, asked: Asked) -> Answer:
                 gateway.asked.append(asked)
-                return gateway.rule(asked) or gateway._answered(_forward(gateway._s3, asked))
+                return gateway.rule(asked) or gateway._answered(_forward(gateway._server_behind, asked))
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -116,11 +119,18 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _forward(server: S3Server, asked: Asked) -> Answer:
-    connection = http.client.HTTPConnection(server.endpoint.removeprefix("http://"), timeout=60)
+def _forward(server: S3Server | str, asked: Asked) -> Answer:
+    if isinstance(server, str):
+        where = urlsplit(asked.target)  # as a proxy is asked, with the host in it
+        address, target = server, f"{where.path}{f'?{where.query}' if where.query else ''}"
+        headers = {name: value for name, value in asked.headers.items() if name not in HOP_BY_HOP}
+    else:
+        address, target = server.endpoint.removeprefix("http://"), asked.target
+        headers = _without_signature(asked.headers) | _signature(server, asked)
+    connection = http.client.HTTPConnection(address, timeout=60)
     try:
-        connection.putrequest(asked.method, asked.target, skip_host=True, skip_accept_encoding=True)
-        for name, value in (_without_signature(asked.headers) | _signature(server, asked)).items():
+        connection.putrequest(asked.method, target, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders(asked.body)
         response = connection.getresponse()

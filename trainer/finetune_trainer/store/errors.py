@@ -26,6 +26,8 @@ _DENIED_CODES = {
     "XAdminUserNotFound": "it does not know the access key",
     "SignatureDoesNotMatch": "the secret key does not fit the access key",
     "AuthenticationFailed": "the key does not fit the account",
+    "AuthorizationFailure": "the account refuses this key, or the network that the request came from",
+    "AuthorizationPermissionMismatch": "this identity has no role that permits it",
     "ExpiredToken": "the session token has expired",
     "InvalidToken": "the session token is not valid",
     "RequestTimeTooSkewed": "the clock of this machine differs too much from the store's",
