@@ -1,9 +1,9 @@
 """From the values of the label column to label names and numbers.
 
 Values may be names, whole numbers (1, "1" and 1.0 are the same label), or booleans. Numbers are numbers, also where a file has
-only strings: fractions are no labels unless the spec lists them. With known names, from the spec or
-from the data's own feature, whole numbers that are not themselves names are positions in that list. Each file's numbers are
-read by that file's own names, because two files may list the same names in different orders.
+only strings: fractions are no labels unless the spec lists them. With names in the spec, whole numbers that are not themselves
+names are positions in that list. Where a file has names of its own for its numbers, these say what they mean, as two files may list
+the same names in different orders; only a list in the spec that has none of them gives them other names.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.alike import is_blank
+from finetune_trainer.data.alike import is_blank, look
 from finetune_trainer.data.check import Rows
 from finetune_trainer.data.examples import Origin
-from finetune_trainer.data.problems import at, empty_to_the_hub, listed, nearest, rows_of, shortened
+from finetune_trainer.data.problems import at, empty_to_the_hub, listed, nearest, rows_of, shortened, spelt
 
 MAX_LABELS = 1000
 
@@ -36,24 +36,33 @@ Labels = tuple[str, ...]
 
 def encode_labels(
     splits: Sequence[Rows], column: str, listed_labels: Sequence[str] | None
-) -> tuple[Labels, list[NDArray[np.int64]]]:
-    """Label names, and for each split (training first) the position of each row's label.
+) -> tuple[Labels, list[NDArray[np.int64]], list[str]]:
+    """Label names, for each split (training first) the position of each row's label, and warnings of names that others took the place of.
 
     Raises JobError (LabelInvalid): null or empty labels, fractions, mixed types, labels that are not listed, labels that
     occur only outside the training rows, so many different ones that the column is hardly one of labels, or names in the spec
     for numbers that mean different things in different files.
     """
     names = [_names_of_values(rows, column, frozenset(listed_labels or ())) for rows in splits]
+    own_names = [own for rows in splits for own in rows.label_names if own]
+    for own in own_names:
+        _refuse_names_that_are_none(own, column)
     of_data = next((own for own in splits[0].label_names if own), None)
     field = "spec.dataset.labels" if listed_labels else "spec.dataset.columns.label"
-    if of_data and not (listed_labels and set(listed_labels) != set(of_data)):
-        # The data's own names say what its numbers mean, also where the spec lists them in another order.
+    warnings = []
+    if own_names and listed_labels and not _share_a_name(own_names, listed_labels):
+        _refuse_different_names(splits)
+        warnings.append(
+            f"The data names its labels {listed(own_names[0])}; by their positions they are called {listed(listed_labels)} here, as "
+            "spec.dataset.labels says."
+        )
+    elif of_data or (own_names and (listed_labels or not all(map(_WHOLE.fullmatch, set(names[0]))))):
         names = [
-            _by_position(values, [own or of_data for own in rows.label_names], rows, column, field)
+            _by_own_names(
+                values, [own or of_data for own in rows.label_names], rows, column, field, listed_labels or ()
+            )
             for values, rows in zip(names, splits, strict=True)
         ]
-    elif of_data:
-        _refuse_different_names(splits)
     known = tuple(listed_labels or of_data or ())
     train = set(names[0])
     if not known:
@@ -65,19 +74,30 @@ def encode_labels(
         known = _found(set(names[0]), numeric, len(names[0]), column)
     elif not train <= set(known) and not all(_WHOLE.fullmatch(label) for label in known):
         if {name.casefold() for name in train} <= {"false", "true"} and len(known) == 2:
-            names = [[{"false": "0", "true": "1"}.get(name.casefold(), name) for name in values] for values in names]
+            # They are names where the list has them, however it writes them, and else positions.
+            meant = {name.casefold(): name for name in known}
+            if meant.keys() != {"false", "true"}:
+                meant = {"false": "0", "true": "1"}
+                warnings.append(
+                    f"The label false is taken for {spelt(known[0])} and true for {spelt(known[1])}, by their positions."
+                )
+            names = [[meant.get(name.casefold(), name) for name in values] for values in names]
             train = set(names[0])
-        if all(_WHOLE.fullmatch(name) for name in train):
+        if not train <= set(known) and all(_WHOLE.fullmatch(name) for name in train):
+            _refuse_names_and_positions(train, known)
             names = [
-                _by_position(values, [known] * len(rows.origins.files), rows, column, field)
-                for values, rows in zip(names, splits, strict=True)
+                _by_position(values, known, rows, column, field) for values, rows in zip(names, splits, strict=True)
             ]
     elif not train <= set(known):
         names = [_all_canonical(values) for values in names]
-    return known, [
-        _numbers(values, rows, known, column, field, listed=bool(listed_labels or of_data))
-        for values, rows in zip(names, splits, strict=True)
-    ]
+    return (
+        known,
+        [
+            _numbers(values, rows, known, column, field, listed=bool(listed_labels or of_data))
+            for values, rows in zip(names, splits, strict=True)
+        ],
+        warnings,
+    )
 
 
 def _names_of_values(rows: Rows, column: str, listed_labels: frozenset[str]) -> list[str]:
@@ -190,19 +210,77 @@ def _refuse_different_names(splits: Sequence[Rows]) -> None:
             )
 
 
-def _by_position(
-    values: list[str], names_of_file: Sequence[Sequence[str]], rows: Rows, column: str, field: str
+def _share_a_name(own_names: Sequence[Sequence[str]], listed_labels: Sequence[str]) -> bool:
+    return any(_as_listed(name, listed_labels) in listed_labels for own in own_names for name in own)
+
+
+def _as_listed(name: str, listed_labels: Sequence[str]) -> str:
+    """The name as the list writes it, which may be in other letters; the name itself where the list does not have it."""
+    if name in listed_labels:
+        return name
+    key = look(name).casefold()
+    alike = [label for label in listed_labels if look(label).casefold() == key]
+    return alike[0] if len(alike) == 1 else name
+
+
+def _refuse_names_that_are_none(own: Sequence[str], column: str) -> None:
+    if len(set(own)) < len(own) or any(is_blank(name) for name in own):
+        raise _invalid(
+            f'the data\'s own names for the numbers in the column "{column}", {listed(own)}, are not all different or not all there',
+            "Write the data again with one name for each number, or without names.",
+        )
+
+
+def _refuse_names_and_positions(values: set[str], known: Sequence[str]) -> None:
+    """Where some numbers are names in the list and others are positions in it, those that are names must mean the same either way."""
+    for value in sorted(values & set(known)):
+        if known.index(value) != int(_canonical(value)):
+            raise _invalid(
+                f"the label {shortened(value)} is a name among the labels {listed(known)}, and as a position it is another one; other "
+                f"labels in the data, such as {shortened(min(values - set(known)))}, are positions only",
+                "Write the names themselves into the data, or list the numbers that the data holds.",
+                "spec.dataset.labels",
+            )
+
+
+def _by_own_names(
+    values: list[str],
+    names_of_file: Sequence[Sequence[str] | None],
+    rows: Rows,
+    column: str,
+    field: str,
+    listed_labels: Sequence[str],
 ) -> list[str]:
-    """Positions as the names they stand for in their file; names stay."""
+    """Numbers as what they are called in their file, whatever these names look like; names stay, as do values in files without."""
     files = rows.origins.file.tolist()
-    by_position = [{str(position): name for position, name in enumerate(known)} for known in names_of_file]
+    are_numbers = not any(isinstance(value, str) for value in rows.columns["label"])
     wanted: dict[tuple[str, int], str] = {}
     for value, file in set(zip(values, files, strict=True)):
-        name = value if value in names_of_file[file] else by_position[file].get(_canonical(value))
+        known = names_of_file[file]
+        is_name = known is None or (
+            (value in known or value in listed_labels) and not (are_numbers and rows.label_names[file])
+        )
+        name = value if is_name else dict(enumerate(known or ())).get(_position(value))
         if name is None:
-            raise _no_position(value, names_of_file[file], values, rows, column, field)
-        wanted[value, file] = name
+            raise _no_position(value, known or (), values, rows, column, field)
+        wanted[value, file] = name if is_name else _as_listed(name, listed_labels)
     return [wanted[place] for place in zip(values, files, strict=True)]
+
+
+def _position(value: str) -> int:
+    """-1 where it is none."""
+    return int(_canonical(value)) if _WHOLE.fullmatch(value) else -1
+
+
+def _by_position(values: list[str], known: Sequence[str], rows: Rows, column: str, field: str) -> list[str]:
+    """Positions as the names they stand for; names stay."""
+    wanted: dict[str, str] = {}
+    for value in set(values):
+        name = value if value in known else dict(enumerate(known)).get(_position(value))
+        if name is None:
+            raise _no_position(value, known, values, rows, column, field)
+        wanted[value] = name
+    return [wanted[value] for value in values]
 
 
 def _no_position(value: str, known: Sequence[str], values: list[str], rows: Rows, column: str, field: str) -> JobError:

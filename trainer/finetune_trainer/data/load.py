@@ -50,7 +50,8 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
     for rows in splits:
         check_texts(rows, dataset.columns)
         stop()
-    labels, numbers = encode_labels(splits, dataset.columns.label, dataset.labels)
+    labels, numbers, renamed = encode_labels(splits, dataset.columns.label, dataset.labels)
+    warnings += renamed
     examples: dict[Split, Examples] = {
         rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
     }

@@ -348,6 +348,23 @@ def test_names_of_the_spec_are_refused_for_numbers_that_files_name_differently(t
     assert (caught.value.reason, caught.value.field) == (FailureReason.LABEL_INVALID, "spec.dataset.labels")
 
 
+@pytest.mark.parametrize("names", [["good", "good"], ["bad", ""]])
+def test_names_of_numbers_that_do_not_tell_them_apart_are_refused(names: list[str], tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1], names)
+    with pytest.raises(JobError, match="are not all different or not all there"):
+        load_from(tmp_path)
+
+
+def test_numbers_that_are_a_name_and_a_position_at_once_are_refused(tmp_path: Path) -> None:
+    """0, 1 and 2 would become two labels: 1, by its position and by its name, and 2."""
+    written(tmp_path, {"train.csv": csv("none,0", "one,1", "two,2")})
+    with pytest.raises(
+        JobError, match='"1" is a name among the labels "1", "2", "3 or more", and as a position'
+    ) as caught:
+        load_from(tmp_path, labels=["1", "2", "3 or more"])
+    assert (caught.value.reason, caught.value.field) == (FailureReason.LABEL_INVALID, "spec.dataset.labels")
+
+
 def cut_out(content: bytes) -> bytes:
     return content[:3000] + content[6000:]
 

@@ -97,6 +97,37 @@ def test_each_file_is_read_by_its_own_order_of_label_names(labels: list[str] | N
 
 
 @pytest.mark.parametrize(
+    ("own", "labels", "named"),
+    [
+        (["1", "2", "3"], None, ["1", "2", "3"]),
+        (["2", "1", "0"], None, ["2", "1", "0"]),
+        (["1", "2", "3"], ["3", "2", "1"], ["1", "2", "3"]),
+        (["neg", "pos", "odd"], ["neutral", "odd", "pos", "neg"], ["neg", "pos", "odd"]),
+        (["neg", "pos", "odd"], ["Odd", "Pos", "Neg"], ["Neg", "Pos", "Odd"]),
+        (["neg", "pos", "odd"], ["bad", "good", "strange"], ["bad", "good", "strange"]),
+    ],
+)
+def test_the_names_of_a_file_say_what_its_numbers_mean_whatever_else_they_could(
+    own: list[str], labels: list[str] | None, named: list[str], tmp_path: Path
+) -> None:
+    """Names that look like numbers too, and names among more in the spec. Only a list without any of them gives other names."""
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2, 0], own)
+    write_parquet(tmp_path / "dev.parquet", [0, 1, 2], own)
+    data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
+    assert [data.labels[number] for number in data.train.labels] == [*named, named[0]]
+    assert [data.labels[number] for number in data.validation.labels] == named
+    assert any("by their positions they are called" in said for said in data.warnings) == ("bad" in named)
+
+
+@pytest.mark.parametrize("labels", [None, ["bad", "good"]])
+def test_names_of_the_validation_file_alone_say_what_its_numbers_mean(labels: list[str] | None, tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": reviews(4)})
+    write_parquet(tmp_path / "dev.parquet", [0, 1], ["good", "bad"])
+    data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
+    assert [data.labels[number] for number in data.validation.labels] == ["good", "bad"]
+
+
+@pytest.mark.parametrize(
     ("values", "labels", "names", "numbers"),
     [
         ('"pos" "neg"', None, ("neg", "pos"), [1, 0]),
@@ -105,7 +136,10 @@ def test_each_file_is_read_by_its_own_order_of_label_names(labels: list[str] | N
         ('"1.0" "0.0"', None, ("0", "1"), [1, 0]),
         ("true false", None, ("false", "true"), [1, 0]),
         ("true false", ["no", "yes"], ("no", "yes"), [1, 0]),
+        ("true false", ["True", "False"], ("True", "False"), [0, 1]),
+        ('"true" "FALSE"', ["TRUE", "false"], ("TRUE", "false"), [0, 1]),
         ("1 0", ["no", "yes"], ("no", "yes"), [1, 0]),
+        ("0 2 1", ["0", "1", "2 or more"], ("0", "1", "2 or more"), [0, 2, 1]),
         ('"1" "0"', ["no", "yes"], ("no", "yes"), [1, 0]),
         ('"yes" "no"', ["yes", "no"], ("yes", "no"), [0, 1]),
         ("5 4", ["5", "4"], ("5", "4"), [0, 1]),
