@@ -18,7 +18,7 @@ from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.folder import Content, Folder, Version
 from finetune_trainer.store.record import NotWhole, seal, unseal
-from finetune_trainer.store.register import Register, register
+from finetune_trainer.store.register import Register, former_register, register
 
 CLAIM = "claim.json"
 LEASE = 60.0
@@ -94,6 +94,7 @@ class Claim:
         )
         sent = time.monotonic()
         file = register(folder, CLAIM)
+        _end_former(folder, mine)
         for _ in range(TRIES):
             found = file.read()
             current = _parse(file, found)
@@ -234,6 +235,19 @@ def _outwait(file: Register, claim: ClaimFile) -> None:
         if current != claim:
             raise _refused(file, current)
     logger.info("%s did not renew its claim any more: it is taken over.", claim.holder)
+
+
+def _end_former(folder: Folder, mine: ClaimFile) -> None:
+    """Outwait, and end, a claim that was taken in the way of before the store could do what it can now."""
+    former = former_register(folder, CLAIM)
+    found = former.read()
+    current = _parse(former, found)
+    if found is None or current is None or current.released:
+        return
+    if current.owner != mine.owner and not current.is_dead(datetime.now(UTC)):
+        _outwait(former, current)
+        found = former.read() or found
+    former.replace(seal(mine.model_copy(update={"released": True})), found.version)
 
 
 def _refused(file: Register, current: ClaimFile) -> JobError:

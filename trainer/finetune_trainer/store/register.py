@@ -55,6 +55,11 @@ def register(folder: Folder, name: str) -> Register:
     return OneFile(folder, name) if folder.conditions.standard else NumberedFiles(folder, name)
 
 
+def former_register(folder: Folder, name: str) -> Register:
+    """Where the register was, if the store could do something else when it was written: it was updated, or a proxy put before it."""
+    return NumberedFiles(folder, name) if folder.conditions.standard else OneFile(folder, name)
+
+
 class OneFile:
     def __init__(self, folder: Folder, name: str) -> None:
         self.uri = folder.uri
@@ -75,6 +80,9 @@ class OneFile:
         return self._folder.create(self._name, data)
 
     def replace(self, data: bytes, version: Version) -> Version | None:
+        if not self._folder.conditions.standard:  # a former register: it can only be overwritten
+            self._folder.write(self._name, data)
+            return version
         return self._folder.replace(self._name, data, version)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
+from finetune_trainer.stop import Preempted
 from finetune_trainer.store.conditions import Conditions
 from finetune_trainer.store.folder import Folder, open_folder
 from tests.storage.claims import SHORT, ClaimSuite, claim_file, leave_claim, rewrite_claim, take, take_at_once
@@ -129,3 +130,19 @@ def test_of_many_processes_with_jobs_of_their_own_exactly_one_gets_the_folder(tm
             racer.kill()
             racer.communicate()
     assert sorted(said) == ["OutputConflict"] * 5 + ["won"]
+
+
+@pytest.mark.parametrize("now_standard", [True, False], ids=["conditions came", "conditions went"])
+def test_a_claim_that_was_taken_when_the_store_could_do_something_else_is_heeded_and_ended(now_standard: bool) -> None:
+    now = memory_folder()
+    before = now.with_conditions(Conditions(standard=not now_standard))
+    now = now.with_conditions(Conditions(standard=now_standard))
+    former = take(before, lease=SHORT)
+    with pytest.raises(JobError, match="is being written by pod-1 of team/job/1"):
+        take(now, "team/second/2")
+    with take(now, holder="pod-2"):
+        eventually(lambda: former._lost is not None)
+        with pytest.raises(Preempted, match="taken over by pod-2"):
+            former.check()
+    leave_claim(before, "team/third/3", age=20 * 60)
+    take_at_once(now)
