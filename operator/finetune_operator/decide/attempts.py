@@ -52,9 +52,10 @@ def cause_of(attempt: AttemptSeen) -> Cause | None:
         return attempt.ended_by
     if attempt.disruption is not None:
         return Cause(attempt.disruption, f"{attempt.name} was taken away by the cluster ({attempt.disruption}).")
-    if attempt.exit_code == ExitCode.PREEMPTED:
-        return Cause(PREEMPTED, f"{attempt.name} was told to stop and saved its work.")
     result = result_of(attempt)
+    if attempt.exit_code == ExitCode.PREEMPTED:
+        saved = " and saved its work" if result is not None and result.step else ""
+        return Cause(PREEMPTED, f"{attempt.name} was told to stop{saved}.")
     said = result.error if result is not None else None
     if attempt.out_of_memory and (said is None or said.reason is FailureReason.INTERNAL):
         message = f"{attempt.name} was killed (exit code {attempt.exit_code}) because it reached its memory limit."

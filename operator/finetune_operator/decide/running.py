@@ -123,7 +123,10 @@ def verdict_is_due(case: Case) -> Decision | None:
     ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
     if len(ended) == len(case.attempts_now) and ending_after(ended, case.current.limits) is not None:
         late = max(a.ended or a.created for a in ended) + VERDICT
-        return Decision(recheck_after=(late - case.now).total_seconds()) if case.now < late else None
+        wait = (late - case.now).total_seconds()
+        return (
+            Decision(recheck_after=wait) if 0 < wait <= PATIENCE else None
+        )  # beyond that it is by a clock that is far ahead
     return Decision(recheck_after=LATER_LOOKS) if ending_at_hand(case) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -95,3 +96,22 @@ def test_a_clock_that_was_set_back_does_not_make_a_start_wait_for_the_time_of_th
         story.loses_its_training()
     story.world.now -= timedelta(days=1)
     assert story.looks().trainings == ["demo-r"]
+
+
+def test_a_node_whose_clock_is_hours_ahead_keeps_no_status_back() -> None:
+    """Its end of the last attempt says that the training ends, and a policy of the cluster keeps it from ending."""
+    story = Story(runId="r", backoffLimit=0).starts().runs()
+    story.world.nodes_ahead = timedelta(hours=3)
+    story.world.end_attempt(story.key, 1, "boom")
+    [(place, (owner, training))] = story.world.trainings.items()
+    story.world.trainings[place] = owner, replace(training, ending=None)
+    assert story.looks().state() == ("Starting", "Restarting")
+
+
+def test_an_attempt_that_was_told_to_stop_before_its_first_save_is_not_said_to_have_saved() -> None:
+    story = Story(runId="r").starts()
+    for _ in range(6):
+        story.runs().ends(30)
+    assert story.state() == ("Failed", "NoProgress")
+    assert "was told to stop." in (story.status.message or "")
+    assert "saved its work" not in (story.status.message or "")

@@ -203,3 +203,42 @@ def test_a_right_that_the_operator_lacks_is_not_told_as_policy() -> None:
     assert refusal is not None
     assert refusal.message == f"The operator lacks a right that its chart grants: {said}"
     assert refusal.remedy == "Give it the rights of its chart: run helm upgrade again."
+
+
+def waits(reason: str, **more: Any) -> AttemptSeen:
+    state = {"waiting": {"reason": reason, "message": "it says why"}}
+    return attempt(phase="Pending", containerStatuses=[{"name": names.CONTAINER, "state": state}], **more)
+
+
+@pytest.mark.parametrize(
+    "reason", ["PostStartHookError", "PreCreateHookError", "CreateContainerError", "WordOfTomorrow"]
+)
+def test_whatever_word_a_node_has_for_what_keeps_the_container_from_starting_is_told(reason: str) -> None:
+    waiting = waits(reason).waiting
+    assert waiting is not None
+    assert waiting.message == f"The container cannot start: {reason}: it says why"
+
+
+@pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing"])
+def test_a_container_on_its_way_has_no_problem(reason: str) -> None:
+    assert waits(reason).waiting is None
+
+
+def test_a_pod_that_is_held_from_being_scheduled_says_by_which_gate() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "blocked"}
+    pod = {
+        "metadata": {
+            "namespace": "ml",
+            "name": "demo-r-x",
+            "uid": "u",
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {names.JOB_LABEL: "demo", names.UID_LABEL: "job"},
+        },
+        "spec": {"schedulingGates": [{"name": "example.com/wait"}]},
+        "status": {"phase": "Pending", "conditions": [condition]},
+    }
+    child = read_attempt(pod)
+    assert child is not None
+    assert child.fact.waiting is not None
+    assert (child.fact.waiting.reason, "example.com/wait" in child.fact.waiting.message) == ("Unschedulable", True)

@@ -35,8 +35,13 @@ IMAGE_PROBLEMS = frozenset(
         "SignatureValidationFailed",
     }
 )
+GATE_REMEDY = (
+    "Whoever has put the gate on the pod takes it off, such as a queue once it has room; if that is nobody, ask who administers the "
+    "cluster."
+)
 JOB_CONTROLLER = "kubernetes.io/job-controller"
-CONTAINER_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+ON_ITS_WAY = frozenset({"", "ContainerCreating", "PodInitializing"})
+"""Why a container waits where nothing is the matter. Kubelets have many words for what is, and new ones with each hook."""
 
 
 def time_of(text: str | None) -> datetime | None:
@@ -212,7 +217,7 @@ def _problem(pod: Object) -> Refusal | None:
     if reason in IMAGE_PROBLEMS:
         image = trainer.spec.get("image", "")
         return Refusal(FailureReason.IMAGE_PULL_FAILED, f"The image {image} cannot be pulled: {message or reason}")
-    if reason in CONTAINER_PROBLEMS:
+    if reason not in ON_ITS_WAY:
         return _secret_problem(trainer, message) or Refusal(
             FailureReason.INTERNAL, f"The container cannot start: {reason}: {message}"
         )
@@ -222,6 +227,10 @@ def _problem(pod: Object) -> Refusal | None:
     for condition in pod["status"].get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return Refusal(FailureReason.UNSCHEDULABLE, f"No node can take the pod: {condition.get('message', '')}")
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "SchedulingGated":
+            gates = ", ".join(gate["name"] for gate in pod["spec"].get("schedulingGates") or [])
+            said = f"No node is looked for while the pod carries the scheduling gate {gates}"
+            return Refusal(FailureReason.UNSCHEDULABLE, said, remedy=GATE_REMEDY)
     return None
 
 
@@ -232,13 +241,13 @@ def _problem_beside(other: Container) -> Refusal | None:
     if reason in IMAGE_PROBLEMS:
         said = f"The image {other.spec.get('image', '')} of {what} cannot be pulled: {message or reason}"
         return Refusal(FailureReason.IMAGE_PULL_FAILED, said, remedy=REMEDIES[FailureReason.SIDECAR_FAILED])
-    if reason in CONTAINER_PROBLEMS:
-        said = f"The {what} cannot start: {reason}: {message}"
-        return Refusal(FailureReason.SIDECAR_FAILED, said)
     if reason == "CrashLoopBackOff":
         end = other.last_end
-        how = f"exit code {end.get('exitCode')}" + (f", {end['message'].strip()}" if end.get("message") else "")
+        how = f"exit code {end['exitCode']}" if "exitCode" in end else message or reason
+        how += f", {end['message'].strip()}" if end.get("message") else ""
         return Refusal(FailureReason.SIDECAR_FAILED, f"The {what} ends again and again ({how})")
+    if reason not in ON_ITS_WAY:
+        return Refusal(FailureReason.SIDECAR_FAILED, f"The {what} cannot start: {reason}: {message}")
     return None
 
 
