@@ -193,7 +193,8 @@ class FineTuneJobSpec(Model):
     """Stop training, keep everything, and go on when this is false again. Default: false."""
 
     backoff_limit: Annotated[int, Field(ge=0, le=100)] = 3
-    """How many failed attempts are followed by another. Preemptions and drained nodes do not count. Default: 3."""
+    """How many failed attempts are followed by another. Preemptions and drained nodes do not count. A lower value ends no attempt
+    that is under way. Default: 3."""
 
     active_deadline_seconds: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Seconds after which a run that is not finished fails with DeadlineExceeded. Time in suspension does not count.
