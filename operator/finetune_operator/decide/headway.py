@@ -17,7 +17,7 @@ from finetune_api.training import DEFAULT_INTERVAL
 from finetune_operator.decide.attempts import cause_of
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import failed
-from finetune_operator.decide.report import sentences, status
+from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.worlds.protocol import AttemptPhase, Decision, StopTraining
 
 ENOUGH = 6
@@ -49,7 +49,7 @@ def restart_is_held_back(case: Case) -> Decision | None:
         f"Attempt {last.number} ended with {last.reason}",
         f"{case.current.name} is created again, because the cluster would wait until {due:%H:%M:%S} UTC to go on",
     )
-    said = status(case, Phase.STARTING, "Restarting", message)
+    said = status(case, Phase.STARTING, "Restarting", if_stopped(case, message))
     if not all(case.is_recorded(a) for a in case.attempts_now):  # with the Job would go what its pods said
         return Decision(status=said, recheck_after=1.0)
     return Decision(actions=(StopTraining(case.current.name, case.current.uid),), status=said)

@@ -11,7 +11,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.problems import problems
 from finetune_api.status import Condition, Failure, FineTuneJobStatus, Phase
 from finetune_operator.decide.case import Case
-from finetune_operator.worlds.protocol import ChangeLimits, StopTraining
+from finetune_operator.worlds.protocol import ChangeLimits, Refusal, StopTraining
 
 State = Literal["True", "False", "Unknown"]
 
@@ -47,9 +47,7 @@ def status(
         **more,
     }
     if phase not in (Phase.SUCCEEDED, Phase.FAILED):
-        if not_stopped := [r.refusal for r in case.seen.refused if isinstance(r.action, StopTraining)]:
-            message = ""  # what was to follow the stop does not
-            stalled = stalled or not all(refusal.passing for refusal in not_stopped)
+        stalled = stalled or not all(refusal.passing for refusal in _not_stopped(case))
         message = sentences(message, *asides(case))
         if not case.is_readable:
             reason, stalled = FailureReason.INVALID_SPEC, True
@@ -61,6 +59,15 @@ def status(
         conditions=conditions(case, phase, reason, message, stalled=stalled),
         **fields,
     )
+
+
+def if_stopped(case: Case, message: str) -> str:
+    """What is told of a stop and of what follows it; nothing where the stop was refused, which is told besides."""
+    return "" if _not_stopped(case) else message
+
+
+def _not_stopped(case: Case) -> list[Refusal]:
+    return [refused.refusal for refused in case.seen.refused if isinstance(refused.action, StopTraining)]
 
 
 def asides(case: Case) -> Iterator[str]:

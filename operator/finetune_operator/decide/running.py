@@ -9,7 +9,7 @@ from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import deadline_missed
 from finetune_operator.decide.headway import LONG_WAIT, restart_due
-from finetune_operator.decide.report import sentences, status
+from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Ending, Refusal, StopTraining
 from finetune_operator.worlds.restarts import ending_after
@@ -88,7 +88,12 @@ def platform_has_changed(case: Case) -> Decision | None:
 def _replaced(case: Case, why: str) -> Decision:
     return Decision(
         actions=(StopTraining(case.current.name, case.current.uid),),
-        status=status(case, Phase.STARTING, "Restarting", f"{why}; a new pod replaces the one that waits."),
+        status=status(
+            case,
+            Phase.STARTING,
+            "Restarting",
+            if_stopped(case, f"{why}; a new pod replaces the one that waits."),
+        ),
     )
 
 

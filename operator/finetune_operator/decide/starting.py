@@ -12,7 +12,7 @@ from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.images import pinned_image
 from finetune_operator.decide.pod_keys import foreign_keys
-from finetune_operator.decide.report import sentences, status
+from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
@@ -55,7 +55,9 @@ def other_run_is_still_there(case: Case) -> Decision | None:
     names = ", ".join(training.run_id for training in others)
     return Decision(
         actions=tuple(StopTraining(t.name, t.uid) for t in others if not t.deleting),
-        status=status(case, Phase.PENDING, "Replacing", f"Run {names} of this job is being stopped first."),
+        status=status(
+            case, Phase.PENDING, "Replacing", if_stopped(case, f"Run {names} of this job is being stopped first.")
+        ),
     )
 
 
@@ -65,7 +67,7 @@ def job_is_suspended(case: Case) -> Decision | None:
     training = case.training
     if training is not None or case.attempts_left_behind:
         stop = (StopTraining(training.name, training.uid),) if training is not None and not training.deleting else ()
-        message = "The training saves its work and stops."
+        message = if_stopped(case, "The training saves its work and stops.")
         ending = [a for a in (*case.attempts_left_behind, *case.attempts_now) if a.deleting]
         if ending:
             return replace(still_ending(case, ending[-1], Phase.SUSPENDED, "Suspending", message), actions=stop)

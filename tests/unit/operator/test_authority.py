@@ -477,6 +477,14 @@ def test_a_stop_that_is_refused_is_not_told_as_one_that_happens(change: dict[str
     assert story.looks().looks().conditions()["Stalled"] == "False"
 
 
+def test_what_keeps_the_pod_is_told_beside_the_stop_that_is_refused() -> None:
+    story = Story(runId="r").starts().runs()
+    story.world.refuses[StopTraining] = NO
+    message = story.trainer_ends(1, "mesh").waits(11).waits(200).status.message or ""
+    assert message.startswith("Attempt 1 ended with Internal, but container mesh keeps the pod.")
+    assert f"demo-r could not be stopped: {NO.message}." in message
+
+
 def test_a_run_that_is_suspended_is_not_said_to_go_on_because_its_spec_cannot_be_read() -> None:
     story = Story(runId="r").starts().runs().is_edited(suspend=True, method={"type": "of-tomorrow"})
     assert story.status.phase == "Suspended"
