@@ -14,6 +14,11 @@ CHUNK = 1 << 20
 BEGINNING = 4096
 """Bytes that tell the order of bytes."""
 
+CHANCE = 12
+"""Bytes beyond ASCII that a line in another encoding, of two bytes a character, is not UTF-8 with by chance: a fifth to the power of six."""
+THREE_BYTES = 0xE0
+"""The least byte that a character of UTF-8 of three or four bytes begins with."""
+
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
 _HALF_CHARACTER = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")  # of UTF-16, each half written as if it were UTF-8
 
@@ -110,21 +115,37 @@ def decodes(path: Path, encoding: str) -> bool:
 
 def has_several_encodings(path: Path) -> bool:
     """Whether some lines beyond ASCII are UTF-8, and some are not, or are halves of UTF-16: then no encoding fits the whole file."""
-    right = wrong = False
+    right = sure = wrong = alone = False
     with path.open("rb") as file:
         for line in file:
-            if _HALF_CHARACTER.search(line):
-                return True
             if not line.isascii():
                 try:
                     line.decode()
                 except UnicodeDecodeError:
                     wrong = True
+                    alone = alone or 1 in map(len, _BEYOND_ASCII.findall(line))
+                    if _is_utf_8_but_for_halves(line):
+                        return True
                 else:
                     right = True
-            if right and wrong:
+                    sure = sure or not _may_be_utf_8_by_chance(line)
+            if sure and wrong:
                 return True
-    return False
+    return right and alone  # bytes that stand alone are of no encoding of two bytes a character
+
+
+def _is_utf_8_but_for_halves(line: bytes) -> bool:
+    try:
+        line.decode(errors="surrogatepass")
+    except UnicodeDecodeError:  # the same bytes are common characters of East Asia in their own encodings
+        return False
+    return _HALF_CHARACTER.search(line) is not None
+
+
+def _may_be_utf_8_by_chance(line: bytes) -> bool:
+    """Every fifth common character of GBK is one of UTF-8, too, of two bytes; so are a few of them in a row now and then."""
+    beyond = b"".join(_BEYOND_ASCII.findall(line))
+    return len(beyond) < CHANCE and max(beyond) < THREE_BYTES
 
 
 def first_beyond_ascii(path: Path, encoding: str) -> tuple[int, str] | None:
@@ -156,8 +177,9 @@ def _undecodable(path: Path, name: str, codec: str) -> JobError:
             except UnicodeDecodeError as error:
                 before = line[: error.start].decode(codec)[-20:].lstrip("\ufeff")
                 mixed = ", although other lines are" if codec == "utf-8" and has_several_encodings(path) else ""
+                place = f"after {before!r}" if before else "at its beginning"
                 return data_invalid(
-                    f"{name}, line {number}: the byte 0x{line[error.start]:02x} after {before!r} is not {codec}{mixed}",
+                    f"{name}, line {number}: the byte 0x{line[error.start]:02x} {place} is not {codec}{mixed}",
                     remedy,
                 )
     return data_invalid(f"{name} is not {codec}", remedy)

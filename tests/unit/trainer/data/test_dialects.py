@@ -186,6 +186,26 @@ def test_no_encoding_of_other_letters_is_advised_and_the_right_one_reads(
     assert {look.rpartition(" ")[0] for look in data.train.texts} == {text}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "rows"),
+    [
+        ("gbk", ["身份证号码被别人注册过了，怎么处理？,账户", "包装扔掉了,退款"]),  # bytes as of half a character
+        ("gbk", ["water from the tap,水", "a fire in the yard,火"]),  # the first line is UTF-8 by chance
+        ("euc-kr", ["a dog in the yard,큰", "a cat in the yard,개"]),
+    ],
+)
+def test_no_encoding_of_two_bytes_is_taken_for_several_encodings(
+    encoding: str, rows: list[str], tmp_path: Path
+) -> None:
+    written(tmp_path, {"train.csv": csv(*(f"{n} {row}" for n in range(10) for row in rows)).encode(encoding)})
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path)
+    assert "other lines" not in caught.value.message
+    assert "name the encoding" in caught.value.remedy
+    data = load_from(tmp_path, csv={"encoding": encoding})
+    assert set(data.labels) == {row.rpartition(",")[2] for row in rows}
+
+
 def test_an_encoding_that_is_advised_is_shown_by_what_a_line_reads_in_it(tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": "text,label\nfine,x\nganz hübsch,y\n".encode("cp1252")})
     with pytest.raises(JobError, match='line 3 reads "ganz hübsch,y"') as caught:
