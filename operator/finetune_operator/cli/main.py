@@ -138,13 +138,16 @@ def _jobs(file: Path, documents: list[Document]) -> list[Document]:
 def _one_job(file: Path, name: str | None) -> Document:
     jobs = _jobs(file, _documents(file))
     names = [name_of(job) for job in jobs]
-    if name is not None:
-        if name not in names:
-            raise _Refused(f"there is no {KIND} named {name}; there is {', '.join(names)}")
-        return jobs[names.index(name)]
-    if len(jobs) > 1:
-        raise _Refused(f"the file holds {len(jobs)} jobs; choose one with --name: {', '.join(names)}")
-    return jobs[0]
+    if name is None and len(set(names)) > 1:
+        raise _Refused(f"the file holds {len(jobs)} jobs; choose one with --name: {', '.join(dict.fromkeys(names))}")
+    wanted = [job for job in jobs if name in (None, name_of(job))]
+    if not wanted:
+        raise _Refused(f"there is no {KIND} named {name}; there is {', '.join(dict.fromkeys(names))}")
+    if len(wanted) > 1:
+        raise _Refused(
+            f"the file holds {len(wanted)} jobs named {name_of(wanted[0])}; rename one, or put each into a file of its own"
+        )
+    return wanted[0]
 
 
 def _valid(document: Document, *, cluster: bool = False) -> FineTuneJob:

@@ -253,6 +253,17 @@ def test_a_list_of_jobs_asks_which_one(manifest: Path) -> None:
     assert finetune("render", manifest, "--name", "mrpc", "--trainer-image", "trainer:1").exit_code == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--name", "topics")])
+@pytest.mark.parametrize("command", ["render", "run"])
+def test_of_two_jobs_of_one_name_none_is_chosen(command: str, options: tuple[str, ...], manifest: Path) -> None:
+    manifest.write_text(CLUSTER + "---\n" + CLUSTER)
+    said = finetune(command, manifest, *options)
+    assert (said.exit_code, said.output) == (
+        2,
+        "the file holds 2 jobs named topics; rename one, or put each into a file of its own\n",
+    )
+
+
 def test_render_prints_the_job_that_would_be_created(manifest: Path) -> None:
     said = finetune(
         "render", manifest, "--set", "backoffLimit=7", "--namespace", "team", "--trainer-image", "trainer:1"
