@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from glob import has_magic
+from glob import escape, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 from urllib.parse import unquote
@@ -195,7 +195,7 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
                 f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, existing)} There {"is" if len(existing) == 1 else "are"} '
                 f"{listed(existing)}",
                 field=f"spec.dataset.splits.{split}",
-                remedy=f"Name one of these files, or a pattern such as *.csv, in spec.dataset.splits.{split}.",
+                remedy=f"Name one of these files, or a pattern such as {_pattern_of(existing)}, in spec.dataset.splits.{split}.",
             )
         for name in names:
             if name in taken:
@@ -225,6 +225,13 @@ def _matching(pattern: str, existing: list[str], split: Split) -> list[str]:
         return [name for name in existing if matches(name)]
     begun = [name for name in existing if name.startswith(pattern)]
     return [name for name in begun if PurePosixPath(name).suffix.lower() in EXTENSIONS] or begun
+
+
+def _pattern_of(existing: list[str]) -> str:
+    """A pattern that some of these files match, of a kind that can be read if there are such."""
+    readable = [name for name in existing if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    file = PurePosixPath((readable or existing)[0])
+    return f"{escape(f'{file.parent}/')}*{file.suffix}".removeprefix("./")
 
 
 _REMEDIES = {

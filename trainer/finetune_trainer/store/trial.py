@@ -21,7 +21,7 @@ def with_its_conditions(folder: Folder) -> Folder:
     if problem:
         found = Conditions(standard=False, header=next((h for h in FORBID_OVERWRITING if _is_obeyed(folder, h)), None))
         logger.info("The store of %s %s.", folder.uri, problem)
-    logger.info("That one attempt at a time writes to %s is ensured by %s.", folder.uri, found)
+    logger.info("Only one attempt at a time writes to %s, which is ensured by %s.", folder.uri, found)
     if not found.standard and found.header is None:
         logger.warning(
             "The store of %s knows no way to write a file only once. Its listings must show at once what was written, as those of S3 "

@@ -279,6 +279,13 @@ BROKEN: dict[str, Broken] = {
         "spec.dataset.splits.validation",
         {"splits": {"validation": "validation.csv"}},
     ),
+    "files of another name, in a folder": Broken(
+        FailureReason.DATASET_NOT_FOUND,
+        {"LICENSE": "", "parts/a.jsonl": reviews(8)},
+        ('matches "train"',),
+        "spec.dataset.splits.train",
+        remedy="a pattern such as parts/*.jsonl",
+    ),
     "one file in two splits": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv": reviews(8)},
