@@ -24,7 +24,8 @@ WITHOUT_A_DOMAIN = ("cpu", "memory", "ephemeral-storage")
 _IS_A_DEVICE = "(k.contains('/') && !k.contains('kubernetes.io/'))"
 
 
-def _is_a_device(name: str) -> bool:
+def is_a_device(name: str) -> bool:
+    """Whether a resource of this name is one that a plugin hands out whole, such as `nvidia.com/gpu`."""
     return "/" in name and "kubernetes.io/" not in name
 
 
@@ -48,7 +49,7 @@ class Resources(Model):
         Rule(
             "a device such as nvidia.com/gpu is counted; give limits of it as a whole number, such as 1",
             f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || string(self.limits[k]).matches('^[0-9]+$'))",
-            lambda r: all(str(v).isdecimal() for k, v in (r.limits or {}).items() if _is_a_device(k)),
+            lambda r: all(str(v).isdecimal() for k, v in (r.limits or {}).items() if is_a_device(k)),
         ),
         Rule(
             "a device such as nvidia.com/gpu, and hugepages, are never shared, so requests of them need limits of the same; "
@@ -59,7 +60,7 @@ class Resources(Model):
             lambda r: all(
                 k in (r.limits or {}) and amount(v) == amount(r.limits[k])
                 for k, v in (r.requests or {}).items()
-                if _is_a_device(k) or k.startswith("hugepages-")
+                if is_a_device(k) or k.startswith("hugepages-")
             ),
         ),
         Rule(

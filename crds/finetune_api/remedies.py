@@ -12,11 +12,13 @@ from urllib.parse import unquote
 
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
+from finetune_api.placement import is_a_device
 from finetune_api.schema import child, job_schema, paths_of
 from finetune_api.shown import is_secret, path_text
 
 HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?([\w.-]+(?:/[\w.-]+)?)")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kmgtp]?)(i?)b?", re.IGNORECASE)
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
@@ -55,6 +57,8 @@ def remedy(fault: Fault) -> str:
             if fault.spelt is None:
                 return "YAML reads y, n, yes, no, on and off as booleans too; put the word in quotes."
             return f"YAML reads {fault.spelt} as a boolean. {_in_quotes(fault, fault.spelt)}"
+        case "quantity" if near := _nearest_quantity(fault):
+            return near
         case "string_type" | "quantity" if isinstance(value, int | float) and _fits(fault.spelt or str(value), schema):
             return _in_quotes(fault, fault.spelt or str(value))
         case "int_type" | "float_type" if isinstance(value, str) and _is_number_for(value, schema):
@@ -133,6 +137,17 @@ def _block_remedy(fault: Fault) -> str:
 
 def _fits(text: str, schema: Schema) -> bool:
     return re.search(schema.get("pattern", ""), text) is not None and len(text) <= schema.get("maxLength", len(text))
+
+
+def _nearest_quantity(fault: Fault) -> str:
+    """For a part of a device, and for a unit as people write it, such as 16GB; empty for others."""
+    if is_a_device(str(fault.keys[-1])):
+        return "A device is counted; write a whole number, such as 1."
+    if not isinstance(fault.value, str) or not (found := BYTES.fullmatch(fault.value)):
+        return ""
+    number, letter, binary = found[1], found[2].upper(), found[3].lower()
+    meant = f"{number}{'k' if letter == 'K' and not binary else letter}{binary}"
+    return f"Write {meant}." if _fits(meant, fault.schema) else ""
 
 
 def _is_number_for(text: str, schema: Schema) -> bool:

@@ -175,6 +175,32 @@ def test_only_a_number_that_would_be_taken_is_asked_for_without_its_quotes(text:
 
 
 @pytest.mark.parametrize(
+    ("resource", "value", "remedy"),
+    [
+        ("memory", "16GB", "Write 16G."),
+        ("memory", "16 GiB", "Write 16Gi."),
+        ("memory", "16gi", "Write 16Gi."),
+        ("memory", "1.5gb", "Write 1.5G."),
+        ("memory", "512KB", "Write 512k."),
+        ("memory", "512kib", "Write 512Ki."),
+        ("memory", "1024B", "Write 1024."),
+        ("ephemeral-storage", "1tb", "Write 1T."),
+        ("cpu", "two", "Write it in that form."),
+        ("cpu", 0.5, 'Put it in quotes: "0.5".'),
+        ("memory", "-1Gi", "Write it in that form."),
+        ("nvidia.com/gpu", 0.5, "A device is counted; write a whole number, such as 1."),
+        ("amd.com/gpu", "one", "A device is counted; write a whole number, such as 1."),
+    ],
+)
+def test_the_quantity_that_was_meant_is_told_and_would_be_taken(resource: str, value: Any, remedy: str) -> None:
+    (problem,) = problems_of(job({"spec.resources.limits": {resource: value}}))
+    assert problem.remedy == remedy
+    if re.match(r"Write \d", remedy):
+        meant = remedy.removeprefix("Write ").removesuffix(".")
+        assert validate(job({"spec.resources.limits": {resource: meant}}))
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         (
