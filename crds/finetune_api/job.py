@@ -179,7 +179,7 @@ class FineTuneJobSpec(Model):
     """The trainer's container image; fixed once an attempt has run. Default: the one the operator was installed with."""
 
     resources: Resources = Resources()
-    """What the training pod gets and may use. A change is obeyed by the next pod that is created. Default: no limits, no GPU."""
+    """What the training pod gets and may use; one GPU at most is of use to it. A change is obeyed by the next pod. Default: no limits, no GPU."""
 
     pod: Pod = Pod()
     """Where the training pod runs and what it carries. Default: any node."""

@@ -83,10 +83,10 @@ class Training(Model):
     """End after this many optimiser steps even if epochs remain; the schedule then ends there too. Default: no cap."""
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """Examples in one optimiser step over all devices. Default: 32. The number of GPUs does not change it."""
+    """Examples in one optimiser step, however many forward passes it takes. Default: 32."""
 
     micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Examples in one forward pass of one device; the rest is accumulated. Default: the largest that fits, found by trying
+    """Examples in one forward pass; the gradients of several are accumulated. Default: the largest that fits, found by trying
     and halved when memory runs out."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
