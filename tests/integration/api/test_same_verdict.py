@@ -77,7 +77,10 @@ def test_values_beside_every_bound_get_the_same_verdict(server: Server) -> None:
     assert min(verdicts[True], verdicts[False]) > 200
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+LONG_RUN = [pytest.param(part, marks=pytest.mark.soak) for part in range(PARTS, 10 * PARTS)]
+
+
+@pytest.mark.parametrize("part", [*range(PARTS), *LONG_RUN])
 def test_generated_manifests_get_the_same_verdict(server: Server, part: int) -> None:
     verdicts: Counter[bool] = Counter()
 

@@ -38,6 +38,7 @@ def folder(storage: Storage, container: str) -> Folder:
     return with_its_conditions(open_folder(f"{container}/team/run one", storage))
 
 
+@pytest.mark.soak
 class TestClaims(ClaimSuite):
     pass
 
@@ -46,6 +47,7 @@ def test_its_conditional_writes_are_found(folder: Folder) -> None:
     assert folder.conditions == STANDARD
 
 
+@pytest.mark.soak
 def test_after_each_kill_the_next_attempt_goes_on_from_the_last_step_that_was_saved(
     storage: Storage, container: str, tmp_path: Path
 ) -> None:

@@ -44,7 +44,13 @@ def folder(there: Storage, bucket: str) -> Folder:
     return with_its_conditions(open_folder(f"s3://{bucket}/team/run one", there))
 
 
-@pytest.mark.parametrize("dialect", ["oss", "heedless"], indirect=True)
+ONE_AND_IN_THE_LONG_RUN_ALL = [
+    "oss",
+    *(pytest.param(name, marks=pytest.mark.soak) for name in DIALECTS if name != "oss"),
+]
+
+
+@pytest.mark.parametrize("dialect", ONE_AND_IN_THE_LONG_RUN_ALL, indirect=True)
 class TestClaims(ClaimSuite):
     pass
 
@@ -102,14 +108,15 @@ def test_the_path_style_that_was_asked_for_is_not_changed_behind_ones_back(there
     assert list(folder.list()) == ["a"]
 
 
-@pytest.mark.parametrize("dialect", ["oss"], indirect=True)
+@pytest.mark.soak
+@pytest.mark.parametrize("dialect", DIALECTS, indirect=True)
 def test_after_each_kill_the_next_attempt_goes_on_from_the_last_step_that_was_saved(
     there: Storage, bucket: str, tmp_path: Path
 ) -> None:
     kill_again_and_again(f"s3://{bucket}/run", there, tmp_path, size=4 << 20)
 
 
-@pytest.mark.parametrize("dialect", ["oss"], indirect=True)
+@pytest.mark.parametrize("dialect", ONE_AND_IN_THE_LONG_RUN_ALL, indirect=True)
 def test_a_run_is_killed_goes_on_is_finished_and_adopted_with_all_it_reads_and_writes_there(
     dialect: str, there: Storage, bucket: str, tmp_path: Path
 ) -> None:

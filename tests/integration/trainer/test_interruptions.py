@@ -46,3 +46,15 @@ def test_three_interruptions_change_neither_weights_nor_metrics_and_repeat_no_sa
     assert_equal_ends(job, undisturbed)
     assert saved == sorted(saved)
     assert saved[-1] > 0, "no interruption came after the first save, so none of them showed anything"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_six_interruptions_at_other_moments_change_nothing_either(tmp_path, inputs, undisturbed, number, seed):
+    job = tiny_job(tmp_path, inputs)
+
+    interrupt(job, number, moments=6, seed=seed, total_steps=200)
+
+    assert_equal_ends(job, undisturbed)

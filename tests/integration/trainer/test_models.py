@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from finetune_trainer import attempt
 from finetune_trainer.engine.threads import available_threads
-from tests.training.architectures import save
+from tests.training.architectures import ARCHITECTURES, save
 from tests.training.attempts import Job
 from tests.training.inside import Ended, at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
@@ -41,7 +41,14 @@ def told(ended: Ended, name: str) -> float:
     return next(metric.value for metric in ended.result.metrics if metric.name == name)
 
 
-@pytest.mark.parametrize("architecture", ["roberta", "deberta-v3", "modernbert", "t5", "gpt2", "gemma"])
+SOME = ("roberta", "deberta-v3", "modernbert", "t5", "gpt2", "gemma")
+SOME_AND_IN_THE_LONG_RUN_ALL = [
+    *SOME,
+    *(pytest.param(a, marks=pytest.mark.soak) for a in ARCHITECTURES if a not in SOME),
+]
+
+
+@pytest.mark.parametrize("architecture", SOME_AND_IN_THE_LONG_RUN_ALL)
 def test_the_saved_model_of_any_architecture_is_the_one_that_was_measured(architecture, inputs, tmp_path):
     """With texts that hold the names of control tokens, of which T5 would otherwise find more ends in one text than in another."""
     rows = [
@@ -66,6 +73,19 @@ def test_the_saved_model_of_any_architecture_is_the_one_that_was_measured(archit
     assert drawn and f"Drawn at random: {', '.join(drawn)}." in ended.log
     assert "Drawn at random before training: `" in (job.results / "README.md").read_text()
     assert "with names of control tokens such as" in ended.log
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_stop_in_the_middle_changes_no_weight_of_any_architecture(architecture, inputs, tmp_path):
+    model = {"uri": f"file://{save(architecture, tmp_path / 'body')}"}
+    undisturbed, job = (
+        Job(tmp_path / name, model=model, dataset=inputs["dataset"], training=QUICK) for name in ("undisturbed", "job")
+    )
+    complete_inside(undisturbed)
+    assert attempt_inside(job, told_at=at_step(7)).result.step == 7
+    complete_inside(job)
+    assert_equal_ends(job, undisturbed)
 
 
 def test_pairs_are_trained_and_measured_as_pairs(inputs, tmp_path):
