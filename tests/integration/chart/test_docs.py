@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.chart.helm import CHART, REPOSITORY, helm
-from tests.integration.chart.site import Site
+from tests.integration.chart.site import KIND, Site
 
 DOCS = REPOSITORY / "docs"
 NEEDS_A_NODE = ("rollout status", "logs")
@@ -83,6 +83,7 @@ def test_other_ways_to_install_it_work_as_the_page_says(desk: Site, section: str
 
 def test_what_users_type_works(desk: Site) -> None:
     desk.cluster.kubectl("apply", "-f", str(CHART / "files" / "crd.yaml"))
+    desk.cluster.kubectl("wait", "crd", KIND, "--for=condition=Established")
     desk.make_job()
     for page in ("jobs.md", "reference/troubleshooting.md"):
         for command in (command for section in sections(page).values() for command in section):
