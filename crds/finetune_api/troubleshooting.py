@@ -21,6 +21,12 @@ def _page() -> Iterator[str]:
     yield "The REASON of a job, its message, which says what it is in this job and often more exactly what to do, and what came before:"
     yield from ("", "```sh", f"kubectl get {SHORT_NAME}", f"kubectl describe {SHORT_NAME} topics", "```", "")
     yield "Where a trainer has run, its log says more: [how to read it](../jobs.md#logs)."
+    yield ""
+    yield "A job that has failed after an attempt does not begin again by itself, whatever has been corrected:"
+    yield ""
+    yield "- To **go on** from its last checkpoint, with the same model, data and training, delete the FineTuneJob and apply it again."
+    yield "- To **begin anew**, also with other inputs, set another `spec.runId`, which gives it another folder."
+    yield ""
     yield "What is said of a reason here holds for every job:"
     for reason in FailureReason:
         yield from ("", f"## {reason}", "", CAUSES[reason])
