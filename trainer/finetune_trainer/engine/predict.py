@@ -55,6 +55,8 @@ def predict(
         check()
         longest = int(lengths[order[done]])
         part = order[done : done + max(1, tokens // longest)]
+        if task.depends_on_padding:
+            part = part[lengths[part] == longest]
         try:
             found, part_loss = _forward(task, model, encoded, part, arithmetic)
         except (RuntimeError, MemoryError) as error:

@@ -60,6 +60,8 @@ class Task(ABC):
     """Names of the parameters that were drawn at random: those of a new head, or of a pooler, that the pretrained weights did not hold."""
     has_new_head: bool
     """Whether the layer that gives the answers is among them."""
+    depends_on_padding: bool = False
+    """Whether what the model answers to a text depends on how far the texts of its batch are padded."""
     notes: list[str]
     """Sentences about what was found and done when model, tokenizer and data were put together, for log, report and card."""
 

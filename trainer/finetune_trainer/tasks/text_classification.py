@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.shortage import shortage
+from finetune_trainer.tasks.answers import PADDED, settle_attention, try_answers
 from finetune_trainer.tasks.base import Encoded, Feature, Task
 from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
 from finetune_trainer.tasks.padding import agree
@@ -31,6 +32,7 @@ INVALID = (
     *(AssertionError, ArithmeticError, AttributeError, IndexError, TypeError, StrictDataclassError),
 )
 """What transformers raises where files of a model do not make sense."""
+TRY_OUTS = "Is this so?", "It is, as far as anybody can tell from what was said here about it: 1, 2, 3 and so on."
 BLOCK = 1000
 """Examples tokenised between two looks at the stop signal."""
 
@@ -43,6 +45,7 @@ class TextClassification(Task):
         with _said_as_invalid():
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
             refuse_quantised(config)
+            settled = settle_attention(config)
             tokenizer = load_tokenizer(folder, config, trust_remote_code=trust_remote_code)
             before = LabelNames.of(config)
             config.num_labels = len(labels)
@@ -62,14 +65,19 @@ class TextClassification(Task):
         answers = frozenset(f"{layer[0]}.{name}" for name, _ in layer[1].named_parameters()) if layer else frozenset()
         drawn = check_weights(self.model, loaded, folder, answers)
         self.new_parameters, self.notes = fit_head(self.model, before, labels, drawn)
+        self.notes += settled
         self.has_new_head = bool(answers & self.new_parameters)
         self.notes += agree(self.model, tokenizer)
         self._plain = PlainTexts(tokenizer)
         self.tokenizer = self._plain.tokenizer
+        with _said_as_invalid("cannot classify a text"):
+            alone, together = self._try_outs()
+            found = try_answers(self.model, alone, together, len(labels))
+        self.depends_on_padding = PADDED in found
+        self.notes += found
 
     def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
-        accepted = inspect.signature(self.model.forward).parameters
-        names = [n for n in self.tokenizer.model_input_names if n in accepted and n != "attention_mask"]
+        names = self._input_names()
         parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
         lengths: list[int] = []
         cut = empty = held = 0
@@ -103,6 +111,23 @@ class TextClassification(Task):
             labels=examples.labels,
             cut=cut,
         )
+
+    def _input_names(self) -> list[str]:
+        """What the tokenizer gives and the model takes, the attention mask aside."""
+        accepted = inspect.signature(self.model.forward).parameters
+        return [n for n in self.tokenizer.model_input_names if n in accepted and n != "attention_mask"]
+
+    def _try_outs(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """A batch of a short text, and one of it and a longer text."""
+        length = self.max_length(None)
+        encoding = self.tokenizer(list(TRY_OUTS), truncation=True, max_length=length, return_attention_mask=False)
+        fill_empty(encoding, self.tokenizer)
+        names = self._input_names()
+        features = [{"labels": 0, **{name: encoding[name][row] for name in names}} for row in range(len(TRY_OUTS))]
+        batches = self.collate(features[:1]), self.collate(features)
+        for batch in batches:
+            del batch["labels"]
+        return batches
 
     def collate(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
         lengths = [len(feature["input_ids"]) for feature in features]
@@ -143,8 +168,8 @@ class TextClassification(Task):
 
 
 @contextmanager
-def _said_as_invalid() -> Iterator[None]:
-    """Whatever transformers finds wrong with the files of a model."""
+def _said_as_invalid(what: str = "cannot be loaded for text-classification") -> Iterator[None]:
+    """Whatever transformers finds wrong with the files of a model, which `what` came of."""
     try:
         yield
     except INVALID as error:
@@ -153,7 +178,7 @@ def _said_as_invalid() -> Iterator[None]:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise JobError(
             FailureReason.MODEL_INVALID,
-            f"the model cannot be loaded for text-classification: {first_line}",
+            f"the model {what}: {first_line}",
             field="spec.model.uri",
             remedy=TRUST if "custom code" in str(error) else None,
         ) from error

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.tasks.answers import PADDED
 from tests.training.architectures import TEXTS, save, save_tokenizer
 from tests.unit.trainer.tasks.loading import encode, load, refusal
 
@@ -145,7 +146,7 @@ def test_a_model_with_a_decoder_whose_texts_have_no_end_is_refused(copy):
 
 
 def test_a_model_with_a_decoder_that_does_not_look_for_the_end_needs_none(tmp_path):
-    """T5Gemma takes the last token that is no padding."""
+    """T5Gemma takes the last token that is no padding, and in a batch with a longer text one token more than alone."""
     tokenizer = save_tokenizer("gemma", tmp_path)
     ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     part = T5GemmaModuleConfig(
@@ -155,7 +156,7 @@ def test_a_model_with_a_decoder_that_does_not_look_for_the_end_needs_none(tmp_pa
 
     task = load(tmp_path)
 
-    assert task.notes == []
+    assert task.notes == [PADDED]
     batch = task.collate([encode(task, ["Salt.", "Salt the soup at the end."])[index] for index in range(2)])
     assert task.model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits.shape == (2, 2)
 
