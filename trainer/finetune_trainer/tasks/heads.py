@@ -6,14 +6,17 @@ order is kept, and said to be a guess.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME
 
 from finetune_trainer.tasks.weights import body_prefix
 
@@ -28,8 +31,12 @@ class LabelNames:
     label2id: Mapping[Any, Any]
 
     @classmethod
-    def of(cls, config: PreTrainedConfig) -> LabelNames:
-        return cls(dict(config.id2label or {}), dict(config.label2id or {}))
+    def of(cls, folder: Path) -> LabelNames:
+        """As they are in config.json. transformers puts LABEL_0 and so on in their place where one list of them is missing, or where
+        there is another number beside them."""
+        config = json.loads((folder / CONFIG_NAME).read_text())
+        one, other = config.get("id2label"), config.get("label2id")
+        return cls(one if isinstance(one, dict) else {}, other if isinstance(other, dict) else {})
 
     def rows(self, count: int) -> tuple[list[str] | None, bool]:
         """The names of `count` rows, None where they have none; and whether the config's two lists of them contradict each other."""

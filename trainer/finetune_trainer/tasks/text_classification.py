@@ -47,7 +47,7 @@ class TextClassification(Task):
             refuse_quantised(config)
             settled = settle_attention(config)
             tokenizer = load_tokenizer(folder, config, trust_remote_code=trust_remote_code)
-            before = LabelNames.of(config)
+            before = LabelNames.of(folder)
             config.num_labels = len(labels)
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: number for number, label in enumerate(labels)}
@@ -77,6 +77,7 @@ class TextClassification(Task):
         self.notes += found
 
     def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
+        self._refuse_no_room(max_length, examples)
         names = self._input_names()
         parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
         lengths: list[int] = []
@@ -116,6 +117,17 @@ class TextClassification(Task):
         """What the tokenizer gives and the model takes, the attention mask aside."""
         accepted = inspect.signature(self.model.forward).parameters
         return [n for n in self.tokenizer.model_input_names if n in accepted and n != "attention_mask"]
+
+    def _refuse_no_room(self, max_length: int, examples: Examples) -> None:
+        """Texts that are cut until nothing is left of them would be trained on all the same."""
+        special = self.tokenizer.num_special_tokens_to_add(examples.pairs is not None)
+        if max_length - special < (1 if examples.pairs is None else 2):
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f"maxLength is {max_length}, and {special} tokens of that are the model's special ones, so nothing is left of the texts",
+                field="spec.training.maxLength",
+                remedy="Set spec.training.maxLength to more, better some dozens or hundreds of tokens, or leave it out.",
+            )
 
     def _try_outs(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """A batch of a short text, and one of it and a longer text."""

@@ -63,6 +63,12 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig, *, trust_remote_code:
             raise _invalid(
                 f"there is no tokenizer beside the model: what was loaded knows {len(tokenizer)} special tokens and no word"
             )
+    if (
+        tokenizer.model_max_length <= tokenizer.num_special_tokens_to_add(True) + 1
+    ):  # room for a token of each text of a pair
+        raise _invalid(
+            f"the tokenizer cuts every text at {tokenizer.model_max_length} tokens (model_max_length), which leaves nothing of it"
+        )
     control = control_tokens(tokenizer)
     template = _encode("a", tokenizer)
     rows = getattr(config.get_text_config(), "vocab_size", None)

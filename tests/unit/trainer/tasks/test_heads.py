@@ -125,6 +125,25 @@ def test_names_in_label2id_alone_are_names(named, folders):
     assert rows(task) == [as_stored(folders)[TUNED.index(label)] for label in LABELS]
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"id2label": None},
+        {"id2label": None, "label2id": {label: str(number) for number, label in enumerate(TUNED)}},
+        {"label2id": None},
+        {"num_labels": 5},
+        {"id2label": {str(number): TUNED[number] for number in (2, 0, 1)}},
+    ],
+)
+def test_names_are_those_in_the_file_whatever_transformers_makes_of_what_is_beside_them(others, named, folders):
+    folder = named(TUNED)
+    config = {**json.loads((folder / "config.json").read_text()), **others}
+    known = {key: value for key, value in config.items() if key not in others or value is not None}
+    (folder / "config.json").write_text(json.dumps(known))
+
+    assert rows(load(folder, LABELS)) == [as_stored(folders)[TUNED.index(label)] for label in LABELS]
+
+
 def test_two_lists_of_labels_that_contradict_each_other_are_said(named, folders):
     task = load(named(TUNED, {label: number for number, label in enumerate(LABELS)}), LABELS)
 

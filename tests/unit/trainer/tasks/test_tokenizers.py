@@ -26,7 +26,7 @@ from transformers import (
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.tasks.answers import PADDED
 from tests.training.architectures import TEXTS, save, save_tokenizer
-from tests.unit.trainer.tasks.loading import encode, load, refusal
+from tests.unit.trainer.tasks.loading import encode, examples, load, refusal
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +135,24 @@ def test_an_encoder_whose_texts_begin_with_no_special_token_is_refused(copy):
     edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
 
     assert "puts no special token such as [CLS] before a text, but a bert model classifies by it" in refusal(folder)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2, 4])
+def test_a_tokenizer_that_leaves_nothing_of_a_text_is_refused(length, copy):
+    folder = copy("bert")
+    edit(folder / "tokenizer_config.json", lambda c: c.update(model_max_length=length))
+
+    assert refusal(folder).startswith(f"the tokenizer cuts every text at {length} tokens (model_max_length)")
+
+
+def test_a_length_that_leaves_nothing_of_a_pair_is_refused(folders):
+    """4 is the least of maxLength, and RoBERTa puts 4 tokens around a pair."""
+    task = load(folders["roberta"])
+
+    assert task.encode(examples(["Salt."]), 4, lambda: None).lengths.tolist() == [4]
+    with pytest.raises(JobError, match="4 tokens of that are the model's special ones") as error:
+        task.encode(examples(["Salt."], ["The sky."]), 4, lambda: None)
+    assert (error.value.reason, error.value.field) == ("InvalidSpec", "spec.training.maxLength")
 
 
 def test_a_model_with_a_decoder_whose_texts_have_no_end_is_refused(copy):
