@@ -149,7 +149,7 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
             error.reason,
             error.message,
             field="spec.dataset.csv.encoding",
-            remedy=f"Save the file as UTF-8, or name the encoding that it was written in in spec.dataset.csv.encoding: {ENCODINGS}.",
+            remedy=f"Save the file as UTF-8, or name the encoding that it was written in as spec.dataset.csv.encoding: {ENCODINGS}.",
         )
     if found is None or found.dialect == now:
         return None
