@@ -38,7 +38,7 @@ from finetune_trainer.data.problems import data_invalid, listed, nearest, shorte
 
 DELIMITERS = (",", ";", "\t", "|")
 RARE_DELIMITERS = (":", " ", "^", "~", "\x01")
-"""Believed only where the header then names all wanted columns: prose has some of them too."""
+"""Believed only where the header then names all wanted columns, and rows are as wide: prose has some of them too."""
 QUOTES = ('"', "'", "")
 ROWS = 20
 """Rows looked at besides the header."""
@@ -153,8 +153,11 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
         )
     if found is None or found.dialect == now:
         return None
-    if error.field == "spec.dataset.csv.quoteChar" and found.dialect == replace(now, quote=found.dialect.quote):
-        return None  # that error says the same, and the line
+    if found.dialect == replace(now, quote=found.dialect.quote) and (
+        error.field == "spec.dataset.csv.quoteChar"  # that error says the same, and the line
+        or (error.reason is FailureReason.DATA_INVALID and not _is_used(found.dialect, path, roles, csv.column_names))
+    ):
+        return None
     described = _yaml(found.dialect, _default(path, found.dialect.encoding, tabs=tabs), csv.column_names)
     remedy = f"Under spec.dataset put: {described}" if described else "Leave out spec.dataset.csv."
     columns = listed(found.header)
@@ -170,6 +173,13 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
         if found.dialect.encoding in ("cp1252", "latin-1"):
             remedy += ", if that line reads right; else name the encoding that the file was written in"
     return JobError(error.reason, message, field="spec.dataset.csv", remedy=remedy)
+
+
+def _is_used(dialect: Dialect, path: Path, roles: Mapping[str, str], names: list[str] | None) -> bool:
+    """Whether some value stands in the dialect's quotes. Any file can be read with quotes that it does not have."""
+    bare = _read(path, replace(dialect, quote=""), roles, names)
+    values = [value for row in (bare.header, *bare.rows) for value in row] if bare else []
+    return bool(dialect.quote) and any(value.startswith(dialect.quote) for value in values)
 
 
 def _of_header(error: JobError, path: Path, name: str, roles: Mapping[str, str], csv: Csv, *, tabs: bool) -> JobError:
@@ -245,7 +255,7 @@ def _fitting(path: Path, now: Dialect, roles: Mapping[str, str], names: list[str
         if quote == delimiter:
             continue
         reading = _read(path, Dialect(delimiter, quote, encoding), roles, names)
-        if reading is None or (delimiter in RARE_DELIMITERS and (reading.misses or names)):
+        if reading is None or (delimiter in RARE_DELIMITERS and (reading.misses or names or not reading.even)):
             continue
         if best is None or _rank(reading) > _rank(best):
             best = reading

@@ -98,6 +98,29 @@ def test_the_fields_to_set_are_exactly_these(
     assert paste or "Leave out spec.dataset.csv" in caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            'text,label\n"he said \\"hi\\", ok",x\nb,y\n',
+            "quotes are written with a backslash before them, which is no CSV",
+        ),
+        (
+            'text,label\n"he said \\"hi\\" ok",x\nb,y\n',
+            "quotes are written with a backslash before them, which is no CSV",
+        ),
+        ("text , label\na b c,x\nd e,y\n", 'Did you mean "text "? It looks the same, but for blanks'),
+    ],
+)
+def test_no_dialect_is_advised_that_the_file_is_not_written_in(content: str, says: str, tmp_path: Path) -> None:
+    """Any file can be read with quotes that it does not have, and blanks are in any text."""
+    written(tmp_path, {"train.csv": content})
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path)
+    assert says in caught.value.message
+    assert "csv:" not in caught.value.remedy and caught.value.field != "spec.dataset.csv"
+
+
 def test_a_header_of_other_names_in_another_dialect_is_told_with_both(tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": "Text;Labels\na;x\nb;y\n"})
     with pytest.raises(JobError, match=r'"Text", "Labels"\. Did you mean "Text"\?') as caught:
