@@ -33,6 +33,9 @@ REASON_OF_CODE: dict[int, FailureReason] = {
     ExitCode.OUT_OF_MEMORY: FailureReason.OUT_OF_MEMORY,
 }
 """What an exit code alone says, for a trainer that left no message."""
+UNNAMED = frozenset({FailureReason.INVALID_SPEC, FailureReason.DATA_INVALID})
+UNNAMED_REMEDY = "Read the log of the attempt for what it is about, and check that spec.image is a trainer's."
+"""The usual remedies speak of the field or the row that the message names."""
 
 
 def result_of(attempt: AttemptSeen) -> Result | None:
@@ -78,7 +81,8 @@ def _guess(attempt: AttemptSeen) -> Cause:
         message = f"{attempt.name} was killed (exit code {KILLED}) and most likely ran out of memory{words}"
         return Cause(FailureReason.OUT_OF_MEMORY, message, REMEDIES[FailureReason.OUT_OF_MEMORY])
     reason = REASON_OF_CODE.get(attempt.exit_code, FailureReason.INTERNAL)
-    return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}{words}", REMEDIES[reason])
+    remedy = UNNAMED_REMEDY if reason in UNNAMED else REMEDIES[reason]
+    return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}{words}", remedy)
 
 
 def record(

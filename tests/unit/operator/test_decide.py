@@ -645,10 +645,17 @@ def test_where_a_job_is_forgotten_with_its_world_it_takes_no_other_run_id_to_run
         assert ("spec.runId" in said.failure.remedy) == remembers
 
 
-def test_a_never_retried_exit_without_a_message_still_has_a_reason() -> None:
-    story = Story().starts().runs().ends(ExitCode.DATA_ERROR, "Traceback:\n  line 1\nValueError: boom\n")
-    assert story.state() == ("Failed", "DataInvalid")
-    assert "exit code 11; the last line of its log: ValueError: boom" in (story.status.message or "")
+@pytest.mark.parametrize(
+    ("code", "reason"), [(ExitCode.DATA_ERROR, "DataInvalid"), (ExitCode.USER_ERROR, "InvalidSpec")]
+)
+def test_a_never_retried_exit_without_a_message_has_a_reason_and_a_remedy_that_names_nothing(
+    code: ExitCode, reason: str
+) -> None:
+    story = Story().starts().runs().ends(code, "Traceback:\n  line 1\nValueError: boom\n")
+    assert story.state() == ("Failed", reason)
+    message = story.status.message or ""
+    assert f"exit code {code}; the last line of its log: ValueError: boom. Read the log of the attempt" in message
+    assert "named" not in message
 
 
 def test_too_many_failures_name_the_cause_of_the_last_one_and_its_remedy() -> None:
