@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import time
@@ -183,23 +184,29 @@ def test_weights_of_another_architecture_are_an_invalid_model(inputs, tmp_path):
     assert "architecture" in failed(attempt, FailureReason.MODEL_INVALID, ExitCode.USER_ERROR)
 
 
-def test_a_learning_rate_out_of_this_world_is_a_diverged_loss_at_a_step(inputs, tmp_path):
-    # Infinite weights after the first step give no number in the second.
-    training = {"epochs": 3, "batchSize": 8, "learningRate": 1.0, "weightDecay": 1.0, "precision": "fp32"}
-    weights = tiny_inputs(tmp_path / "poisoned")
-    poison(tmp_path / "poisoned/model/model.safetensors")
+def test_training_whose_weights_overflow_is_a_diverged_loss_at_a_step(inputs, tmp_path):
+    attempt = poisoned_attempt(inputs, tmp_path, factor=1e7)
 
-    attempt = Job(tmp_path / "job", model=weights["model"], dataset=inputs["dataset"], training=training).start()
-
-    assert "at step 1 of 15" in failed(attempt, FailureReason.LOSS_DIVERGED, ExitCode.USER_ERROR)
+    said = failed(attempt, FailureReason.LOSS_DIVERGED, ExitCode.USER_ERROR)
+    assert re.search(r"at step \d+ of 15: training diverged", said)
 
 
-def poison(file):
-    """Weights whose products overflow."""
+def test_a_model_that_answers_no_numbers_is_invalid_before_any_training(inputs, tmp_path):
+    attempt = poisoned_attempt(inputs, tmp_path, factor=1e30)
+
+    said = failed(attempt, FailureReason.MODEL_INVALID, ExitCode.USER_ERROR)
+    assert "answers a text with values that are no numbers" in said
+
+
+def poisoned_attempt(inputs, folder, factor) -> Attempt:
+    """With weights of which the products overflow: at once, or once training has made them larger still."""
     from safetensors.torch import load_file, save_file
 
-    tensors = {name: tensor * 1e30 for name, tensor in load_file(file).items()}
-    save_file(tensors, file, metadata={"format": "pt"})
+    made = tiny_inputs(folder / "poisoned")
+    file = folder / "poisoned/model/model.safetensors"
+    save_file({name: tensor * factor for name, tensor in load_file(file).items()}, file, metadata={"format": "pt"})
+    training = {"epochs": 3, "batchSize": 8, "learningRate": 1.0, "weightDecay": 1.0, "precision": "fp32"}
+    return Job(folder / "job", model=made["model"], dataset=inputs["dataset"], training=training).start()
 
 
 @pytest.mark.parametrize(

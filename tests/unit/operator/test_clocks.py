@@ -252,6 +252,21 @@ def test_a_slow_answer_makes_the_time_no_worse() -> None:
     assert -1.1 <= machine.error() <= 0
 
 
+def test_the_time_never_goes_back_by_what_is_not_known_of_it() -> None:
+    """Events are told in the order of their times."""
+    machine = Machine(0.0)
+    machine.passes(0.01)
+    machine.asks()  # right after the second began: as exact as can be
+    last = machine.clock.now()
+    for _ in range(4 * REMEMBERED):
+        machine.passes(0.97)  # the later answers tell less and less
+        before = machine.clock.now()
+        machine.asks()
+        assert last <= before <= machine.clock.now()
+        assert -1.1 <= machine.error() <= 0
+        last = machine.clock.now()
+
+
 def test_a_clock_that_is_set_is_followed() -> None:
     """The API server's; of ours only the one that nobody sets is asked."""
     machine = Machine(0.0)

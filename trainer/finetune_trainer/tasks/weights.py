@@ -29,8 +29,10 @@ BUFFERS = re.compile(
 UNUSED = {"funnel": ("decoder",)}
 """Parts of the pretrained body, by the config's model type, that transformers' classifier goes without."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-FOREIGN = 0.9
-"""The part of a body that is missing where weights are not those of a smaller or a cut model, but of another kind."""
+FOREIGN = 0.7
+"""The part of what a body is made of that occurs nowhere in weights of another kind; those of a smaller model have each at least once."""
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""Of a layer, in the name of a parameter."""
 SHOWN = 3
 QUANTISED = "quantised weights cannot be tuned", "Name the model before it was quantised."
 REMEDY = "Give the config.json that was saved with these weights, or the weights that belong to it."
@@ -73,7 +75,8 @@ def check_weights(
     body = [name for name in shapes if is_body(name)]
     lost = [name for name in body if name in missing]
     left = [name for name in loaded["unexpected_keys"] if _is_left_of_body(name, model, parts)]
-    if len(lost) > FOREIGN * len(body):
+    kinds, found = ({NUMBER.sub("N", name) for name in names} for names in (body, set(body).difference(lost)))
+    if len(kinds - found) > FOREIGN * len(kinds):
         raise _invalid(
             f"{len(lost)} of the {len(body)} parameters that {type(model).__name__} needs are not in the weights, such as "
             f"{min(lost)}; the weights belong to another architecture"

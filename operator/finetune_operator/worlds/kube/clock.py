@@ -4,7 +4,7 @@ Whatever a decision compares was written by the API server (creations, deletions
 this machine's. A `Date` is cut to whole seconds and was written some time between request and answer: each one says only within
 which bounds the two clocks differ. The bounds that most of the latest answers agree on are taken (Marzullo's algorithm, as NTP
 does), so no odd date of a proxy or of one API server among several is believed. `now` is at their lower end: it may be late by
-about a second, and is never ahead of the API server.
+about a second, and is never ahead of the API server. It does not go back when the bounds get wider, only when a clock was set.
 """
 
 from __future__ import annotations
@@ -44,12 +44,17 @@ class ServerClock:
         self._wall = wall
         self._heard: deque[_Bounds] = deque(maxlen=REMEMBERED)
         self._ahead: _Bounds | None = None
+        self._latest = 0.0
         self._said = 0.0
 
     def now(self) -> datetime:
         """Aware, in UTC."""
-        seconds = self._wall() if self._ahead is None else self._monotonic() + self._ahead.least
-        return datetime.fromtimestamp(seconds, UTC)
+        if self._ahead is None:
+            return datetime.fromtimestamp(self._wall(), UTC)
+        seconds = self._monotonic() + self._ahead.least
+        if not seconds < self._latest <= self._monotonic() + self._ahead.most:
+            self._latest = seconds
+        return datetime.fromtimestamp(self._latest, UTC)
 
     def heard(self, headers: Mapping[str, str], asked: float) -> None:
         """Take in the head of an answer that has just come; `asked` is when it was asked for, by the monotonic clock."""
