@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import signal
 import time
@@ -28,7 +29,6 @@ from finetune_operator.worlds.protocol import Key
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 240
-SILENCE = 90.0
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
 
@@ -144,7 +144,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.server_timeout = WATCH_SECONDS
     chosen.watching.client_timeout = WATCH_SECONDS + 30
     chosen.watching.connect_timeout = 10
-    chosen.watching.inactivity_timeout = SILENCE
+    # Silence ends a watch in `kopf_watch.py`. Kopf's own timer outlives a watch that it gives up over a 410, and cancels the next one.
+    chosen.watching.inactivity_timeout = math.inf
     chosen.watching.chunk_size = 500
     chosen.networking.request_timeout = 30
     chosen.networking.error_backoffs = _Backoffs()

@@ -54,6 +54,7 @@ def test_after_each_kill_the_next_attempt_goes_on_from_the_last_step_that_was_sa
     kill_again_and_again(f"{container}/run", storage, tmp_path, size=2 << 20)
 
 
+@pytest.mark.soak
 def test_a_run_is_killed_goes_on_is_finished_and_adopted_with_all_it_reads_and_writes_there(
     storage: Storage, container: str, tmp_path: Path
 ) -> None:

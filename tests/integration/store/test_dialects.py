@@ -116,7 +116,8 @@ def test_after_each_kill_the_next_attempt_goes_on_from_the_last_step_that_was_sa
     kill_again_and_again(f"s3://{bucket}/run", there, tmp_path, size=4 << 20)
 
 
-@pytest.mark.parametrize("dialect", ONE_AND_IN_THE_LONG_RUN_ALL, indirect=True)
+@pytest.mark.soak
+@pytest.mark.parametrize("dialect", DIALECTS, indirect=True)
 def test_a_run_is_killed_goes_on_is_finished_and_adopted_with_all_it_reads_and_writes_there(
     dialect: str, there: Storage, bucket: str, tmp_path: Path
 ) -> None:

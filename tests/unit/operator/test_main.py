@@ -81,7 +81,6 @@ HURRIED = {
     "finetune_operator.worlds.kube.reflector.FIRST_PAUSE": 0.05,
     "finetune_operator.worlds.kube.reflector.SHORTEST_WATCH": 0.05,
     "finetune_operator.worlds.kube.reflector.SILENCE": 0.5,
-    "finetune_operator.handlers.SILENCE": 0.5,
     "finetune_operator.serve.OLDEST_WATCH": OLDEST_WATCH,
     "finetune_operator.handlers.FIRST_PAUSE": 0.05,
     "finetune_operator.handlers.LONGEST_PAUSE": 0.2,

@@ -6,7 +6,9 @@ pause. Only where it ends again and again at one place is kopf told that the pla
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -15,7 +17,16 @@ from typing import Any
 import aiohttp
 
 from finetune_operator.worlds.kube.client import Client, WatchError, events
-from finetune_operator.worlds.kube.reflector import FIRST_PAUSE, LONGEST_PAUSE, MAX_STUCK, SHORTEST_WATCH, rest
+from finetune_operator.worlds.kube.reflector import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    MAX_STUCK,
+    SHORTEST_WATCH,
+    SILENCE,
+    rest,
+)
+
+log = logging.getLogger(__name__)
 
 TOO_OLD = {"type": "ERROR", "object": {"kind": "Status", "code": HTTPStatus.GONE, "reason": "Expired"}}
 
@@ -46,10 +57,17 @@ class WatchOfKopf:
         began = time.monotonic()
         error: Exception | None = None
         try:
-            async for event in events(content):
+            stream = events(content)
+            while True:
+                async with asyncio.timeout(SILENCE):  # not across a yield: kopf may never come back
+                    event = await anext(stream)
                 self._broken = 0
                 self._client.heard.mark(plural)
                 yield _line(event)
+        except StopAsyncIteration:
+            pass
+        except TimeoutError:
+            log.debug("The watch of %s has been silent for %.0f s; opening it again.", plural, SILENCE)
         except (WatchError, aiohttp.ClientError) as trouble:
             error = trouble
         lived = time.monotonic() - began
