@@ -33,7 +33,6 @@ MARKERS = ("o", "s", "^", "D")
 _PAGE_COLOURS = {
     INK: "currentColor",
     GRID: "var(--line)",
-    ON_SERIES: "var(--on-series)",
     **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES)},
 }
 _SHADES = LinearSegmentedColormap.from_list("shades", [f"{SERIES[0]}00", f"{SERIES[0]}ff"])
@@ -52,7 +51,8 @@ class Plot:
     title: str
     """What it shows, for those who do not see it too."""
     png: bytes
-    svg: str
+    svg: str = ""
+    """For the page; empty where that shows a table instead."""
 
 
 def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> Plot | None:
@@ -127,9 +127,8 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
                 axes.annotate(
                     f"{count:,}", place, ha="center", va="center", color=colour, alpha=1 if count else 0.35, fontsize=11
                 )
-        return _plot(
-            f"confusion-{split}", f"Confusion matrix of the {split} split: true label by predicted label", figure
-        )
+        title = f"Confusion matrix of the {split} split: true label by predicted label"
+        return _plot(f"confusion-{split}", title, figure, inline=number > CELLS)
 
 
 def shares_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -181,9 +180,11 @@ def _figure(width: float, height: float, fonts: Sequence[str] = (FONT,)) -> Iter
         yield figure, figure.add_subplot()
 
 
-def _plot(name: str, title: str, figure: Figure) -> Plot:
+def _plot(name: str, title: str, figure: Figure, *, inline: bool = True) -> Plot:
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    if not inline:
+        return Plot(name, title, png.getvalue())
     # The salt makes ids repeatable, and different in each plot of one page.
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
