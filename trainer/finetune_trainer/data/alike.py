@@ -34,7 +34,7 @@ Looks = list[str] | list[tuple[str, str]]
 
 def looks(examples: Examples) -> Looks:
     """What makes two examples the same: the looks of their texts, not their labels. Of pairs, pairs."""
-    texts = [look(text) for text in examples.texts]
-    if examples.pairs is None:
+    texts = [look(text) for text in examples.values("text")]
+    if "textPair" not in examples.roles:
         return texts
-    return list(zip(texts, (look(pair) for pair in examples.pairs), strict=True))
+    return list(zip(texts, (look(pair) for pair in examples.values("textPair")), strict=True))

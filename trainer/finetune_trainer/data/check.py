@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
@@ -70,13 +72,14 @@ _TEXT_PROBLEMS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
 )
 
 
-def to_examples(rows: Rows, labels: np.ndarray[Any, np.dtype[np.int64]]) -> Examples:
-    return Examples(rows.columns["text"], rows.columns.get("textPair"), labels, rows.origins)
+def to_examples(rows: Rows, labels: NDArray[np.int64]) -> Examples:
+    texts = {role: pa.array(values, pa.large_string()) for role, values in rows.columns.items() if role != "label"}
+    return Examples(pa.table({**texts, "label": labels}), rows.origins)
 
 
 def check_counts(train: Examples, labels: Sequence[str]) -> None:
     """There are two labels or more to tell apart, and not fewer examples than labels. Raises JobError."""
-    counts = np.bincount(train.labels, minlength=len(labels))
+    counts = np.bincount(train.numbers("label"), minlength=len(labels))
     present = [label for label, count in zip(labels, counts, strict=True) if count]
     if len(present) < 2:
         raise JobError(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Stop = Callable[[], None]
@@ -18,6 +19,9 @@ HUB_SPLIT = "split "
 """How the name of a hub dataset's split begins where files have theirs."""
 
 Indices = Sequence[int] | NDArray[np.int64]
+
+BLOCK = 1000
+"""Rows that are Python's objects at once."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,40 @@ class Origins:
 class Examples:
     """Checked examples of one split, in the order of the data."""
 
-    texts: list[str]
-    """None of them empty."""
-    pairs: list[str] | None
-    """The second texts, when the task is about pairs; as many as `texts`."""
-    labels: NDArray[np.int64]
-    """Positions in `Data.labels`, shape (len(texts),)."""
+    table: pa.Table
+    """One column a role, of the type of its kind: a text is a string that is not empty, a label its position in `Data.names`."""
     origins: Origins
+    """As many as the table has rows."""
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return int(self.table.num_rows)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Such as `text`, `textPair` and `label`; a role that the data leaves out is not among them."""
+        return tuple(self.table.column_names)
+
+    def column(self, role: str) -> pa.ChunkedArray:
+        """All values of a role, where they lie: as Python's objects they may not fit the memory; see `blocks`."""
+        return self.table.column(role)
+
+    def numbers(self, role: str) -> NDArray[Any]:
+        """The values of a role that are numbers or positions, shape (rows,)."""
+        return np.asarray(self.column(role).to_numpy())
+
+    def blocks(self, *roles: str, size: int = BLOCK) -> Iterator[dict[str, list[Any]]]:
+        """The values of these roles as Python's objects, by role, at most `size` rows at a time."""
+        for batch in self.table.select(list(roles)).to_batches(max_chunksize=size):
+            yield batch.to_pydict()
+
+    def values(self, role: str) -> Iterator[Any]:
+        """The values of one role as Python's objects, one after the other."""
+        for block in self.blocks(role):
+            yield from block[role]
 
     def take(self, rows: Indices) -> Examples:
         """The examples at these positions, in this order."""
-        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
-        return Examples([self.texts[row] for row in rows], pairs, self.labels[rows], self.origins.take(rows))
+        return Examples(self.table.take(pa.array(rows, pa.int64())), self.origins.take(rows))
 
 
 @dataclass(frozen=True)
@@ -93,8 +116,8 @@ class Data:
     train: Examples
     validation: Examples
     test: Examples | None
-    labels: tuple[str, ...]
-    """Label names; the position is the label's number, and of two the last is the positive class."""
+    names: Mapping[str, tuple[str, ...]]
+    """By role of a kind that has names, such as `label`; the position is the label's number, and of two the last is the positive class."""
     warnings: tuple[str, ...]
     """What is odd but no error, one sentence each, for the log and the report."""
     fingerprint: str

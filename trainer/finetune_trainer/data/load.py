@@ -72,7 +72,7 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
         train=examples["train"],
         validation=examples["validation"],
         test=examples.get("test"),
-        labels=labels,
+        names={"label": labels},
         warnings=_few(warnings),
         fingerprint=fingerprint,
         revision=revision,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +27,15 @@ def split_validation(
     """
     # Sorted by digest, one entry a distinct text; two texts of one digest would merely go the same way.
     _, first, text_of_row = np.unique(_digests(examples, looked, seed), return_index=True, return_inverse=True)
-    label_of_text = examples.labels[first]
+    label_of_row = examples.numbers("label")
+    label_of_text = label_of_row[first]
     labels, counts = np.unique(label_of_text, return_counts=True)
     text_aside = np.zeros(len(first), dtype=np.bool_)
     for label, quota in zip(labels, _quotas(counts.tolist(), fraction), strict=True):
         text_aside[np.flatnonzero(label_of_text == label)[:quota]] = True
-    for label in np.setdiff1d(examples.labels, examples.labels[~text_aside[text_of_row]]):
+    for label in np.setdiff1d(label_of_row, label_of_row[~text_aside[text_of_row]]):
         # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
-        text_aside[text_of_row[examples.labels == label].max()] = False
+        text_aside[text_of_row[label_of_row == label].max()] = False
     aside = text_aside[text_of_row]
     rows, texts = len(examples), len(first)
     if not aside.any():
@@ -59,14 +61,12 @@ def _nothing_aside(rows: int, texts: int, fraction: float) -> JobError:
 
 def _digests(examples: Examples, looked: Looks, seed: int) -> NDArray[np.uint64]:
     """A number a row, shape (rows,): equal for texts that look the same, of which the lowest digest counts."""
-    texts: Looks = examples.texts
-    if examples.pairs is not None:
-        texts = list(zip(examples.texts, examples.pairs, strict=True))
-    pairs = examples.pairs or [""] * len(examples)
+    texts = list(examples.values("text"))
+    pairs = list(examples.values("textPair")) if "textPair" in examples.roles else None
     digests = np.frombuffer(
-        b"".join(_digest(seed, text, pair) for text, pair in zip(examples.texts, pairs, strict=True)), dtype=">u8"
+        b"".join(_digest(seed, text, pair) for text, pair in zip(texts, pairs or repeat(""), strict=False)), dtype=">u8"
     ).astype(np.uint64)
-    if texts == looked:
+    if (texts if pairs is None else list(zip(texts, pairs, strict=True))) == looked:
         return digests
     number: dict[str | tuple[str, str], int] = {}
     look_of_row = np.fromiter((number.setdefault(look, len(number)) for look in looked), np.int64, len(digests))

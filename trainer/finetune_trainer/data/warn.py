@@ -50,9 +50,9 @@ def warn_of_rows(splits: Mapping[Split, Examples], labels: Sequence[str], train_
 def warn_of_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str], *, drawn: bool) -> list[str]:
     """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
     warnings = []
-    trained = set(splits["train"].labels.tolist())
+    trained = set(splits["train"].numbers("label").tolist())
     for split, examples in splits.items():
-        absent = [labels[number] for number in sorted(trained - set(examples.labels.tolist()))]
+        absent = [labels[number] for number in sorted(trained - set(examples.numbers("label").tolist()))]
         if not absent:
             continue
         said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
@@ -66,7 +66,7 @@ def warn_of_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str
 def _unlearned_labels(train: Examples, labels: Sequence[str]) -> list[str]:
     """Labels without training examples."""
     warnings = []
-    counts = np.bincount(train.labels, minlength=len(labels))
+    counts = np.bincount(train.numbers("label"), minlength=len(labels))
     for label, count in zip(labels, counts, strict=True):
         if not count:
             warnings.append(f'The label "{label}" is listed and has no training example: the model will not learn it.')
@@ -83,7 +83,7 @@ def _doubtful_labels(train: Examples, labels: Sequence[str]) -> list[str]:
         )
     nothing = [label for label in labels if label.strip() in WRITTEN_FOR_NOTHING]
     if nothing:
-        counts = np.bincount(train.labels, minlength=len(labels))
+        counts = np.bincount(train.numbers("label"), minlength=len(labels))
         rows = sum(int(counts[labels.index(label)]) for label in nothing)
         warnings.append(
             f"The label {listed(nothing)}, in {rows:,} training rows, is learned as any other, and is what many programs write "
@@ -109,7 +109,7 @@ def _shared_rows(splits: Mapping[Split, Examples], train_looks: Looks) -> list[s
     train: dict[Any, int] = {}
     contradictions: list[Origin] = []
     examples = splits["train"]
-    for row, (key, label) in enumerate(zip(train_looks, examples.labels.tolist(), strict=True)):
+    for row, (key, label) in enumerate(zip(train_looks, examples.numbers("label").tolist(), strict=True)):
         if train.setdefault(key, label) != label:
             contradictions.append(examples.origins[row])
     warnings = []
@@ -132,20 +132,21 @@ def _shared_rows(splits: Mapping[Split, Examples], train_looks: Looks) -> list[s
 def _doubtful_texts(train: Examples) -> list[str]:
     """Texts that are perhaps none: what programs write for no value, zero bytes, numbers only."""
     warnings = []
-    nothing = [row for row, text in enumerate(train.texts) if len(text) < 10 and text.strip() in WRITTEN_FOR_NOTHING]
+    texts = list(train.values("text"))
+    nothing = [row for row, text in enumerate(texts) if len(text) < 10 and text.strip() in WRITTEN_FOR_NOTHING]
     if nothing:
         warnings.append(
-            f"{len(nothing):,} training rows have a text such as {shortened(train.texts[nothing[0]])}, which many programs write "
+            f"{len(nothing):,} training rows have a text such as {shortened(texts[nothing[0]])}, which many programs write "
             f"where there is no value: {at([train.origins[row] for row in nothing])}."
         )
-    zeros = [train.origins[row] for row, text in enumerate(train.texts) if "\0" in text]
+    zeros = [train.origins[row] for row, text in enumerate(texts) if "\0" in text]
     if zeros:
         warnings.append(
             f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(zeros)}."
         )
-    if all(NUMBER.fullmatch(text) for text in train.texts):
+    if all(NUMBER.fullmatch(text) for text in texts):
         warnings.append(
-            f"All texts are numbers, such as {shortened(train.texts[0])}. If these are no texts, name another column in "
+            f"All texts are numbers, such as {shortened(texts[0])}. If these are no texts, name another column in "
             "spec.dataset.columns.text."
         )
     return warnings

@@ -160,7 +160,7 @@ class Session:
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task: Task = TASKS[self._spec.task](
-            self._inputs.model.path, data.labels, trust_remote_code=self._spec.model.trust_remote_code
+            self._inputs.model.path, data.names["label"], trust_remote_code=self._spec.model.trust_remote_code
         )
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
@@ -247,7 +247,7 @@ class Session:
             spec=self._spec,
             metrics=metrics,
             history=self.state.rows,
-            labels=data.labels,
+            labels=data.names["label"],
             predictions=[
                 Predictions(s.name, s.examples, s.after, s.before) for s in self._splits if s.after is not None
             ],
@@ -271,7 +271,7 @@ class Session:
             model_revision=inputs.model.revision,
             data_revision=data.revision,
             best_step=self.state.best_step,
-            train_counts=np.bincount(data.train.labels, minlength=len(data.labels)).tolist(),
+            train_counts=np.bincount(data.train.numbers("label"), minlength=len(data.names["label"])).tolist(),
             attempts=inputs.attempt,
             warnings=data.warnings,
         )
@@ -287,18 +287,19 @@ def _listed(values: dict[str, float]) -> str:
 
 def choosing_metric(asked: str | None, data: Data) -> str:
     """The metric that the best model is chosen by. Raises JobError where f1 cannot tell one model from another."""
-    metric = asked or ("f1" if len(data.labels) == 2 else "macro_f1")
-    if metric == "f1" and len(data.labels) != 2:
+    labels = data.names["label"]
+    metric = asked or ("f1" if len(labels) == 2 else "macro_f1")
+    if metric == "f1" and len(labels) != 2:
         raise JobError(
             FailureReason.INVALID_SPEC,
-            f"metric f1 is that of the positive class of two labels, but the data has {len(data.labels)}",
+            f"metric f1 is that of the positive class of two labels, but the data has {len(labels)}",
             field="spec.training.evaluation.metric",
             remedy="Use macro_f1.",
         )
-    if metric == "f1" and not (data.validation.labels == 1).any():
+    if metric == "f1" and not (data.validation.numbers("label") == 1).any():
         raise JobError(
             FailureReason.LABEL_INVALID,
-            f'no validation row has the label "{data.labels[1]}", so its f1, by which the best model is chosen, would be 0 '
+            f'no validation row has the label "{labels[1]}", so its f1, by which the best model is chosen, would be 0 '
             "whatever the model says",
             field="spec.training.evaluation.metric",
             remedy="Give validation rows of that label (a larger validationFraction, or splits.validation), or set "

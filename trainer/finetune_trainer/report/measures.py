@@ -115,7 +115,7 @@ def _metric_differences(name: str, predictions: Predictions, random: np.random.G
     assert predictions.before is not None
     labels = predictions.after.shape[1]
     said = [predictions.before.argmax(axis=1), predictions.after.argmax(axis=1)]
-    kinds, number = np.unique(np.stack([predictions.examples.labels, *said]), axis=1, return_counts=True)
+    kinds, number = np.unique(np.stack([predictions.examples.numbers("label"), *said]), axis=1, return_counts=True)
     # One row a kind, one column a label: a resample's counts times these give its tallies.
     truth, before, after = (np.eye(labels)[kind] for kind in kinds)
     differences = []
@@ -130,7 +130,7 @@ def _metric_differences(name: str, predictions: Predictions, random: np.random.G
 
 def _loss_differences(predictions: Predictions, random: np.random.Generator) -> NDArray[np.float64]:
     assert predictions.before is not None
-    truth = predictions.examples.labels
+    truth = predictions.examples.numbers("label")
     rows = np.arange(len(truth))
     smallest = np.finfo(np.float32).tiny
     before = -np.log(np.maximum(predictions.before[rows, truth], smallest).astype(np.float64))
@@ -148,13 +148,15 @@ def worst_mistakes(predictions: Predictions, labels: list[str], most: int) -> li
     said = predictions.after.argmax(axis=1)
     confidence = predictions.after.max(axis=1)
     examples = predictions.examples
-    wrong = np.flatnonzero(said != examples.labels)
+    truth, text = examples.numbers("label"), examples.column("text")
+    pair = examples.column("textPair") if "textPair" in examples.roles else None
+    wrong = np.flatnonzero(said != truth)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     return [
         Mistake(
-            text=examples.texts[row],
-            pair=None if examples.pairs is None else examples.pairs[row],
-            truth=labels[examples.labels[row]],
+            text=text[row].as_py(),
+            pair=None if pair is None else pair[row].as_py(),
+            truth=labels[truth[row]],
             said=labels[said[row]],
             confidence=float(confidence[row]),
             origin=str(examples.origins[row]),

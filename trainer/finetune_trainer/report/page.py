@@ -94,4 +94,4 @@ def _split_part(part: Predictions, facts: ReportFacts, plot: Plot) -> dict[str, 
 
 
 def _confusion(part: Predictions, facts: ReportFacts) -> NDArray[np.int64]:
-    return confusion(part.examples.labels, part.after.argmax(axis=1), len(facts.labels))
+    return confusion(part.examples.numbers("label"), part.after.argmax(axis=1), len(facts.labels))

@@ -82,10 +82,10 @@ class TextClassification(Task):
         parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
         lengths: list[int] = []
         cut = empty = held = 0
-        for begin in range(0, len(examples), BLOCK):
+        roles = [role for role in ("text", "textPair") if role in examples.roles]
+        for block in examples.blocks(*roles, size=BLOCK):
             stop()
-            block = slice(begin, begin + BLOCK)
-            columns = [examples.texts[block]] + ([] if examples.pairs is None else [examples.pairs[block]])
+            columns = list(block.values())
             held += sum(self._plain.held(column) for column in columns)
             encoding = self.tokenizer(
                 *(self._plain.texts(column) for column in columns),
@@ -101,7 +101,7 @@ class TextClassification(Task):
             # Only the tokenizers written in Rust tell what they cut.
             cut += sum(bool(one.overflowing) for one in encoding.encodings or ())
         inputs = {name: np.concatenate(rows) for name, rows in parts.items()}
-        self.notes += judge_ids(inputs["input_ids"], len(examples), self.tokenizer, pairs=examples.pairs is not None)
+        self.notes += judge_ids(inputs["input_ids"], len(examples), self.tokenizer, pairs="textPair" in examples.roles)
         if empty:
             self.notes.append(f"{empty} of {len(examples):,} examples hold nothing that the tokenizer can read.")
         if held:
@@ -109,7 +109,7 @@ class TextClassification(Task):
         return Encoded(
             inputs=inputs,
             starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-            labels=examples.labels,
+            labels=examples.numbers("label"),
             cut=cut,
         )
 
@@ -120,8 +120,9 @@ class TextClassification(Task):
 
     def _refuse_no_room(self, max_length: int, examples: Examples) -> None:
         """Texts that are cut until nothing is left of them would be trained on all the same."""
-        special = self.tokenizer.num_special_tokens_to_add(examples.pairs is not None)
-        if max_length - special < (1 if examples.pairs is None else 2):
+        pairs = "textPair" in examples.roles
+        special = self.tokenizer.num_special_tokens_to_add(pairs)
+        if max_length - special < (2 if pairs else 1):
             raise JobError(
                 FailureReason.INVALID_SPEC,
                 f"maxLength is {max_length}, and {special} tokens of that are the model's special ones, so nothing is left of the texts",

@@ -25,8 +25,8 @@ def fetched(what, spec, workspace):
         files = sorted(path.name for path in model.path.iterdir())
         return dict(files=files, revision=model.revision, fingerprint=model.fingerprint)
     data = load(Dataset.model_validate(spec), seed=1, **common)
-    return dict(train=len(data.train), validation=len(data.validation), labels=data.labels, revision=data.revision,
-                first=[data.train.texts[0], str(data.train.origins[0])], sources=[s.name for s in data.sources])
+    return dict(train=len(data.train), validation=len(data.validation), labels=data.names["label"], revision=data.revision,
+                first=[next(data.train.values("text")), str(data.train.origins[0])], sources=[s.name for s in data.sources])
 
 answers = {}
 for number, (name, (what, spec)) in enumerate(json.load(sys.stdin).items()):

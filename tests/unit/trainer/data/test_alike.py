@@ -49,7 +49,7 @@ def test_texts_that_look_the_same_go_the_same_way_when_a_split_is_drawn(tmp_path
     data = load_from(written(tmp_path, {"train.csv": csv(*rows)}), validationFraction=0.3)
     assert len(data.train) + len(data.validation) == 180
     assert len(data.validation) == 54
-    assert not set(map(look, data.train.texts)) & set(map(look, data.validation.texts))
+    assert not set(map(look, data.train.values("text"))) & set(map(look, data.validation.values("text")))
 
 
 def test_what_looks_different_is_different() -> None:
@@ -72,7 +72,7 @@ def test_many_labels_for_few_rows_are_a_warning(tmp_path: Path) -> None:
     rows = [f"text {n},intent {n}" for n in range(30)]
     written(tmp_path, {"train.csv": csv(*rows), "dev.csv": csv(*(f"dev {row}" for row in rows))})
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
-    assert len(data.labels) == 30
+    assert len(data.names["label"]) == 30
     (warning,) = data.warnings
     assert "30 different labels in 30 training rows" in warning
 

@@ -58,9 +58,12 @@ def test_every_reader_gives_the_words_as_they_are(name: str, format: str, encodi
     columns = {"text": script.columns[0], "label": script.columns[1]}
     written_as = {"csv": {"encoding": encoding}} if format in ("csv", "tsv") else {}
     data = load_from(folder, splits=names, columns=columns, **written_as)
-    assert set(data.labels) == set(script.labels)
+    assert set(data.names["label"]) == set(script.labels)
     for examples in (data.train, data.validation):
-        said = [(text, data.labels[label]) for text, label in zip(examples.texts, examples.labels, strict=True)]
+        said = [
+            (text, data.names["label"][label])
+            for text, label in zip(examples.values("text"), examples.numbers("label"), strict=True)
+        ]
         assert said == list(script.rows)
     assert str(data.train.origins[0]).startswith(names["train"])
 
@@ -73,5 +76,5 @@ def test_a_label_list_names_what_the_file_holds(name: str, tmp_path: Path) -> No
     columns = {"text": script.columns[0], "label": script.columns[1]}
     splits = {"validation": "validation.csv"}
     data = load_from(tmp_path, splits=splits, columns=columns, labels=script.labels[::-1])
-    assert list(data.labels) == script.labels[::-1]
-    assert data.train.labels.tolist() == [1, 0]
+    assert list(data.names["label"]) == script.labels[::-1]
+    assert data.train.numbers("label").tolist() == [1, 0]

@@ -60,9 +60,9 @@ def test_what_excel_writes_is_read_or_the_message_says_what_to_paste(
             found = answer(folder, **pasted(found))
         assert isinstance(found, Data), found
         read = [
-            (t, found.labels[n])
+            (t, found.names["label"][n])
             for half in (found.train, found.validation)
-            for t, n in zip(half.texts, half.labels, strict=True)
+            for t, n in zip(half.values("text"), half.numbers("label"), strict=True)
         ]
         assert sorted(read) == sorted(ROWS)
 
@@ -149,14 +149,14 @@ def test_a_sentence_of_excel_about_its_delimiter_is_no_row_and_lines_are_counted
         tmp_path, {"train.csv": "sep=;\ntext;label\na, b;x\nc;y\n", "dev.csv": 'sep=,\ntext,label\n"d, e",x\nf,y\n'}
     )
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
-    assert (data.train.texts, data.validation.texts) == (["a, b", "c"], ["d, e", "f"])
+    assert (list(data.train.values("text")), list(data.validation.values("text"))) == (["a, b", "c"], ["d, e", "f"])
     assert str(data.train.origins[0]) == "train.csv, line 3"
 
 
 def test_delimiters_behind_the_last_value_are_none(tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": "text,label\na,x,,\nb,y,\nc,x\n", "dev.csv": csv("d,x", "e,y")})
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
-    assert data.train.texts == ["a", "b", "c"]
+    assert list(data.train.values("text")) == ["a", "b", "c"]
 
 
 def test_utf_8_that_is_read_as_another_encoding_is_a_warning(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_value_of_many_lines_is_a_text_whatever_it_looks_like(tmp_path: Path) 
     poem = "roses, red\nviolets, blue\nsugar, sweet\nand so, are you\nthe end, of it"
     written(tmp_path, {"train.csv": csv(f'"{poem}",x', "b,y"), "dev.csv": csv("c,x", "d,y")})
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
-    assert data.train.texts == [poem, "b"]
+    assert list(data.train.values("text")) == [poem, "b"]
     (warning,) = data.warnings
     assert "lines 2 to 6" in warning
     assert "quoteChar to an empty string" in warning
@@ -206,7 +206,7 @@ def test_no_encoding_of_other_letters_is_advised_and_the_right_one_reads(
     assert not pasted(caught.value)
     assert (caught.value.field, "cp1252" in caught.value.remedy) == ("spec.dataset.csv.encoding", False)
     data = load_from(tmp_path, csv={"encoding": encoding})
-    assert {look.rpartition(" ")[0] for look in data.train.texts} == {text}
+    assert {look.rpartition(" ")[0] for look in data.train.values("text")} == {text}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_no_encoding_of_two_bytes_is_taken_for_several_encodings(
     assert "other lines" not in caught.value.message
     assert "name the encoding" in caught.value.remedy
     data = load_from(tmp_path, csv={"encoding": encoding})
-    assert set(data.labels) == {row.rpartition(",")[2] for row in rows}
+    assert set(data.names["label"]) == {row.rpartition(",")[2] for row in rows}
 
 
 def test_an_encoding_that_is_advised_is_shown_by_what_a_line_reads_in_it(tmp_path: Path) -> None:

@@ -338,7 +338,7 @@ NOT_FOREIGN = [
 def test_a_text_that_begins_as_something_else_is_a_text(line: str, tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": f"{line}\nb,y\n", "dev.csv": csv("c,x", "d,y", header="e,y")})
     data = load_from(tmp_path, csv={"columnNames": ["text", "label"]}, splits={"validation": "dev.csv"})
-    assert data.train.texts == [line.removesuffix(",x"), "b"]
+    assert list(data.train.values("text")) == [line.removesuffix(",x"), "b"]
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -380,7 +380,7 @@ def test_the_largest_numbers_that_json_has_are_labels_or_named(tmp_path: Path) -
     for number, label in enumerate(("9" * 400, "1" + "0" * 4000)):
         lines = [f'{{"text": "a", "label": {label}}}', '{"text": "b", "label": 1}']
         folder = written(tmp_path / str(number), {"train.jsonl": "\n".join(lines), "dev.jsonl": lines[1]})
-        assert load_from(folder, splits={"validation": "dev.jsonl"}).labels == ("1", label)
+        assert load_from(folder, splits={"validation": "dev.jsonl"}).names["label"] == ("1", label)
 
 
 @pytest.mark.parametrize("what", FOREIGN)

@@ -20,7 +20,7 @@ DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "sh
 
 
 def rows_of(examples: Examples) -> list[tuple[str, int]]:
-    return list(zip(examples.texts, examples.labels.tolist(), strict=True))
+    return list(zip(examples.values("text"), examples.numbers("label").tolist(), strict=True))
 
 
 @pytest.mark.skipif(not (DATA / "mrpc").is_dir(), reason=f"there is no {DATA / 'mrpc'}; set FINETUNE_TEST_DATA")
@@ -32,10 +32,10 @@ def test_mrpc_reads_whole_although_its_sentences_hold_quotes() -> None:
         labels=["different", "same"],
     )
     assert (len(data.train), len(data.validation), data.test) == (3668, 408, None)
-    assert data.train.texts[0].startswith('Amrozi accused his brother, whom he called "the witness"')
-    assert data.train.pairs is not None
-    assert len(data.train.pairs) == 3668
-    assert np.bincount(data.train.labels).tolist() == [1194, 2474]
+    assert next(data.train.values("text")).startswith('Amrozi accused his brother, whom he called "the witness"')
+    assert data.train.roles == ("text", "textPair", "label")
+    assert len(list(data.train.values("textPair"))) == 3668
+    assert np.bincount(data.train.numbers("label")).tolist() == [1194, 2474]
     assert str(data.train.origins[0]) == "train.tsv, line 2"
     assert str(data.validation.origins[407]) == "dev.tsv, line 409"
 
@@ -79,7 +79,7 @@ def test_parquet_written_by_the_hub_library_keeps_its_label_names(tmp_path: Path
     rows.to_parquet(tmp_path / "train.parquet")
     rows.to_parquet(tmp_path / "dev.parquet")
     data = load_from(tmp_path, splits={"validation": "dev.parquet"})
-    assert data.labels == ("world", "sports")
+    assert data.names["label"] == ("world", "sports")
     assert rows_of(data.train) == [("a", 1), ("b", 0)]
     turned = load_from(tmp_path, splits={"validation": "dev.parquet"}, labels=["sports", "world"])
     assert rows_of(turned.train) == [("a", 0), ("b", 1)]
@@ -91,9 +91,11 @@ def test_each_file_is_read_by_its_own_order_of_label_names(labels: list[str] | N
     write_parquet(tmp_path / "train-1.parquet", [0, 0, 1], ["good", "bad"])
     write_parquet(tmp_path / "dev.parquet", [0, 1], ["good", "bad"])
     data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
-    named = [data.labels[number] for number in (*data.train.labels, *data.validation.labels)]
+    named = [
+        data.names["label"][number] for number in (*data.train.numbers("label"), *data.validation.numbers("label"))
+    ]
     assert named == ["bad", "bad", "good", "good", "good", "bad", "good", "bad"]
-    assert data.labels == tuple(labels or ["bad", "good"])
+    assert data.names["label"] == tuple(labels or ["bad", "good"])
 
 
 @pytest.mark.parametrize(
@@ -114,8 +116,8 @@ def test_the_names_of_a_file_say_what_its_numbers_mean_whatever_else_they_could(
     write_parquet(tmp_path / "train.parquet", [0, 1, 2, 0], own)
     write_parquet(tmp_path / "dev.parquet", [0, 1, 2], own)
     data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
-    assert [data.labels[number] for number in data.train.labels] == [*named, named[0]]
-    assert [data.labels[number] for number in data.validation.labels] == named
+    assert [data.names["label"][number] for number in data.train.numbers("label")] == [*named, named[0]]
+    assert [data.names["label"][number] for number in data.validation.numbers("label")] == named
     assert any("by their positions they are called" in said for said in data.warnings) == ("bad" in named)
 
 
@@ -124,7 +126,7 @@ def test_names_of_the_validation_file_alone_say_what_its_numbers_mean(labels: li
     written(tmp_path, {"train.csv": reviews(4)})
     write_parquet(tmp_path / "dev.parquet", [0, 1], ["good", "bad"])
     data = load_from(tmp_path, splits={"validation": "dev.parquet"}, **({"labels": labels} if labels else {}))
-    assert [data.labels[number] for number in data.validation.labels] == ["good", "bad"]
+    assert [data.names["label"][number] for number in data.validation.numbers("label")] == ["good", "bad"]
 
 
 @pytest.mark.parametrize(
@@ -159,14 +161,14 @@ def test_label_values_become_these_names_and_numbers(
     written(tmp_path, {"train.jsonl": "\n".join(lines), "dev.jsonl": "\n".join(lines)})
     spec: dict[str, Any] = {"labels": labels} if labels else {}
     data = load_from(tmp_path, splits={"validation": "dev.jsonl"}, **spec)
-    assert data.labels == names
-    assert data.train.labels.tolist() == data.validation.labels.tolist() == numbers
+    assert data.names["label"] == names
+    assert data.train.numbers("label").tolist() == data.validation.numbers("label").tolist() == numbers
 
 
 def test_latin_1_reads_as_such_when_said(tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": csv("hübsch,gut", "häßlich,schlecht").encode("latin-1"), "dev.csv": csv("x,gut")})
     data = load_from(tmp_path, csv={"encoding": "latin-1"}, splits={"validation": "dev.csv"})
-    assert data.train.texts == ["hübsch", "häßlich"]
+    assert list(data.train.values("text")) == ["hübsch", "häßlich"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_files_without_a_header_take_the_names_of_the_spec(tmp_path: Path) -> No
 def test_lines_are_counted_through_texts_of_several_lines(tmp_path: Path) -> None:
     written(tmp_path, {"train.csv": csv('"fine,\r\nindeed",good', "", "dull,bad"), "dev.csv": csv("x,bad")})
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
-    assert data.train.texts == ["fine,\r\nindeed", "dull"]
+    assert list(data.train.values("text")) == ["fine,\r\nindeed", "dull"]
     assert [str(data.train.origins[row]) for row in (0, 1)] == ["train.csv, line 2", "train.csv, line 5"]
 
 
@@ -213,16 +215,16 @@ def test_a_uri_may_be_one_file(tmp_path: Path) -> None:
 
 
 def drawn(data: Data) -> tuple[list[str], list[str]]:
-    return data.train.texts, data.validation.texts
+    return list(data.train.values("text")), list(data.validation.values("text"))
 
 
 def test_a_drawn_validation_split_keeps_proportions_and_shares_no_text(tmp_path: Path) -> None:
     twice = [f"text {n // 2},{'rare' if n // 2 % 10 == 0 else 'common'}" for n in range(400)]
     written(tmp_path, {"train.csv": csv(*twice)})
     data = load_from(tmp_path, validationFraction=0.2)
-    assert np.bincount(data.validation.labels).tolist() == [72, 8]
+    assert np.bincount(data.validation.numbers("label")).tolist() == [72, 8]
     assert len(data.train) == 320
-    assert not set(data.train.texts) & set(data.validation.texts)
+    assert not set(data.train.values("text")) & set(data.validation.values("text"))
     assert data.sources[0].rows == 400
 
 
@@ -233,8 +235,8 @@ def test_a_drawn_split_leaves_each_label_in_training_even_one_that_has_no_text_o
     sure = [f"text {n},{'good' if n < 10 else 'bad'}" for n in range(20)]
     unsure = [f"text {n},mixed" for n in range(3)]
     data = load_from(written(tmp_path, {"train.csv": csv(*sure, *unsure)}), seed=seed, validationFraction=0.5)
-    assert set(data.train.labels.tolist()) == {0, 1, 2}
-    assert not set(data.train.texts) & set(data.validation.texts)
+    assert set(data.train.numbers("label").tolist()) == {0, 1, 2}
+    assert not set(data.train.values("text")) & set(data.validation.values("text"))
 
 
 def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None:
@@ -242,10 +244,10 @@ def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None
     one = load_from(written(tmp_path / "one", {"train.csv": csv(*rows)}), seed=1)
     turned = load_from(written(tmp_path / "turned", {"train.csv": csv(*reversed(rows))}), seed=1)
     other = load_from(tmp_path / "one", seed=2)
-    assert set(one.validation.texts) == set(turned.validation.texts)
-    assert set(one.validation.texts) != set(other.validation.texts)
+    assert set(one.validation.values("text")) == set(turned.validation.values("text"))
+    assert set(one.validation.values("text")) != set(other.validation.values("text"))
     # Fixed for all versions and machines: a resumed run must draw what its first attempt drew.
-    assert sorted(one.validation.texts)[:3] == ["text 0", "text 13", "text 25"]
+    assert sorted(one.validation.values("text"))[:3] == ["text 0", "text 13", "text 25"]
 
 
 def test_rows_shared_by_splits_and_contradictions_are_counted_in_warnings(tmp_path: Path) -> None:

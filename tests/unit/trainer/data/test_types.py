@@ -57,8 +57,11 @@ def test_labels_of_every_type_of_names_and_whole_numbers_are_read(
 ) -> None:
     pq.write_table(pa.table({"text": TEXTS, "label": values}), tmp_path / "train.parquet")
     data = load_from(tmp_path)
-    assert data.labels == names
-    read = {int(text.split()[1]): label for text, label in zip(data.train.texts, data.train.labels, strict=True)}
+    assert data.names["label"] == names
+    read = {
+        int(text.split()[1]): label
+        for text, label in zip(data.train.values("text"), data.train.numbers("label"), strict=True)
+    }
     assert read == {n: n % 2 for n in read}
 
 
@@ -104,4 +107,4 @@ def with_other_columns_twice(file: Path) -> None:
 def test_rows_are_read_however_they_lie_in_the_file(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path / "train.parquet")
     data = load_from(tmp_path)
-    assert sorted([*data.train.texts, *data.validation.texts]) == sorted(TEXTS)
+    assert sorted([*data.train.values("text"), *data.validation.values("text")]) == sorted(TEXTS)

@@ -10,7 +10,6 @@ from transformers import get_scheduler
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Training
-from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.memory import MicroBatch, does_not_fit, is_out_of_memory
 from finetune_trainer.engine.predict import Arithmetic, predict
@@ -19,6 +18,7 @@ from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks import TASKS
 from tests.training.models import save_tiny_bert, tiny
 from tests.training.sentences import ROWS
+from tests.unit.trainer.rows import examples
 
 CPU = Arithmetic(torch.device("cpu"), bf16=False)
 
@@ -44,8 +44,7 @@ def task(model_folder):
 @pytest.fixture
 def encoded(task):
     labels = np.array([label == "sky" for _, label in ROWS], dtype=np.int64)
-    origins = Origins(("rows",), ("row",), np.zeros(len(ROWS), np.int32), np.arange(1, len(ROWS) + 1))
-    return task.encode(Examples([text for text, _ in ROWS], None, labels, origins), 64, lambda: None)
+    return task.encode(examples([text for text, _ in ROWS], labels=labels), 64, lambda: None)
 
 
 def trainer_for(
@@ -275,7 +274,7 @@ def test_predictions_are_in_the_order_of_the_examples_and_draw_nothing_at_random
         alone = task.model(**batch).logits
         np.testing.assert_allclose(logits[index], alone.detach()[0].numpy(), atol=1e-5)
         assert int(labels) == encoded.labels[index]
-    rows = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(encoded.labels))
+    rows = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.tensor(encoded.labels))
     assert loss == pytest.approx(float(rows), rel=1e-5)
 
 

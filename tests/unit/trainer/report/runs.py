@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import identify
-from finetune_trainer.data import Examples, Origins, Source
+from finetune_trainer.data import Origins, Source
 from finetune_trainer.report import Predictions, ReportFacts
+from tests.unit.trainer.rows import examples
 
 NASTY = '<script src="https://evil.example/x.js"></script><img src=x onerror=alert(1)> & "quotes" ``` $a$ | {{ 7*7 }}'
 
@@ -33,10 +34,10 @@ def predictions(
     texts = texts or [
         f"{NASTY} {row}" if row % 3 == 0 else f"An ordinary sentence, number {row}." for row in range(rows)
     ]
-    examples = Examples(texts, [f"Another one, {row}." for row in range(rows)] if pairs else None, truth, origins)
+    second = [f"Another one, {row}." for row in range(rows)] if pairs else None
     return Predictions(
         split,
-        examples,
+        examples(texts, second, truth, origins=origins),
         after=probabilities(truth, labels, skill, random),
         before=probabilities(truth, labels, 0.0, random),
     )
@@ -69,7 +70,7 @@ def finished_run(
         parts.append(predictions("test", 2 * rows, len(labels), pairs=pairs))
     metrics = []
     for part in parts:
-        truth = part.examples.labels
+        truth = part.examples.numbers("label")
         assert part.before is not None
         said = [part.before.argmax(axis=1), part.after.argmax(axis=1)]
         values = {"accuracy": [accuracy_score(truth, s) for s in said]}

@@ -28,7 +28,7 @@ from tests.unit.trainer.report.runs import finished_run, predictions
 def test_the_interval_is_that_of_scipys_paired_bootstrap(name: str) -> None:
     part = predictions("validation", 120, 2, pairs=False, skill=1.0)
     assert part.before is not None
-    truth = part.examples.labels
+    truth = part.examples.numbers("label")
     old, new = part.before.argmax(axis=1), part.after.argmax(axis=1)
     rows = np.arange(120)
     old_loss, new_loss = (-np.log(p[rows, truth].astype(np.float64)) for p in (part.before, part.after))
@@ -68,7 +68,7 @@ def test_macro_f1_of_every_resample_is_scikit_learns_default() -> None:
 def test_the_interval_of_accuracy_is_about_the_normal_one() -> None:
     part = predictions("validation", 5000, 3, pairs=False, skill=2.0)
     assert part.before is not None
-    truth = part.examples.labels
+    truth = part.examples.numbers("label")
     gain = (part.after.argmax(axis=1) == truth).astype(float) - (part.before.argmax(axis=1) == truth)
     error = 1.96 * gain.std() / np.sqrt(len(gain))
     interval = difference_interval("accuracy", part, seed=3)
@@ -100,7 +100,7 @@ def test_a_thousand_labels_take_bounded_memory() -> None:
 
 def test_scores_are_those_of_scikit_learn() -> None:
     part = predictions("validation", 300, 4, pairs=False, skill=1.0)
-    truth, said = part.examples.labels, part.after.argmax(axis=1)
+    truth, said = part.examples.numbers("label"), part.after.argmax(axis=1)
     ours = scores(confusion(truth, said, 5), ["a", "b", "c", "d", "never"])
     theirs = precision_recall_fscore_support(truth, said, labels=range(5), zero_division=np.nan)
     scored = np.array([(s.precision, s.recall, s.f1, s.rows) for s in ours], dtype=float)  # None as nan
@@ -113,10 +113,10 @@ def test_the_surest_mistakes_come_first_and_know_their_place() -> None:
     mistakes = worst_mistakes(part, ["no", "yes"], 5)
     confidences = [mistake.confidence for mistake in mistakes]
     assert confidences == sorted(confidences, reverse=True)
-    wrong = part.after.argmax(axis=1) != part.examples.labels
+    wrong = part.after.argmax(axis=1) != part.examples.numbers("label")
     assert confidences[0] == pytest.approx(part.after.max(axis=1)[wrong].max())
     assert all(mistake.truth != mistake.said for mistake in mistakes)
-    row = part.examples.texts.index(mistakes[0].text)
+    row = list(part.examples.values("text")).index(mistakes[0].text)
     assert mistakes[0].origin == f"dev.tsv, line {row + 2}"
 
 

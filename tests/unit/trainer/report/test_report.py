@@ -242,7 +242,7 @@ def matrix_of(html: str) -> str:
 
 def test_a_confusion_matrix_is_a_table_shaded_in_the_pages_colours(tmp_path: Path) -> None:
     facts = finished_run(labels=("a", "b", "c"), pairs=False)
-    truth = facts.predictions[0].examples.labels
+    truth = facts.predictions[0].examples.numbers("label")
     said = np.where(np.arange(len(truth)) % 4 == 0, 0, truth)  # every fourth row is taken for the first label
     part = replace(facts.predictions[0], after=np.eye(3, dtype=np.float32)[said])
     matrix = matrix_of(written(tmp_path, replace(facts, predictions=[part]))[0])

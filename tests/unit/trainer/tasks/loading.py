@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.tasks import TASKS, Encoded, Task
+from tests.unit.trainer.rows import examples
 
 
 def load(folder: Path, labels: Sequence[str] = ("cooking", "sky")) -> Task:
@@ -26,11 +25,6 @@ def refusal(folder: Path, labels: Sequence[str] = ("cooking", "sky")) -> str:
     assert error.value.reason == FailureReason.MODEL_INVALID
     assert error.value.field == "spec.model.uri"
     return str(error.value)
-
-
-def examples(texts: list[str], pairs: list[str] | None = None) -> Examples:
-    origins = Origins(("rows",), ("row",), np.zeros(len(texts), np.int32), np.arange(len(texts)))
-    return Examples(texts, pairs, np.zeros(len(texts), np.int64), origins)
 
 
 def encode(task: Task, texts: list[str], pairs: list[str] | None = None) -> Encoded:

@@ -23,7 +23,8 @@ from tests.training.architectures import (
     save,
     word_pieces,
 )
-from tests.unit.trainer.tasks.loading import encode, examples, load, refusal
+from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import encode, load, refusal
 
 LABELS = ["cooking", "sky"]
 MOBILE = {"true_hidden_size": 16, "intra_bottleneck_size": 16, "embedding_size": 16, "num_feedforward_networks": 1}

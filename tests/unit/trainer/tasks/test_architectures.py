@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoTokenizer, pipeline
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.tasks import Task
 from tests.training.architectures import ARCHITECTURES, TEXTS, save
-from tests.unit.trainer.tasks.loading import examples, load, refusal
+from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import load, refusal
 
 TUNED = ["Sky", "cooking ", "neither"]
 """What the head of each was tuned for, and in this order."""

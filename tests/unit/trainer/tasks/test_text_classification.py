@@ -13,7 +13,8 @@ from finetune_api.failures import FailureReason, JobError
 from tests.training.architectures import save
 from tests.training.models import save_tiny_bert, tiny, tokenizer_for
 from tests.training.sentences import ROWS
-from tests.unit.trainer.tasks.loading import examples, load
+from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import load
 
 TEXTS = [text for text, _ in ROWS]
 

@@ -26,7 +26,8 @@ from transformers import (
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.tasks.answers import PADDED
 from tests.training.architectures import TEXTS, save, save_tokenizer
-from tests.unit.trainer.tasks.loading import encode, examples, load, refusal
+from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import encode, load, refusal
 
 
 @pytest.fixture(scope="module")
