@@ -89,16 +89,17 @@ class Splits(Model):
 
 
 class Columns(Model):
-    """Which column of the data plays which role."""
+    """Which column of the data plays which role: a field for each role of any task, of which a job names those of its own."""
 
-    text: ColumnName = "text"
-    """The column with the text, or with the first text of a pair. Default: `text`."""
+    text: ColumnName | None = None
+    """The column with the text, or with the first text of a pair. Default: the one called `text`."""
 
     text_pair: ColumnName | None = None
     """The column with the second text of a pair. Default: none, each example is one text."""
 
-    label: ColumnName = "label"
-    """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: `label`."""
+    label: ColumnName | None = None
+    """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: the one called
+    `label`."""
 
 
 class Dataset(Model):
@@ -125,16 +126,6 @@ class Dataset(Model):
             "!has(self.validationFraction) || !has(self.splits) || !has(self.splits.validation)",
             lambda d: d.validation_fraction is None or d.splits.validation is None,
         ),
-        Rule(
-            "columns.text, columns.textPair and columns.label must be different columns",
-            "!has(self.columns) || ((has(self.columns.text) ? self.columns.text : 'text') != "
-            "(has(self.columns.label) ? self.columns.label : 'label') && (!has(self.columns.textPair) || "
-            "(self.columns.textPair != (has(self.columns.text) ? self.columns.text : 'text') && "
-            "self.columns.textPair != (has(self.columns.label) ? self.columns.label : 'label'))))",
-            lambda d: (
-                d.columns.text != d.columns.label and d.columns.text_pair not in (d.columns.text, d.columns.label)
-            ),
-        ),
     )
 
     uri: InputUri
@@ -158,7 +149,7 @@ class Dataset(Model):
     label in its proportion. Default: 0.1."""
 
     columns: Columns = Columns()
-    """Which column plays which role. Default: `text` and `label`."""
+    """Which column plays which role. Default: each role's column is called like the role, such as `text` and `label`."""
 
     labels: (
         Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -22,7 +22,15 @@ from finetune_api.base import (
 )
 from finetune_api.dataset import Dataset
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
+from finetune_api.task_rules import task_rules
+from finetune_api.tasks import TASKS, all_blocks
 from finetune_api.training import Checkpoints, Method, Training
+from finetune_api.words import what_tasks_learn
+
+if TYPE_CHECKING:
+    TaskName = str
+else:
+    TaskName = Literal[tuple(TASKS)]
 
 DEFAULT_REVISION = "main"
 """Of a hub model, where `model.revision` is not given."""
@@ -124,21 +132,15 @@ class FineTuneJobSpec(Model):
             lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
         ),
         Rule(
-            "training.evaluation.metric f1 is that of the positive class and needs exactly two dataset.labels; use macro_f1",
-            "!has(self.training) || !has(self.training.evaluation) || !has(self.training.evaluation.metric) || "
-            "self.training.evaluation.metric != 'f1' || !has(self.dataset.labels) || size(self.dataset.labels) == 2",
-            lambda s: s.training.evaluation.metric != "f1" or s.dataset.labels is None or len(s.dataset.labels) == 2,
-        ),
-        Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
             "!self.output.uri.startsWith('file:')",
             lambda s: not s.output.uri.startswith("file:"),
             cluster_only=True,
         ),
+        *task_rules(TASKS),
     )
 
-    task: Literal["text-classification"]
-    """What the model learns, by the hub's name: `text-classification` gives one label to a text or a pair of texts."""
+    task: Annotated[TaskName, Field(description=what_tasks_learn(TASKS))]
 
     model: Base
     """The pretrained model."""
@@ -205,7 +207,7 @@ class FineTuneJobSpec(Model):
     the FineTuneJob is deleted."""
 
 
-TRAINING_INPUTS = ("task", "model", "dataset", "method", "training")
+TRAINING_INPUTS = ("task", "model", "dataset", "method", "training", *all_blocks(TASKS))
 """The fields that decide what a run learns. The run id is their hash."""
 
 OBEYED_BY_THE_TRAINER = (*TRAINING_INPUTS, "checkpoints", "output", "storage")

@@ -17,8 +17,10 @@ from typing import Any
 
 from finetune_api.base import PathKeys
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION
+from finetune_api.forms import named
 from finetune_api.job import DEFAULT_REVISION, TRAINING_INPUTS, FineTuneJobSpec
 from finetune_api.shown import path_text
+from finetune_api.tasks import TASKS
 
 Schema = dict[str, Any]
 
@@ -53,6 +55,7 @@ DEFAULTS = (
 def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
     """The training inputs as JSON without what is said by leaving it out; what is new in a later version changes nothing."""
     inputs = as_in_0_1_0(spec)
+    inputs["dataset"]["columns"] = _columns(spec)
     for default in DEFAULTS:
         *parents, last = default.path
         block = inputs
@@ -67,7 +70,26 @@ def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 def as_in_0_1_0(spec: FineTuneJobSpec) -> dict[str, Any]:
     """The same as version 0.1.0 had it: with empty blocks, and with what is in `DEFAULTS` where it is written out."""
-    return spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
+    inputs = spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
+    columns = inputs["dataset"].pop("columns", {})
+    # These were the columns' defaults, and a block of defaults alone was left out.
+    if said := {role: column for role, column in columns.items() if role != column or role not in ("text", "label")}:
+        inputs["dataset"]["columns"] = said
+    return inputs
+
+
+def _columns(spec: FineTuneJobSpec) -> dict[str, str]:
+    """What the columns say beyond their defaults: not that a role has the column of its name which it has anyway."""
+    columns = named(spec.dataset.columns)
+    return {role: column for role, column in columns.items() if role != column or spec.task not in _read_anyway(role)}
+
+
+def _read_anyway(role: str) -> list[str]:
+    """The tasks whose examples all have the role; to name its column asks for nothing then.
+
+    Where some examples of a task have it and others do not, naming it chooses between them, whatever the data has.
+    """
+    return [task.name for task in TASKS.values() if all(role in form.required for form in task.forms)]
 
 
 def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:
@@ -129,6 +151,10 @@ def _same(path: PathKeys, leaf: Schema) -> str:
 
 
 def _is_default(value: str, path: PathKeys, leaf: Schema) -> str:
+    if path[:-1] == ("dataset", "columns"):
+        role = str(path[-1])
+        tasks = _read_anyway(role)
+        return f"({value} == {_literal(role)} && oldSelf.task in {tasks})" if tasks else "false"
     if leaf.get("default") is not None:
         return f"{value} == {_literal(leaf['default'])}"
     decided = [default for default in DEFAULTS if default.path == path]

@@ -1,6 +1,7 @@
 """Run: what the operator tells the trainer, as JSON in the environment of its pod.
 
-The Run is complete: every default is filled in, nothing is decided twice. Secrets are in it by reference only; their values
+The Run is complete: every default is filled in, nothing is decided twice; only the data decides which of a task's columns, where
+none are named, it has. Secrets are in it by reference only; their values
 reach the trainer as environment variables of their own.
 
 Operator and trainer may be of different versions: a run keeps the trainer image that it began with while operators come and go,
@@ -18,11 +19,14 @@ from typing import Any, Literal, Self
 from pydantic import ValidationError
 
 from finetune_api.base import Contract
+from finetune_api.dataset import Columns
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.forms import columns_of, forms_of
 from finetune_api.job import OBEYED_BY_THE_TRAINER, FineTuneJobSpec
 from finetune_api.meaning import as_in_0_1_0, meaning, paths
 from finetune_api.problems import problems
 from finetune_api.schema import child, job_schema
+from finetune_api.tasks import TASKS
 
 RUN_VERSION: Literal[2] = 2
 """What operators of this version say to a new run. Trainers of this version read all from 1 up."""
@@ -72,7 +76,7 @@ class Run(Contract):
     ) -> Self:
         """The Run in version `contract`; in the latest one if that is of a later operator, whose trainers read this one too."""
         if contract < 2:
-            return cls(version=1, run=run, owner=owner, spec=spec)
+            return cls(version=1, run=run, owner=owner, spec=with_columns(spec))
         return cls(run=run, owner=owner, spec=spec, written=written(spec), trainer_image=trainer_image)
 
     def wire(self) -> dict[str, Any]:
@@ -126,6 +130,13 @@ class Run(Contract):
             raise _other_image(document, f"{first.path}: {first.value} for {_this()}{allowed}", first.path) from error
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise _no_run(error) from error
+
+
+def with_columns(spec: FineTuneJobSpec) -> FineTuneJobSpec:
+    """The same spec with the columns written out of the examples that it is for, if the data has them."""
+    columns = columns_of(forms_of(TASKS[spec.task], spec)[0], spec.dataset.columns)
+    dataset = spec.dataset.model_copy(update={"columns": Columns.model_validate(columns)})
+    return spec.model_copy(update={"dataset": dataset})
 
 
 def written(spec: FineTuneJobSpec) -> tuple[str, ...]:

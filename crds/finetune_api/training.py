@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from finetune_api.base import MAX_INT32, Duration, Model, Rule, says, seconds
+from finetune_api.tasks import TASKS, all_metrics
+from finetune_api.words import metrics_of_tasks
 
 DEFAULT_INTERVAL = "10m"
 """Between two saves where neither `checkpoints.interval` nor `everySteps` is given."""
 DEFAULT_MAX_LENGTH = 512
 """Tokens of an example where `training.maxLength` is not given and the model can take them."""
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[all_metrics(TASKS)]
 
 ModuleName = Annotated[
     str,
@@ -65,9 +72,7 @@ class Method(Model):
 class Evaluation(Model):
     """How models are compared during training. Evaluation runs before training and after each epoch."""
 
-    metric: Literal["accuracy", "f1", "macro_f1", "loss"] | None = None
-    """What the best model is chosen by: `f1` is that of the positive class and needs two labels; `macro_f1` is the mean over the
-    labels that occur in the rows or among the predictions. Default: `f1` with two labels, else `macro_f1`."""
+    metric: Annotated[MetricName | None, Field(description=metrics_of_tasks(TASKS))] = None
 
     early_stopping_patience: Annotated[int, Field(ge=1, le=1000)] | None = None
     """Stop after this many evaluations in a row without a better metric. Default: never stop early."""

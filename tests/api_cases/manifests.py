@@ -521,8 +521,8 @@ BAD = [
         "quotes that separate values", FILES | {"spec.dataset.csv.delimiter": '"'}, "spec.dataset.csv", "different char"
     ),
     Bad("a default delimiter as quotes", FILES | {"spec.dataset.csv.quoteChar": ","}, "spec.dataset.csv", "a comma"),
-    Bad("text and label from one column", {"spec.dataset.columns.text": "label"}, "spec.dataset", "different columns"),
-    Bad("both texts from one column", {"spec.dataset.columns.textPair": "text"}, "spec.dataset", "different columns"),
+    Bad("text and label from one column", {"spec.dataset.columns.text": "label"}, "spec", "different columns"),
+    Bad("both texts from one column", {"spec.dataset.columns.textPair": "text"}, "spec", "different columns"),
     Bad("a revision of a folder", {"spec.model": {"uri": "s3://a/b", "revision": "v1"}}, "spec.model", "remove it"),
     Bad(
         "a backbone and its layers",

@@ -62,6 +62,7 @@ DECIDED_BY_OTHERS = [
     Written("spec.dataset.csv.quoteChar", '"', CSV),
     Written("spec.dataset.csv.quoteChar", "", TSV),
 ]
+CALLED_LIKE_THEIR_ROLE = [Written(f"spec.dataset.columns.{role}", role, {}) for role in ("text", "label")]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
     "spec.model.uri": "required",
@@ -89,6 +90,7 @@ WRITTEN_OUT = [
         if SCHEMA[path].get("default") is not None
     ],
     *DECIDED_BY_OTHERS,
+    *CALLED_LIKE_THEIR_ROLE,
     *[Written(path, {}, FILES if path == "spec.dataset.csv" else {}) for path in BLOCKS],
     *[Written(path, None, _beside(path)) for path in (*FIELDS, *BLOCKS) if "default" in SCHEMA[path]],
     Written("spec.method", {"freeze": {"embeddings": False, "lowestLayers": 0, "backbone": False}}, {}),
@@ -171,6 +173,16 @@ RUN_IDS: list[tuple[str, dict[str, Any], str]] = [
             "spec.dataset.columns": {"text": "sentence1", "textPair": "sentence2", "label": "label"},
         },
         "9e238ad35c",
+    ),
+    ("columns called like their roles", {"spec.dataset.columns": {"text": "text", "label": "label"}}, "8270b7aa15"),
+    ("a text called like its role", {"spec.dataset.columns": {"text": "text", "label": "class"}}, "45df727ff9"),
+    ("a label called like its role", {"spec.dataset.columns": {"text": "a", "label": "label"}}, "0bdd38defc"),
+    ("a label called like another role", {"spec.dataset.columns.label": "textPair"}, "13f43e2529"),
+    ("a second text, called like its role", {"spec.dataset.columns.textPair": "textPair"}, "384fea7c60"),
+    (
+        "all columns called like their roles",
+        {"spec.dataset.columns": {"text": "text", "textPair": "textPair", "label": "label"}},
+        "384fea7c60",
     ),
     (
         "splits by name",

@@ -25,7 +25,7 @@ class Server:
         try:
             self.cluster.api.post(f"{JOBS}?dryRun=All&fieldValidation=Strict", document)
         except ApiError as error:
-            return _refused(error)
+            return refused(error)
         return ""
 
     def refusal_of_text(self, text: str) -> str:
@@ -44,7 +44,7 @@ class Server:
         try:
             self.cluster.api.patch(f"{JOBS}/{document['metadata']['name']}", patch)
         except ApiError as error:
-            return _refused(error)
+            return refused(error)
         return ""
 
     def as_kubectl_reads(self, text: str) -> Any:
@@ -52,7 +52,8 @@ class Server:
         return json.loads(self.cluster.kubectl("annotate", "--local", "-f", "-", "-o", "json", "read=yes", input=text))
 
 
-def _refused(error: ApiError) -> str:
+def refused(error: ApiError) -> str:
+    """What the server said of a manifest; raises the error where it is about something else."""
     if error.status not in (400, 422):
         raise error  # not a verdict about the manifest
     return str(error)

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import OBEYED_BY_THE_TRAINER, FineTuneJobSpec
-from finetune_api.run import RUN_VERSION, Run, written
+from finetune_api.run import RUN_VERSION, Run, with_columns, written
 from finetune_api.schema import child, job_schema, paths_of
 from tests.api_cases.versions import (
     DEFAULT_IMAGE,
@@ -47,7 +47,7 @@ def refusal(text: str) -> JobError:
 )
 def test_this_trainer_trains_what_an_operator_says_in_fields_that_both_know(text: str) -> None:
     # `rank` is there with its default, as any field is that nobody wrote: it was obeyed before there was a name for it.
-    assert heard(text) == FineTuneJobSpec.model_validate(SPEC)
+    assert with_columns(heard(text)) == with_columns(FineTuneJobSpec.model_validate(SPEC))
 
 
 def test_a_trainer_of_0_1_0_trains_what_this_operator_says_of_a_run_that_began_with_it() -> None:

@@ -37,7 +37,7 @@ def check_texts(rows: Rows, columns: Columns) -> None:
             "Give it rows, or name other files or another split.",
             f"spec.dataset.splits.{rows.split}",
         )
-    _check_text_column(rows, "text", columns.text)
+    _check_text_column(rows, "text", columns.text or "text")
     if columns.text_pair:
         _check_text_column(rows, "textPair", columns.text_pair)
 

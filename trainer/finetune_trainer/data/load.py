@@ -50,7 +50,7 @@ def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop
     for rows in splits:
         check_texts(rows, dataset.columns)
         stop()
-    labels, numbers, renamed = encode_labels(splits, dataset.columns.label, dataset.labels)
+    labels, numbers, renamed = encode_labels(splits, dataset.columns.label or "label", dataset.labels)
     warnings += renamed
     examples: dict[Split, Examples] = {
         rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
@@ -161,7 +161,7 @@ def _sources(rows: Rows) -> list[Source]:
 
 def _roles(columns: Columns) -> dict[str, str]:
     pair = {"textPair": columns.text_pair} if columns.text_pair else {}
-    return {"text": columns.text, **pair, "label": columns.label}
+    return {"text": columns.text or "text", **pair, "label": columns.label or "label"}
 
 
 def _wanted_splits(dataset: Dataset) -> dict[Split, str]:

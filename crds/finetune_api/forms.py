@@ -1,0 +1,92 @@
+"""Which form the examples of a job have: the first that fits what the spec says, and whose columns the data has.
+
+A form fits a spec where it has every column that is named, the metric that is asked for and every option that is given. `fits` says so
+in CEL, `forms_of` in Python. Both leave aside what no form of the task has: other rules refuse that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic.alias_generators import to_snake
+
+from finetune_api.base import Model
+from finetune_api.tasks import NAMED, TEXTS, Form, TaskFacts
+
+if TYPE_CHECKING:
+    from finetune_api.job import FineTuneJobSpec
+
+METRIC = "training.evaluation.metric"
+LABELS = "dataset.labels"
+MAX_LENGTH = "training.maxLength"
+
+
+def forms_of(task: TaskFacts, spec: FineTuneJobSpec) -> tuple[Form, ...]:
+    """The forms that the examples may have, of which the first holds whose columns the data has; at least one for a valid spec."""
+    forms = fitting(task, spec)
+    first = forms[:1]  # of which a rule sees to it
+    return (*first, *(form for form in forms[1:] if all_different(columns_of(form, spec.dataset.columns))))
+
+
+def fitting(task: TaskFacts, spec: Any) -> list[Form]:
+    """The forms that fit the spec, also those for which two roles would have the same column."""
+    return [form for form in task.forms if not any(says(spec, field) for field in _others(task, form))]
+
+
+def columns_of(form: Form, columns: Model) -> dict[str, str]:
+    """The column of each role that the examples have, named or not, in the order of the form's roles."""
+    names = named(columns)
+    return {
+        role.name: names.get(role.name, role.name) for role in form.roles if not role.optional or role.name in names
+    }
+
+
+def named(columns: Model) -> dict[str, str]:
+    """The columns that a spec names, by role."""
+    return columns.model_dump(by_alias=True, exclude_none=True)
+
+
+def all_different(columns: dict[str, str]) -> bool:
+    """Whether each role has a column of its own."""
+    return len(set(columns.values())) == len(columns)
+
+
+def obeyed(form: Form) -> frozenset[str]:
+    """The fields of a spec that mean something for examples of this form only: its columns, its options and the like."""
+    fields = {f"dataset.columns.{role.name}" for role in form.roles} | form.options
+    fields |= {field for field, kinds in ((LABELS, NAMED), (MAX_LENGTH, TEXTS)) if form.of_kinds(kinds)}
+    return frozenset(fields | {f"{METRIC}={metric.name}" for metric in form.metrics})
+
+
+def _others(task: TaskFacts, form: Form) -> list[str]:
+    """What other forms of the task obey, and this one does not."""
+    return sorted({field for other in task.forms for field in obeyed(other)} - obeyed(form))
+
+
+def says(spec: Any, field: str) -> bool:
+    """Whether the spec gives the field, or of `field=value` that very value."""
+    path, _, wanted = field.partition("=")
+    value = spec
+    for name in path.split("."):
+        value = getattr(value, to_snake(name), None)
+    return value == wanted if wanted else value is not None
+
+
+def fits(task: TaskFacts, form: Form) -> str:
+    """In CEL, whether the form fits the spec; "true" where the task has no other."""
+    return " && ".join(_unsaid(_others(task, form))) or "true"
+
+
+def _unsaid(fields: Sequence[str]) -> Iterator[str]:
+    """In CEL, that the spec says none of these."""
+    for field in fields:
+        path, _, wanted = field.partition("=")
+        yield f"({absent(path)}{f' || self.{path} != {wanted!r}' if wanted else ''})"
+
+
+def absent(field: str) -> str:
+    """In CEL, whether a field is not there: `!has(self.training) || !has(self.training.maxLength)`."""
+    names = field.split(".")
+    paths = [".".join(names[:depth]) for depth in range(1, len(names) + 1)]
+    return " || ".join(f"!has(self.{path})" for path in paths if path != "dataset")  # which is required

@@ -1,0 +1,158 @@
+"""The rules of a spec that depend on its task, made from the facts of the tasks.
+
+Each is a `Rule`, in CEL and Python side by side. None of them walks a list, so their cost is constant, and the API server takes them
+for any number of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+from finetune_api.base import Rule
+from finetune_api.forms import (
+    LABELS,
+    MAX_LENGTH,
+    METRIC,
+    absent,
+    all_different,
+    columns_of,
+    fits,
+    fitting,
+    named,
+    obeyed,
+    says,
+)
+from finetune_api.tasks import Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
+from finetune_api.words import in_words, listed, roles_of
+
+Tasks = Mapping[str, TaskFacts]
+
+
+def task_rules(tasks: Tasks) -> tuple[Rule, ...]:
+    """All of them; what nobody can break is no rule."""
+    return tuple(_rules(tasks))
+
+
+def _rules(tasks: Tasks) -> Iterator[Rule]:
+    for task in tasks.values():
+        own = {task.name: task}
+        if foreign := [role for role in all_roles(tasks) if role not in all_roles(own)]:
+            yield roles_rule(task, foreign)
+        if set(all_metrics(own)) != set(all_metrics(tasks)):
+            yield metric_rule(task)
+        if len(task.forms) > 1:
+            yield forms_rule(task)
+        if any(len(form.roles) > 1 for form in task.forms):
+            yield columns_rule(task)
+        for form in task.forms:
+            for metric in form.metrics:
+                if metric.labels is not None:
+                    yield labels_rule(task, form, metric)
+    for field in (LABELS, MAX_LENGTH, *all_blocks(tasks)):
+        users = [task.name for task in tasks.values() if any(_obeys(form, field) for form in task.forms)]
+        if len(users) < len(tasks):
+            yield field_rule(field, users)
+    for field in sorted({option for task in tasks.values() for form in task.forms for option in form.options}):
+        users = [task.name for task in tasks.values() if any(field in form.options for form in task.forms)]
+        beside = [task.name for task in tasks.values() if any(_obeys(form, _block(field)) for form in task.forms)]
+        if users != beside:
+            yield field_rule(field, users)
+
+
+def _block(option: str) -> str:
+    return option.partition(".")[0]
+
+
+def _obeys(form: Form, field: str) -> bool:
+    return field in obeyed(form) or any(_block(option) == field for option in form.options)
+
+
+def roles_rule(task: TaskFacts, foreign: Sequence[str]) -> Rule:
+    """No column is named that only other tasks have."""
+    columns = "self.dataset.columns"
+    return Rule(
+        f"examples of {task.name} have {', or '.join(map(roles_of, task.forms))}; name no others in dataset.columns, or correct task",
+        f"{_of_another(task)} || !has({columns}) || !({' || '.join(f'has({columns}.{role})' for role in foreign)})",
+        lambda s: s.task != task.name or not set(foreign) & set(named(s.dataset.columns)),
+    )
+
+
+def metric_rule(task: TaskFacts) -> Rule:
+    """The metric is one of the task's."""
+    names = all_metrics({task.name: task})
+    return Rule(
+        f"{METRIC} of {task.name} is {listed(names, 'or')}; choose one of these, or leave it out",
+        f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} in {list(names)}",
+        lambda s: s.task != task.name or s.training.evaluation.metric in (None, *names),
+    )
+
+
+def forms_rule(task: TaskFacts) -> Rule:
+    """Columns, metric and options are those of one form."""
+    forms = "; ".join(in_words(form) for form in task.forms)
+    return Rule(
+        f"no examples of {task.name} have all that is asked for, choose columns, metric and options from one of these: {forms}",
+        f"{_of_another(task)} || {' || '.join(f'({fits(task, form)})' for form in task.forms)}",
+        lambda s: s.task != task.name or bool(fitting(task, s)),
+    )
+
+
+def columns_rule(task: TaskFacts) -> Rule:
+    """Each role has a column of its own, in the first form that fits."""
+    different = "true"
+    for form in reversed(task.forms):
+        is_it = fits(task, form)
+        different = _different(form) if is_it == "true" else f"({is_it} ? {_different(form)} : {different})"
+    return Rule(
+        f"dataset.columns.{', or '.join(listed([role.name for role in form.roles]) for form in task.forms)} must be different columns",
+        f"{_of_another(task)} || !has(self.dataset.columns) || {different}",
+        lambda s: (
+            s.task != task.name or all(all_different(columns_of(f, s.dataset.columns)) for f in fitting(task, s)[:1])
+        ),
+    )
+
+
+def _different(form: Form) -> str:
+    pairs = []
+    for one, other in combinations(form.roles, 2):
+        absent = [f"!has({_column(role)})" for role in (one, other) if role.optional]
+        pairs.append(f"({' || '.join([*absent, f'{_said(one)} != {_said(other)}'])})")
+    return f"({' && '.join(pairs) or 'true'})"
+
+
+def _column(role: Role) -> str:
+    return f"self.dataset.columns.{role.name}"
+
+
+def _said(role: Role) -> str:
+    return _column(role) if role.optional else f"(has({_column(role)}) ? {_column(role)} : '{role.name}')"
+
+
+def labels_rule(task: TaskFacts, form: Form, metric: Metric) -> Rule:
+    """A metric for so many labels is asked for where the spec lists as many."""
+    other = next(other.name for other in form.metrics if other.labels is None)
+    return Rule(
+        f"{METRIC} {metric.name} is {metric.says} and needs exactly {metric.labels} dataset.labels; use {other}",
+        f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} != '{metric.name}' || {absent(LABELS)} || "
+        f"size(self.{LABELS}) == {metric.labels}",
+        lambda s: (
+            s.task != task.name
+            or s.training.evaluation.metric != metric.name
+            or s.dataset.labels is None
+            or len(s.dataset.labels) == metric.labels
+        ),
+    )
+
+
+def field_rule(field: str, users: Sequence[str]) -> Rule:
+    """A field is there only for tasks that obey it."""
+    return Rule(
+        f"{field} is for {listed(users)} only; remove it, or correct task",
+        f"{absent(field)} || self.task in {list(users)}",
+        lambda s: not says(s, field) or s.task in users,
+    )
+
+
+def _of_another(task: TaskFacts) -> str:
+    return f"self.task != '{task.name}'"

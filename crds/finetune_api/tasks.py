@@ -1,0 +1,164 @@
+"""The tasks: which columns their examples have, what their models are measured by, which options they obey.
+
+Facts only. Whatever is specific to a task in the CRD, its rules, the messages, the documentation and the command line is made from
+`TASKS`, and the trainer reads the same facts. Names of tasks are the hub's.
+
+A task takes its examples in one or more *forms*: `text-classification` a text with a label. What an example of a form has are
+*roles*, which are fields below `spec.dataset.columns`, and what a role holds is of a *kind*. Metrics belong to the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a column holds."""
+
+    TEXT = "text"
+    """A text that is not blank."""
+    LABEL = "label"
+    """The name of a label, or its number."""
+    LABELS = "labels"
+    """Any number of labels, none too."""
+    NUMBER = "number"
+    """A number that is learnt, such as a grade."""
+    TOKENS = "tokens"
+    """The words of a text, one by one."""
+    TAGS = "tags"
+    """A name or number for each of the words."""
+    ANSWERS = "answers"
+    """Passages of another text."""
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+TEXTS = frozenset({Kind.TEXT, Kind.TOKENS})
+"""Kinds that are tokenised, so that `training.maxLength` is about them."""
+NAMED = frozenset({Kind.LABEL, Kind.LABELS, Kind.TAGS})
+"""Kinds whose values have the names in `dataset.labels`."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """One part of an example. Its column is called like it, unless `dataset.columns` says otherwise."""
+
+    name: str
+    kind: Kind
+    optional: bool = False
+    """Then an example has it only where `dataset.columns` names its column."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good a model is."""
+
+    name: str
+    says: str
+    """What it measures, in half a sentence."""
+    more_is_better: bool = True
+    labels: int | None = None
+    """How many labels it is for; None: any number."""
+    shown: str = ""
+    """What reports call it, where that is not its name."""
+    hub: str = ""
+    """What the hub's model cards call it, where that is not its name."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to give the examples of a task."""
+
+    roles: tuple[Role, ...]
+    metrics: tuple[Metric, ...]
+    """The first that is for the number of labels is what the best model is chosen by, unless the spec names another."""
+    says: str
+    """What is learnt from such examples, as a sentence's end: `gives one label to a text`."""
+    options: frozenset[str] = field(default_factory=frozenset)
+    """The fields of option blocks that are obeyed: `classification.threshold`."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the roles that each example has."""
+        return tuple(role.name for role in self.roles if not role.optional)
+
+    def has(self, role: str) -> bool:
+        return any(role == own.name for own in self.roles)
+
+    def of_kinds(self, kinds: frozenset[Kind]) -> tuple[str, ...]:
+        """Names of the roles of these kinds."""
+        return tuple(role.name for role in self.roles if role.kind in kinds)
+
+    def metric(self, name: str) -> Metric:
+        """Its metric of that name. Raises KeyError."""
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise KeyError(name)
+
+    def default_metric(self, labels: int | None = None) -> Metric:
+        """What the best model is chosen by where the spec does not say it; `labels` is how many there are, if there are any."""
+        return next(metric for metric in self.metrics if metric.labels in (None, labels))
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task."""
+
+    name: str
+    forms: tuple[Form, ...]
+    """The first holds that fits what the spec says (`forms.py`) and whose columns the data has. So a form stands before another
+    whose roles are among its own."""
+    loads_with: str
+    """What loads the resulting model in Python: `AutoModelForSequenceClassification` of transformers."""
+    pipeline_tag: str = ""
+    """The hub's name for models of the task, where the hub has none of the task's name."""
+
+
+LOSS = Metric("loss", "the mean loss of an example, which training makes smaller", more_is_better=False)
+ACCURACY = Metric("accuracy", "the part of the examples that get the right answer")
+MACRO_F1 = Metric(
+    "macro_f1",
+    "the mean of F1 over the labels that occur in the rows or among the predictions",
+    shown="macro-F1",
+    hub="f1",
+)
+F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
+
+TEXT = Role("text", Kind.TEXT)
+TEXT_PAIR = Role("textPair", Kind.TEXT, optional=True)
+LABEL = Role("label", Kind.LABEL)
+
+_ALL = (
+    TaskFacts(
+        "text-classification",
+        forms=(
+            Form(
+                (TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text or a pair of texts"
+            ),
+        ),
+        loads_with="AutoModelForSequenceClassification",
+    ),
+)
+
+TASKS: Mapping[str, TaskFacts] = {task.name: task for task in _ALL}
+
+
+def all_roles(tasks: Mapping[str, TaskFacts]) -> tuple[str, ...]:
+    """The names of all roles of all forms, each once."""
+    return tuple(dict.fromkeys(role.name for task in tasks.values() for form in task.forms for role in form.roles))
+
+
+def all_metrics(tasks: Mapping[str, TaskFacts]) -> tuple[str, ...]:
+    """The names of all metrics of all forms, each once."""
+    return tuple(
+        dict.fromkeys(metric.name for task in tasks.values() for form in task.forms for metric in form.metrics)
+    )
+
+
+def all_blocks(tasks: Mapping[str, TaskFacts]) -> tuple[str, ...]:
+    """The names of all option blocks, each once: `classification`."""
+    options = (option for task in tasks.values() for form in task.forms for option in sorted(form.options))
+    return tuple(dict.fromkeys(option.partition(".")[0] for option in options))

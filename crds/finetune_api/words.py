@@ -1,0 +1,44 @@
+"""Sentences about the tasks, for the descriptions of fields and for messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from finetune_api.tasks import Form, TaskFacts
+
+
+def listed(words: Sequence[str], last: str = "and") -> str:
+    """`text, textPair and label`."""
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]
+
+
+def roles_of(form: Form) -> str:
+    """`text, textPair (optional) and label`."""
+    return listed([f"{role.name} (optional)" if role.optional else role.name for role in form.roles])
+
+
+def what_tasks_learn(tasks: Mapping[str, TaskFacts]) -> str:
+    """The description of `spec.task`."""
+    learnt = (f"`{task.name}` {', or '.join(form.says for form in task.forms)}" for task in tasks.values())
+    return f"What the model learns, by the hub's name: {'; '.join(learnt)}."
+
+
+def metrics_of_tasks(tasks: Mapping[str, TaskFacts]) -> str:
+    """The description of `spec.training.evaluation.metric`."""
+    choices = []
+    for task in tasks.values():
+        for form in task.forms:
+            own = f" with {listed(form.required)}" if len(task.forms) > 1 else ""
+            names = listed([f"`{metric.name}`" for metric in form.metrics], "or")
+            choices.append(f"{names} of {task.name}{own}")
+    return (
+        f"What the best model is chosen by: {'; '.join(choices)}. Default: the first of these, of `text-classification` "
+        "`f1` with two labels, else `macro_f1`."
+    )
+
+
+def in_words(form: Form) -> str:
+    """`text and label, with the metrics f1 or loss and the options classification.threshold`."""
+    metrics = listed([metric.name for metric in form.metrics], "or")
+    options = f" and the options {listed(sorted(form.options))}" if form.options else ""
+    return f"{roles_of(form)}, with the metrics {metrics}{options}"

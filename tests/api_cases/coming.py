@@ -1,0 +1,222 @@
+"""Tasks that are still to come, so that what is made from a registry is tried on a large one: facts, options and a spec for both."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+from pydantic.alias_generators import to_snake
+
+from finetune_api.base import Model
+from finetune_api.dataset import ColumnName, Columns, Dataset
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.task_rules import task_rules
+from finetune_api.tasks import (
+    ACCURACY,
+    F1,
+    LABEL,
+    LOSS,
+    MACRO_F1,
+    TASKS,
+    TEXT,
+    TEXT_PAIR,
+    Form,
+    Kind,
+    Metric,
+    Role,
+    TaskFacts,
+    all_blocks,
+    all_metrics,
+    all_roles,
+)
+from finetune_api.training import Evaluation, Training
+
+_IMAGE = Role("image", Kind.IMAGE)
+_AUDIO = Role("audio", Kind.AUDIO)
+_OTHER_TEXT = Role("textPair", Kind.TEXT)
+_PAIR = (TEXT, _OTHER_TEXT)
+_RECALLS = (Metric("recall_at_1", "the part"), Metric("recall_at_5", "the part"), LOSS)
+_PICTURES = frozenset({"images.size", "images.augment"})
+_CLASSES = frozenset({"classification.classWeights", "classification.labelSmoothing"})
+_PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
+
+
+def _metrics(*names: str) -> tuple[Metric, ...]:
+    return (*(Metric(name, "how good it is") for name in names), LOSS)
+
+
+COMING = (
+    TaskFacts(
+        "image-classification",
+        (Form((_IMAGE, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to an image", _PICTURES),),
+        "AutoModelForImageClassification",
+    ),
+    TaskFacts(
+        "zero-shot-image-classification",
+        (
+            Form((_IMAGE, TEXT), _RECALLS, "finds the text of an image", _PICTURES),
+            Form(
+                (_IMAGE, LABEL),
+                _metrics("zero_shot_accuracy"),
+                "finds the label of an image",
+                _PICTURES | {"contrastive.prompts"},
+            ),
+        ),
+        "AutoModel",
+    ),
+    TaskFacts(
+        "text-classification",
+        (
+            Form((TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text", _CLASSES),
+            Form(
+                (TEXT, TEXT_PAIR, Role("labels", Kind.LABELS)),
+                (*_metrics("micro_f1", "exact_match"), MACRO_F1),
+                "gives labels to a text",
+                _CLASSES | {"classification.separator", "classification.threshold"},
+            ),
+        ),
+        "AutoModelForSequenceClassification",
+    ),
+    TaskFacts(
+        "text-regression",
+        (
+            Form(
+                (TEXT, TEXT_PAIR, Role("score", Kind.NUMBER)), _metrics("pearson", "spearman", "rmse"), "grades a text"
+            ),
+        ),
+        "AutoModelForSequenceClassification",
+        pipeline_tag="text-classification",
+    ),
+    TaskFacts(
+        "token-classification",
+        (
+            Form(
+                (Role("tokens", Kind.TOKENS), Role("tags", Kind.TAGS)),
+                (*_metrics("f1", "precision", "recall"), ACCURACY),
+                "tags words",
+                frozenset({"tokenClassification.stride"}),
+            ),
+        ),
+        "AutoModelForTokenClassification",
+    ),
+    TaskFacts(
+        "sentence-similarity",
+        (
+            Form((*_PAIR, Role("score", Kind.NUMBER)), _metrics("spearman", "pearson"), "says how alike two texts are"),
+            Form((*_PAIR, Role("negative", Kind.TEXT)), _RECALLS, "finds the text that belongs to another", _PAIRED),
+            Form(_PAIR, _RECALLS, "finds the text that belongs to another", _PAIRED),
+        ),
+        "SentenceTransformer",
+    ),
+    TaskFacts(
+        "question-answering",
+        (
+            Form(
+                (Role("question", Kind.TEXT), Role("context", Kind.TEXT), Role("answers", Kind.ANSWERS)),
+                _metrics("f1", "exact_match"),
+                "finds an answer in a text",
+                frozenset({"questionAnswering.stride"}),
+            ),
+        ),
+        "AutoModelForQuestionAnswering",
+    ),
+    TaskFacts(
+        "fill-mask",
+        (
+            Form(
+                (TEXT,),
+                (*_metrics("perplexity"), ACCURACY),
+                "fills gaps of a text",
+                frozenset({"fillMask.probability", "fillMask.wholeWords"}),
+            ),
+        ),
+        "AutoModelForMaskedLM",
+    ),
+    TaskFacts(
+        "text2text-generation",
+        (
+            Form(
+                (TEXT, Role("target", Kind.TEXT)),
+                _metrics("chrf", "bleu", "rouge_l"),
+                "writes a text for another",
+                frozenset({"generation.maxNewTokens", "generation.beams"}),
+            ),
+        ),
+        "AutoModelForSeq2SeqLM",
+    ),
+    TaskFacts(
+        "audio-classification",
+        (Form((_AUDIO, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to a recording"),),
+        "AutoModelForAudioClassification",
+    ),
+)
+
+ALL = {task.name: task for task in (*TASKS.values(), *COMING)}
+"""A task that is there has more forms and options here."""
+
+VALUES: dict[str, Any] = {
+    "classification.classWeights": "balanced",
+    "classification.labelSmoothing": 0.1,
+    "classification.separator": ",",
+    "classification.threshold": 0.5,
+    "contrastive.prompts": ["a photo of a {}"],
+    "fillMask.probability": 0.15,
+    "fillMask.wholeWords": True,
+    "generation.beams": 4,
+    "generation.maxNewTokens": 64,
+    "images.augment": ["flip"],
+    "images.size": 224,
+    "questionAnswering.stride": 128,
+    "similarity.loss": "cosine",
+    "similarity.temperature": 0.05,
+    "tokenClassification.stride": 32,
+}
+"""By option, a value that it takes."""
+
+_TYPES: dict[type, Any] = {
+    str: Annotated[str, Field(min_length=1, max_length=16)],
+    float: Annotated[float, Field(ge=0, le=1)],
+    int: Annotated[int, Field(ge=0, le=1000)],
+    bool: bool,
+    list: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=100)],
+}
+
+
+def _field(type_: Any) -> Any:
+    return (type_ | None, Field(None, description="A field."))
+
+
+def _block(name: str) -> type[Model]:
+    fields = {
+        to_snake(option.partition(".")[2]): _TYPES[type(VALUES[option])]
+        for option in VALUES
+        if option.startswith(f"{name}.")
+    }
+    return create_model(
+        name, __base__=Model, __doc__="A block.", **{field: _field(type_) for field, type_ in fields.items()}
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def spec_for_all() -> type[FineTuneJobSpec]:
+    """The spec of an API with all these tasks."""
+    roles: dict[str, Any] = {to_snake(role): _field(ColumnName) for role in all_roles(ALL)}
+    columns = create_model("Columns", __base__=Columns, **roles)
+    dataset = create_model("Dataset", __base__=Dataset, columns=(columns, columns()))
+    metric = Literal[all_metrics(ALL)]  # type: ignore[valid-type]
+    evaluation = create_model("Evaluation", __base__=Evaluation, metric=_field(metric))
+    training = create_model("Training", __base__=Training, evaluation=(evaluation, evaluation()))
+    blocks: dict[str, Any] = {to_snake(block): _field(_block(block)) for block in all_blocks(ALL)}
+    spec = create_model(
+        "Spec",
+        __base__=FineTuneJobSpec,
+        task=(Literal[tuple(ALL)], Field(description="A task.")),
+        dataset=(dataset, Field(description="The data.")),
+        training=(training, Field(training(), description="How it is trained.")),
+        **blocks,
+    )
+    ours = set(task_rules(TASKS))
+    spec.rules = (
+        *(rule for rule in FineTuneJobSpec.rules if rule.message not in {r.message for r in ours}),
+        *task_rules(ALL),
+    )
+    return spec

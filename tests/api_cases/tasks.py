@@ -1,0 +1,111 @@
+"""Good and bad manifests made from a registry of tasks: for each form of examples its smallest job, and that job with what it lacks.
+
+What a form lacks is bad only where no wider form of the same task has it: by it the spec chooses that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from finetune_api.forms import LABELS, MAX_LENGTH, METRIC
+from finetune_api.tasks import NAMED, TEXTS, Form, TaskFacts, all_metrics, all_roles
+from tests.api_cases.manifests import Bad, Good
+
+Tasks = Mapping[str, TaskFacts]
+Values = Mapping[str, Any]
+"""By option, a value that its field takes: `{"classification.threshold": 0.5}`."""
+
+
+def smallest(task: TaskFacts, form: Form) -> dict[str, Any]:
+    """Changes that make the smallest job one of this task, whose examples can be of this form alone."""
+    return {"spec.task": task.name, **{f"spec.dataset.columns.{role}": f"its {role}" for role in form.required}}
+
+
+def good(tasks: Tasks, values: Values) -> Iterator[Good]:
+    for task in tasks.values():
+        yield Good(f"{task.name}, and nothing said of its columns", {"spec.task": task.name})
+        for form in task.forms:
+            least = smallest(task, form)
+            name = f"{task.name} of {' and '.join(form.required)}"
+            yield Good(name, least)
+            for role in form.roles:
+                column = f"spec.dataset.columns.{role.name}"
+                yield Good(f"{name}, {role.name} called like its role", least | {column: role.name})
+            for metric in form.metrics:
+                labels = {} if metric.labels is None else {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels)]}
+                yield Good(f"{name} by {metric.name}", least | labels | {f"spec.{METRIC}": metric.name})
+            for option in sorted(form.options):
+                yield Good(f"{name} with {option}", least | {f"spec.{option}": values[option]})
+            if form.of_kinds(NAMED):
+                yield Good(f"{name} with labels", least | {f"spec.{LABELS}": ["a", "b"]})
+            if form.of_kinds(TEXTS):
+                yield Good(f"{name}, short", least | {f"spec.{MAX_LENGTH}": 16})
+
+
+def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
+    options = {option for task in tasks.values() for form in task.forms for option in form.options}
+    for task in tasks.values():
+        own = {option for form in task.forms for option in form.options}
+        for form in task.forms:
+            least = smallest(task, form)
+            name = f"{task.name} of {' and '.join(form.required)}"
+            wider = [other for other in task.forms if all(map(other.has, form.required))]
+            for role in all_roles(tasks):
+                if not any(other.has(role) for other in wider):
+                    said = (
+                        "name no others" if role not in all_roles({task.name: task}) else "choose columns, metric and"
+                    )
+                    yield Bad(f"{name} and {role}", least | {f"spec.dataset.columns.{role}": "x"}, "spec", said)
+            for metric in all_metrics(tasks):
+                if not any(metric == theirs.name for other in wider for theirs in other.metrics):
+                    foreign = metric not in all_metrics({task.name: task})
+                    said = f"{METRIC} of {task.name} is" if foreign else "choose columns, metric and"
+                    yield Bad(f"{name} by {metric}", least | {f"spec.{METRIC}": metric}, "spec", said)
+            for option in sorted(options.difference(*(other.options for other in wider))):
+                said = "choose columns, metric and" if option in own else " only; remove it"
+                yield Bad(f"{name} with {option}", least | {f"spec.{option}": values[option]}, "spec", said)
+            blocks = {option.partition(".")[0] for option in options} - {option.partition(".")[0] for option in own}
+            for block in sorted(blocks):
+                yield Bad(f"{name} with an empty {block}", least | {f"spec.{block}": {}}, "spec", f"{block} is for")
+            for one in form.roles:
+                for other in form.roles:
+                    if one is not other and not other.optional:
+                        columns = {
+                            f"spec.dataset.columns.{one.name}": "same",
+                            f"spec.dataset.columns.{other.name}": "same",
+                        }
+                        yield Bad(
+                            f"{name}, {one.name} and {other.name} in one column", least | columns, "spec", "different"
+                        )
+            for metric in form.metrics:
+                if metric.labels is not None:
+                    labels = {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels + 1)]}
+                    changes = least | labels | {f"spec.{METRIC}": metric.name}
+                    yield Bad(f"{name} by {metric.name}, of more labels", changes, "spec", "needs exactly")
+            if not any(other.of_kinds(NAMED) for other in wider):
+                foreign = not any(other.of_kinds(NAMED) for other in task.forms)
+                said = " only; remove it" if foreign else "choose columns, metric and"
+                yield Bad(f"{name} with labels", least | {f"spec.{LABELS}": ["a", "b"]}, "spec", said)
+            if not any(other.of_kinds(TEXTS) for other in wider):
+                foreign = not any(other.of_kinds(TEXTS) for other in task.forms)
+                said = " only; remove it" if foreign else "choose columns, metric and"
+                yield Bad(f"{name} with a length", least | {f"spec.{MAX_LENGTH}": 16}, "spec", said)
+        first = task.forms[0]
+        for one in first.required:
+            for other in first.required:
+                if one != other:
+                    changes = {"spec.task": task.name, f"spec.dataset.columns.{one}": other}
+                    yield Bad(f"{task.name}, {one} in the column of {other}", changes, "spec", "different")
+
+
+def column_blocks(task: TaskFacts) -> list[dict[str, str]]:
+    """Blocks of columns that the task takes, many of which mean the same as others."""
+    blocks: list[dict[str, str]] = [{}]
+    for form in task.forms:
+        for role in form.roles:
+            blocks += [{role.name: role.name}, {role.name: "x"}]
+        as_roles = {role.name: role.name for role in form.roles}
+        required = {name: name for name in form.required}
+        blocks += [required, as_roles, required | {form.required[0]: "x"}, as_roles | {form.roles[-1].name: "x"}]
+    return [block for number, block in enumerate(blocks) if block not in blocks[:number]]
