@@ -24,7 +24,7 @@ from finetune_trainer.data.encoding import (
     fitting_encoding,
     has_several_encodings,
 )
-from finetune_trainer.data.kinds import (
+from finetune_trainer.data.foreign import (
     FORMAT_NAMES,
     PARQUET,
     Format,

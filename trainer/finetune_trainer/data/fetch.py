@@ -12,7 +12,7 @@ from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files
-from finetune_trainer.data.kinds import conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.foreign import conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import listed, said_of_json, shortened
 

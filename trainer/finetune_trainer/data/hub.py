@@ -35,7 +35,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer import trust
 from finetune_trainer.data.diagnosis import conflict, description_that_fits
 from finetune_trainer.data.examples import Split, Stop
-from finetune_trainer.data.kinds import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.foreign import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.problems import column_missing, columns_repeat, data_invalid, listed, nearest
 from finetune_trainer.shortage import causes, shortage
 

@@ -23,7 +23,7 @@ from finetune_trainer.data.check import (
 )
 from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Origins, Source, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
-from finetune_trainer.data.kinds import Format
+from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.labels import encode_labels
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place, told_of

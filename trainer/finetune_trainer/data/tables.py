@@ -21,7 +21,7 @@ from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
 from finetune_trainer.data.encoding import decoded_lines, is_garbled
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.kinds import Format
+from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
 
 EXTENSIONS: dict[str, Format] = {
