@@ -103,7 +103,12 @@ def text_kind_of(path: Path) -> Kind | None:
     A row of a table might begin so, too: ask only where the file cannot be read as what it should be.
     """
     with path.open("rb") as file:
-        head = file.read(HEAD).removeprefix(b"\xef\xbb\xbf")
+        return text_kind(file.read(HEAD))
+
+
+def text_kind(head: bytes) -> Kind | None:
+    """The same of a text that begins with `head`."""
+    head = head.removeprefix(b"\xef\xbb\xbf")
     if _MARKUP.match(head):
         return Kind(
             "a web page (HTML)",
