@@ -1,4 +1,6 @@
-"""Which parameters keep their pretrained values, for any transformers encoder, found from the model's own structure."""
+"""Which parameters keep their pretrained values, found from the model's own structure: of encoders of texts and images, whose layers are one
+list or stages, and of models of two towers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import difflib
 import fnmatch
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -43,7 +46,7 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
         if what.lowest_layers:
             frozen |= _lowest(model, names, what.lowest_layers)
         if what.backbone:
-            frozen |= _within(names, [_backbone(model)]) - set(new)
+            frozen |= _within(names, _backbone(model)) - set(new)
         for index, pattern in enumerate(what.modules or ()):
             frozen |= _matching(model, names, pattern, f"{FIELD}.modules[{index}]")
     if names <= frozen:
@@ -56,47 +59,90 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
     )
 
 
+def depths(model: PreTrainedModel) -> list[list[str]]:
+    """The dotted names of the layers by depth, counted from the input; a layer of each tower where the model has two. Of a model whose
+    layers come in stages these are the stages. Empty where there is no list of layers."""
+    lists = [_layer_list(name, tower) for name, tower in _towers(model)]
+    layers = [[f"{name}.{index}" for index in range(len(found))] for name, found in filter(None, lists)]
+    return [[name for name in names if name] for names in zip_longest(*layers, fillvalue="")]
+
+
 def embeddings(model: PreTrainedModel) -> list[str]:
-    """The dotted names of the embedding modules: the one that holds the token embeddings with positions, types and their norm,
-    or, where they lie beside the layers, each of them."""
-    modules = dict(model.named_modules())
-    tokens = next(name for name, module in modules.items() if module is model.get_input_embeddings())
+    """The dotted names of what stands before the first layer: the modules that hold the embeddings of tokens or patches with positions,
+    types and their norm, or, where these lie beside the layers, each of them."""
+    return [name for prefix, tower in _towers(model) for name in _embeddings(prefix, tower)]
+
+
+def _towers(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
+    """The parts of a model that each have layers of their own, such as CLIP's for texts and for images; else the model itself, as ""."""
+    parts = {f"{part.removesuffix('_config')}_model" for part in model.config.sub_configs}
+    found = [(name, child) for name, child in model.base_model.named_children() if name in parts]
+    if len(found) < 2:
+        return [("", model)]
+    return [(_join(_name_in(model, model.base_model), name), tower) for name, tower in found]
+
+
+def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
+    found = _layer_list("", tower)
+    layers = found[0] if found else ""
+    try:
+        tokens = _name_in(tower, tower.get_input_embeddings())
+    except NotImplementedError:  # of most models of images
+        body = _name_in(tower, tower.base_model)
+        names = []
+        for name, _ in tower.base_model.named_children():
+            names.append(_join(body, name))
+            if layers.startswith(f"{names[-1]}.") or layers == names[-1]:
+                return [_join(prefix, name) for name in names[:-1]]
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"{type(tower).__name__} does not tell its embeddings from its layers",
+            field=f"{FIELD}.embeddings",
+            remedy=f"Name what to keep by patterns in {FIELD}.modules.",
+        ) from None
     parent = tokens.rpartition(".")[0]
-    if not _layer_list(model)[0].startswith(f"{parent}."):
-        return [parent]
-    siblings = modules[parent].named_children()
-    return [f"{parent}.{name}" for name, module in siblings if isinstance(module, nn.Embedding)]
+    if not layers.startswith(f"{parent}."):
+        return [_join(prefix, parent)]
+    siblings = tower.get_submodule(parent).named_children()
+    return [_join(prefix, parent, name) for name, module in siblings if isinstance(module, nn.Embedding)]
 
 
-def _layer_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The name and the list of the model's layers: its longest list of modules that is not inside another one."""
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+def _layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The name and the list of a tower's layers: its longest list of modules that is not inside another one."""
+    lists = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
     outermost = [
         (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
     ]
     if not outermost:
+        return None
+    name, layers = max(outermost, key=lambda item: len(item[1]))
+    return _join(prefix, name), layers
+
+
+def _lowest(model: PreTrainedModel, names: set[str], count: int) -> set[str]:
+    layers = depths(model)
+    if not layers:
         raise JobError(
             FailureReason.INVALID_SPEC,
             f"{type(model).__name__} has no list of layers to count",
             field=f"{FIELD}.lowestLayers",
             remedy=f"Name what to keep by patterns in {FIELD}.modules.",
         )
-    return max(outermost, key=lambda item: len(item[1]))
-
-
-def _lowest(model: PreTrainedModel, names: set[str], count: int) -> set[str]:
-    prefix, layers = _layer_list(model)
     if count > len(layers):
+        lists = " and ".join(name.rpartition(".")[0] for name in layers[0])
         raise JobError(
             FailureReason.INVALID_SPEC,
-            f"lowestLayers is {count}, but the model has {len(layers)} layers ({prefix})",
+            f"lowestLayers is {count}, but the model has {len(layers)} layers ({lists})",
             field=f"{FIELD}.lowestLayers",
             remedy=f"Set {FIELD}.lowestLayers to at most {len(layers)}.",
         )
-    return _within(names, [f"{prefix}.{index}" for index in range(count)])
+    return _within(names, [name for depth in layers[:count] for name in depth])
 
 
-def _backbone(model: PreTrainedModel) -> str:
+def _backbone(model: PreTrainedModel) -> list[str]:
+    towers = _towers(model)
+    if len(towers) > 1:
+        return [name for name, _ in towers]
     if model.base_model is model:
         raise JobError(
             FailureReason.INVALID_SPEC,
@@ -104,8 +150,17 @@ def _backbone(model: PreTrainedModel) -> str:
             field=f"{FIELD}.backbone",
             remedy=f"Name what to keep by patterns in {FIELD}.modules.",
         )
-    backbone: str = next(name for name, module in model.named_modules() if module is model.base_model)
-    return backbone
+    return [_name_in(model, model.base_model)]
+
+
+def _name_in(model: nn.Module, wanted: nn.Module) -> str:
+    """The dotted name of a module of the model."""
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    return names[id(wanted)]
+
+
+def _join(*names: str) -> str:
+    return ".".join(name for name in names if name)
 
 
 def _matching(model: PreTrainedModel, names: set[str], pattern: str, field: str) -> set[str]:

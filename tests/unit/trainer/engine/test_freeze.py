@@ -1,11 +1,26 @@
 """Frozen layers, on every architecture by its own structure."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    BertConfig,
+    CLIPConfig,
+    ConvNextConfig,
+    ResNetConfig,
+    SiglipConfig,
+    SwinConfig,
+    VisionTextDualEncoderConfig,
+    ViTConfig,
+)
 
 from finetune_api.failures import JobError
 from finetune_api.training import Freeze
-from finetune_trainer.engine.freeze import freeze
-from tests.training.models import CONFIGS, LAYERS, tiny
+from finetune_trainer.engine.freeze import depths, freeze
+from tests.training.models import CONFIGS, LAYERS, SIZES, tiny
 
 ARCHITECTURES = sorted(CONFIGS)
 
@@ -120,6 +135,124 @@ def test_trained_and_frozen_parameters_are_counted():
     assert count.trained == 2 * 16 + 2
     assert count.trained + count.frozen == sum(parameter.numel() for parameter in model.parameters())
     assert str(count).startswith("34 of ")
+
+
+TEXT = {**SIZES, "num_hidden_layers": 3, "vocab_size": 50, "max_position_embeddings": 16}
+PICTURE = {**SIZES, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8}
+STAGES = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 2, 1]}
+
+
+def pair(picture, text):
+    return VisionTextDualEncoderConfig.from_vision_text_configs(picture, text, projection_dim=8)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is where in a model of images, or of images and texts."""
+
+    loads: Any
+    config: Any
+    embeddings: tuple[str, ...]
+    lowest: tuple[str, ...]
+    layers: int
+    head: tuple[str, ...]
+
+
+SHAPES = {
+    "resnet": Shape(
+        AutoModelForImageClassification,
+        ResNetConfig(embedding_size=8, layer_type="basic", **STAGES),
+        ("resnet.embedder.",),
+        ("resnet.encoder.stages.0.",),
+        4,
+        ("classifier.",),
+    ),
+    "convnext": Shape(
+        AutoModelForImageClassification,
+        ConvNextConfig(**STAGES),
+        ("convnext.embeddings.",),
+        ("convnext.encoder.stages.0.",),
+        4,
+        ("classifier.",),
+    ),
+    "vit": Shape(
+        AutoModelForImageClassification,
+        ViTConfig(**PICTURE),
+        ("vit.embeddings.",),
+        ("vit.layers.0.",),
+        2,
+        ("classifier.",),
+    ),
+    "swin": Shape(
+        AutoModelForImageClassification,
+        SwinConfig(embed_dim=8, depths=[1, 1], num_heads=[2, 2], image_size=16, patch_size=4, window_size=2),
+        ("swin.embeddings.",),
+        ("swin.encoder.layers.0.",),
+        2,
+        ("classifier.",),
+    ),
+    "clip": Shape(
+        AutoModel,
+        CLIPConfig(text_config=TEXT, vision_config=PICTURE, projection_dim=8),
+        ("text_model.embeddings.", "vision_model.embeddings."),
+        ("text_model.encoder.layers.0.", "vision_model.encoder.layers.0."),
+        3,
+        ("visual_projection.", "text_projection.", "logit_scale"),
+    ),
+    "siglip": Shape(
+        AutoModel,
+        SiglipConfig(text_config=TEXT, vision_config=PICTURE),
+        ("text_model.embeddings.", "vision_model.embeddings."),
+        ("text_model.encoder.layers.0.", "vision_model.encoder.layers.0."),
+        3,
+        ("logit_scale", "logit_bias"),
+    ),
+    "vit and bert": Shape(
+        AutoModel,
+        pair(ViTConfig(**PICTURE), BertConfig(**TEXT)),
+        ("text_model.embeddings.", "vision_model.embeddings."),
+        ("text_model.encoder.layer.0.", "vision_model.layers.0."),
+        3,
+        ("visual_projection.", "text_projection.", "logit_scale"),
+    ),
+}
+of_images = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+@of_images
+@pytest.mark.parametrize("part", ["embeddings", "lowest", "backbone"])
+def test_what_is_frozen_of_stages_and_of_two_towers(shape, part):
+    model = shape.loads.from_config(shape.config)
+    names = {name for name, _ in model.named_parameters()}
+    wanted = {
+        "embeddings": (Freeze(embeddings=True), all_below(model, *shape.embeddings)),
+        "lowest": (Freeze(lowestLayers=1), all_below(model, *shape.lowest)),
+        "backbone": (Freeze(backbone=True), names - all_below(model, *shape.head)),
+    }
+
+    freeze(model, wanted[part][0])
+
+    assert frozen(model) == wanted[part][1] != set()
+
+
+@of_images
+def test_layers_are_counted_by_stage_and_by_the_deeper_tower(shape):
+    model = shape.loads.from_config(shape.config)
+
+    found = depths(model)
+
+    assert len(found) == shape.layers
+    assert all(model.get_submodule(name) is not None for names in found for name in names)
+    with pytest.raises(JobError, match=f"lowestLayers is {shape.layers + 1}, but the model has {shape.layers} layers"):
+        freeze(model, Freeze(lowestLayers=shape.layers + 1))
+
+
+def test_a_tower_that_is_deeper_goes_on_alone():
+    assert depths(AutoModel.from_config(SHAPES["clip"].config)) == [
+        ["text_model.encoder.layers.0", "vision_model.encoder.layers.0"],
+        ["text_model.encoder.layers.1", "vision_model.encoder.layers.1"],
+        ["text_model.encoder.layers.2"],
+    ]
 
 
 def test_without_a_choice_everything_is_trained():
