@@ -52,7 +52,7 @@ test-pythons: $(READY) ## the tests of API and operator on each other supported 
 	  if [ -z "$$python" ]; then echo "· Python $$version is not installed: its tests are skipped"; continue; fi; \
 	  echo "· tests of API and operator on Python $$version"; \
 	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) run --locked --quiet --python $$python \
-	    --extra operator --extra cli --no-group demo python -m pytest -q -n 4 tests/unit/api tests/unit/operator; \
+	    --extra operator --extra cli --no-group demo --no-group oracles python -m pytest -q -n 4 tests/unit/api tests/unit/operator; \
 	done
 
 verify: lint types layers generated lock ## format, lint, strict types, layers, no drift in generated files, lock file current

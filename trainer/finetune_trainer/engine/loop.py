@@ -26,6 +26,7 @@ from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, d
 from finetune_trainer.engine.trainer import BucketTrainer, save_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
+from finetune_trainer.scores import values
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.tasks.base import Encoded, Task
@@ -184,7 +185,8 @@ class Loop:
                 FailureReason.LOSS_DIVERGED,
                 f"the validation loss is {loss} after step {self.state.step}: training diverged",
             )
-        metrics = {"loss": loss, **self._task.metrics(logits, self._splits.validation.labels)}
+        scores = self._task.scores(self._task.probabilities(logits), self._splits.validation.labels)
+        metrics = {"loss": loss, **values(scores)}
         self._add_row(**{f"eval_{name}": value for name, value in metrics.items()})
         self._reporter.numbers(**{f"eval_{name}": value for name, value in metrics.items()})
         self._compare(metrics[self._metric])

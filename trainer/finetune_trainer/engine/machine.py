@@ -17,7 +17,6 @@ PACKAGES = (
     "safetensors",
     "datasets",
     "numpy",
-    "scikit-learn",
     "finetune-operator",
 )
 """Those that may change a result."""

@@ -27,6 +27,8 @@ from finetune_trainer.engine.trainer import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report import Predictions, ReportFacts, write_report
+from finetune_trainer.scores import values
+from finetune_trainer.scores.labels import log_loss
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
 from finetune_trainer.tasks import TASKS, Encoded, Task
@@ -227,8 +229,19 @@ class Session:
     def _measure(self, split: Measured) -> tuple[NDArray[np.float32], dict[str, float]]:
         """Probabilities and metrics of the model as it is."""
         logits, loss = predict(self._task, self._task.model, split.encoded, self._arithmetic, self._stop.check)
-        metrics = {"loss": loss, **self._task.metrics(logits, split.encoded.labels)}
-        return self._task.probabilities(logits), metrics
+        probabilities = self._task.probabilities(logits)
+        return probabilities, {"loss": loss, **values(self._task.scores(probabilities, split.encoded.labels))}
+
+    def _predictions(self, split: Measured) -> Predictions:
+        assert split.after is not None  # it is measured by now
+        truth = split.encoded.labels
+        before, after = (
+            () if found is None else (*self._task.scores(found, truth), log_loss(truth, found))
+            for found in (split.before, split.after)
+        )
+        return Predictions(
+            split.name, split.examples, split.after, split.before, after_scores=after, before_scores=before
+        )
 
     def _metric_results(self) -> list[MetricResult]:
         results = [
@@ -248,9 +261,7 @@ class Session:
             metrics=metrics,
             history=self.state.rows,
             labels=data.names["label"],
-            predictions=[
-                Predictions(s.name, s.examples, s.after, s.before) for s in self._splits if s.after is not None
-            ],
+            predictions=[self._predictions(split) for split in self._splits],
             sources=data.sources,
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,

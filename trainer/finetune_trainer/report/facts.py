@@ -13,6 +13,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import RunIdentity
 from finetune_trainer.data.examples import Examples, Source
+from finetune_trainer.scores import Score
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class Predictions:
     """Probabilities of the best model, shape (len(examples), labels); each row sums to 1."""
     before: NDArray[np.float32] | None = None
     """The same before training. None when it was not measured."""
+    after_scores: Sequence[Score] = ()
+    """The metrics as sums over the examples; those that were measured before as well get an interval of the difference."""
+    before_scores: Sequence[Score] = ()
 
 
 @dataclass(frozen=True)

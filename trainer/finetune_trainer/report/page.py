@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_trainer.report.facts import Predictions, ReportFacts
 from finetune_trainer.report.fonts import families
-from finetune_trainer.report.measures import RESAMPLES, confusion, scores, worst_mistakes
+from finetune_trainer.report.measures import confusion, scores, worst_mistakes
 from finetune_trainer.report.plots import CELLS, Plot, confusion_plot, loss_plot, metric_plot, shares_of
 from finetune_trainer.report.story import (
     MetricRow,
@@ -22,6 +22,7 @@ from finetune_trainer.report.story import (
     headline,
     headline_metric,
     honesty,
+    resamples,
     signed,
     spec_yaml,
 )
@@ -66,7 +67,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         honesty=honesty(facts),
         metrics=metrics,
         main_metric=main_metric,
-        resamples=RESAMPLES,
+        resamples=resamples(metrics),
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
         splits=[_split_part(part, facts, by_name[f"confusion-{part.split}"]) for part in facts.predictions],
         drawn=read - facts.train_rows,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from finetune_api import kubectl_yaml
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.report.facts import ReportFacts
-from finetune_trainer.report.measures import Interval, difference_interval
 from finetune_trainer.report.plots import metric_name
+from finetune_trainer.scores import Interval, paired_intervals, resamples_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class MetricRow:
 def metric_rows(facts: ReportFacts) -> list[MetricRow]:
     """All metrics, those of the test rows first if there are any, as the command line shows them; the choosing one leads each split."""
     by_split = {predictions.split: predictions for predictions in facts.predictions}
+    intervals = {
+        split: paired_intervals(predictions.before_scores, predictions.after_scores, facts.seed)
+        for split, predictions in by_split.items()
+    }
     rows = [
         MetricRow(
             metric.name,
@@ -52,11 +56,19 @@ def metric_rows(facts: ReportFacts) -> list[MetricRow]:
             len(by_split[metric.split].examples) if metric.split in by_split else 0,
             metric.baseline,
             metric.value,
-            difference_interval(metric.name, by_split[metric.split], facts.seed) if metric.split in by_split else None,
+            None if metric.baseline is None else intervals.get(metric.split, {}).get(metric.name),
         )
         for metric in facts.metrics
     ]
     return sorted(rows, key=lambda row: row.split != "test")
+
+
+def resamples(rows: list[MetricRow]) -> str:
+    """How many resamples the intervals are of: `5,000 resamples`, or which for which split where they differ."""
+    by_split = {row.split: resamples_of(row.rows) for row in rows if row.interval is not None}
+    if len(set(by_split.values())) == 1:
+        return f"{max(by_split.values()):,} resamples"
+    return " and ".join(f"{number:,} resamples of the {split} rows" for split, number in by_split.items())
 
 
 def headline_metric(rows: list[MetricRow]) -> MetricRow:

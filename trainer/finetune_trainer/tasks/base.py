@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import DEFAULT_MAX_LENGTH
 from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.scores import Score
 from finetune_trainer.tasks.positions import made_for, table_length
 
 Feature = dict[str, Any]
@@ -105,9 +106,9 @@ class Task(ABC):
         """The sum of the examples' losses, a scalar. `logits` are fp32, as the model gave them."""
 
     @abstractmethod
-    def metrics(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    def scores(self, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Score]:
         """All metrics besides `loss`, of a whole split."""
 
     @abstractmethod
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the report shows of the predictions; the shape of `logits`."""
+        """What is kept of the predictions, to score and to show them; the shape of `logits`."""

@@ -17,6 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.scores import Score
+from finetune_trainer.scores.labels import label_scores
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.answers import PADDED, settle_attention, try_answers
 from finetune_trainer.tasks.base import Encoded, Feature, Task
@@ -163,18 +165,8 @@ class TextClassification(Task):
     def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
-    def metrics(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-        from sklearn.metrics import accuracy_score, f1_score  # here, because its import would delay the first step
-
-        predicted = logits.argmax(axis=-1)
-        values = {
-            "accuracy": float(accuracy_score(labels, predicted)),
-            # Over the labels that occur: F1 of one that is neither there nor predicted is undefined, not 0.
-            "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-        }
-        if len(self._labels) == 2:
-            values["f1"] = float(f1_score(labels, predicted, pos_label=1, zero_division=0))
-        return values
+    def scores(self, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Score]:
+        return label_scores(labels, probabilities.argmax(axis=-1), len(self._labels))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return torch.softmax(torch.from_numpy(logits), dim=-1).numpy()

@@ -12,9 +12,13 @@ from finetune_api.result import MetricResult
 from finetune_api.run import identify
 from finetune_trainer.data import Origins, Source
 from finetune_trainer.report import Predictions, ReportFacts
+from finetune_trainer.scores import values
+from finetune_trainer.scores.labels import label_scores, log_loss
 from tests.unit.trainer.rows import examples
 
 NASTY = '<script src="https://evil.example/x.js"></script><img src=x onerror=alert(1)> & "quotes" ``` $a$ | {{ 7*7 }}'
+FIRST = ("f1", "accuracy", "macro_f1", "loss")
+"""The order of metrics in a result."""
 
 
 def probabilities(
@@ -35,12 +39,12 @@ def predictions(
         f"{NASTY} {row}" if row % 3 == 0 else f"An ordinary sentence, number {row}." for row in range(rows)
     ]
     second = [f"Another one, {row}." for row in range(rows)] if pairs else None
-    return Predictions(
-        split,
-        examples(texts, second, truth, origins=origins),
-        after=probabilities(truth, labels, skill, random),
-        before=probabilities(truth, labels, 0.0, random),
+    after, before = probabilities(truth, labels, skill, random), probabilities(truth, labels, 0.0, random)
+    of_after, of_before = (
+        (*label_scores(truth, found.argmax(axis=1), labels), log_loss(truth, found)) for found in (after, before)
     )
+    of_rows = examples(texts, second, truth, origins=origins)
+    return Predictions(split, of_rows, after, before, after_scores=of_after, before_scores=of_before)
 
 
 def finished_run(
@@ -52,8 +56,6 @@ def finished_run(
     **spec: Any,
 ) -> ReportFacts:
     """A finished run whose metrics are those of its predictions."""
-    from sklearn.metrics import accuracy_score, f1_score
-
     columns = {"text": "a", "textPair": "b"} if pairs else {"text": "a"}
     whole = FineTuneJobSpec.model_validate(
         {
@@ -68,18 +70,11 @@ def finished_run(
     parts = [predictions("validation", rows, len(labels), pairs=pairs)]
     if with_test:
         parts.append(predictions("test", 2 * rows, len(labels), pairs=pairs))
-    metrics = []
-    for part in parts:
-        truth = part.examples.numbers("label")
-        assert part.before is not None
-        said = [part.before.argmax(axis=1), part.after.argmax(axis=1)]
-        values = {"accuracy": [accuracy_score(truth, s) for s in said]}
-        values["macro_f1"] = [f1_score(truth, s, average="macro") for s in said]
-        if len(labels) == 2:
-            values = {"f1": [f1_score(truth, s) for s in said], **values}
-        row = np.arange(len(truth))
-        values["loss"] = [float(-np.log(p[row, truth]).mean()) for p in (part.before, part.after)]
-        metrics += [MetricResult(name=n, split=part.split, baseline=b, value=v) for n, (b, v) in values.items()]
+    metrics = [
+        MetricResult(name=name, split=part.split, baseline=values(part.before_scores)[name], value=value)
+        for part in parts
+        for name, value in sorted(values(part.after_scores).items(), key=lambda item: FIRST.index(item[0]))
+    ]
     random = np.random.default_rng(3)
     history: list[dict[str, float]] = [
         {"step": 0, "epoch": 0.0, "eval_loss": 0.7, "eval_f1": 0.41, "eval_accuracy": 0.5}

@@ -382,7 +382,7 @@ def test_a_run_without_history_or_baseline_still_has_a_report(tmp_path: Path) ->
         best_step=None,
         train_counts=None,
         warnings=[],
-        predictions=[replace(part, before=None) for part in facts.predictions],
+        predictions=[replace(part, before=None, before_scores=()) for part in facts.predictions],
         metrics=[metric.model_copy(update={"baseline": None}) for metric in facts.metrics],
     )
     text = Page(written(tmp_path, bare)[0]).text
