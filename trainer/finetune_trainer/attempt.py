@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.forms import forms_of
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
+from finetune_api.tasks import TASKS
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
@@ -191,7 +193,8 @@ class Attempt:
 
         def data() -> Data:
             seed = spec.training.seed
-            found = load(spec.dataset, storage=spec.storage, workspace=workspace, seed=seed, stop=stop)
+            forms = forms_of(TASKS[spec.task], spec)
+            found = load(spec.dataset, forms, storage=spec.storage, workspace=workspace, seed=seed, stop=stop)
             self._fetch_seconds = time.monotonic() - begin
             return found
 

@@ -41,10 +41,10 @@ def model():
 
 def dataset():
     read = hub.read_dataset(
-        Dataset(uri="hf://team/data"), {"text": "text", "label": "label"}, {"train": "train"},
+        Dataset(uri="hf://team/data"), [{"text": "text", "label": "label"}], {"train": "train"},
         cache=workspace / "data", stop=lambda: None,
     )
-    return read[1]["train"].columns["text"][0]
+    return read[2]["train"].table.column("text")[0].as_py()
 
 def storage():
     folder = open_folder("s3://way-out/run", Storage(endpoint=endpoint, region="us-east-1"), patience=2)

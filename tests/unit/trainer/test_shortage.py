@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from finetune_api.job import Storage
+from finetune_trainer.data.rows import TableWriter
 from finetune_trainer.shortage import shortage
 from finetune_trainer.store.folder import open_folder
 
@@ -40,6 +41,12 @@ def arrow():
     with pyarrow.OSFile(str(disk / "x.arrow"), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
 
+def rows():
+    writer = TableWriter(disk / "rows/x.arrow")
+    for batch in table.to_batches(max_chunksize=1000):
+        writer.write(batch)
+    writer.finish()
+
 def datasets():
     from datasets import Dataset
     Dataset.from_generator(lambda: ({"a": str(number) * 9} for number in numbers), cache_dir=str(disk / "c"))
@@ -54,6 +61,7 @@ WRITERS = {
     "matplotlib": lambda: figure.savefig(disk / "x.svg"),
     "parquet": lambda: parquet.write_table(table, disk / "x.parquet"),
     "arrow": arrow,
+    "rows": rows,
     "datasets": datasets,
     "text": lambda: (disk / "x.txt").write_text("x" * 100_000),
     "copies": lambda: shutil.copytree(own, disk / "copy"),
@@ -110,7 +118,7 @@ def test_a_disk_that_takes_no_more_is_told_as_that_whoever_was_writing(tmp_path:
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     told = [line.split("|") for line in done.stdout.splitlines() if line.startswith("size=")]
-    assert len(told) == 2 * 13 + 2, done.stdout + done.stderr
+    assert len(told) == 2 * 14 + 2, done.stdout + done.stderr
     for disk, writer, reason, message in told:
         if disk.endswith("ro"):
             assert (reason, "its file system is read-only" in message) == (FailureReason.STORAGE_UNAVAILABLE, True), (

@@ -1,7 +1,7 @@
 """From URIs to checked examples: every problem is found before training, with its file, row, column and remedy.
 
 model = fetch_model(spec.model, storage=spec.storage, workspace=folder, stop=stop)
-data = load(spec.dataset, storage=spec.storage, workspace=folder, seed=spec.training.seed, stop=stop)
+data = load(spec.dataset, forms, storage=spec.storage, workspace=folder, seed=spec.training.seed, stop=stop)
 """
 
 from finetune_trainer.data.examples import Data, Examples, Origin, Origins, Source, Stop

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from finetune_trainer.data.examples import Examples
-
 # Unicode's Default_Ignorable_Code_Point: zero-width blanks and joiners, soft hyphens, direction marks, variation selectors.
 _UNSEEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -27,14 +25,3 @@ def is_blank(text: str) -> bool:
     if text and text[0].isalnum() and not _UNSEEN.match(text):
         return False
     return not look(text)
-
-
-Looks = list[str] | list[tuple[str, str]]
-
-
-def looks(examples: Examples) -> Looks:
-    """What makes two examples the same: the looks of their texts, not their labels. Of pairs, pairs."""
-    texts = [look(text) for text in examples.values("text")]
-    if "textPair" not in examples.roles:
-        return texts
-    return list(zip(texts, (look(pair) for pair in examples.values("textPair")), strict=True))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv as csvlib
 import re
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from finetune_api.dataset import Csv
 from finetune_api.failures import FailureReason, JobError
@@ -30,10 +29,10 @@ from finetune_trainer.data.problems import (
     nearest,
     shortened,
 )
+from finetune_trainer.data.rows import FIRST, Sink
 
 csvlib.field_size_limit(2**31 - 1)  # the default refuses texts of more than 128 KiB
 
-STOP_EVERY = 1 << 16
 MOST_LINES = 1000
 """Lines of one broken row that are looked at again."""
 
@@ -48,15 +47,6 @@ class Reader(Protocol):
     def __iter__(self) -> Iterator[list[str]]: ...
 
     def __next__(self) -> list[str]: ...
-
-
-@dataclass(frozen=True)
-class DelimitedRows:
-    columns: dict[str, list[Any]]
-    """By role, all strings."""
-    lines: Sequence[int]
-    """The line each row begins on."""
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,25 +76,47 @@ class Dialect:
 
 
 def read_delimited(
-    path: Path, name: str, roles: Mapping[str, str], *, csv: Csv, tabs: bool, stop: Stop
-) -> DelimitedRows:
-    """The columns `roles` of a delimited file. Blank lines are skipped. Raises JobError: ColumnMissing, DataInvalid.
+    path: Path, name: str, roles: Mapping[str, str], into: Sink, *, csv: Csv, tabs: bool, stop: Stop
+) -> tuple[str, ...]:
+    """Put the columns `roles` of a delimited file, all strings, `into` where they go; returns warnings.
+
+    A row's number is the line that it begins on. Blank lines are skipped. Raises JobError: ColumnMissing, DataInvalid.
 
     A first line `sep=;`, by which Excel says the delimiter, is obeyed where the spec names none, and is no row.
     """
     dialect, lines, skipped = begun(decoded_lines(path, name, csv.encoding), csv, tabs=tabs)
     reader = dialect.rows(lines)
-    rows: list[tuple[str, ...]] = []
-    numbers = array("q")
+    rows: list[Sequence[str]] = []
+    numbers: list[int] = []
+    limit, count = FIRST, 0
     broken: list[tuple[int, int]] = []
     odd = Oddities(name)
+    quoted = dict.fromkeys(roles, 0)
+
+    def flush() -> int:
+        nonlocal count
+        stop()
+        columns = dict(zip(roles, zip(*rows, strict=True), strict=True))
+        if not dialect.quote:
+            for role, values in columns.items():
+                quoted[role] += sum(len(value) > 1 and value[0] == value[-1] == '"' for value in values)
+        more = into(columns, numbers)
+        count += len(rows)
+        rows.clear()
+        numbers.clear()
+        return more
+
     line = skipped  # the last one read
     try:
         header = csv.column_names or next(filter(None, reader), None)
         if header is None:
-            return DelimitedRows({role: [] for role in roles}, numbers, ())
+            return ()
         line = skipped + reader.line_num
-        pick = itemgetter(*_positions(name, roles, header, csv))
+        positions = _positions(name, roles, header, csv)
+        # Of one position it gives no tuple.
+        pick: Callable[[list[str]], Sequence[str]] = (
+            itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
+        )
         width = len(header)
         for row in reader:
             start, line = line + 1, skipped + reader.line_num
@@ -121,16 +133,15 @@ def read_delimited(
                 odd.headers.append(start)
             rows.append(pick(row))
             numbers.append(start)
-            if len(numbers) % STOP_EVERY == 0:
-                stop()
+            if len(rows) == limit:
+                limit = flush()
     except csvlib.Error as error:
         raise _malformed(path, name, dialect, line + 1, skipped + reader.line_num, str(error)) from error
     if broken:
-        raise _wrong_width(path, name, broken, width, len(numbers) + len(broken), csv, dialect)
-    columns = [list(values) for values in zip(*rows, strict=True)] or [[] for _ in roles]
-    by_role = dict(zip(roles, columns, strict=True))
-    warnings = odd.warnings() if dialect.quote else (*odd.warnings(), *_unused_quotes(name, roles, by_role))
-    return DelimitedRows(by_role, numbers, warnings)
+        raise _wrong_width(path, name, broken, width, count + len(numbers) + len(broken), csv, dialect)
+    if rows:
+        flush()
+    return odd.warnings() if dialect.quote else (*odd.warnings(), *_unused_quotes(name, roles, quoted, count))
 
 
 def begun(lines: Iterator[str], csv: Csv, *, tabs: bool) -> tuple[Dialect, Iterator[str], int]:
@@ -246,13 +257,11 @@ def _wrong_width(
     )
 
 
-def _unused_quotes(name: str, roles: Mapping[str, str], columns: Mapping[str, list[str]]) -> tuple[str, ...]:
+def _unused_quotes(name: str, roles: Mapping[str, str], quoted: Mapping[str, int], rows: int) -> tuple[str, ...]:
     for role, column in roles.items():
-        values = columns[role]
-        quoted = sum(len(value) > 1 and value[0] == value[-1] == '"' for value in values)
-        if quoted and quoted >= len(values) / 2:
+        if quoted[role] and quoted[role] >= rows / 2:
             return (
-                f'{name}, column "{column}": {quoted:,} of {len(values):,} values stand in quotes, which are read as part of '
+                f'{name}, column "{column}": {quoted[role]:,} of {rows:,} values stand in quotes, which are read as part of '
                 "the value. If they are not, set spec.dataset.csv.quoteChar to '\"'.",
             )
     return ()

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_api.tasks import Form
+
 Stop = Callable[[], None]
 """Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
 
@@ -116,6 +118,8 @@ class Data:
     train: Examples
     validation: Examples
     test: Examples | None
+    form: Form
+    """Which roles the examples have."""
     names: Mapping[str, tuple[str, ...]]
     """By role of a kind that has names, such as `label`; the position is the label's number, and of two the last is the positive class."""
     warnings: tuple[str, ...]

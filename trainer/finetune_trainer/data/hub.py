@@ -11,13 +11,15 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -37,6 +39,8 @@ from finetune_trainer.data.diagnosis import conflict, description_that_fits
 from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.foreign import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.problems import column_missing, columns_repeat, data_invalid, listed, nearest
+from finetune_trainer.data.rows import OwnNames
+from finetune_trainer.data.tables import class_names
 from finetune_trainer.shortage import causes, shortage
 
 ANSWER_WITHIN = 10.0
@@ -79,22 +83,25 @@ def dataset_commit(repo: str) -> str:
 
 @dataclass(frozen=True)
 class HubSplit:
-    """One split of a hub dataset, the wanted columns by role."""
+    """One split of a hub dataset."""
 
-    columns: dict[str, list[Any]]
-    label_names: list[str] | None
+    table: pa.Table
+    """The wanted columns by role, as the library has mapped them."""
+    own_names: OwnNames
 
 
 def read_dataset(
-    dataset: Dataset, roles: Mapping[str, str], splits: Mapping[Split, str], *, cache: Path, stop: Stop
-) -> tuple[str, dict[Split, HubSplit]]:
-    """The commit of the hub dataset, and the splits asked for (role → name of the hub's split).
+    dataset: Dataset, forms: Sequence[Mapping[str, str]], splits: Mapping[Split, str], *, cache: Path, stop: Stop
+) -> tuple[str, int, dict[Split, HubSplit]]:
+    """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, and the splits asked for
+    (role → name of the hub's split).
 
     Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
     DatasetAccessDenied, HubUnreachable, ColumnMissing, DataInvalid.
     """
     repo = repository(dataset.uri)
     commit = dataset_commit(repo)
+    roles = forms[0]
     stop()
     import datasets  # a second's import, only for hub datasets
 
@@ -117,6 +124,11 @@ def read_dataset(
             _check_files(builder, repo, roles, failed=True)
             raise _unreadable(repo, error) from error
         _check_files(builder, repo, roles)
+    existing = builder.info.features or {}
+    chosen = next(
+        (number for number, form in enumerate(forms) if all(column in existing for column in form.values())), 0
+    )
+    roles = forms[chosen]
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()
@@ -130,7 +142,7 @@ def read_dataset(
             if _is_of_machine(error):
                 raise
             raise _unreadable(repo, error) from error
-    return commit, found
+    return commit, chosen, found
 
 
 def _check_files(builder: Any, repo: str, roles: Mapping[str, str], *, failed: bool = False) -> None:
@@ -204,7 +216,7 @@ def no_hub(kind: Kind, what: str) -> JobError:
 
 
 def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[str, str]) -> HubSplit:
-    from datasets import ClassLabel
+    from datasets import Features
 
     existing = list(builder.info.splits or {})
     # The library also understands parts of a split, such as train[:1000].
@@ -231,13 +243,23 @@ def _read_split(builder: Any, repo: str, split: str, name: str, roles: Mapping[s
         if column not in rows.column_names:
             raise column_missing(where, role, column, rows.column_names)
     # As Arrow has them: the library would decode images and sounds, to no end.
-    table = rows.select_columns(list(roles.values())).with_format("arrow")[:]
-    columns = {role: table.column(column).to_pylist() for role, column in roles.items()}
-    for row, (text, label) in enumerate(zip(columns["text"], columns["label"], strict=True), start=1):
-        if label is None and isinstance(text, str) and text.startswith(CONFLICT):
-            raise conflict(f"{where}, row {row}")
-    feature = rows.features[roles["label"]]
-    return HubSplit(columns, list(feature.names) if isinstance(feature, ClassLabel) else None)
+    mapped: pa.Table = rows.data.table
+    table = pa.table({role: mapped.column(column) for role, column in roles.items()})
+    if (row := _conflict_in(table)) is not None:
+        raise conflict(f"{where}, row {row}")
+    features = Features({column: rows.features[column] for column in roles.values()}).to_dict()
+    found = {role: class_names(features[column]) for role, column in roles.items()}
+    return HubSplit(table, {role: names for role, names in found.items() if names is not None})
+
+
+def _conflict_in(table: pa.Table) -> int | None:
+    """The first row, counted from 1, that begins as Git's mark of a conflict does and has nothing else."""
+    first, *others = table.columns
+    if not others or not (pa.types.is_string(first.type) or pa.types.is_large_string(first.type)):
+        return None
+    marked = np.flatnonzero(pc.fill_null(pc.starts_with(first, CONFLICT), False).to_numpy())
+    rows = (row for row in marked.tolist() if all(other[row].as_py() is None for other in others))
+    return next((row + 1 for row in rows), None)
 
 
 def _unreadable(repo: str, error: Exception) -> Exception:

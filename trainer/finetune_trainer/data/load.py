@@ -2,81 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from glob import escape, has_magic
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import get_args
 from urllib.parse import unquote
 
-import numpy as np
+import pyarrow as pa
 
-from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Columns, Dataset, Splits
+from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.forms import columns_of
 from finetune_api.job import Storage
+from finetune_api.tasks import Form
 from finetune_trainer.data import hub
-from finetune_trainer.data.alike import looks
-from finetune_trainer.data.check import (
-    Rows,
-    check_counts,
-    check_texts,
-    to_examples,
-)
-from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Origins, Source, Split, Stop
+from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.foreign import Format
-from finetune_trainer.data.labels import encode_labels
+from finetune_trainer.data.keys import keys_of
+from finetune_trainer.data.kinds import KINDS, Kinds
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import at, data_invalid, listed, nearest
-from finetune_trainer.data.split import split_validation
-from finetune_trainer.data.tables import EXTENSIONS, Table, read_table
+from finetune_trainer.data.rows import Rows, RowsWriter, some_of
+from finetune_trainer.data.split import choose_validation
+from finetune_trainer.data.tables import EXTENSIONS, has_columns, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
 
 MOST_WARNINGS = 40
 """Warnings that are told; more are counted."""
 
 
-def load(dataset: Dataset, *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
-    """The examples that `dataset` describes, all checked.
+def load(dataset: Dataset, forms: Sequence[Form], *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
+    """The examples that `dataset` describes, all checked, in the first of `forms` whose columns the data has.
 
-    `seed` draws the validation split when there is no `splits.validation`. Nothing is copied for `file://`; object storage
-    is downloaded below `workspace`. Raises JobError: DatasetNotFound, DatasetAccessDenied, HubUnreachable, ColumnMissing,
-    LabelInvalid, DataInvalid, StorageDenied, StorageUnavailable; the message names file, row and column.
+    `seed` draws the validation split when there is no `splits.validation`. Of `file://` no file is copied; object storage
+    is downloaded below `workspace`, and there the rows lie, too, from where they are mapped into memory. Raises JobError:
+    DatasetNotFound, DatasetAccessDenied, HubUnreachable, ColumnMissing, LabelInvalid, DataInvalid, StorageDenied,
+    StorageUnavailable; the message names file, row and column.
     """
     stop()
     read = _read_hub if dataset.uri.startswith("hf://") else _read_files
     with told_of("dataset", dataset.uri):
-        splits, warnings, revision, fingerprint = read(dataset, storage, workspace, stop)
+        form, splits, warnings, revision, fingerprint = read(dataset, forms, storage, workspace, stop)
+    kinds = _kinds(form, dataset)
     for rows in splits:
-        check_texts(rows, dataset.columns)
+        rows.check()
         stop()
-    labels, numbers, renamed = encode_labels(splits, dataset.columns.label or "label", dataset.labels)
-    warnings += renamed
+    names: dict[str, tuple[str, ...]] = {}
+    positions: list[dict[str, pa.Array]] = [{} for _ in splits]
+    for role, kind in kinds.items():
+        named = kind.named([(rows.values[role], rows.origins, rows.names_of(role)) for rows in splits], dataset.labels)
+        if named is not None:
+            names[role] = named.names
+            warnings += named.warnings
+            for of_split, column in zip(positions, named.columns, strict=True):
+                of_split[role] = column
+        stop()
     examples: dict[Split, Examples] = {
-        rows.split: to_examples(rows, values) for rows, values in zip(splits, numbers, strict=True)
+        rows.split: rows.examples(named) for rows, named in zip(splits, positions, strict=True)
     }
-    check_counts(examples["train"], labels)
-    stop()
-    train_looks = looks(examples["train"])
-    warnings += warn_of_rows(examples, labels, train_looks)
+    keys = {split: keys_of(some, kinds, stop) for split, some in examples.items()}
+    warnings += warn_of_rows(examples, kinds, names, keys)
     stop()
     drawn = "validation" not in examples
     if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
-        examples["train"], examples["validation"], more = split_validation(
-            examples["train"], train_looks, fraction, seed
-        )
+        aside, more = choose_validation(examples["train"], form, keys["train"], fraction, seed)
         warnings += more
-    warnings += warn_of_absent_labels(examples, labels, drawn=drawn)
+        train = examples["train"]
+        folder = workspace / "rows"
+        examples["train"] = some_of(train, ~aside, folder / "train-rest.arrow")
+        examples["validation"] = some_of(train, aside, folder / "validation.arrow")
+        (folder / "train.arrow").unlink(missing_ok=True)
+    warnings += warn_of_absent_labels(examples, kinds, names, drawn=drawn)
     return Data(
         train=examples["train"],
         validation=examples["validation"],
         test=examples.get("test"),
-        names={"label": labels},
+        form=form,
+        names=names,
         warnings=_few(warnings),
         fingerprint=fingerprint,
         revision=revision,
-        sources=tuple(source for rows in splits for source in _sources(rows)),
+        sources=tuple(source for rows in splits for source in rows.sources()),
     )
 
 
@@ -90,78 +99,80 @@ def _few(warnings: list[str]) -> tuple[str, ...]:
     )
 
 
-Read = tuple[list[Rows], list[str], str | None, str]
-"""Rows of each split (training first), warnings, the hub's commit, the fingerprint."""
+def _kinds(form: Form, dataset: Dataset) -> Kinds:
+    columns = columns_of(form, dataset.columns)
+    return {role.name: KINDS[role.kind] for role in form.roles if role.name in columns}
 
 
-def _read_hub(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -> Read:
+Read = tuple[Form, list[Rows], list[str], str | None, str]
+"""The form that holds, rows of each split (training first), warnings, the hub's commit, the fingerprint."""
+
+
+def _read_hub(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
     names = _wanted_splits(dataset)
-    commit, found = hub.read_dataset(dataset, _roles(dataset.columns), names, cache=workspace / "datasets", stop=stop)
-    splits = []
+    columns = [columns_of(form, dataset.columns) for form in forms]
+    commit, chosen, found = hub.read_dataset(dataset, columns, names, cache=workspace / "datasets", stop=stop)
+    form, splits = forms[chosen], []
     for split, name in names.items():
-        columns = found[split].columns
-        numbers = range(1, len(columns["text"]) + 1)
-        origins = _origins([(f"{HUB_SPLIT}{name}", Table(columns, numbers, "row"))])
-        splits.append(Rows(split, columns, origins, [found[split].label_names]))
+        writer = _writer(split, form, dataset, workspace)
+        writer.map(found[split].table)
+        writer.file(f"{HUB_SPLIT}{name}", "row", found[split].own_names)
+        splits.append(writer.finish())
+        stop()
     lines = [
         hub.repository(dataset.uri),
         commit,
         dataset.subset or "",
         *(f"{split}={name}" for split, name in names.items()),
     ]
-    return splits, [], commit, fingerprint_lines(lines)
+    return form, splits, [], commit, fingerprint_lines(lines)
 
 
-def _read_files(dataset: Dataset, storage: Storage, workspace: Path, stop: Stop) -> Read:
+def _read_files(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
     chosen = choose_files(dataset, place.names())
     paths = place.local([name for names in chosen.values() for name in names], stop)
+    form = _form_of_files(forms, {name: paths[name] for name in chosen["train"]}, dataset, stop)
+    columns = columns_of(form, dataset.columns)
     splits: list[Rows] = []
     warnings: list[str] = []
     for split, names in chosen.items():
-        tables: list[tuple[str, Table]] = []
+        writer = _writer(split, form, dataset, workspace)
+        empty = []
         for name in names:
             stop()
-            format = _format_of(name, dataset)
-            roles = _roles(dataset.columns)
-            tables.append((name, read_table(paths[name], name, format, roles, csv=dataset.csv, stop=stop)))
-            warnings += tables[-1][1].warnings
-        empty = [name for name, table in tables if not len(table.numbers)]
-        if empty and len(empty) < len(tables):
-            warnings.append(f"{len(empty):,} of {len(tables):,} files of the {split} split have no rows: {at(empty)}.")
-        splits.append(_joined(split, tables))
+            told = read_table(paths[name], name, _format_of(name, dataset), columns, writer, csv=dataset.csv, stop=stop)
+            if not writer.file(name, told.unit, told.own_names):
+                empty.append(name)
+            warnings += told.warnings
+        if empty and len(empty) < len(names):
+            warnings.append(f"{len(empty):,} of {len(names):,} files of the {split} split have no rows: {at(empty)}.")
+        splits.append(writer.finish())
     if dataset.csv is not None and not {_format_of(name, dataset) for name in paths} & {"csv", "tsv"}:
         warnings.append(
             "spec.dataset.csv says how CSV and TSV files are written, and none of the files that are read is one."
         )
-    return splits, warnings, None, fingerprint_files(paths, stop)
+    return form, splits, warnings, None, fingerprint_files(paths, stop)
 
 
-def _joined(split: Split, tables: list[tuple[str, Table]]) -> Rows:
-    columns: dict[str, list[Any]] = {role: [] for role in tables[0][1].columns}
-    for _, table in tables:
-        for role, values in table.columns.items():
-            columns[role].extend(values)
-    return Rows(split, columns, _origins(tables), [table.label_names for _, table in tables])
+def _form_of_files(forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, stop: Stop) -> Form:
+    """The first whose columns the first file with rows has; the first of all where there is none, which will say what is missing."""
+    if len(forms) > 1:
+        for name, path in files.items():
+            for form in forms:
+                has = has_columns(
+                    path, name, _format_of(name, dataset), columns_of(form, dataset.columns), csv=dataset.csv, stop=stop
+                )
+                if has:
+                    return form
+                if has is None:
+                    break
+    return forms[0]
 
 
-def _origins(tables: list[tuple[str, Table]]) -> Origins:
-    return Origins(
-        files=tuple(name for name, _ in tables),
-        units=tuple(table.unit for _, table in tables),
-        file=np.repeat(np.arange(len(tables), dtype=np.int32), [len(table.numbers) for _, table in tables]),
-        number=np.concatenate([np.asarray(table.numbers, dtype=np.int64) for _, table in tables]),
-    )
-
-
-def _sources(rows: Rows) -> list[Source]:
-    counts = np.bincount(rows.origins.file, minlength=len(rows.origins.files))
-    return [Source(rows.split, name, int(count)) for name, count in zip(rows.origins.files, counts, strict=True)]
-
-
-def _roles(columns: Columns) -> dict[str, str]:
-    pair = {"textPair": columns.text_pair} if columns.text_pair else {}
-    return {"text": columns.text or "text", **pair, "label": columns.label or "label"}
+def _writer(split: Split, form: Form, dataset: Dataset, workspace: Path) -> RowsWriter:
+    columns = columns_of(form, dataset.columns)
+    return RowsWriter(split, _kinds(form, dataset), columns, workspace / "rows" / f"{split}.arrow")
 
 
 def _wanted_splits(dataset: Dataset) -> dict[Split, str]:

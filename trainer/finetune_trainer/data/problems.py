@@ -17,11 +17,12 @@ LONGEST_NAME = 80
 """Characters shown of one name."""
 
 
-def at(places: Sequence[Origin | str], column: str | None = None) -> str:
-    """`train.tsv, line 17, column "text"; train.tsv, line 40, column "text" and 12 more`."""
+def at(places: Sequence[Origin | str] | Origins, column: str | None = None, *, count: int | None = None) -> str:
+    """`train.tsv, line 17, column "text"; train.tsv, line 40, column "text" and 12 more`; of `count` places the first are enough."""
     where = f', column "{column}"' if column else ""
-    named = "; ".join(f"{place}{where}" for place in places[:SHOWN])
-    return named if len(places) <= SHOWN else f"{named} and {len(places) - SHOWN:,} more"
+    named = "; ".join(f"{places[place]}{where}" for place in range(min(SHOWN, len(places))))
+    count = len(places) if count is None else count
+    return named if count <= SHOWN else f"{named} and {count - SHOWN:,} more"
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.alike import Looks
+from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Examples
+from finetune_trainer.data.kinds import KINDS
 
 FAR = 2
 """Times more or less rows set aside than asked for, from which on it is said."""
 
 
-def split_validation(
-    examples: Examples, looked: Looks, fraction: float, seed: int
-) -> tuple[Examples, Examples, list[str]]:
-    """Training and validation examples, both in the order they had, and warnings. `looked` as of `looks(examples)`.
+def choose_validation(
+    examples: Examples, form: Form, keys: NDArray[np.uint64], fraction: float, seed: int
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which of the training examples are set aside for validation, shape (rows,), and warnings. `keys` as of `keys_of`.
 
-    Every text gets a digest of the seed and itself; of each label, those with the lowest digests are set aside. So the split
-    depends on the texts and the seed only, not on the order of rows or on a library's random numbers, and rows with texts that
-    look the same go the same way. Each label keeps at least one text for training. Raises JobError when nothing can be set aside.
+    Every example's inputs get a digest of the seed and themselves; of each label, those with the lowest digests are set aside. So
+    the split depends on the inputs and the seed only, not on the order of rows or on a library's random numbers, and rows with
+    inputs that look the same go the same way. Each label keeps at least one input for training; where the form has no label, all
+    examples are of one. Raises JobError when nothing can be set aside.
     """
     # Sorted by digest, one entry a distinct text; two texts of one digest would merely go the same way.
-    _, first, text_of_row = np.unique(_digests(examples, looked, seed), return_index=True, return_inverse=True)
-    label_of_row = examples.numbers("label")
+    _, first, text_of_row = np.unique(_digests(examples, form, keys, seed), return_index=True, return_inverse=True)
+    strata = form.of_kinds(frozenset({Kind.LABEL}))
+    label_of_row = examples.numbers(strata[0]) if strata else np.zeros(len(examples), np.int64)
     label_of_text = label_of_row[first]
     labels, counts = np.unique(label_of_text, return_counts=True)
     text_aside = np.zeros(len(first), dtype=np.bool_)
@@ -36,47 +38,55 @@ def split_validation(
     for label in np.setdiff1d(label_of_row, label_of_row[~text_aside[text_of_row]]):
         # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
         text_aside[text_of_row[label_of_row == label].max()] = False
-    aside = text_aside[text_of_row]
+    aside = np.asarray(text_aside[text_of_row])
+    noun = next(KINDS[role.kind].noun for role in form.roles if KINDS[role.kind].is_input)
     rows, texts = len(examples), len(first)
     if not aside.any():
-        raise _nothing_aside(rows, texts, fraction)
+        raise _nothing_aside(rows, texts, fraction, noun)
     warnings = []
     share = aside.sum() / rows
     if texts < rows and not fraction / FAR <= share <= fraction * FAR:
         warnings.append(
             f"{aside.sum():,} of {rows:,} training rows are set aside for validation, for a validationFraction of {fraction:g}: there "
-            f"are only {texts:,} different texts, and rows with equal texts stay together."
+            f"are only {texts:,} different {noun}s, and rows with equal {noun}s stay together."
         )
-    return examples.take(np.flatnonzero(~aside)), examples.take(np.flatnonzero(aside)), warnings
+    return aside, warnings
 
 
-def _nothing_aside(rows: int, texts: int, fraction: float) -> JobError:
+def _nothing_aside(rows: int, texts: int, fraction: float, noun: str) -> JobError:
     said = f"validationFraction {fraction:g} of {rows:,} training examples leaves none for validation"
     remedy = "Give more examples, a larger validationFraction, or rows of their own in splits.validation."
     if texts < rows:
-        said += f": they hold only {texts:,} different texts, rows with equal texts stay together, and each label keeps one for training"
-        remedy = "Give examples with other texts, or rows of their own in splits.validation."
+        said += f": they hold only {texts:,} different {noun}s, rows with equal {noun}s stay together, and each label keeps one for training"
+        remedy = f"Give examples with other {noun}s, or rows of their own in splits.validation."
     return JobError(FailureReason.DATA_INVALID, said, field="spec.dataset.validationFraction", remedy=remedy)
 
 
-def _digests(examples: Examples, looked: Looks, seed: int) -> NDArray[np.uint64]:
-    """A number a row, shape (rows,): equal for texts that look the same, of which the lowest digest counts."""
-    texts = list(examples.values("text"))
-    pairs = list(examples.values("textPair")) if "textPair" in examples.roles else None
-    digests = np.frombuffer(
-        b"".join(_digest(seed, text, pair) for text, pair in zip(texts, pairs or repeat(""), strict=False)), dtype=">u8"
-    ).astype(np.uint64)
-    if (texts if pairs is None else list(zip(texts, pairs, strict=True))) == looked:
-        return digests
-    number: dict[str | tuple[str, str], int] = {}
-    look_of_row = np.fromiter((number.setdefault(look, len(number)) for look in looked), np.int64, len(digests))
-    lowest = np.full(len(number), np.iinfo(np.uint64).max, dtype=np.uint64)
+def _digests(examples: Examples, form: Form, keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """A number a row, shape (rows,): equal for inputs that look the same, of which the lowest digest counts."""
+    inputs = [(role.name, KINDS[role.kind]) for role in form.roles if KINDS[role.kind].is_input]
+    present = [role for role, _ in inputs if role in examples.roles]
+    spelt = [(role, kind.spelt if role in present else _nothing) for role, kind in inputs]
+    digests = np.empty(len(examples), np.uint64)
+    begin = 0
+    for block in examples.blocks(*present):
+        parts = [map(spell, block.get(role, block[present[0]])) for role, spell in spelt]
+        joined = [_digest(f"{seed}\0{said}") for said in map("\0".join, zip(*parts, strict=True))]
+        digests[begin : begin + len(joined)] = np.frombuffer(b"".join(joined), dtype=">u8")
+        begin += len(joined)
+    _, look_of_row = np.unique(keys, return_inverse=True)
+    lowest = np.full(len(digests), np.iinfo(np.uint64).max, dtype=np.uint64)
     np.minimum.at(lowest, look_of_row, digests)
-    return lowest[look_of_row]
+    return np.asarray(lowest[look_of_row])
 
 
-def _digest(seed: int, text: str, pair: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{text}\0{pair}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _nothing(_: object) -> str:
+    """What stands for a role that the data leaves out."""
+    return ""
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _quotas(sizes: list[int], fraction: float) -> list[int]:

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.dataset import Csv
-from finetune_api.failures import JobError
+from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
 from finetune_trainer.data.encoding import decoded_lines, is_garbled
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
+from finetune_trainer.data.rows import FIRST, OwnNames, Sink, next_batch
 
 EXTENSIONS: dict[str, Format] = {
     ".csv": "csv",
@@ -32,28 +33,26 @@ EXTENSIONS: dict[str, Format] = {
     ".parquet": "parquet",
 }
 
-STOP_EVERY = 1 << 16
-"""Rows between two looks at `stop`."""
+BUFFER = 1 << 20
+"""Bytes that are read of a column of a Parquet file at once."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """The wanted columns of one file, in the order of its rows."""
+class Told:
+    """What a file tells besides its rows."""
 
-    columns: dict[str, list[Any]]
-    """By role (`text`, `textPair`, `label`). Delimited text gives strings; JSON and Parquet what they hold, None for null."""
-    numbers: Sequence[int]
-    """The line or row number of each row."""
     unit: Literal["line", "row"]
-    label_names: list[str] | None = None
-    """Names of whole-number labels, where the file itself tells them."""
+    """What its rows are numbered by."""
+    own_names: OwnNames
     warnings: tuple[str, ...] = ()
 
 
 def read_table(
-    path: Path, name: str, format: Format, roles: Mapping[str, str], *, csv: Csv | None, stop: Stop
-) -> Table:
-    """The columns `roles` (role → column name) of the file at `path`, called `name` in messages.
+    path: Path, name: str, format: Format, roles: Mapping[str, str], into: Sink, *, csv: Csv | None, stop: Stop
+) -> Told:
+    """Put the columns `roles` (role → column name) of the file at `path`, called `name` in messages, `into` where they go.
+
+    Delimited text gives strings; JSON and Parquet what they hold, None for null.
 
     Raises JobError: ColumnMissing, DataInvalid. Of a file that is something else the error says what it is, and of one that is
     written otherwise than the spec says, how to describe it.
@@ -61,31 +60,60 @@ def read_table(
     refuse_foreign(path, name, format)
     try:
         if format == "parquet":
-            return _read_parquet(path, name, roles, stop)
+            return _read_parquet(path, name, roles, into, stop)
         if format == "jsonl":
-            return _read_json_lines(path, name, roles, stop)
-        rows = read_delimited(path, name, roles, csv=csv or Csv(), tabs=format == "tsv", stop=stop)
+            return _read_json_lines(path, name, roles, into, stop)
+        warnings = read_delimited(path, name, roles, into, csv=csv or Csv(), tabs=format == "tsv", stop=stop)
     except JobError as error:
         raise diagnosed(error, path, name, format, roles, csv or Csv()) from error
-    warnings = rows.warnings
     if csv and is_garbled(path, csv.encoding):
         warnings += (
             f"{name} is valid UTF-8 and is read as {csv.encoding}, which garbles every letter beyond ASCII, such as é as Ã©. "
             "If that is not meant, leave out spec.dataset.csv.encoding.",
         )
-    return Table(rows.columns, rows.lines, "line", warnings=warnings)
+    return Told("line", {}, warnings)
 
 
-def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -> Table:
+class _Enough(Exception):
+    """The first rows are seen."""
+
+
+def has_columns(
+    path: Path, name: str, format: Format, roles: Mapping[str, str], *, csv: Csv | None, stop: Stop
+) -> bool | None:
+    """Whether the first rows of a file have all these columns; None where it has no rows. What else is wrong with it is not asked."""
+    has: bool | None = None
+
+    def look(columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
+        nonlocal has
+        # What a file of JSON lines does not have is null.
+        has = all(any(value is not None for value in values) for values in columns.values())
+        raise _Enough
+
+    try:
+        read_table(path, name, format, roles, look, csv=csv, stop=stop)
+    except _Enough:
+        return has
+    except JobError as error:
+        return error.reason is not FailureReason.COLUMN_MISSING
+    return None
+
+
+def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], into: Sink, stop: Stop) -> Told:
     columns: dict[str, list[Any]] = {role: [] for role in roles}
     numbers: list[int] = []
+    limit, count = FIRST, 0
     seen: dict[str, None] = {}
+    null = set(roles)  # the roles that were nothing but null so far
     broken: list[str] = []
     wanted = list(roles.items())
     keys = {role: json.dumps(column, ensure_ascii=False) for role, column in wanted}
     for number, line in enumerate(decoded_lines(path, name, "utf-8"), start=1):
-        if number % STOP_EVERY == 0:
+        if len(numbers) == limit:
             stop()
+            null -= {role for role in null if any(value is not None for value in columns[role])}
+            limit = into(columns, numbers)
+            columns, numbers = {role: [] for role in roles}, []
         line = line.lstrip("\ufeff")  # of a file that was put together from several
         if not line or line.isspace():
             continue
@@ -102,7 +130,8 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
         except (ValueError, RecursionError) as error:
             broken.append(f"line {number}: {said_of_json(error)}")
             continue
-        if len(numbers) < 1000:
+        count += 1
+        if count <= 1000:
             seen.update(dict.fromkeys(row))
         for role, column in wanted:
             columns[role].append(row.get(column))
@@ -113,15 +142,17 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], stop: Stop
             f"{name} is not JSON lines: {'; '.join(broken[:SHOWN])}{more}",
             'Write one object a line, such as {"text": "…", "label": "…"}, without a list around them.',
         )
-    if len(numbers) == 1 and all(isinstance(values[0], (list, dict)) for values in columns.values()):
+    if count == 1 and all(isinstance(values[0], (list, dict)) for values in columns.values()):
         raise data_invalid(
             f"{name}, line {numbers[0]}: the one object holds whole columns, not one example",
             'Write one object a line, such as {"text": "…", "label": "…"}; with pandas, to_json(orient="records", lines=True).',
         )
     for role, column in wanted:
-        if numbers and column not in seen and all(value is None for value in columns[role]):
+        if count and column not in seen and role in null and all(value is None for value in columns[role]):
             raise column_missing(name, role, column, list(seen))
-    return Table(columns, numbers, "line")
+    if numbers:
+        into(columns, numbers)
+    return Told("line", {})
 
 
 def _check_escapes(row: object) -> None:
@@ -150,20 +181,23 @@ def _json_kind(value: object) -> str:
     return kinds[type(value)]
 
 
-def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -> Table:
+def _read_parquet(path: Path, name: str, roles: Mapping[str, str], into: Sink, stop: Stop) -> Told:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=BUFFER) as file:
             schema = file.schema_arrow
             for role, column in roles.items():
                 if column not in schema.names:
                     raise column_missing(name, role, column, schema.names)
                 if schema.names.count(column) > 1:
                     raise columns_repeat(name, role, column, schema.names.count(column))
-            columns: dict[str, list[Any]] = {role: [] for role in roles}
-            for batch in file.iter_batches(batch_size=STOP_EVERY, columns=list(roles.values())):
+            rows = 0
+            for batch in file.iter_batches(batch_size=_rows_at_once(file), columns=list(roles.values())):
                 stop()
-                for role, column in roles.items():
-                    columns[role].extend(batch.column(column).to_pylist())
+                into(
+                    {role: batch.column(column) for role, column in roles.items()},
+                    range(rows + 1, rows + len(batch) + 1),
+                )
+                rows += len(batch)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         # Of pages that do not decompress Arrow makes an OSError as well; only the disk's own errors have a number.
         if isinstance(error, OSError) and error.errno is not None:
@@ -172,15 +206,32 @@ def _read_parquet(path: Path, name: str, roles: Mapping[str, str], stop: Stop) -
             f"{name} is not a readable Parquet file: {' '.join(str(error).split())}",
             "Write the file again, or say spec.dataset.format if it is no Parquet.",
         ) from error
-    rows = len(next(iter(columns.values())))
-    return Table(columns, range(1, rows + 1), "row", label_names=_class_names(schema, roles["label"]))
+    return Told("row", _class_names(schema, roles))
 
 
-def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
+def _rows_at_once(file: pq.ParquetFile) -> int:
+    """So many that a batch is not much larger than it need be."""
+    groups = [file.metadata.row_group(group) for group in range(file.metadata.num_row_groups)]
+    return min((next_batch(group.num_rows, group.total_byte_size) for group in groups if group.num_rows), default=FIRST)
+
+
+def _class_names(schema: pa.Schema, roles: Mapping[str, str]) -> OwnNames:
     """The label names that `datasets` writes into the schema of its Parquet files."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column].get("names")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return {}
+    found = (
+        {role: class_names(features.get(column)) for role, column in roles.items()}
+        if isinstance(features, dict)
+        else {}
+    )
+    return {role: names for role, names in found.items() if names is not None}
+
+
+def class_names(feature: object) -> list[str] | None:
+    """The names of a feature as `datasets` writes it: those of a class label, or of a list of them."""
+    while isinstance(feature, list) or (isinstance(feature, dict) and isinstance(feature.get("feature"), (dict, list))):
+        feature = (feature[0] if len(feature) == 1 else None) if isinstance(feature, list) else feature["feature"]
+    names = feature.get("names") if isinstance(feature, dict) else None
     return [str(label) for label in names] if isinstance(names, list) else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from finetune_trainer.data.alike import Looks, look, looks
-from finetune_trainer.data.examples import Examples, Origin, Split
-from finetune_trainer.data.labels import NUMBER
+from finetune_trainer.data.alike import look
+from finetune_trainer.data.examples import Examples, Split
+from finetune_trainer.data.kinds import Kinds
+from finetune_trainer.data.kinds.label import NUMBER, Label
+from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
 
 MANY = 20
@@ -34,56 +38,66 @@ WRITTEN_FOR_NOTHING = frozenset(
     }
 )
 """As pandas, Excel, databases and programming languages write that there is no value."""
+_NOTHING = pa.array(sorted(WRITTEN_FOR_NOTHING))
 
 
-def warn_of_rows(splits: Mapping[Split, Examples], labels: Sequence[str], train_looks: Looks) -> list[str]:
-    """Of the rows as they were read, before any of them are set aside; one sentence each. `train_looks` as of `looks`."""
+Names = Mapping[str, Sequence[str]]
+"""By role of a kind that has names."""
+Keys = Mapping[Split, NDArray[np.uint64]]
+"""Of each split, as of `keys_of`."""
+
+
+def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, keys: Keys) -> list[str]:
+    """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
+    labels = [(role, names[role]) for role, kind in kinds.items() if kind is Label]
+    texts = [role for role, kind in kinds.items() if kind is Texts]
     return [
-        *_unlearned_labels(train, labels),
-        *_doubtful_labels(train, labels),
-        *_doubtful_texts(train),
-        *_shared_rows(splits, train_looks),
+        *(warning for role, own in labels for warning in _unlearned_labels(train, role, own)),
+        *(warning for role, own in labels for warning in _doubtful_labels(train, role, own)),
+        *(warning for role in texts for warning in _doubtful_texts(train, role)),
+        *_shared_rows(splits, kinds, keys),
     ]
 
 
-def warn_of_absent_labels(splits: Mapping[Split, Examples], labels: Sequence[str], *, drawn: bool) -> list[str]:
+def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, *, drawn: bool) -> list[str]:
     """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
     warnings = []
-    trained = set(splits["train"].numbers("label").tolist())
-    for split, examples in splits.items():
-        absent = [labels[number] for number in sorted(trained - set(examples.numbers("label").tolist()))]
-        if not absent:
-            continue
-        said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
-        warning = f"No row of the {split} split has the {said}: the split's metrics say nothing about {'it' if len(absent) == 1 else 'them'}."
-        if drawn and split == "validation":
-            warning += " Raise spec.dataset.validationFraction, give more examples, or rows of their own in spec.dataset.splits.validation."
-        warnings.append(warning)
+    for role in (role for role, kind in kinds.items() if kind is Label):
+        trained = np.unique(splits["train"].numbers(role))
+        for split, examples in splits.items():
+            absent = [names[role][number] for number in np.setdiff1d(trained, examples.numbers(role)).tolist()]
+            if not absent:
+                continue
+            said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
+            warning = f"No row of the {split} split has the {said}: the split's metrics say nothing about {'it' if len(absent) == 1 else 'them'}."
+            if drawn and split == "validation":
+                warning += " Raise spec.dataset.validationFraction, give more examples, or rows of their own in spec.dataset.splits.validation."
+            warnings.append(warning)
     return warnings
 
 
-def _unlearned_labels(train: Examples, labels: Sequence[str]) -> list[str]:
+def _unlearned_labels(train: Examples, role: str, labels: Sequence[str]) -> list[str]:
     """Labels without training examples."""
-    warnings = []
-    counts = np.bincount(train.numbers("label"), minlength=len(labels))
-    for label, count in zip(labels, counts, strict=True):
-        if not count:
-            warnings.append(f'The label "{label}" is listed and has no training example: the model will not learn it.')
-    return warnings
+    counts = np.bincount(train.numbers(role), minlength=len(labels))
+    return [
+        f'The label "{label}" is listed and has no training example: the model will not learn it.'
+        for label, count in zip(labels, counts, strict=True)
+        if not count
+    ]
 
 
-def _doubtful_labels(train: Examples, labels: Sequence[str]) -> list[str]:
+def _doubtful_labels(train: Examples, role: str, labels: Sequence[str]) -> list[str]:
     """Labels that are perhaps none: too many different ones, what programs write for nothing, look-alikes."""
     warnings = []
     if len(labels) > MANY and len(labels) > len(train) / 2:
         warnings.append(
             f"There are {len(labels):,} different labels in {len(train):,} training rows, such as {listed(labels, 3)}. If these "
-            "are no classes, name another column in spec.dataset.columns.label."
+            f"are no classes, name another column in spec.dataset.columns.{role}."
         )
     nothing = [label for label in labels if label.strip() in WRITTEN_FOR_NOTHING]
     if nothing:
-        counts = np.bincount(train.numbers("label"), minlength=len(labels))
+        counts = np.bincount(train.numbers(role), minlength=len(labels))
         rows = sum(int(counts[labels.index(label)]) for label in nothing)
         warnings.append(
             f"The label {listed(nothing)}, in {rows:,} training rows, is learned as any other, and is what many programs write "
@@ -101,52 +115,63 @@ def _doubtful_labels(train: Examples, labels: Sequence[str]) -> list[str]:
     return warnings
 
 
-def _shared_rows(splits: Mapping[Split, Examples], train_looks: Looks) -> list[str]:
+def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> list[str]:
     """Rows of validation or test that are training rows too, and equal training rows with different labels.
 
-    Texts that a reader cannot tell apart are equal here; see `alike`.
+    Inputs that nobody can tell apart are equal here; see `keys_of`.
     """
-    train: dict[Any, int] = {}
-    contradictions: list[Origin] = []
-    examples = splits["train"]
-    for row, (key, label) in enumerate(zip(train_looks, examples.numbers("label").tolist(), strict=True)):
-        if train.setdefault(key, label) != label:
-            contradictions.append(examples.origins[row])
+    train = splits["train"]
+    noun = next(kind.noun for kind in kinds.values() if kind.is_input)
+    known, first, key_of_row = np.unique(keys["train"], return_index=True, return_inverse=True)
     warnings = []
-    if contradictions:
-        warnings.append(
-            f"{len(contradictions):,} training rows have the text of an earlier row and another label: {at(contradictions)}."
-        )
+    for role, kind in kinds.items():
+        if kind is Label:
+            labels = train.numbers(role)
+            contradictions = np.flatnonzero(labels != labels[first[key_of_row]])
+            if len(contradictions):
+                warnings.append(
+                    f"{len(contradictions):,} training rows have the {noun} of an earlier row and another {kind.noun}: "
+                    f"{at(train.origins.take(contradictions))}."
+                )
     for split, others in splits.items():
         if split == "train":
             continue
-        shared = [others.origins[row] for row, key in enumerate(looks(others)) if key in train]
-        if shared:
+        shared = np.flatnonzero(np.isin(keys[split], known))
+        if len(shared):
             warnings.append(
-                f"{len(shared):,} of {len(others):,} {rows_of(split)} have the text of a training row, so their metrics flatter: "
-                f"{at(shared)}."
+                f"{len(shared):,} of {len(others):,} {rows_of(split)} have the {noun} of a training row, so their metrics flatter: "
+                f"{at(others.origins.take(shared))}."
             )
     return warnings
 
 
-def _doubtful_texts(train: Examples) -> list[str]:
+def _doubtful_texts(train: Examples, role: str) -> list[str]:
     """Texts that are perhaps none: what programs write for no value, zero bytes, numbers only."""
     warnings = []
-    texts = list(train.values("text"))
-    nothing = [row for row, text in enumerate(texts) if len(text) < 10 and text.strip() in WRITTEN_FOR_NOTHING]
-    if nothing:
+    texts = train.column(role)
+    nothing = _rows(texts, lambda chunk: pc.is_in(pc.utf8_trim_whitespace(chunk), _NOTHING.cast(chunk.type)))
+    if len(nothing):
         warnings.append(
-            f"{len(nothing):,} training rows have a text such as {shortened(texts[nothing[0]])}, which many programs write "
-            f"where there is no value: {at([train.origins[row] for row in nothing])}."
+            f"{len(nothing):,} training rows have a text such as {shortened(texts[nothing[0]].as_py())}, which many programs write "
+            f"where there is no value: {at(train.origins.take(nothing))}."
         )
-    zeros = [train.origins[row] for row, text in enumerate(texts) if "\0" in text]
-    if zeros:
+    zeros = _rows(texts, lambda chunk: pc.match_substring(chunk, "\0"))
+    if len(zeros):
         warnings.append(
-            f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(zeros)}."
+            f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(train.origins.take(zeros))}."
         )
-    if all(NUMBER.fullmatch(text) for text in texts):
+    if all(NUMBER.fullmatch(text) for text in train.values(role)):
         warnings.append(
-            f"All texts are numbers, such as {shortened(texts[0])}. If these are no texts, name another column in "
-            "spec.dataset.columns.text."
+            f"All texts are numbers, such as {shortened(texts[0].as_py())}. If these are no texts, name another column in "
+            f"spec.dataset.columns.{role}."
         )
     return warnings
+
+
+def _rows(column: pa.ChunkedArray, mask: Callable[[pa.Array], pa.Array]) -> NDArray[np.int64]:
+    """The rows for which the mask is true; it is made chunk by chunk, as the column may not fit the memory."""
+    found, begin = [np.empty(0, np.int64)], 0
+    for chunk in column.chunks:
+        found.append(begin + np.flatnonzero(mask(chunk).to_numpy(zero_copy_only=False)))
+        begin += len(chunk)
+    return np.concatenate(found)

@@ -11,8 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune_api.dataset import Dataset
+from finetune_api.forms import named
 from finetune_api.job import Storage
+from finetune_api.tasks import TASKS, Form
 from finetune_trainer.data import Data, load
+
+FORMS = TASKS["text-classification"].forms[:1]
 
 
 def go_on() -> None:
@@ -27,10 +31,16 @@ def written(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     return folder
 
 
-def load_from(folder: Path, *, seed: int = 1, **spec: Any) -> Data:
+def forms_with(dataset: Dataset, task: str) -> list[Form]:
+    """The forms of a task that have the columns that a spec names."""
+    return [form for form in TASKS[task].forms if all(map(form.has, named(dataset.columns)))]
+
+
+def load_from(folder: Path, *, seed: int = 1, task: str = "text-classification", **spec: Any) -> Data:
     """What `load` makes of the files in `folder`, or of the one file that `folder` is."""
     dataset = Dataset.model_validate({"uri": folder.as_uri(), **spec})
-    return load(dataset, storage=Storage(), workspace=folder / ".workspace", seed=seed, stop=go_on)
+    workspace = (folder if folder.is_dir() else folder.parent) / ".workspace"
+    return load(dataset, forms_with(dataset, task), storage=Storage(), workspace=workspace, seed=seed, stop=go_on)
 
 
 def csv(*rows: str, header: str = "text,label") -> str:

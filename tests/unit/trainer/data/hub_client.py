@@ -16,6 +16,7 @@ from pathlib import Path
 from finetune_api.dataset import Dataset
 from finetune_api.failures import JobError
 from finetune_api.job import Base, Storage
+from finetune_api.tasks import TASKS
 from finetune_trainer.data import fetch_model, load
 
 def fetched(what, spec, workspace):
@@ -24,7 +25,8 @@ def fetched(what, spec, workspace):
         model = fetch_model(Base.model_validate(spec), **common)
         files = sorted(path.name for path in model.path.iterdir())
         return dict(files=files, revision=model.revision, fingerprint=model.fingerprint)
-    data = load(Dataset.model_validate(spec), seed=1, **common)
+    dataset = Dataset.model_validate(spec)
+    data = load(dataset, TASKS["text-classification"].forms[:1], seed=1, **common)
     return dict(train=len(data.train), validation=len(data.validation), labels=data.names["label"], revision=data.revision,
                 first=[next(data.train.values("text")), str(data.train.origins[0])], sources=[s.name for s in data.sources])
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_api.failures import FailureReason, JobError
-from tests.unit.trainer.data.folders import csv, load_from, reviews, write_parquet, written
+from tests.unit.trainer.data.folders import FORMS, csv, load_from, reviews, write_parquet, written
 
 
 @dataclass(frozen=True)
@@ -425,4 +425,4 @@ def test_a_stop_ends_the_work(tmp_path: Path) -> None:
 
     written(tmp_path, {"train.csv": reviews(40)})
     with pytest.raises(Told):
-        load(Dataset(uri=tmp_path.as_uri()), storage=Storage(), workspace=tmp_path, seed=1, stop=stop_at_third)
+        load(Dataset(uri=tmp_path.as_uri()), FORMS, storage=Storage(), workspace=tmp_path, seed=1, stop=stop_at_third)

@@ -27,7 +27,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import fetch_model, load
 from finetune_trainer.store.folder import open_folder
-from tests.unit.trainer.data.folders import csv, go_on, load_from, reviews, written
+from tests.unit.trainer.data.folders import FORMS, csv, go_on, load_from, reviews, written
 from tests.unit.trainer.data.readers import READERS, Reader
 
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Please, log in</body></html>\n"
@@ -392,7 +392,7 @@ def test_object_storage_says_the_same_as_a_folder(what: str, tmp_path: Path) -> 
     for uri in (spec.uri, store.uri):
         dataset = spec.model_copy(update={"uri": uri})
         with pytest.raises(JobError) as caught:
-            load(dataset, storage=Storage(), workspace=tmp_path / "work", seed=1, stop=go_on)
+            load(dataset, FORMS, storage=Storage(), workspace=tmp_path / "work", seed=1, stop=go_on)
         error = caught.value
         said.append((error.reason, error.message, error.field, error.remedy))
     assert said[0] == said[1]

@@ -17,7 +17,7 @@ from finetune_trainer.data import FetchedModel, fetch_model, hub
 from finetune_trainer.data.load import load
 from finetune_trainer.data.places import open_place
 from finetune_trainer.store.folder import open_folder
-from tests.unit.trainer.data.folders import go_on, reviews, written
+from tests.unit.trainer.data.folders import FORMS, go_on, reviews, written
 
 FILES = {
     "config.json": "{}",
@@ -144,7 +144,7 @@ def test_data_in_object_storage_is_a_folder_or_a_file(tmp_path: Path) -> None:
     for number, uri in enumerate(("memory://some-data/reviews", "memory://some-data/reviews/train.csv")):
         workspace = tmp_path / str(number)
         dataset = Dataset.model_validate({"uri": "s3://bucket"}).model_copy(update={"uri": uri})
-        data = load(dataset, storage=Storage(), workspace=workspace, seed=1, stop=go_on)
+        data = load(dataset, FORMS, storage=Storage(), workspace=workspace, seed=1, stop=go_on)
         assert len(data.train) == 18
         assert [path.name for path in workspace.rglob("*.csv")] == ["train.csv"]
     assert open_place("memory://some-data/nothing", storage=Storage(), workspace=tmp_path).names() == []
@@ -170,7 +170,7 @@ def test_a_file_is_named_with_its_owner_or_its_absence(
     monkeypatch.setattr(Path, "open", refused)
     for kind, read in (
         ("Model", lambda: fetch(folder.as_uri(), tmp_path)),
-        ("Dataset", lambda: load(dataset, storage=Storage(), workspace=tmp_path, seed=1, stop=go_on)),
+        ("Dataset", lambda: load(dataset, FORMS, storage=Storage(), workspace=tmp_path, seed=1, stop=go_on)),
     ):
         with pytest.raises(JobError, match=r"train\.csv") as caught:
             read()

@@ -174,7 +174,7 @@ def test_what_the_hub_library_wraps_is_told_apart(
     monkeypatch.setattr(hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=COMMIT))
     monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: Builder())
     with pytest.raises(JobError) as caught:
-        hub.read_dataset(Dataset(uri="hf://good/reviews"), {}, {}, cache=tmp_path, stop=lambda: None)
+        hub.read_dataset(Dataset(uri="hf://good/reviews"), [{}], {}, cache=tmp_path, stop=lambda: None)
     assert caught.value.reason == reason
     assert says in caught.value.message
 

@@ -1,0 +1,78 @@
+"""Data takes memory for a batch of rows, and a few bytes for each row; the rows themselves lie on the disk."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetune_trainer.data import rows
+from tests.unit.trainer.data.folders import load_from
+
+ROWS = 10_000
+LENGTH = 2_000
+"""Characters of a text."""
+BATCH = 1 << 20
+"""Bytes of a batch in this test."""
+MOST = 8 << 20
+"""Bytes that may be taken at once, of 20 MB of texts: about what the first batch and its copies take."""
+
+
+def text(row: int) -> str:
+    return f"{row} ".ljust(LENGTH, "x")
+
+
+def write_csv(file: Path) -> None:
+    with file.open("w") as lines:
+        lines.write("text,label\n")
+        lines.writelines(f"{text(row)},{row % 2}\n" for row in range(ROWS))
+
+
+def write_json_lines(file: Path) -> None:
+    with file.open("w") as lines:
+        lines.writelines(json.dumps({"text": text(row), "label": row % 2}) + "\n" for row in range(ROWS))
+
+
+def write_parquet(file: Path) -> None:
+    labels = pa.array([row % 2 for row in range(ROWS)])
+    pq.write_table(pa.table({"text": [text(row) for row in range(ROWS)], "label": labels}), file, row_group_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("train.csv", write_csv), ("train.jsonl", write_json_lines), ("train.parquet", write_parquet)],
+)
+def test_memory_does_not_grow_with_the_texts(
+    name: str, write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / name)
+    monkeypatch.setattr(rows, "LARGE", BATCH)
+    arrow, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(arrow)
+    tracemalloc.start()
+    try:
+        data = load_from(tmp_path)
+        python = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)
+    taken = python + (arrow.max_memory() or 0)
+    assert taken < MOST, f"{python:,} bytes by Python, {arrow.max_memory():,} by Arrow"
+    assert (len(data.train), len(data.validation)) == (ROWS * 9 // 10, ROWS // 10)
+    lie = [chunk.nbytes for examples in (data.train, data.validation) for chunk in examples.column("text").chunks]
+    assert sum(lie) > ROWS * LENGTH  # all of it is there, mapped
+    assert next(data.train.values("text")) in {text(row) for row in range(20)}
+
+
+def test_a_second_reading_leaves_the_rows_of_the_first_alone(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv")
+    first = load_from(tmp_path)
+    texts = list(first.validation.values("text"))
+    second = load_from(tmp_path, seed=2)
+    assert list(first.validation.values("text")) == texts
+    assert list(second.validation.values("text")) != texts

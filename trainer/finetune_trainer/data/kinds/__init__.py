@@ -1,0 +1,14 @@
+"""What columns hold, one file a kind: how values are read, checked, named and compared. No torch: they run while it is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from finetune_api.tasks import Kind
+from finetune_trainer.data.kinds.label import Label
+from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.kinds.values import Kinds, Named, Values
+
+KINDS: Mapping[Kind, type[Values]] = {Kind.TEXT: Texts, Kind.LABEL: Label}
+
+__all__ = ["KINDS", "Kinds", "Named", "Values"]

@@ -1,0 +1,170 @@
+"""Rows on their way from files to examples: batch by batch into a file of the workspace, which is then mapped into memory.
+
+So what a split takes of memory is a batch, and a few bytes for each row; what it takes of the disk is about what its values take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from finetune_trainer.data.examples import Examples, Origins, Source, Split
+from finetune_trainer.data.kinds import Kinds, Values
+from finetune_trainer.data.problems import data_invalid
+
+MOST = 1 << 16
+"""Rows of one batch."""
+FIRST = 1 << 10
+"""Rows of a file's first batch, by which the others are measured."""
+LARGE = 32 << 20
+"""Bytes of a batch that is no larger than it need be."""
+
+OwnNames = Mapping[str, Sequence[str]]
+"""By role, the names that a file tells of its whole numbers."""
+
+
+class Sink(Protocol):
+    """Where a reader puts rows."""
+
+    def __call__(self, columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
+        """Take these values by role, and the line or row number of each; returns how many rows to bring next."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows of one split as they were read, not yet checked."""
+
+    split: Split
+    values: Mapping[str, Values]
+    """By role."""
+    table: pa.Table
+    """The columns of the kinds that keep none themselves."""
+    origins: Origins
+    own_names: Sequence[OwnNames]
+    """For each of `origins.files`."""
+
+    def check(self) -> None:
+        """There is a row, and each has values that its kinds take. Raises JobError (DataInvalid)."""
+        if not len(self.origins):
+            where = f": {', '.join(self.origins.files)}" if self.origins.files else ""
+            raise data_invalid(
+                f"the {self.split} split has no rows{where}",
+                "Give it rows, or name other files or another split.",
+                f"spec.dataset.splits.{self.split}",
+            )
+        for values in self.values.values():
+            values.check(self.table, self.origins)
+
+    def names_of(self, role: str) -> list[Sequence[str] | None]:
+        """For each file, the names that it tells of the whole numbers of this role."""
+        return [names.get(role) for names in self.own_names]
+
+    def examples(self, named: Mapping[str, pa.Array]) -> Examples:
+        """With these columns of the kinds that keep them until they know their names."""
+        columns = {role: named[role] if role in named else self.table.column(role) for role in self.values}
+        return Examples(pa.table(columns), self.origins)
+
+    def sources(self) -> list[Source]:
+        counts = np.bincount(self.origins.file, minlength=len(self.origins.files))
+        return [Source(self.split, name, int(count)) for name, count in zip(self.origins.files, counts, strict=True)]
+
+
+class RowsWriter:
+    """Takes the rows of one split, file after file."""
+
+    def __init__(self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path) -> None:
+        self._split = split
+        self._values = {role: kind(role, columns[role], split) for role, kind in kinds.items()}
+        self._table = TableWriter(path)
+        self._mapped: pa.Table | None = None
+        self._numbers: list[NDArray[np.int64]] = []
+        self._files: list[tuple[str, Literal["line", "row"], int, OwnNames]] = []
+        self._rows = 0
+
+    def __call__(self, columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
+        read = {role: values.read(columns[role]) for role, values in self._values.items()}
+        written = {role: array for role, array in read.items() if array is not None}
+        self._count(numbers)
+        return next_batch(len(numbers), self._table.write(pa.record_batch(written)))
+
+    def map(self, table: pa.Table) -> None:
+        """Take the rows of a table that is mapped already, columns called by role: they stay there where all kinds take them so."""
+        stays = all(values.takes(table.schema.field(role).type) for role, values in self._values.items())
+        begin = 1
+        for batch in table.to_batches(max_chunksize=MOST):
+            numbers = range(begin, begin + len(batch))
+            columns = {role: batch.column(role) for role in self._values}
+            if stays:
+                kept = [role for role, values in self._values.items() if values.read(columns[role]) is not None]
+                self._mapped = table.select(kept)
+                self._count(numbers)
+            else:
+                self(columns, numbers)
+            begin += len(batch)
+
+    def _count(self, numbers: Sequence[int]) -> None:
+        self._numbers.append(np.array(numbers, np.int64))
+        self._rows += len(numbers)
+
+    def file(self, name: str, unit: Literal["line", "row"], own_names: OwnNames) -> int:
+        """All since the last file was of this one. Returns how many rows they are."""
+        rows = self._rows - sum(count for *_, count, _ in self._files)
+        self._files.append((name, unit, rows, own_names))
+        return rows
+
+    def finish(self) -> Rows:
+        origins = Origins(
+            files=tuple(name for name, *_ in self._files),
+            units=tuple(unit for _, unit, *_ in self._files),
+            file=np.repeat(np.arange(len(self._files), dtype=np.int32), [rows for _, _, rows, _ in self._files]),
+            number=np.concatenate([np.empty(0, np.int64), *self._numbers]),
+        )
+        table = self._table.finish() if self._mapped is None else self._mapped
+        return Rows(self._split, self._values, table, origins, [names for *_, names in self._files])
+
+
+class TableWriter:
+    """Record batches into a file, which is then mapped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pa.RecordBatchFileWriter | None = None
+
+    def write(self, batch: pa.RecordBatch) -> int:
+        """Returns its bytes."""
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.unlink(missing_ok=True)  # examples of an earlier reading may still be mapped from it
+            self._file = self._path.open("wb")  # Python's, whose errors have the system's number
+            self._writer = pa.ipc.new_file(self._file, batch.schema)
+        self._writer.write_batch(batch)
+        return int(batch.nbytes)
+
+    def finish(self) -> pa.Table:
+        """All that was written; without columns if nothing was."""
+        if self._writer is None:
+            return pa.table({})
+        self._writer.close()
+        self._file.close()
+        return pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+
+
+def next_batch(rows: int, size: int) -> int:
+    """How many rows the next batch may have if they are like these, which took `size` bytes."""
+    return max(1, min(MOST, LARGE * rows // max(1, size)))
+
+
+def some_of(examples: Examples, chosen: NDArray[np.bool_], path: Path) -> Examples:
+    """The chosen ones of them in their order, written to a file and mapped."""
+    writer, begin = TableWriter(path), 0
+    for batch in examples.table.to_batches(max_chunksize=MOST):
+        writer.write(batch.filter(pa.array(chosen[begin : begin + len(batch)])))
+        begin += len(batch)
+    return Examples(writer.finish(), examples.origins.take(np.flatnonzero(chosen)))
