@@ -8,9 +8,13 @@ from pathlib import Path
 from finetune_api.crd import crd
 from finetune_api.kubectl_yaml import dump
 from finetune_api.reference import reference
+from finetune_api.task_pages import BEGIN, END, page_of, table
+from finetune_api.tasks import TASKS
 from finetune_api.troubleshooting import troubleshooting
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCE = REPOSITORY
+"""Where what is not made is read: examples, and the rest of the README."""
 CRD_FILE = "crds/finetune.dev_finetunejobs.yaml"
 MAX_CRD_BYTES = 256 * 1024
 """Client-side apply keeps a copy of the object in an annotation, and annotations end here."""
@@ -39,12 +43,21 @@ def main(arguments: list[str]) -> int:
 def generated() -> dict[str, str]:
     """Text by path in the repository."""
     definition = HEADER + dump(crd())
+    examples = {form.example: _text(form.example) for task in TASKS.values() for form in task.forms}
+    before, _, rest = _text("README.md").partition(BEGIN)
+    after = rest.partition(END)[2]
     return {
         CRD_FILE: definition,
         "charts/finetune-operator/files/crd.yaml": definition,
         "docs/reference/finetunejob.md": reference(),
         "docs/reference/troubleshooting.md": troubleshooting(),
+        **{f"docs/tasks/{task.name}.md": page_of(task, examples) for task in TASKS.values()},
+        "README.md": before + table() + after,
     }
+
+
+def _text(path: str) -> str:
+    return (SOURCE / path).read_text(encoding="utf-8")
 
 
 def _read(path: Path) -> str | None:

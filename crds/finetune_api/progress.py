@@ -41,7 +41,8 @@ class TrainerStatus(Contract):
 
 class Progress(Contract):
     """One report. Named metrics in use: `step`, `total_steps`, `epoch`, `total_epochs`, `loss`, `learning_rate`,
-    `samples_per_second`, `checkpoint_step`, and `eval_<metric>` after each evaluation."""
+    `samples_per_second`, `checkpoint_step`, and `eval_<metric>` after each evaluation, that which the best model is chosen by
+    before the others."""
 
     trainer_status: TrainerStatus
     phase: TrainerPhase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from finetune_api import API_VERSION, KIND
@@ -11,6 +10,7 @@ from finetune_api.exit_codes import EXIT_CODES, MEANINGS, NEVER_RETRIED, NOT_COU
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.job import FIXED_FOR_A_RUN
 from finetune_api.schema import allowed, job_schema, status_schema
+from finetune_api.words import meaning_and_default
 
 
 def reference() -> str:
@@ -46,7 +46,7 @@ def _objects(path: str, schema: Schema, heading: str) -> Iterator[str]:
     yield "|---|---|---|" if status else "|---|---|---|---|"
     for name, field in schema["properties"].items():
         label = f"**`{name}`**" if name in schema.get("required", []) and not status else f"`{name}`"
-        meaning, default = _meaning_and_default(field)
+        meaning, default = meaning_and_default(field)
         cells = [label, meaning, _takes(field, f"{path}.{name}"), *([] if status else [default])]
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
     rules = [rule["message"] for rule in schema.get("x-kubernetes-validations", [])]
@@ -71,15 +71,6 @@ def _takes(field: Schema, path: str) -> str:
     anchor = where.lower().replace(".", "").replace("[]", "")
     link = f"[{where}](#{anchor})"
     return link if field.get("type") != "array" else f"list of at most {field['maxItems']} {link}"
-
-
-def _meaning_and_default(field: Schema) -> tuple[str, str]:
-    """The description with its `Default: …` sentence taken out, and what that sentence says."""
-    description = str(field.get("description", ""))
-    said = re.search(r"\s*Default: (.+?)\.(?=\s|$)", description)
-    if not said:
-        return description, ""
-    return description[: said.start()] + description[said.end() :], said[1]
 
 
 def _columns() -> Iterator[str]:

@@ -75,9 +75,11 @@ class Form:
     metrics: tuple[Metric, ...]
     """The first that is for the number of labels is what the best model is chosen by, unless the spec names another."""
     says: str
-    """What is learnt from such examples, as a sentence's end: `gives one label to a text`."""
+    """What a model learns from such examples, as a sentence's end: `gives one label to a text`."""
     options: frozenset[str] = field(default_factory=frozenset)
     """The fields of option blocks that are obeyed: `classification.threshold`."""
+    example: str = field(kw_only=True)
+    """A manifest of a job with such examples, in the repository."""
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -136,7 +138,10 @@ _ALL = (
         "text-classification",
         forms=(
             Form(
-                (TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text or a pair of texts"
+                (TEXT, TEXT_PAIR, LABEL),
+                (F1, MACRO_F1, ACCURACY, LOSS),
+                "gives one label to a text or a pair of texts",
+                example="examples/mrpc.yaml",
             ),
         ),
         loads_with="AutoModelForSequenceClassification",

@@ -1,8 +1,10 @@
-"""Sentences about the tasks, for the descriptions of fields and for messages."""
+"""Sentences about tasks and fields, for descriptions, messages and pages."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finetune_api.tasks import Form, TaskFacts
 
@@ -42,3 +44,12 @@ def in_words(form: Form) -> str:
     metrics = listed([metric.name for metric in form.metrics], "or")
     options = f" and the options {listed(sorted(form.options))}" if form.options else ""
     return f"{roles_of(form)}, with the metrics {metrics}{options}"
+
+
+def meaning_and_default(field: Mapping[str, Any]) -> tuple[str, str]:
+    """The description in the schema of a field with its `Default: …` sentence taken out, and what that sentence says."""
+    description = str(field.get("description", ""))
+    said = re.search(r"\s*Default: (.+?)\.(?=\s|$)", description)
+    if not said:
+        return description, ""
+    return description[: said.start()] + description[said.end() :], said[1]

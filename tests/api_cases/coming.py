@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
@@ -41,6 +42,9 @@ _CLASSES = frozenset({"classification.classWeights", "classification.labelSmooth
 _PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
 
 
+_form = partial(Form, example="")
+
+
 def _metrics(*names: str) -> tuple[Metric, ...]:
     return (*(Metric(name, "how good it is") for name in names), LOSS)
 
@@ -48,14 +52,14 @@ def _metrics(*names: str) -> tuple[Metric, ...]:
 COMING = (
     TaskFacts(
         "image-classification",
-        (Form((_IMAGE, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to an image", _PICTURES),),
+        (_form((_IMAGE, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to an image", _PICTURES),),
         "AutoModelForImageClassification",
     ),
     TaskFacts(
         "zero-shot-image-classification",
         (
-            Form((_IMAGE, TEXT), _RECALLS, "finds the text of an image", _PICTURES),
-            Form(
+            _form((_IMAGE, TEXT), _RECALLS, "finds the text of an image", _PICTURES),
+            _form(
                 (_IMAGE, LABEL),
                 _metrics("zero_shot_accuracy"),
                 "finds the label of an image",
@@ -67,8 +71,8 @@ COMING = (
     TaskFacts(
         "text-classification",
         (
-            Form((TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text", _CLASSES),
-            Form(
+            _form((TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text", _CLASSES),
+            _form(
                 (TEXT, TEXT_PAIR, Role("labels", Kind.LABELS)),
                 (*_metrics("micro_f1", "exact_match"), MACRO_F1),
                 "gives labels to a text",
@@ -80,7 +84,7 @@ COMING = (
     TaskFacts(
         "text-regression",
         (
-            Form(
+            _form(
                 (TEXT, TEXT_PAIR, Role("score", Kind.NUMBER)), _metrics("pearson", "spearman", "rmse"), "grades a text"
             ),
         ),
@@ -90,7 +94,7 @@ COMING = (
     TaskFacts(
         "token-classification",
         (
-            Form(
+            _form(
                 (Role("tokens", Kind.TOKENS), Role("tags", Kind.TAGS)),
                 (*_metrics("f1", "precision", "recall"), ACCURACY),
                 "tags words",
@@ -102,16 +106,18 @@ COMING = (
     TaskFacts(
         "sentence-similarity",
         (
-            Form((*_PAIR, Role("score", Kind.NUMBER)), _metrics("spearman", "pearson"), "says how alike two texts are"),
-            Form((*_PAIR, Role("negative", Kind.TEXT)), _RECALLS, "finds the text that belongs to another", _PAIRED),
-            Form(_PAIR, _RECALLS, "finds the text that belongs to another", _PAIRED),
+            _form(
+                (*_PAIR, Role("score", Kind.NUMBER)), _metrics("spearman", "pearson"), "says how alike two texts are"
+            ),
+            _form((*_PAIR, Role("negative", Kind.TEXT)), _RECALLS, "finds the text that belongs to another", _PAIRED),
+            _form(_PAIR, _RECALLS, "finds the text that belongs to another", _PAIRED),
         ),
         "SentenceTransformer",
     ),
     TaskFacts(
         "question-answering",
         (
-            Form(
+            _form(
                 (Role("question", Kind.TEXT), Role("context", Kind.TEXT), Role("answers", Kind.ANSWERS)),
                 _metrics("f1", "exact_match"),
                 "finds an answer in a text",
@@ -123,7 +129,7 @@ COMING = (
     TaskFacts(
         "fill-mask",
         (
-            Form(
+            _form(
                 (TEXT,),
                 (*_metrics("perplexity"), ACCURACY),
                 "fills gaps of a text",
@@ -135,7 +141,7 @@ COMING = (
     TaskFacts(
         "text2text-generation",
         (
-            Form(
+            _form(
                 (TEXT, Role("target", Kind.TEXT)),
                 _metrics("chrf", "bleu", "rouge_l"),
                 "writes a text for another",
@@ -146,7 +152,7 @@ COMING = (
     ),
     TaskFacts(
         "audio-classification",
-        (Form((_AUDIO, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to a recording"),),
+        (_form((_AUDIO, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to a recording"),),
         "AutoModelForAudioClassification",
     ),
 )

@@ -51,11 +51,10 @@ def describe(progress: Progress) -> str:
     loss = progress.metric("loss")
     if loss is not None:
         parts.append(f"loss {loss:.3f}")
-    # As trainers choose the best model when the spec does not say by what.
-    for name in ("f1", "macro_f1", "accuracy"):
-        value = progress.metric(f"eval_{name}")
-        if value is not None:
-            parts.append(f"{name} {value:.3f}")
+    # The first is the one that the best model is chosen by.
+    for metric in progress.trainer_status.metrics:
+        if metric.name.startswith("eval_") and metric.name != "eval_loss":
+            parts.append(f"{metric.name.removeprefix('eval_')} {float(metric.value):.3f}")
             break
     for name, text in (("epoch", "epoch {:.1f}"), ("samples_per_second", "{:.0f} samples/s")):
         value = progress.metric(name)

@@ -128,9 +128,10 @@ def _say_results(status: FineTuneJobStatus, say: Say) -> None:
     metrics = sorted(status.metrics or [], key=lambda metric: metric.split != "test")
     if not metrics and status.message:
         say(f"  {status.message}")
+    width = max([9, *(len(metric.name) for metric in metrics)])
     for metric in metrics:
         before = "" if metric.baseline is None else f"{metric.baseline:.3f} → "
-        say(f"  {metric.name:<9} {metric.split:<11} {before:>8}{metric.value:.3f}")
+        say(f"  {metric.name:<{width}} {metric.split:<11} {before:>8}{metric.value:.3f}")
     if status.artifacts:
         say(f"  report    {as_path(status.artifacts.report_uri)}")
         say(f"  model     {as_path(status.artifacts.model_uri)}")

@@ -188,7 +188,8 @@ class Loop:
         scores = self._task.scores(self._task.probabilities(logits), self._splits.validation.labels)
         metrics = {"loss": loss, **values(scores)}
         self._add_row(**{f"eval_{name}": value for name, value in metrics.items()})
-        self._reporter.numbers(**{f"eval_{name}": value for name, value in metrics.items()})
+        chosen_by_first = {self._metric: metrics[self._metric], **metrics}
+        self._reporter.numbers(**{f"eval_{name}": value for name, value in chosen_by_first.items()})
         self._compare(metrics[self._metric])
         self.state.evaluated_step = self.state.step
         logger.info(

@@ -21,7 +21,7 @@ NUMBERS: dict[str, Any] = {"step": 120, "total_steps": 840, "loss": 0.512, "epoc
 
 
 def test_all_that_is_known_is_told_the_most_wanted_first() -> None:
-    known = progress(remaining=125, percent=14, eval_accuracy=0.9, eval_f1=0.871, eval_macro_f1=0.8, **NUMBERS)
+    known = progress(remaining=125, percent=14, eval_f1=0.871, eval_accuracy=0.9, eval_macro_f1=0.8, **NUMBERS)
     assert describe(known) == "step 120 of 840 · 2m 5s left · loss 0.512 · f1 0.871 · epoch 0.4 · 31 samples/s"
 
 
@@ -30,10 +30,11 @@ def test_all_that_is_known_is_told_the_most_wanted_first() -> None:
     [
         ({"eval_loss": 2.0}, ""),
         ({"eval_loss": 2.0, "eval_accuracy": 0.9}, "accuracy 0.900"),
-        ({"eval_accuracy": 0.9, "eval_macro_f1": 0.8}, "macro_f1 0.800"),
+        ({"eval_macro_f1": 0.8, "eval_accuracy": 0.9}, "macro_f1 0.800"),
+        ({"eval_loss": 2.0, "eval_recall_at_1": 0.25, "eval_recall_at_5": 0.5}, "recall_at_1 0.250"),
     ],
 )
-def test_the_metric_is_the_one_that_trainers_choose_by(metrics: dict[str, float], said: str) -> None:
+def test_the_metric_is_the_one_that_the_trainer_tells_first(metrics: dict[str, float], said: str) -> None:
     assert describe(progress(**metrics)) == said
 
 

@@ -1,0 +1,99 @@
+"""A page for each task, and the README's table of them, as Markdown, made from the facts of the tasks and from the models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from finetune_api.schema import allowed, child, job_schema
+from finetune_api.tasks import NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
+from finetune_api.words import listed, meaning_and_default, roles_of
+
+HOLDS: Mapping[Kind, str] = {
+    Kind.TEXT: "text, which is not blank",
+    Kind.LABEL: "the name of a label; or a whole number, the label's place in `dataset.labels` or in the hub dataset's own list of names",
+}
+"""What a column of each kind holds, in each format."""
+
+BEGIN, END = "<!-- tasks: made by `make generate` -->", "<!-- end of tasks -->"
+
+
+def page_of(task: TaskFacts, examples: Mapping[str, str]) -> str:
+    """The page of a task; `examples` are the texts of manifests by their paths in the repository."""
+    return "\n".join(_page(task, examples)) + "\n"
+
+
+def table() -> str:
+    """What the README has between two comments."""
+    lines = ["| `task` | examples | best model by | all weights | frozen parts |", "|---|---|---|---|---|"]
+    for task in TASKS.values():
+        for form in task.forms:
+            chosen = ", else ".join(f"`{metric.name}`" for metric in _defaults(form))
+            lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | yes | yes |")
+    return "\n".join([BEGIN, *lines, END])
+
+
+def _defaults(form: Form) -> Iterator[Metric]:
+    """What the best model is chosen by, for special numbers of labels first."""
+    for metric in form.metrics:
+        yield metric
+        if metric.labels is None:
+            return
+
+
+def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
+    yield "<!-- Made by `make generate` from crds/finetune_api/tasks.py; change that instead. -->"
+    yield f"# {task.name}"
+    yield ""
+    yield f"A model that {', or '.join(form.says for form in task.forms)}."
+    for form in task.forms:
+        yield from ("", f"## Examples with {roles_of(form)}" if len(task.forms) > 1 else "## Examples", "")
+        yield from _columns(form)
+        yield from ("", "| metric | meaning | better |", "|---|---|---|")
+        for metric in form.metrics:
+            yield f"| `{metric.name}` | {metric.says} | {'higher' if metric.more_is_better else 'lower'} |"
+        yield ""
+        chosen = ", else by ".join(
+            f"`{m.name}`" + ("" if m.labels is None else f" of {m.labels} labels") for m in _defaults(form)
+        )
+        yield f"The best model is chosen by {chosen}, unless `training.evaluation.metric` names another."
+        if form.options:
+            yield from _options(form)
+        yield from (
+            "",
+            f"[{form.example}](../../{form.example}):",
+            "",
+            "```yaml",
+            examples[form.example].rstrip(),
+            "```",
+        )
+    yield from ("", "## The model", "")
+    yield f"`model/` of the results is what `{task.loads_with}` loads. Its card has a snippet that does, and predicts."
+
+
+def _columns(form: Form) -> Iterator[str]:
+    yield "| role, and its column | meaning | holds |"
+    yield "|---|---|---|"
+    for role in form.roles:
+        field = child(job_schema(), ("spec", "dataset", "columns", role.name))
+        meaning, _ = meaning_and_default(field)
+        optional = ", optional" if role.optional else ""
+        yield f"| `{role.name}`{optional} | {meaning} | {HOLDS[role.kind]} |"
+    yield ""
+    yield "Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files, is an example."
+    named = listed([f"`{role.name}`" for role in form.roles if not role.optional])
+    yield f"Columns are called like the roles, {named}, unless `dataset.columns` names others."
+    for role in form.roles:
+        if role.optional:
+            yield f"`{role.name}` is read only where `dataset.columns` names its column."
+    if form.of_kinds(NAMED):
+        yield "`dataset.labels` lists the names in the order of their numbers."
+    if form.of_kinds(TEXTS):
+        yield "Texts are cut after `training.maxLength` tokens."
+
+
+def _options(form: Form) -> Iterator[str]:
+    yield from ("", "| option | meaning | takes | default |", "|---|---|---|---|")
+    for option in sorted(form.options):
+        field = child(job_schema(), ("spec", *option.split(".")))
+        meaning, default = meaning_and_default(field)
+        yield f"| `{option}` | {meaning} | {allowed(field)} | {default} |"
