@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ POOL = 50
 
 
 class LengthBucketedBatches:
-    """A batch sampler: each example once an epoch, neighbours in length together, batches shuffled.
+    """Each example once an epoch, neighbours in length together, batches shuffled.
 
     The examples are shuffled, cut into pools of `POOL` batches, sorted by length within each pool and cut into batches. The last
     batch to be cut may be smaller; it stands anywhere in the epoch. Nothing is drawn from a global random generator, so an epoch
@@ -23,16 +24,20 @@ class LengthBucketedBatches:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
 
     def __len__(self) -> int:
+        """Batches of an epoch."""
         return -(-len(self._lengths) // self._batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self._seed, self._epoch])
+    def after(self, step: int) -> Iterator[NDArray[np.int64]]:
+        """The batches of the steps that follow the first `step` ones, epoch after epoch, without an end."""
+        first, done = divmod(step, len(self))
+        for epoch in count(first):
+            yield from islice(self.epoch(epoch), done if epoch == first else 0, None)
+
+    def epoch(self, number: int) -> Iterator[NDArray[np.int64]]:
+        """The batches of one epoch, counted from 0; each has the indices of its examples, shape (examples,)."""
+        random = np.random.default_rng([self._seed, number])
         order = random.permutation(len(self._lengths))
         pool = self._batch_size * POOL
         for begin in range(0, len(order), pool):
@@ -40,4 +45,4 @@ class LengthBucketedBatches:
             order[begin : begin + pool] = part[np.argsort(-self._lengths[part], kind="stable")]
         for batch in random.permutation(len(self)):
             begin = int(batch) * self._batch_size
-            yield order[begin : begin + self._batch_size].tolist()
+            yield order[begin : begin + self._batch_size]

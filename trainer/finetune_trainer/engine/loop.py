@@ -23,7 +23,8 @@ from finetune_api.training import DEFAULT_INTERVAL
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
-from finetune_trainer.engine.trainer import BucketTrainer, save_weights
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.scores import values
@@ -88,14 +89,13 @@ class Loop:
         self._saved_step = state.step
         """The latest step that was given to the store."""
         self._window = torch.tensor(state.window_loss, device=arithmetic.device)
-        self._trainer = BucketTrainer(
+        self._steps = Steps(
             task,
             splits.train,
             training,
             arithmetic=arithmetic,
             micro=self.micro,
             total_steps=self.total_steps,
-            folder=folder,
             check=stop.check,
             after_step=self._after_step,
         )
@@ -113,7 +113,7 @@ class Loop:
             self._stop.has_unsaved_steps = lambda: self.state.step > self._checkpoints.saved_step()
             with self._stop.finishing():
                 try:
-                    self._trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                    self._steps.run(self.state.step, checkpoint)
                 except Preempted:
                     logger.info("Stopped on the way from step %d to the next.", self.state.step)
                     if self.state.step > self._saved_step:
@@ -146,11 +146,11 @@ class Loop:
         now = time.monotonic()
         self.state.train_seconds += now - self._step_ended
         self._step_ended = now
-        self._window += self._trainer.step_loss
+        self._window += self._steps.loss
         self.state.window_steps += 1
         if self.state.step % self._row_every == 0 or self._evaluation_due:
             loss = self._look_at_window() / self.state.window_steps
-            learning_rate = self._trainer.step_learning_rate
+            learning_rate = self._steps.learning_rate
             self._add_row(loss=loss, learning_rate=learning_rate)
             self._reporter.numbers(loss=loss, learning_rate=learning_rate)
             self._window.zero_()
@@ -245,7 +245,7 @@ class Loop:
         self.state.micro_batch_size = self.micro.limit
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
-        self._trainer.save(folder)
+        self._steps.save(folder)
         (folder / METRICS_FILE).write_bytes(dump_rows(self.state.rows))
         self._write_extra(folder)
         self._checkpoints.commit(

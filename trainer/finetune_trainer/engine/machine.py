@@ -12,7 +12,6 @@ import torch
 PACKAGES = (
     "torch",
     "transformers",
-    "accelerate",
     "tokenizers",
     "safetensors",
     "datasets",

@@ -23,7 +23,7 @@ from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
-from finetune_trainer.engine.trainer import load_weights
+from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report import Predictions, ReportFacts, write_report

@@ -155,7 +155,7 @@ UNTRUE: dict[str, Callable[[bytes], dict[str, Any]]] = {
     "another step than its name": lambda data: {"step": 7},
     "another fingerprint": lambda data: {"fingerprint": "0" * 64},
     "another version": lambda data: {"version": 2},
-    "another format": lambda data: {"format": 2},
+    "another format": lambda data: {"format": 99},
     "no date": lambda data: {"createdAt": "yesterday"},
 }
 

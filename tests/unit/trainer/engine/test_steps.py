@@ -1,4 +1,4 @@
-"""The optimiser, the schedule and micro-batches of our Trainer."""
+"""The optimiser, the schedule and micro-batches."""
 
 import math
 from types import SimpleNamespace
@@ -6,16 +6,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import get_scheduler
+from transformers import AutoModelForSequenceClassification, Trainer, get_scheduler
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Training
 from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.memory import MicroBatch, does_not_fit, is_out_of_memory
+from finetune_trainer.engine.optimizer import adamw, decayed
 from finetune_trainer.engine.predict import Arithmetic, predict
-from finetune_trainer.engine.trainer import BucketTrainer
+from finetune_trainer.engine.steps import Steps
 from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks import TASKS
+from tests.training.architectures import ARCHITECTURES, config_for, save_tokenizer
 from tests.training.models import save_tiny_bert, tiny
 from tests.training.sentences import ROWS
 from tests.unit.trainer.rows import examples
@@ -47,44 +49,40 @@ def encoded(task):
     return task.encode(examples([text for text, _ in ROWS], labels=labels), 64, lambda: None)
 
 
-def trainer_for(
-    task, encoded, tmp_path, *, micro=48, total_steps=1, check=lambda: None, after_step=lambda step: False, **training
-):
-    return BucketTrainer(
+def steps_of(task, encoded, *, micro=48, total_steps=1, check=lambda: None, after_step=lambda step: False, **training):
+    return Steps(
         task,
         encoded,
         Training(**training),
         arithmetic=CPU,
-        micro=MicroBatch(micro),
+        micro=micro if isinstance(micro, MicroBatch) else MicroBatch(micro),
         total_steps=total_steps,
-        folder=tmp_path,
         check=check,
         after_step=after_step,
     )
 
 
-def gradients(task, encoded, tmp_path, micro):
+def gradients(task, encoded, micro):
     task.model.zero_grad()
-    trainer = trainer_for(task, encoded, tmp_path, micro=micro)
-    trainer.create_optimizer()
-    loss = trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+    torch.manual_seed(1)
+    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(encoded)))
     return loss, {name: parameter.grad.clone() for name, parameter in task.model.named_parameters()}
 
 
 @pytest.mark.parametrize("micro", [1, 5, 16, 47])
-def test_micro_batches_give_the_gradient_of_the_whole_batch(task, encoded, tmp_path, micro):
-    whole_loss, whole = gradients(task, encoded, tmp_path, micro=48)
-    loss, parts = gradients(task, encoded, tmp_path, micro=micro)
+def test_micro_batches_give_the_gradient_of_the_whole_batch(task, encoded, micro):
+    whole_loss, whole = gradients(task, encoded, micro=48)
+    loss, parts = gradients(task, encoded, micro=micro)
 
     torch.testing.assert_close(loss, whole_loss)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
 
 
 def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(
-    task_with_dropout, encoded, tmp_path, monkeypatch
+    task_with_dropout, encoded, monkeypatch
 ):
     task = task_with_dropout
-    expected_loss, expected = gradients(task, encoded, tmp_path, micro=12)
+    expected_loss, expected = gradients(task, encoded, micro=12)
     collate = task.collate
 
     def collate_within_memory(features):
@@ -95,11 +93,11 @@ def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(
 
     monkeypatch.setattr(task, "collate", collate_within_memory)
     task.model.zero_grad()
-    trainer = trainer_for(task, encoded, tmp_path, micro=48)
-    trainer.create_optimizer()
-    loss = trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+    micro = MicroBatch(48)
+    torch.manual_seed(1)
+    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(encoded)))
 
-    assert trainer.micro.limit == 12
+    assert micro.limit == 12
     assert torch.equal(loss, expected_loss)
     found = {name: parameter.grad for name, parameter in task.model.named_parameters()}
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -139,16 +137,14 @@ def test_too_little_memory_of_the_gpu_stays_too_little(gpu, error):
 
 
 @pytest.mark.parametrize("error", OF_THE_HOST, ids=str)
-def test_one_example_that_does_not_fit_ends_the_attempt(task, encoded, tmp_path, monkeypatch, error):
+def test_one_example_that_does_not_fit_ends_the_attempt(task, encoded, monkeypatch, error):
     def collate(features):
         raise error
 
     monkeypatch.setattr(task, "collate", collate)
-    trainer = trainer_for(task, encoded, tmp_path)
-    trainer.create_optimizer()
 
     with pytest.raises(JobError, match=r"one example of \d+ tokens does not fit") as failure:
-        trainer.training_step(task.model, [encoded[0], encoded[1]])
+        steps_of(task, encoded).gradient(np.arange(2))
 
     assert failure.value.reason == FailureReason.OUT_OF_MEMORY
 
@@ -169,7 +165,7 @@ def test_a_limit_found_before_is_kept_beside_the_tokens():
     assert [found.size(longest) for longest in (16, 512, 1024)] == [8, 8, 4]
 
 
-def test_a_step_that_is_told_to_stop_between_micro_batches_has_not_begun(task_with_dropout, encoded, tmp_path):
+def test_a_step_that_is_told_to_stop_between_micro_batches_has_not_begun(task_with_dropout, encoded):
     task, looks = task_with_dropout, []
 
     def check():
@@ -177,52 +173,62 @@ def test_a_step_that_is_told_to_stop_between_micro_batches_has_not_begun(task_wi
         if len(looks) == 5:
             raise Preempted
 
-    trainer = trainer_for(task, encoded, tmp_path, micro=2, check=check)
-    trainer.create_optimizer()
+    steps = steps_of(task, encoded, micro=2, check=check)
     before = torch.get_rng_state()
 
     with pytest.raises(Preempted):
-        trainer.training_step(task.model, [encoded[index] for index in range(len(encoded))])
+        steps.gradient(np.arange(len(encoded)))
 
     assert len(looks) == 5
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in task.model.parameters())
 
 
-def test_another_runtime_error_is_not_taken_for_too_little_memory(task, encoded, tmp_path, monkeypatch):
+def test_another_runtime_error_is_not_taken_for_too_little_memory(task, encoded, monkeypatch):
     def collate(features):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(task, "collate", collate)
-    trainer = trainer_for(task, encoded, tmp_path)
 
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        trainer.training_step(task.model, [encoded[0]])
+        steps_of(task, encoded).gradient(np.arange(1))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "modernbert"])
-def test_weight_decay_is_on_matrices_only(architecture, task, encoded, tmp_path):
-    task.model = tiny(architecture)
-    trainer = trainer_for(task, encoded, tmp_path, weightDecay=0.01)
+def test_weight_decay_is_on_matrices_only(architecture):
+    model = tiny(architecture)
 
-    decayed, plain = trainer.create_optimizer().param_groups
+    decayed, plain = adamw(model, Training(weightDecay=0.01)).param_groups
 
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.01, 0.0)
     assert {parameter.ndim for parameter in decayed["params"]} == {2}
     assert {parameter.ndim for parameter in plain["params"]} == {1}
-    norms = [p for module in task.model.modules() if "Norm" in type(module).__name__ for p in module.parameters()]
+    norms = [p for module in model.modules() if "Norm" in type(module).__name__ for p in module.parameters()]
     assert {id(p) for p in norms} <= {id(p) for p in plain["params"]}
 
 
-def test_frozen_parameters_are_not_in_the_optimiser_and_do_not_move(task, encoded, tmp_path):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_weight_decay_is_on_all_matrices_that_transformers_decays(architecture, tmp_path):
+    model = AutoModelForSequenceClassification.from_config(
+        config_for(architecture, save_tokenizer(architecture, tmp_path))
+    )
+    theirs = Trainer.get_decay_parameter_names(None, model)
+
+    assert decayed(model) == {
+        name for name, parameter in model.named_parameters() if name in theirs and parameter.ndim > 1
+    }
+    assert decayed(model)
+
+
+def test_frozen_parameters_are_not_in_the_optimiser_and_do_not_move(task, encoded):
     from finetune_api.training import Freeze
 
     freeze(task.model, Freeze(embeddings=True, lowestLayers=1))
     before = {name: parameter.detach().clone() for name, parameter in task.model.named_parameters()}
-    trainer = trainer_for(task, encoded, tmp_path, total_steps=3, batchSize=16, weightDecay=0.1)
-    trainer.train()
+    steps = steps_of(task, encoded, total_steps=3, batchSize=16, weightDecay=0.1)
+    steps.run()
 
-    optimised = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    optimised = {id(parameter) for group in steps.optimizer.param_groups for parameter in group["params"]}
     for name, parameter in task.model.named_parameters():
         assert (id(parameter) in optimised) == parameter.requires_grad, name
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
@@ -231,27 +237,26 @@ def test_frozen_parameters_are_not_in_the_optimiser_and_do_not_move(task, encode
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.3])
-def test_learning_rates_are_those_of_transformers(task, encoded, tmp_path, schedule, warmup):
-    steps = 10
+def test_learning_rates_are_those_of_transformers(task, encoded, schedule, warmup):
+    total = 10
     rates = []
-    trainer = trainer_for(
+    steps = steps_of(
         task,
         encoded,
-        tmp_path,
-        total_steps=steps,
-        after_step=lambda step: rates.append(trainer.step_learning_rate) or False,
+        total_steps=total,
+        after_step=lambda step: rates.append(steps.learning_rate) or False,
         batchSize=16,
         learningRate=1e-3,
         learningRateSchedule=schedule,
         warmupRatio=warmup,
     )
-    trainer.train()
+    steps.run()
 
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
     name = "constant_with_warmup" if schedule == "constant" else schedule
-    scheduler = get_scheduler(name, optimizer, math.ceil(warmup * steps), steps)
+    scheduler = get_scheduler(name, optimizer, math.ceil(warmup * total), total)
     expected = []
-    for _ in range(steps):
+    for _ in range(total):
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
@@ -319,11 +324,3 @@ def test_a_batch_goes_to_a_gpu_from_pinned_memory(monkeypatch):
     Arithmetic(torch.device("cuda"), bf16=False).move(batch)
 
     assert len(pinned) == 2
-
-
-def test_transformers_own_kubeflow_client_is_off_even_where_its_server_is_named(task, encoded, tmp_path, monkeypatch):
-    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "https://127.0.0.1:1")
-
-    callbacks = trainer_for(task, encoded, tmp_path).callback_handler.callbacks
-
-    assert [type(callback).__name__ for callback in callbacks] == ["DefaultFlowCallback", "_Hooks"]

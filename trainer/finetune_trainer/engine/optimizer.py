@@ -1,0 +1,48 @@
+"""AdamW and its learning rates, by the names, meanings and defaults that they have in transformers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
+from transformers.trainer_pt_utils import get_parameter_names
+
+from finetune_api.training import Training
+
+MAX_GRAD_NORM = 1.0
+"""A gradient that is longer is shortened to this: transformers' default."""
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+"""transformers' names; its `constant` knows no warm-up."""
+NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+"""Parts of names, in lower case, that transformers' Trainer takes for biases and normalisation."""
+
+
+def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
+    """The optimiser of all parameters that are trained, in two groups: with weight decay, and without."""
+    names = decayed(model)
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for name, p in trained if name in names], "weight_decay": training.weight_decay},
+        {"params": [p for name, p in trained if name not in names], "weight_decay": 0.0},
+    ]
+    # Torch's own betas and epsilon, which are those of transformers too.
+    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+
+
+def decayed(model: nn.Module) -> set[str]:
+    """Names of the parameters that weight decay is for: those that transformers takes, and of them the matrices only.
+
+    It tells normalisation by name, and models have scales of other names.
+    """
+    matrices = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+    return matrices & set(get_parameter_names(model, [nn.LayerNorm], NOT_DECAYED))
+
+
+def learning_rates(optimizer: torch.optim.Optimizer, training: Training, total_steps: int) -> LRScheduler:
+    """transformers' schedule over `total_steps`; the part of them that warms up is rounded up to whole steps."""
+    warmup = math.ceil(total_steps * training.warmup_ratio)
+    schedule: LRScheduler = get_scheduler(SCHEDULES[training.learning_rate_schedule], optimizer, warmup, total_steps)
+    return schedule

@@ -1,0 +1,139 @@
+"""Optimiser steps, one after another: what transformers' Trainer does of them and nothing else, to the same weights, bit for bit.
+
+A batch is a whole step; the slices of it that fit in memory are made here. So a step is a step in every count, and running out of
+memory changes neither the batch nor the schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from torch import nn
+
+from finetune_api.training import Training
+from finetune_trainer.engine.batches import LengthBucketedBatches
+from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
+from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates
+from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
+from finetune_trainer.engine.weights import save_weights
+from finetune_trainer.stop import Preempted
+from finetune_trainer.tasks.base import Encoded, Task
+
+OPTIMIZER = "optimizer.pt"
+SCHEDULE = "scheduler.pt"
+
+
+class Steps:
+    """Trains `task.model` on `encoded`. `after_step(step)` is called after each optimiser step and returns True to stop; `check` is
+    called between micro-batches and may raise Preempted, which leaves `run` as if the step had not begun."""
+
+    def __init__(
+        self,
+        task: Task,
+        encoded: Encoded,
+        training: Training,
+        *,
+        arithmetic: Arithmetic,
+        micro: MicroBatch,
+        total_steps: int,
+        check: Callable[[], None],
+        after_step: Callable[[int], bool],
+    ) -> None:
+        self._task = task
+        self._model = task.model
+        self._encoded = encoded
+        self._lengths = encoded.lengths
+        self._arithmetic = arithmetic
+        self._micro = micro
+        self._seed = training.seed
+        self._total_steps = total_steps
+        self._check = check
+        self._after_step = after_step
+        self._batches = LengthBucketedBatches(self._lengths, training.batch_size, training.seed)
+        self.optimizer = adamw(self._model, training)
+        self._schedule = learning_rates(self.optimizer, training, total_steps)
+        self.loss = torch.zeros((), device=arithmetic.device)
+        """Mean loss of the latest step's batch."""
+        self.learning_rate = 0.0
+        """What the latest step was done with."""
+        self._model.config.use_cache = False  # keys and values for a next token, which nobody asks for here
+
+    def run(self, step: int = 0, checkpoint: Path | None = None) -> None:
+        """Do the steps that follow the first `step` ones, which `checkpoint`, a folder that `save` wrote, comes from. Its weights are
+        loaded already."""
+        if checkpoint is None:
+            transformers.set_seed(self._seed)
+        else:
+            self._load(checkpoint)
+        self._model.zero_grad()
+        batches = self._batches.after(step)
+        while step < self._total_steps:
+            self._step(next(batches))
+            step += 1
+            if self._after_step(step):
+                break
+
+    def _step(self, batch: NDArray[np.int64]) -> None:
+        self.loss = self.gradient(batch)
+        nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
+        self.learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self._schedule.step()
+        self._model.zero_grad()
+
+    def gradient(self, batch: NDArray[np.int64]) -> torch.Tensor:
+        """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of examples."""
+        self._model.train()
+        longest = int(self._lengths[batch].max())
+        before = random_state()
+        while True:
+            try:
+                return self._accumulate(batch, self._micro.size(longest))
+            except Preempted:
+                self._undo(before)
+                raise
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
+            self._undo(before)
+            self._micro.shrink(longest, ran_out)
+
+    def _accumulate(self, batch: NDArray[np.int64], micro: int) -> torch.Tensor:
+        total = torch.zeros((), device=self._arithmetic.device)
+        for begin in range(0, len(batch), micro):
+            self._check()
+            # Every example weighs the same, whatever the size of its micro-batch.
+            loss = self._summed_loss(batch[begin : begin + micro]) / len(batch)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _summed_loss(self, examples: NDArray[np.int64]) -> torch.Tensor:
+        """A scalar. Here, and nowhere else in training, the task is asked."""
+        batch = self._arithmetic.move(self._task.collate([self._encoded[int(index)] for index in examples]))
+        labels = batch.pop("labels")
+        return self._task.loss(self._arithmetic.logits(self._model, batch), labels)
+
+    def _undo(self, state: dict[str, object]) -> None:
+        """Stand between two steps again."""
+        self._model.zero_grad()
+        set_random_state(state)
+
+    def save(self, folder: Path) -> None:
+        """All that `run` needs to go on exactly from here."""
+        save_weights(self._model, folder)
+        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
+        torch.save(self._schedule.state_dict(), folder / SCHEDULE)
+        save_random_state(folder)
+
+    def _load(self, folder: Path) -> None:
+        self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
+        self._schedule.load_state_dict(torch.load(folder / SCHEDULE, weights_only=True))
+        load_random_state(folder)
