@@ -1,4 +1,4 @@
-"""Scores of labels: accuracy, F1, macro-F1 and the loss of probabilities.
+"""Scores of labels, one an example or any number: accuracy, F1, macro-F1, micro-F1, exact match and the loss of probabilities.
 
 F1 of a label is 2 · right / (truth + said): the rows that are right about it, that have it, and that were said to have it. 0/0 is 0, as
 with scikit-learn's `zero_division=0`.
@@ -30,6 +30,26 @@ def label_scores(truth: NDArray[np.integer], said: NDArray[np.integer], labels: 
     return scores
 
 
+def multilabel_scores(truth: NDArray[np.bool_], said: NDArray[np.bool_]) -> list[Score]:
+    """`micro_f1`, `macro_f1` and `exact_match`, of any number of labels an example. Both of shape (examples, labels).
+
+    micro-F1 is F1 of all labels taken together, exact match the share of examples that have all their labels and no other. macro-F1 is
+    over the labels that are there or were said, as with scikit-learn's `zero_division=np.nan`.
+    """
+    labels = truth.shape[1]
+    places = [np.nonzero(of_label) for of_label in (truth & said, truth, said)]
+    sums = Sparse(
+        np.concatenate([rows for rows, _ in places]),
+        np.concatenate([columns + number * labels for number, (_, columns) in enumerate(places)]),
+        (len(truth), 3 * labels),
+    )
+    return [
+        Score("micro_f1", sums, _micro_f1),
+        Score("macro_f1", sums, _macro_f1),
+        mean("exact_match", (truth == said).all(axis=1)),
+    ]
+
+
 def log_loss(truth: NDArray[np.integer], probabilities: NDArray[np.floating]) -> Score:
     """`loss`: the mean of -log of the probability of the true label, which counts as at least fp32's smallest normal number.
 
@@ -42,6 +62,11 @@ def log_loss(truth: NDArray[np.integer], probabilities: NDArray[np.floating]) ->
 def _accuracy(sums: Numbers) -> Numbers:
     right, truth, _ = _of_labels(sums)
     return ratio(right.sum(axis=-1), truth.sum(axis=-1))
+
+
+def _micro_f1(sums: Numbers) -> Numbers:
+    right, truth, said = (of_labels.sum(axis=-1) for of_labels in _of_labels(sums))
+    return ratio(2 * right, truth + said)
 
 
 def _macro_f1(sums: Numbers) -> Numbers:

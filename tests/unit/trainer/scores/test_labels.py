@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, log_loss as their_log_loss
 
 from finetune_trainer.scores import values
-from finetune_trainer.scores.labels import label_scores, log_loss
+from finetune_trainer.scores.labels import label_scores, log_loss, multilabel_scores
 
 LABELS = NDArray[np.int64]
 
@@ -70,3 +70,16 @@ def test_the_loss_of_probabilities_is_scikit_learns() -> None:
     assert log_loss(truth, probabilities).result == pytest.approx(their_log_loss(truth, probabilities, labels=range(4)))
     surely_wrong = log_loss(np.array([0]), np.array([[0, 1]], dtype=np.float32)).result
     assert surely_wrong == pytest.approx(-np.log(np.finfo(np.float32).tiny))
+
+
+@pytest.mark.parametrize(("labels", "rows"), [(2, 3), (4, 1), (6, 40), (28, 500)])
+def test_many_labels_an_example_score_as_with_scikit_learn(labels: int, rows: int) -> None:
+    random = np.random.default_rng(labels)
+    for share in (0.0, 0.1, 0.5, 1.0):  # of no label anywhere, which is 0 of 0, to all of them everywhere
+        truth, said = random.random((2, rows, labels)) < share
+        theirs = {
+            "micro_f1": float(f1_score(truth, said, average="micro", zero_division=0)),
+            "macro_f1": float(np.nan_to_num(f1_score(truth, said, average="macro", zero_division=np.nan))),
+            "exact_match": float(accuracy_score(truth, said)),
+        }
+        assert values(multilabel_scores(truth, said)) == pytest.approx(theirs, abs=1e-12)
