@@ -17,6 +17,9 @@ Stop = Callable[[], None]
 
 Split = Literal["train", "validation", "test"]
 
+Unit = Literal["line", "row", "file"]
+"""What the rows of a file are numbered by; `file` where a file, such as an image, is a row itself."""
+
 HUB_SPLIT = "split "
 """How the name of a hub dataset's split begins where files have theirs."""
 
@@ -24,6 +27,8 @@ Indices = Sequence[int] | NDArray[np.int64]
 
 BLOCK = 1000
 """Rows that are Python's objects at once."""
+LARGE = 64 << 20
+"""Bytes of such rows at most, where more than one are so large: images have megabytes each."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,12 @@ class Origin:
 
     file: str
     """Relative to the dataset's URI, or `split NAME` of a hub dataset."""
-    unit: Literal["line", "row"]
+    unit: Unit
     number: int
 
     def __str__(self) -> str:
+        if self.unit == "file":
+            return self.file
         return f"{self.file}, {self.unit} {self.number}"
 
 
@@ -44,7 +51,7 @@ class Origins:
     """The origins of many rows, 12 bytes each."""
 
     files: tuple[str, ...]
-    units: tuple[Literal["line", "row"], ...]
+    units: tuple[Unit, ...]
     """For each of `files`."""
     file: NDArray[np.int32]
     """For each row, the index of its file."""
@@ -88,8 +95,10 @@ class Examples:
         return np.asarray(self.column(role).to_numpy())
 
     def blocks(self, *roles: str, size: int = BLOCK) -> Iterator[dict[str, list[Any]]]:
-        """The values of these roles as Python's objects, by role, at most `size` rows at a time."""
-        for batch in self.table.select(list(roles)).to_batches(max_chunksize=size):
+        """The values of these roles as Python's objects, by role, at most `size` rows at a time, fewer if they are large."""
+        table = self.table.select(list(roles))
+        most = max(1, min(size, LARGE * len(self) // max(1, table.nbytes)))
+        for batch in table.to_batches(max_chunksize=most):
             yield batch.to_pydict()
 
     def values(self, role: str) -> Iterator[Any]:

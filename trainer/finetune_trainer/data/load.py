@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from glob import escape, has_magic
 from pathlib import Path, PurePosixPath
+from posixpath import dirname
 from typing import get_args
 from urllib.parse import unquote
 
@@ -12,12 +13,14 @@ import pyarrow as pa
 
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import columns_of
+from finetune_api.forms import columns_of, named
 from finetune_api.job import Storage
 from finetune_api.tasks import Form
 from finetune_trainer.data import hub
+from finetune_trainer.data.beside import Beside
 from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
+from finetune_trainer.data.folders import are_values, file_column, files_of, is_told_by_folders, read_folder
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.keys import keys_of
 from finetune_trainer.data.kinds import KINDS, Kinds
@@ -48,6 +51,7 @@ def load(dataset: Dataset, forms: Sequence[Form], *, storage: Storage, workspace
     kinds = _kinds(form, dataset)
     for rows in splits:
         rows.check()
+        warnings += rows.warnings()
         stop()
     names: dict[str, tuple[str, ...]] = {}
     positions: list[dict[str, pa.Array]] = [{} for _ in splits]
@@ -109,12 +113,12 @@ Read = tuple[Form, list[Rows], list[str], str | None, str]
 
 
 def _read_hub(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
-    names = _wanted_splits(dataset)
+    names, beside = _wanted_splits(dataset), Beside(None, stop)
     columns = [columns_of(form, dataset.columns) for form in forms]
     commit, chosen, found = hub.read_dataset(dataset, columns, names, cache=workspace / "datasets", stop=stop)
     form, splits = forms[chosen], []
     for split, name in names.items():
-        writer = _writer(split, form, dataset, workspace)
+        writer = _writer(split, form, dataset, columns_of(form, dataset.columns), workspace, beside)
         writer.map(found[split].table)
         writer.file(f"{HUB_SPLIT}{name}", "row", found[split].own_names)
         splits.append(writer.finish())
@@ -130,17 +134,27 @@ def _read_hub(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspa
 
 def _read_files(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
-    chosen = choose_files(dataset, place.names())
-    paths = place.local([name for names in chosen.values() for name in names], stop)
-    form = _form_of_files(forms, {name: paths[name] for name in chosen["train"]}, dataset, stop)
-    columns = columns_of(form, dataset.columns)
+    own = files_of(forms)
+    chosen = choose_files(dataset, place.names(), own)
+    tables = {split: [] if are_values(names, own) else names for split, names in chosen.items()}
+    paths = place.local([name for names in tables.values() for name in names], stop)
+    form = _form_of_files(forms, {name: paths[name] for name in tables["train"]}, dataset, stop)
+    beside = Beside(place, stop)
     splits: list[Rows] = []
     warnings: list[str] = []
-    for split, names in chosen.items():
-        writer = _writer(split, form, dataset, workspace)
+    for split, names in tables.items():
+        columns = _columns_in(chosen[split][0], form, dataset)
+        writer = _writer(split, form, dataset, columns, workspace, beside)
+        if not names:
+            beside.folder = ""
+            read_folder(split, chosen[split], form, writer)
+            splits.append(writer.finish())
+            continue
         empty = []
         for name in names:
             stop()
+            beside.folder = dirname(name)
+            columns = _columns_in(name, form, dataset)
             told = read_table(paths[name], name, _format_of(name, dataset), columns, writer, csv=dataset.csv, stop=stop)
             if not writer.file(name, told.unit, told.own_names):
                 empty.append(name)
@@ -152,17 +166,19 @@ def _read_files(dataset: Dataset, forms: Sequence[Form], storage: Storage, works
         warnings.append(
             "spec.dataset.csv says how CSV and TSV files are written, and none of the files that are read is one."
         )
-    return form, splits, warnings, None, fingerprint_files(paths, stop)
+    return form, splits, warnings, None, fingerprint_files(paths | beside.fetched, stop)
 
 
 def _form_of_files(forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, stop: Stop) -> Form:
-    """The first whose columns the first file with rows has; the first of all where there is none, which will say what is missing."""
+    """The first whose columns the first file with rows has; the first of all where there is none, which will say what is missing. Without
+    a table the first that folders of files tell."""
+    if not files:
+        return next(filter(is_told_by_folders, forms), forms[0])
     if len(forms) > 1:
         for name, path in files.items():
             for form in forms:
-                has = has_columns(
-                    path, name, _format_of(name, dataset), columns_of(form, dataset.columns), csv=dataset.csv, stop=stop
-                )
+                columns = _columns_in(name, form, dataset)
+                has = has_columns(path, name, _format_of(name, dataset), columns, csv=dataset.csv, stop=stop)
                 if has:
                     return form
                 if has is None:
@@ -170,9 +186,15 @@ def _form_of_files(forms: Sequence[Form], files: Mapping[str, Path], dataset: Da
     return forms[0]
 
 
-def _writer(split: Split, form: Form, dataset: Dataset, workspace: Path) -> RowsWriter:
-    columns = columns_of(form, dataset.columns)
-    return RowsWriter(split, _kinds(form, dataset), columns, workspace / "rows" / f"{split}.arrow")
+def _columns_in(name: str, form: Form, dataset: Dataset) -> dict[str, str]:
+    """By role, the columns of a file that is called so."""
+    return file_column(name, form, columns_of(form, dataset.columns), named(dataset.columns))
+
+
+def _writer(
+    split: Split, form: Form, dataset: Dataset, columns: Mapping[str, str], workspace: Path, beside: Beside
+) -> RowsWriter:
+    return RowsWriter(split, _kinds(form, dataset), columns, workspace / "rows" / f"{split}.arrow", beside)
 
 
 def _wanted_splits(dataset: Dataset) -> dict[Split, str]:
@@ -184,8 +206,8 @@ def _wanted_splits(dataset: Dataset) -> dict[Split, str]:
     return {split: pattern for split, pattern in wanted.items() if pattern is not None}
 
 
-def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]]:
-    """The files of each split among those that exist.
+def choose_files(dataset: Dataset, existing: list[str], own: frozenset[str] = frozenset()) -> dict[Split, list[str]]:
+    """The files of each split among those that exist: tables, or files with the extensions `own`, which are examples themselves.
 
     A split is the path of a file, a pattern (`*`, `?`, `[…]`, `**` for any folders), or the beginning of names: `train` is
     `train.csv`, `train-00000.parquet` or everything in `train/`. Raises JobError (DatasetNotFound, DataInvalid).
@@ -197,7 +219,8 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
     chosen: dict[Split, list[str]] = {}
     taken: dict[str, Split] = {}
     for split, pattern in wanted.items():
-        names = _matching(pattern, existing, split)
+        names = _of_one_kind(_matching(pattern, existing, split), own)
+        are_tables = not are_values(names, own)
         if is_one_file and split == "train" and dataset.splits.train == Splits().train:
             names = existing
         if not names:
@@ -216,7 +239,8 @@ def choose_files(dataset: Dataset, existing: list[str]) -> dict[Split, list[str]
                     f"spec.dataset.splits.{split}",
                 )
             taken[name] = split
-            _format_of(name, dataset)
+            if are_tables:
+                _format_of(name, dataset)
         chosen[split] = names
     return chosen
 
@@ -236,6 +260,14 @@ def _matching(pattern: str, existing: list[str], split: Split) -> list[str]:
         return [name for name in existing if matches(name)]
     begun = [name for name in existing if name.startswith(pattern)]
     return [name for name in begun if PurePosixPath(name).suffix.lower() in EXTENSIONS] or begun
+
+
+def _of_one_kind(names: list[str], own: frozenset[str]) -> list[str]:
+    """Tables without the files beside them that their rows name; or those files, if there are no tables."""
+    others = [name for name in names if not are_values([name], own)]
+    if any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in others):
+        return others
+    return [name for name in names if are_values([name], own)] or names
 
 
 def _pattern_of(existing: list[str]) -> str:

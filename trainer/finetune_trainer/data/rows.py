@@ -5,16 +5,19 @@ So what a split takes of memory is a batch, and a few bytes for each row; what i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from posixpath import dirname
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from finetune_trainer.data.examples import Examples, Origins, Source, Split
+from finetune_trainer.data.beside import Beside
+from finetune_trainer.data.examples import Examples, Origins, Source, Split, Unit
 from finetune_trainer.data.kinds import Kinds, Values
 from finetune_trainer.data.problems import data_invalid
 
@@ -62,6 +65,10 @@ class Rows:
         for values in self.values.values():
             values.check(self.table, self.origins)
 
+    def warnings(self) -> list[str]:
+        """What is odd about values and no error."""
+        return [warning for values in self.values.values() for warning in values.warnings()]
+
     def names_of(self, role: str) -> list[Sequence[str] | None]:
         """For each file, the names that it tells of the whole numbers of this role."""
         return [names.get(role) for names in self.own_names]
@@ -72,6 +79,10 @@ class Rows:
         return Examples(pa.table(columns), self.origins)
 
     def sources(self) -> list[Source]:
+        """Files; of files that are rows themselves their folders."""
+        if "file" in self.origins.units:
+            folders = Counter(f"{dirname(name)}/" for name in self.origins.files)
+            return [Source(self.split, folder, count) for folder, count in folders.items()]
         counts = np.bincount(self.origins.file, minlength=len(self.origins.files))
         return [Source(self.split, name, int(count)) for name, count in zip(self.origins.files, counts, strict=True)]
 
@@ -79,13 +90,15 @@ class Rows:
 class RowsWriter:
     """Takes the rows of one split, file after file."""
 
-    def __init__(self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path) -> None:
+    def __init__(self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path, beside: Beside) -> None:
         self._split = split
         self._values = {role: kind(role, columns[role], split) for role, kind in kinds.items()}
+        for values in self._values.values():
+            values.beside = beside
         self._table = TableWriter(path)
         self._mapped: pa.Table | None = None
         self._numbers: list[NDArray[np.int64]] = []
-        self._files: list[tuple[str, Literal["line", "row"], int, OwnNames]] = []
+        self._files: list[tuple[str, Unit, int, OwnNames]] = []
         self._rows = 0
 
     def __call__(self, columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
@@ -113,11 +126,15 @@ class RowsWriter:
         self._numbers.append(np.array(numbers, np.int64))
         self._rows += len(numbers)
 
-    def file(self, name: str, unit: Literal["line", "row"], own_names: OwnNames) -> int:
+    def file(self, name: str, unit: Unit, own_names: OwnNames) -> int:
         """All since the last file was of this one. Returns how many rows they are."""
         rows = self._rows - sum(count for *_, count, _ in self._files)
         self._files.append((name, unit, rows, own_names))
         return rows
+
+    def files(self, names: Sequence[str]) -> None:
+        """All since the last file are these files themselves, a row each."""
+        self._files += [(name, "file", 1, {}) for name in names]
 
     def finish(self) -> Rows:
         origins = Origins(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune_api.tasks import Kind
+from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
-KINDS: Mapping[Kind, type[Values]] = {Kind.TEXT: Texts, Kind.LABEL: Label}
+KINDS: Mapping[Kind, type[Values]] = {Kind.TEXT: Texts, Kind.LABEL: Label, Kind.IMAGE: Images}
 
 __all__ = ["KINDS", "Kinds", "Named", "Values"]

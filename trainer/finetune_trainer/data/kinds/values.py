@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_trainer.data.beside import Beside
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.problems import SHOWN
 
@@ -56,6 +57,10 @@ class Values(ABC):
     """Whether it is part of what a model is given, rather than of what it is to answer."""
     noun: ClassVar[str]
     """What a value is called in a sentence."""
+    files: ClassVar[frozenset[str]] = frozenset()
+    """The extensions of files that are values themselves, such as `.png`: a folder of them is data, and rows may name them by path."""
+    beside: Beside
+    """Where files are that rows name; set before anything is read."""
 
     def __init__(self, role: str, column: str, split: Split) -> None:
         self.role, self.column, self.split = role, column, split
@@ -93,6 +98,10 @@ class Values(ABC):
     @abstractmethod
     def check(self, table: pa.Table, origins: Origins) -> None:
         """Raises JobError for the first problem of the rows that were read; `table` has what `read` made of them."""
+
+    def warnings(self) -> list[str]:
+        """What is odd about the values that were read and no error, one sentence each."""
+        return []
 
     @staticmethod
     @abstractmethod
