@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -26,12 +27,15 @@ from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
-from finetune_trainer.report import Predictions, ReportFacts, write_report
-from finetune_trainer.scores import values
+from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.scores import Interval, paired_intervals, values
 from finetune_trainer.scores.labels import log_loss
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
 from finetune_trainer.tasks import TASKS, Encoded, Task
+from finetune_trainer.tasks.label_blocks import balance, label_blocks
+from finetune_trainer.tasks.text_classification import snippet
 
 BASELINE_FILE = "baseline.npz"
 
@@ -143,6 +147,9 @@ class Session:
         (folder / METRICS_FILE).write_bytes(self.metrics_jsonl())
         metrics = self._metric_results()
         self._stop.check()
+        # Imported here, because matplotlib would delay the first step.
+        from finetune_trainer.report.write import write_report
+
         write_report(folder, self._facts(metrics))
         return metrics
 
@@ -232,17 +239,6 @@ class Session:
         probabilities = self._task.probabilities(logits)
         return probabilities, {"loss": loss, **values(self._task.scores(probabilities, split.encoded.labels))}
 
-    def _predictions(self, split: Measured) -> Predictions:
-        assert split.after is not None  # it is measured by now
-        truth = split.encoded.labels
-        before, after = (
-            () if found is None else (*self._task.scores(found, truth), log_loss(truth, found))
-            for found in (split.before, split.after)
-        )
-        return Predictions(
-            split.name, split.examples, split.after, split.before, after_scores=after, before_scores=before
-        )
-
     def _metric_results(self) -> list[MetricResult]:
         results = [
             MetricResult(name=name, split=split.name, baseline=self.state.baseline[split.name][name], value=value)
@@ -251,8 +247,28 @@ class Session:
         ]
         return sorted(results, key=lambda r: (r.split != "validation", r.name != self._metric, r.name == "loss"))
 
+    def _intervals(self) -> dict[tuple[str, str], Interval]:
+        found: dict[tuple[str, str], Interval] = {}
+        for split in self._splits:
+            if split.before is not None and split.after is not None:
+                truth = split.encoded.labels
+                before, after = (
+                    [*self._task.scores(said, truth), log_loss(truth, said)] for said in (split.before, split.after)
+                )
+                intervals = paired_intervals(before, after, self._spec.training.seed)
+                found |= {(split.name, name): interval for name, interval in intervals.items()}
+        return found
+
+    def _blocks(self, split: Measured) -> list[Block]:
+        assert split.after is not None  # it is measured by now
+        before, after = (
+            None if found is None else pa.table({"probability": _lists(found)}) for found in (split.before, split.after)
+        )
+        return list(label_blocks(split.examples, before, after, self._inputs.data.names["label"], ("text", "textPair")))
+
     def _facts(self, metrics: list[MetricResult]) -> ReportFacts:
         inputs, data = self._inputs, self._inputs.data
+        labels = data.names["label"]
         assert self.total_steps is not None  # it is trained by now,
         assert self.state.micro_batch_size is not None  # and its last step is saved
         return ReportFacts(
@@ -260,8 +276,14 @@ class Session:
             spec=self._spec,
             metrics=metrics,
             history=self.state.rows,
-            labels=data.names["label"],
-            predictions=[self._predictions(split) for split in self._splits],
+            intervals=self._intervals(),
+            rows_by_split={split.name: len(split.examples) for split in self._splits},
+            blocks_by_split={
+                **{split.name: self._blocks(split) for split in self._splits},
+                "train": [balance(data.train, labels)],
+            },
+            task_facts={"labels": list(labels)},
+            snippet=snippet(pairs="textPair" in data.train.roles),
             sources=data.sources,
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
@@ -282,10 +304,14 @@ class Session:
             model_revision=inputs.model.revision,
             data_revision=data.revision,
             best_step=self.state.best_step,
-            train_counts=np.bincount(data.train.numbers("label"), minlength=len(data.names["label"])).tolist(),
             attempts=inputs.attempt,
             warnings=data.warnings,
         )
+
+
+def _lists(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """A list for each row."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
 def _count(number: int, noun: str) -> str:

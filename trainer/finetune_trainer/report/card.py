@@ -7,7 +7,9 @@ import re
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from finetune_api.tasks import TASKS
 from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.metrics import hub_name
 from finetune_trainer.report.story import (
     MetricRow,
     base_name,
@@ -43,7 +45,8 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
         certainty=certainty(main_metric),
         honesty=honesty(facts),
         metrics=metrics,
-        is_pair=facts.spec.dataset.columns.text_pair is not None,
+        named={what: names for what, names in facts.task_facts.items() if isinstance(names, list | tuple)},
+        snippet=facts.snippet.rstrip() + "\n",
         spec=_fenceless(spec_yaml(facts.spec, defaults=False)),
     )
 
@@ -54,12 +57,12 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
     results = [
         EvalResult(
             task_type=spec.task,
-            task_name="Text Classification",
+            task_name=spec.task.replace("-", " ").title(),
             dataset_type=spec.dataset.uri.removeprefix("hf://") if on_hub else "custom",
             dataset_name=dataset_name(spec),
             dataset_config=spec.dataset.subset,
             dataset_split=row.split,
-            metric_type="f1" if row.name == "macro_f1" else row.name,
+            metric_type=hub_name(row.name),
             metric_name=row.title,
             metric_value=round(row.value, 6),
         )
@@ -67,10 +70,10 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=spec.task,
+        pipeline_tag=TASKS[spec.task].pipeline_tag or spec.task,
         base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
-        metrics=sorted({"f1" if row.name == "macro_f1" else row.name for row in metrics if row.name != "loss"}),
+        metrics=sorted({hub_name(row.name) for row in metrics if row.name != "loss"}),
         tags=["finetune-operator"],
         model_name=facts.run.id,
         eval_results=results,

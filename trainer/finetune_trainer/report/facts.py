@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import RunIdentity
-from finetune_trainer.data.examples import Examples, Source
-from finetune_trainer.scores import Score
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What the model said about one split, before and after training."""
-
-    split: Literal["validation", "test"]
-    examples: Examples
-    after: NDArray[np.float32]
-    """Probabilities of the best model, shape (len(examples), labels); each row sums to 1."""
-    before: NDArray[np.float32] | None = None
-    """The same before training. None when it was not measured."""
-    after_scores: Sequence[Score] = ()
-    """The metrics as sums over the examples; those that were measured before as well get an interval of the difference."""
-    before_scores: Sequence[Score] = ()
+from finetune_trainer.data.examples import Source
+from finetune_trainer.report.blocks import Block
+from finetune_trainer.scores import Interval
 
 
 @dataclass(frozen=True)
@@ -41,16 +24,23 @@ class ReportFacts:
     """Before and after; the one that the best model was chosen by comes first."""
     history: Sequence[Mapping[str, float]]
     """The rows of metrics.jsonl in order: `step` and `epoch`, with `loss` and `learning_rate` after training steps, or
-    `eval_<metric>` (`eval_loss`, `eval_accuracy`, `eval_f1`, `eval_macro_f1`) after an evaluation; step 0 is the baseline."""
-    labels: Sequence[str]
-    predictions: Sequence[Predictions]
-    """Validation first, then test if there is one."""
+    `eval_<metric>` (such as `eval_loss`, `eval_accuracy`) after an evaluation; step 0 is the baseline."""
+    intervals: Mapping[tuple[str, str], Interval]
+    """The 95 % interval of after minus before, by split and metric, of those that were measured both times."""
+    rows_by_split: Mapping[str, int]
+    """Examples of each measured split; validation first, then test if there is one."""
+    blocks_by_split: Mapping[str, Sequence[Block]]
+    """What the task shows of each measured split, and of `train`."""
+    task_facts: Mapping[str, Any]
+    """What the task knows of itself, for run.json and the card, such as its label names below `labels`."""
+    snippet: str
+    """Python that loads the folder `model` and predicts."""
     sources: Sequence[Source]
     train_rows: int
     parameters_trained: int
     parameters_frozen: int
     has_new_head: bool
-    """Whether the pretrained weights had no head for these labels."""
+    """Whether the pretrained weights had no head that gives these answers."""
     seed: int
     threads: int
     precision: Literal["fp32", "bf16"]
@@ -74,8 +64,6 @@ class ReportFacts:
     """The commit of a hub dataset."""
     best_step: int | None = None
     """The optimiser step that the kept model comes from."""
-    train_counts: Sequence[int] | None = None
-    """Training examples of each label."""
     attempts: int = 1
     warnings: Sequence[str] = field(default_factory=tuple)
     """About the data."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
 
-from finetune_trainer.report.facts import Predictions, ReportFacts
+from finetune_trainer.report.blocks import Bars, Block, Card, Cards, Curve, Grid, Image, Line, Marked, PerLabel, Scatter
+from finetune_trainer.report.drawing import Plot
+from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.fonts import families
-from finetune_trainer.report.measures import confusion, scores, worst_mistakes
-from finetune_trainer.report.plots import CELLS, Plot, confusion_plot, loss_plot, metric_plot, shares_of
+from finetune_trainer.report.pictures import data_uri
+from finetune_trainer.report.plots import CELLS, block_plot, grid_title, loss_plot, metric_plot, shares_of, short
 from finetune_trainer.report.story import (
     MetricRow,
     base_name,
@@ -26,34 +25,32 @@ from finetune_trainer.report.story import (
     signed,
     spec_yaml,
 )
+from finetune_trainer.report.words import PHRASE, changes, phrases, pieces, shortened
 
-MISTAKES = 12
-"""Wrong examples shown of each split."""
-TEXT = 600
-"""Characters shown of a text."""
+CARDS = 24
+"""Examples shown of a block."""
+SOURCES = 100
+"""Files shown."""
+POINTS = 30
+"""Points of a line that the page has numbers of."""
+FEW = 4
+"""Labels whose tables are small."""
+BARS = 30
+"""Bars shown of a block."""
+EXAMPLES = 3_000_000
+"""Bytes that all examples of a page may take together, pictures included."""
 
 
 def draw(facts: ReportFacts) -> list[Plot]:
-    """All plots of a report: curves, then a confusion matrix of each split."""
+    """All plots of a report: curves of training, then those of each split's blocks."""
     curves = [loss_plot(facts.history, facts.best_step), metric_plot(facts.history, facts.best_step)]
-    matrices = [confusion_plot(_confusion(part, facts), facts.labels, part.split) for part in facts.predictions]
-    return [plot for plot in (*curves, *matrices) if plot is not None]
+    drawn = [block_plot(block, split) for split, blocks in facts.blocks_by_split.items() for block in blocks]
+    return [plot for plot in (*curves, *drawn) if plot is not None]
 
 
 def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> str:
     """The page. Whatever users wrote is escaped; only our own style sheet and plots go in as they are."""
-    environment = Environment(
-        loader=PackageLoader("finetune_trainer.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["signed"] = signed
-    environment.filters["duration"] = duration
-    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["shortened"] = lambda text: text if len(text) <= TEXT else f"{text[:TEXT]}…"
-    environment.filters["zip"] = lambda one, other: list(zip(one, other, strict=True))
+    environment = _environment()
     main_metric = headline_metric(metrics)
     by_name = {plot.name: plot for plot in plots}
     read = sum(source.rows for source in facts.sources if source.split == "train")
@@ -68,31 +65,111 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         metrics=metrics,
         main_metric=main_metric,
         resamples=resamples(metrics),
+        plots=by_name,
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
-        splits=[_split_part(part, facts, by_name[f"confusion-{part.split}"]) for part in facts.predictions],
         drawn=read - facts.train_rows,
-        most_counted=max((1, *(facts.train_counts or ()))),
-        # The browser has a font for any script, so a matrix in HTML has the labels' names; a picture may not.
-        as_table=len(facts.labels) <= CELLS,
-        numbered=len(facts.labels) > CELLS and families(facts.labels) is None,
+        sources=facts.sources[:SOURCES],
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),
     )
 
 
-def _split_part(part: Predictions, facts: ReportFacts, plot: Plot) -> dict[str, Any]:
-    counts = _confusion(part, facts)
-    return {
-        "split": part.split,
-        "rows": len(part.examples),
-        "wrong": int(counts.sum() - counts.trace()),
-        "confusion": plot,
-        "cells": list(zip(facts.labels, counts.tolist(), shares_of(counts).tolist(), strict=True)),
-        "scores": scores(counts, list(facts.labels)),
-        "mistakes": worst_mistakes(part, list(facts.labels), MISTAKES),
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("finetune_trainer.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "signed": signed,
+        "duration": duration,
+        "share": lambda value: "–" if value is None else f"{value:.3f}",
+        "count": lambda number: f"{number:,}",
+        "shortened": shortened,
+        "phrases": phrases,
+        "pieces": pieces,
+        "changes": changes,
+        "points": _points,
+        "data_uri": data_uri,
+        "number": _number,
     }
+    environment.tests |= {
+        "fitting": _Room().fits,
+        "numbered": _is_numbered,
+        "narrow": _is_narrow,
+        "with_marks": _has_marks,
+        "of_pictures": _is_of_pictures,
+        "beside_picture": _is_beside_picture,
+    }
+    environment.globals |= {
+        "grid_title": grid_title,
+        "grid_rows": lambda grid: list(
+            zip(grid.names, grid.counts.tolist(), shares_of(grid.counts).tolist(), strict=True)
+        ),
+        "zip": lambda *sequences: list(zip(*sequences, strict=True)),
+        "CELLS": CELLS,
+        "CARDS": CARDS,
+        "BARS": BARS,
+        "PHRASE": PHRASE,
+    }
+    return environment
 
 
-def _confusion(part: Predictions, facts: ReportFacts) -> NDArray[np.int64]:
-    return confusion(part.examples.numbers("label"), part.after.argmax(axis=1), len(facts.labels))
+class _Room:
+    """What is left of `EXAMPLES`."""
+
+    def __init__(self) -> None:
+        self._left = EXAMPLES
+
+    def fits(self, html: str) -> bool:
+        """Whether there is room for one more example; if so, it takes it."""
+        size = len(html.encode())
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
+def _points(line: Line) -> list[tuple[float, ...]]:
+    """The numbers behind a line: of more points than `POINTS` some, evenly apart."""
+    rows = () if line.rows is None else (line.rows,)
+    points = list(zip(line.x, line.y, *rows, strict=True))
+    return points[:: -(-len(points) // POINTS) or 1]
+
+
+def _is_narrow(block: Block) -> bool:
+    """Whether two of such a kind stand side by side."""
+    match block:
+        case Grid():
+            return len(block.names) <= FEW
+        case PerLabel():
+            return len(block.scores) <= FEW
+        case _:
+            return isinstance(block, Curve | Scatter | Bars)
+
+
+def _number(value: float) -> str:
+    """`1,200`, or `0.125`."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.3f}"
+
+
+def _is_numbered(grid: Grid) -> bool:
+    """Whether the picture of a matrix has the labels' numbers: the browser has a font for any script, a picture may not."""
+    return len(grid.names) > CELLS and families(map(short, grid.names)) is None
+
+
+def _has_marks(cards: Cards) -> bool:
+    return any(isinstance(part, Marked) and part.spans for card in cards.cards for part in card.parts)
+
+
+def _is_of_pictures(cards: Cards) -> bool:
+    """Whether the cards are pictures and nothing else, so that many find room side by side."""
+    return bool(cards.cards) and all(len(card.parts) == 1 and isinstance(card.parts[0], Image) for card in cards.cards)
+
+
+def _is_beside_picture(card: Card) -> bool:
+    """Whether a picture leads, so that what follows stands beside it."""
+    return len(card.parts) > 1 and isinstance(card.parts[0], Image)

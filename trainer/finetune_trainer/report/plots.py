@@ -1,58 +1,29 @@
-"""The plots: loss, metrics and confusion, as PNG for files and as SVG that follows the page's colours.
-
-The colours are Okabe and Ito's, which colour-blind readers can tell apart; lines differ in dash and marker besides.
-"""
+"""The plots: curves of training, and those blocks that are drawn."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
+from finetune_trainer.report.blocks import Block, Curve, Grid, Scatter
+from finetune_trainer.report.drawing import DASHES, GRID, INK, MARKERS, ON_SERIES, SERIES, Plot, figure, plot
 from finetune_trainer.report.fonts import FONT, families
+from finetune_trainer.report.metrics import metric_name
 
-INK, GRID, ON_SERIES = "#222326", "#d9dade", "#fefefe"
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-DASHES = ("-", "--", "-.", ":")
-MARKERS = ("o", "s", "^", "D")
-
-# What the page's style sheet calls these colours, so that one SVG serves light, dark and print.
-_PAGE_COLOURS = {
-    INK: "currentColor",
-    GRID: "var(--line)",
-    **{colour: f"var(--series-{index})" for index, colour in enumerate(SERIES)},
-}
 _SHADES = LinearSegmentedColormap.from_list("shades", [f"{SERIES[0]}00", f"{SERIES[0]}ff"])
 
 NAMED = 12
 """Labels up to which the cells of a confusion matrix carry their counts in the picture."""
 CELLS = 30
 """Labels up to which a confusion matrix has room for a name and a cell of each."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot in both forms."""
-
-    name: str
-    title: str
-    """What it shows, for those who do not see it too."""
-    png: bytes
-    svg: str = ""
-    """For the page; empty where that shows a table instead."""
+POINTS = 1000
+"""Examples of which a scatter shows a point."""
 
 
 def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> Plot | None:
@@ -61,7 +32,7 @@ def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> 
     validation = _series(history, "eval_loss")
     if not training and not validation:
         return None
-    with _figure(5.6, 3.1) as (figure, axes):
+    with figure(5.6, 3.1) as (drawn, axes):
         if training:
             steps, values = zip(*training, strict=True)
             crowded = len(values) > 40
@@ -72,35 +43,51 @@ def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> 
         if validation:
             _line(axes, validation, 1, "validation")
         _mark_best(axes, best_step)
-        axes.set_ylabel("loss (cross-entropy)")
+        axes.set_ylabel("loss")
         axes.set_ylim(bottom=0)
         _by_step(axes)
-        return _plot("loss", "Loss of training and validation by optimiser step", figure)
+        return plot("loss", "Loss of training and validation by optimiser step", drawn)
 
 
 def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> Plot | None:
     """Validation metrics by step, the baseline at step 0; None when there is nothing to draw."""
-    names = [name for name in ("eval_f1", "eval_macro_f1", "eval_accuracy") if _series(history, name)]
-    if not names:
+    keys = dict.fromkeys(key for row in history for key in row if key.startswith("eval_") and key != "eval_loss")
+    series = {key.removeprefix("eval_"): points for key in keys if (points := _series(history, key))}
+    if not series:
         return None
-    with _figure(5.6, 3.1) as (figure, axes):
-        for index, name in enumerate(names):
-            _line(axes, _series(history, name), index, metric_name(name.removeprefix("eval_")))
+    with figure(5.6, 3.1) as (drawn, axes):
+        for index, (name, points) in enumerate(series.items()):
+            _line(axes, points, index % len(SERIES), metric_name(name))
         _mark_best(axes, best_step)
         axes.set_ylabel("validation score")
-        axes.set_ylim(-0.02, 1.02)
+        if all(0 <= value <= 1 for points in series.values() for _, value in points):
+            axes.set_ylim(-0.02, 1.02)
         _by_step(axes)
-        return _plot("metrics", "Validation metrics by optimiser step", figure)
+        return plot("metrics", "Validation metrics by optimiser step", drawn)
 
 
-def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str) -> Plot:
+def block_plot(block: Block, split: str) -> Plot | None:
+    """The plot of a block; None where it is nothing to draw."""
+    match block:
+        case Grid():
+            return grid_plot(block, split)
+        case Curve():
+            return curve_plot(block, split)
+        case Scatter():
+            return scatter_plot(block, split)
+        case _:
+            return None
+
+
+def grid_plot(grid: Grid, split: str) -> Plot:
     """True label by predicted label, shaded by the share of the true label's rows. Labels that no font here has go by their numbers."""
+    counts, labels = grid.counts, [short(name) for name in grid.names]
     number = len(labels)
     side = min(9.0, max(3.4, 1.6 + 0.55 * number))
     shares = shares_of(counts)
     fonts = families(labels)
     by_number = fonts is None
-    with _figure(side + 0.6, side, fonts or [FONT]) as (figure, axes):
+    with figure(side + 0.6, side, fonts or [FONT]) as (drawn, axes):
         axes.set_xlim(0, number)
         axes.set_ylim(number, 0)  # as in a table, the first label stands at the top
         axes.set_aspect("equal")
@@ -109,7 +96,7 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
         else:
             # Too many to draw one by one; a picture whose paper shines through.
             axes.pcolormesh(shares, cmap=_SHADES, vmin=0, vmax=1, rasterized=True)
-        names = [str(n) for n in range(number)] if by_number else [_short(label) for label in labels]
+        names = [str(n) for n in range(number)] if by_number else labels
         ticks = np.arange(number) + 0.5
         step = -(-number // 30)  # names of more would overlap
         turned = not by_number and (number > 3 or max(map(len, names)) > 10)
@@ -127,8 +114,57 @@ def confusion_plot(counts: NDArray[np.int64], labels: Sequence[str], split: str)
                 axes.annotate(
                     f"{count:,}", place, ha="center", va="center", color=colour, alpha=1 if count else 0.35, fontsize=11
                 )
-        title = f"Confusion matrix of the {split} split: true label by predicted label"
-        return _plot(f"confusion-{split}", title, figure, inline=number > CELLS)
+        return plot(f"{grid.name}-{split}", grid_title(split), drawn, inline=number > CELLS)
+
+
+def grid_title(split: str) -> str:
+    return f"Confusion matrix of the {split} split: true label by predicted label"
+
+
+def curve_plot(curve: Curve, split: str) -> Plot:
+    """The lines of a curve, from 0 to 1 unless they go by ranks."""
+    ranks = any(x > 1 for line in curve.lines for x in line.x)
+    with figure(4.6, 3.6, _fonts([short(line.name) for line in curve.lines])) as (drawn, axes):
+        if curve.diagonal:
+            axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=1, linestyle=(0, (2, 3)))
+        for index, line in enumerate(curve.lines):
+            _line(axes, list(zip(line.x, line.y, strict=True)), index % len(SERIES), short(line.name))
+        axes.set_ylim(-0.02, 1.02)
+        if ranks:
+            places = sorted({x for line in curve.lines for x in line.x})
+            axes.xaxis.set_major_locator(
+                FixedLocator(places) if len(places) <= 8 else MaxNLocator(integer=True, nbins=8)
+            )
+        else:
+            axes.set_xlim(-0.02, 1.02)
+        axes.set_xlabel(curve.x_title)
+        axes.set_ylabel(curve.y_title)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return plot(f"{curve.name}-{split}", _title(curve, split), drawn)
+
+
+def scatter_plot(scatter: Scatter, split: str) -> Plot:
+    """A point for each example; of more than `POINTS` for some drawn at random, the same each time."""
+    x, y = scatter.x, scatter.y
+    if len(x) > POINTS:
+        some = np.sort(np.random.default_rng(0).choice(len(x), POINTS, replace=False))
+        x, y = x[some], y[some]
+    with figure(4.6, 3.6) as (drawn, axes):
+        if scatter.diagonal and len(x):
+            ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+            axes.plot(ends, ends, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (2, 3)))
+        axes.scatter(x, y, s=14, color=SERIES[0], alpha=0.45, linewidths=0)
+        axes.set_xlabel(scatter.x_title)
+        axes.set_ylabel(scatter.y_title)
+        return plot(f"{scatter.name}-{split}", _title(scatter, split), drawn)
+
+
+def _title(block: Curve | Scatter, split: str) -> str:
+    return f"{block.title} on the {split} rows: {block.y_title} by {block.x_title}"
+
+
+def _fonts(texts: Sequence[str]) -> list[str]:
+    return families(texts) or [FONT]
 
 
 def shares_of(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -145,64 +181,9 @@ def _cells(axes: Axes, shares: NDArray[np.float64]) -> None:
             axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=SERIES[0], alpha=float(share), linewidth=0))
 
 
-def _short(label: str) -> str:
+def short(label: str) -> str:
+    """A label's name in a picture."""
     return label if len(label) <= 18 else f"{label[:17]}…"
-
-
-def metric_name(metric: str) -> str:
-    """As people write it."""
-    return {"f1": "F1", "macro_f1": "macro-F1"}.get(metric, metric)
-
-
-@contextmanager
-def _figure(width: float, height: float, fonts: Sequence[str] = (FONT,)) -> Iterator[tuple[Figure, Axes]]:
-    style: dict[Any, Any] = {
-        "font.family": list(fonts),
-        "font.size": 10,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": GRID,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "axes.grid": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "legend.frameon": False,
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # labels are users' words; a dollar sign is one
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.add_subplot()
-
-
-def _plot(name: str, title: str, figure: Figure, *, inline: bool = True) -> Plot:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    if not inline:
-        return Plot(name, title, png.getvalue())
-    # The salt makes ids repeatable, and different in each plot of one page.
-    with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Plot(name, title, png.getvalue(), _inline(svg.getvalue().decode(), name, title))
-
-
-def _inline(svg: str, name: str, title: str) -> str:
-    """The SVG for a page: no prologue, no fixed size, ids of its own, the page's colours and font."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    view_box = re.search(r'viewBox="([^"]+)"', body)
-    assert view_box
-    opening = f'<svg class="plot" role="img" aria-label="{title}" viewBox="{view_box[1]}">'
-    body = opening + body[body.index(">") + 1 :]
-    body = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", body).replace("xlink:href", "href")
-    for colour, name_on_page in _PAGE_COLOURS.items():
-        body = body.replace(colour, name_on_page)
-    return re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1", body)
 
 
 def _series(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:

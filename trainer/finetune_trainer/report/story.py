@@ -9,8 +9,8 @@ from typing import Any, Literal
 from finetune_api import kubectl_yaml
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.report.facts import ReportFacts
-from finetune_trainer.report.plots import metric_name
-from finetune_trainer.scores import Interval, paired_intervals, resamples_of
+from finetune_trainer.report.metrics import metric_name, more_is_better
+from finetune_trainer.scores import Interval, resamples_of
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,19 @@ class MetricRow:
         """Whether the difference is an improvement and not chance."""
         if self.interval is None or not self.interval.is_clear or self.difference is None:
             return False
-        return self.difference < 0 if self.name == "loss" else self.difference > 0
+        return self.difference > 0 if more_is_better(self.name) else self.difference < 0
 
 
 def metric_rows(facts: ReportFacts) -> list[MetricRow]:
     """All metrics, those of the test rows first if there are any, as the command line shows them; the choosing one leads each split."""
-    by_split = {predictions.split: predictions for predictions in facts.predictions}
-    intervals = {
-        split: paired_intervals(predictions.before_scores, predictions.after_scores, facts.seed)
-        for split, predictions in by_split.items()
-    }
     rows = [
         MetricRow(
             metric.name,
             metric.split,
-            len(by_split[metric.split].examples) if metric.split in by_split else 0,
+            facts.rows_by_split.get(metric.split, 0),
             metric.baseline,
             metric.value,
-            None if metric.baseline is None else intervals.get(metric.split, {}).get(metric.name),
+            None if metric.baseline is None else facts.intervals.get((metric.split, metric.name)),
         )
         for metric in facts.metrics
     ]
@@ -102,7 +97,7 @@ def certainty(row: MetricRow) -> str:
 
 def honesty(facts: ReportFacts) -> str:
     """What a reader must know about the rows of the headline, and about the model that it is compared with."""
-    if any(predictions.split == "test" for predictions in facts.predictions):
+    if "test" in facts.rows_by_split:
         rows = "The test rows were used neither for training nor for choosing the model."
     else:
         rows = "The kept model was chosen on these same validation rows, so the value flatters a little; a test split would not."

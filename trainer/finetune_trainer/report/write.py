@@ -43,7 +43,7 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "fingerprints": {"data": facts.data_fingerprint, "model": facts.model_fingerprint},
         "modelRevision": facts.model_revision,
         "dataRevision": facts.data_revision,
-        "labels": list(facts.labels),
+        **facts.task_facts,
         "sources": [{"split": source.split, "name": source.name, "rows": source.rows} for source in facts.sources],
         "trainRows": facts.train_rows,
         "parameters": {"trained": facts.parameters_trained, "frozen": facts.parameters_frozen},

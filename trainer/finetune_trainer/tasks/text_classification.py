@@ -37,6 +37,19 @@ INVALID = (
 TRY_OUTS = "Is this so?", "It is, as far as anybody can tell from what was said here about it: 1, 2, 3 and so on."
 BLOCK = 1000
 """Examples tokenised between two looks at the stop signal."""
+ONE = '"A text."'
+PAIR = '{"text": "The first text.", "text_pair": "The second text."}'
+SNIPPET = """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="model")  # the folder `model` beside this card
+print(classify({example}))
+"""
+
+
+def snippet(*, pairs: bool) -> str:
+    """Python that loads the folder `model` and prints a prediction, for the model card."""
+    return SNIPPET.format(example=PAIR if pairs else ONE)
 
 
 class TextClassification(Task):

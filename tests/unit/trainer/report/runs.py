@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import identify
-from finetune_trainer.data import Origins, Source
-from finetune_trainer.report import Predictions, ReportFacts
-from finetune_trainer.scores import values
+from finetune_trainer.data import Examples, Origins, Source
+from finetune_trainer.report.blocks import Bar, Bars, Block
+from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.scores import Interval, Score, paired_intervals, values
 from finetune_trainer.scores.labels import label_scores, log_loss
+from finetune_trainer.tasks.label_blocks import label_blocks
 from tests.unit.trainer.rows import examples
 
 NASTY = '<script src="https://evil.example/x.js"></script><img src=x onerror=alert(1)> & "quotes" ``` $a$ | {{ 7*7 }}'
-FIRST = ("f1", "accuracy", "macro_f1", "loss")
-"""The order of metrics in a result."""
+SNIPPET = 'from transformers import pipeline\n\nprint(pipeline("text-classification", model="model")("A text."))\n'
 
 
 def probabilities(
@@ -27,6 +32,35 @@ def probabilities(
     logits = random.normal(size=(len(truth), labels)) + skill * np.eye(labels)[truth]
     powers = np.exp(logits)
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model of `skill` said about one split, before and after training: probabilities of shape (rows, labels)."""
+
+    split: Any
+    examples: Examples
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        return self.examples.numbers("label")
+
+    def blocks(self, names: Sequence[str]) -> list[Block]:
+        return list(
+            label_blocks(self.examples, answers(self.before), answers(self.after), names, show=("text", "textPair"))
+        )
+
+    def scores(self, probability: NDArray[np.float32]) -> list[Score]:
+        """The choosing one first."""
+        found = label_scores(self.truth, probability.argmax(axis=1), probability.shape[1])
+        return [*sorted(found, key=lambda score: score.name != "f1"), log_loss(self.truth, probability)]
+
+
+def answers(probability: NDArray[np.float32]) -> pa.Table:
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(probability.ravel()), probability.shape[1])
+    return pa.table({"probability": lists})
 
 
 def predictions(
@@ -39,12 +73,26 @@ def predictions(
         f"{NASTY} {row}" if row % 3 == 0 else f"An ordinary sentence, number {row}." for row in range(rows)
     ]
     second = [f"Another one, {row}." for row in range(rows)] if pairs else None
-    after, before = probabilities(truth, labels, skill, random), probabilities(truth, labels, 0.0, random)
-    of_after, of_before = (
-        (*label_scores(truth, found.argmax(axis=1), labels), log_loss(truth, found)) for found in (after, before)
+    after = probabilities(truth, labels, skill, random)
+    return Predictions(
+        split,
+        examples(texts, second, truth, origins=origins),
+        before=probabilities(truth, labels, 0.0, random),
+        after=after,
     )
-    of_rows = examples(texts, second, truth, origins=origins)
-    return Predictions(split, of_rows, after, before, after_scores=of_after, before_scores=of_before)
+
+
+@cache
+def _measured(split: Any, rows: int, labels: int) -> tuple[list[MetricResult], dict[tuple[str, str], Interval]]:
+    """Metrics of such predictions, and intervals of their differences."""
+    part = predictions(split, rows, labels, pairs=False)
+    before, after = part.scores(part.before), part.scores(part.after)
+    baseline, intervals = values(before), paired_intervals(before, after, seed=42)
+    metrics = [
+        MetricResult(name=name, split=split, baseline=baseline[name], value=value)
+        for name, value in values(after).items()
+    ]
+    return metrics, {(split, name): interval for name, interval in intervals.items()}
 
 
 def finished_run(
@@ -70,11 +118,11 @@ def finished_run(
     parts = [predictions("validation", rows, len(labels), pairs=pairs)]
     if with_test:
         parts.append(predictions("test", 2 * rows, len(labels), pairs=pairs))
-    metrics = [
-        MetricResult(name=name, split=part.split, baseline=values(part.before_scores)[name], value=value)
-        for part in parts
-        for name, value in sorted(values(part.after_scores).items(), key=lambda item: FIRST.index(item[0]))
-    ]
+    metrics, intervals = [], {}
+    for part in parts:
+        found, between = _measured(part.split, len(part.examples), len(labels))
+        metrics += found
+        intervals |= between
     random = np.random.default_rng(3)
     history: list[dict[str, float]] = [
         {"step": 0, "epoch": 0.0, "eval_loss": 0.7, "eval_f1": 0.41, "eval_accuracy": 0.5}
@@ -87,13 +135,21 @@ def finished_run(
             history.append(
                 {"step": step, "epoch": step / 459, "eval_loss": loss + 0.1, "eval_f1": f1, "eval_accuracy": f1 - 0.07}
             )
+    train_counts = [1194, 2474] if len(labels) == 2 else [100 + 37 * n for n in range(len(labels))]
+    bars = tuple(Bar(label, count) for label, count in zip(labels, train_counts, strict=True))
     return ReportFacts(
         run=identify(whole),
         spec=whole,
         metrics=metrics,
         history=history,
-        labels=labels,
-        predictions=parts,
+        intervals=intervals,
+        rows_by_split={part.split: len(part.examples) for part in parts},
+        blocks_by_split={
+            **{part.split: part.blocks(labels) for part in parts},
+            "train": [Bars("balance", "Labels of the training rows", bars)],
+        },
+        task_facts={"labels": list(labels)},
+        snippet=SNIPPET,
         sources=[Source("train", "train.tsv", 3668), Source("validation", "dev.tsv", rows)],
         train_rows=3668,
         parameters_trained=10_000_000,
@@ -112,7 +168,6 @@ def finished_run(
         model_revision="c0ffee" + "0" * 34,
         data_revision="da7a" + "0" * 36,
         best_step=920,
-        train_counts=[1194, 2474] if len(labels) == 2 else [100 + 37 * n for n in range(len(labels))],
         warnings=[
             f"2 of {rows} validation rows have the text of a training row, so their metrics flatter: dev.tsv, line 3.",
             NASTY,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from finetune_trainer.report import write_report
+from finetune_trainer.report.write import write_report
+from finetune_trainer.tasks.text_classification import snippet
 from tests.unit.trainer.report.runs import finished_run
 
 
@@ -34,10 +36,10 @@ def test_the_snippet_of_the_card_runs_and_prints_a_label(
     pairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_tiny_model(tmp_path / "model", ("different", "same"))
-    write_report(tmp_path, finished_run(pairs=pairs, rows=40))
-    snippet = (tmp_path / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    write_report(tmp_path, replace(finished_run(rows=40), snippet=snippet(pairs=pairs)))
+    shown = (tmp_path / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippet, "README.md", "exec"), {})
+    exec(compile(shown, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "'label': 'different'" in printed or "'label': 'same'" in printed
     assert "'score': 0." in printed

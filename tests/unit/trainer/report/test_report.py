@@ -15,10 +15,14 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from finetune_trainer.report import ReportFacts, fonts, write_report
-from finetune_trainer.report.plots import confusion_plot
+from finetune_trainer.report import fonts
+from finetune_trainer.report.blocks import Grid
+from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.plots import block_plot
 from finetune_trainer.report.story import base_name
-from tests.unit.trainer.report.runs import NASTY, finished_run
+from finetune_trainer.report.write import write_report
+from finetune_trainer.tasks.label_blocks import label_blocks
+from tests.unit.trainer.report.runs import NASTY, answers, finished_run, predictions
 
 
 class Page(HTMLParser):
@@ -137,7 +141,8 @@ def test_the_page_tells_the_whole_run(tmp_path: Path) -> None:
 def test_plots_are_readable_pictures(tmp_path: Path) -> None:
     written(tmp_path, finished_run(with_test=True))
     names = sorted(path.name for path in (tmp_path / "plots").iterdir())
-    assert names == ["confusion-test.png", "confusion-validation.png", "loss.png", "metrics.png"]
+    shown = [f"{block}-{split}.png" for block in ("calibration", "confusion") for split in ("test", "validation")]
+    assert names == [*shown, "loss.png", "metrics.png"]
     for name in names:
         with Image.open(tmp_path / "plots" / name) as picture:
             assert min(picture.size) > 400
@@ -241,11 +246,11 @@ def matrix_of(html: str) -> str:
 
 
 def test_a_confusion_matrix_is_a_table_shaded_in_the_pages_colours(tmp_path: Path) -> None:
-    facts = finished_run(labels=("a", "b", "c"), pairs=False)
-    truth = facts.predictions[0].examples.numbers("label")
+    facts, part = finished_run(labels=("a", "b", "c"), pairs=False), predictions("validation", 200, 3, pairs=False)
+    truth = part.truth
     said = np.where(np.arange(len(truth)) % 4 == 0, 0, truth)  # every fourth row is taken for the first label
-    part = replace(facts.predictions[0], after=np.eye(3, dtype=np.float32)[said])
-    matrix = matrix_of(written(tmp_path, replace(facts, predictions=[part]))[0])
+    blocks = replace(part, after=np.eye(3, dtype=np.float32)[said]).blocks("abc")
+    matrix = matrix_of(written(tmp_path, replace(facts, blocks_by_split={"validation": blocks}))[0])
     counts = [[int(((truth == row) & (said == column)).sum()) for column in range(3)] for row in range(3)]
     cells = re.findall(r'<td( class="\w+")? style="--share: ([\d.]+)">([\d,]+)</td>', matrix)
     assert [int(count) for _, _, count in cells] == [n for row in counts for n in row]
@@ -321,18 +326,15 @@ def test_every_font_that_was_chosen_can_be_drawn_with(tmp_path: Path) -> None:
     for script, label in ALPHABETS.items():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            counts = np.array([[3, 1], [0, 4]])
-            assert confusion_plot(counts, (label, "other"), "test").png.startswith(b"\x89PNG"), script
+            plot = block_plot(Grid("confusion", "", (label, "other"), np.array([[3, 1], [0, 4]])), "test")
+            assert plot is not None
+            assert plot.png.startswith(b"\x89PNG"), script
 
 
-@pytest.mark.parametrize(
-    ("pairs", "call"), [(True, '{"text": "The first text.", "text_pair": "The second text."}'), (False, '"A text."')]
-)
-def test_the_card_shows_how_the_model_is_called(pairs: bool, call: str, tmp_path: Path) -> None:
-    _, card = written(tmp_path, finished_run(pairs=pairs))
-    snippet = card.split("```python\n")[1].split("```")[0]
-    compile(snippet, "card", "exec")
-    assert f"classify({call})" in snippet
+def test_the_card_shows_how_the_model_is_called(tmp_path: Path) -> None:
+    facts = finished_run()
+    _, card = written(tmp_path, facts)
+    assert card.split("```python\n")[1].split("```")[0] == facts.snippet
 
 
 def test_what_users_wrote_cannot_leave_its_place_in_the_card(tmp_path: Path) -> None:
@@ -375,16 +377,19 @@ def test_the_same_facts_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_a_run_without_history_or_baseline_still_has_a_report(tmp_path: Path) -> None:
-    facts = finished_run()
+    facts, part = finished_run(), predictions("validation", 200, 2, pairs=False)
     bare = replace(
         facts,
         history=[],
         best_step=None,
-        train_counts=None,
         warnings=[],
-        predictions=[replace(part, before=None, before_scores=()) for part in facts.predictions],
+        intervals={},
+        blocks_by_split={
+            "validation": list(label_blocks(part.examples, None, answers(part.after), "ab", show=("text",)))
+        },
         metrics=[metric.model_copy(update={"baseline": None}) for metric in facts.metrics],
     )
     text = Page(written(tmp_path, bare)[0]).text
     assert re.search(r"F1 is 0\.\d{3} on the 200 validation rows\.", text)
     assert "no baseline" in text
+    assert "before training" not in text

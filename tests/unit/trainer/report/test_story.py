@@ -1,40 +1,15 @@
-"""The numbers of the report, against scikit-learn."""
+"""What the report says of a metric and of its interval."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from sklearn.metrics import precision_recall_fscore_support
 
 from finetune_api.result import MetricResult
-from finetune_trainer.report.measures import confusion, scores, worst_mistakes
 from finetune_trainer.report.story import MetricRow, certainty, headline, metric_rows, resamples
 from finetune_trainer.scores import Interval
-from tests.unit.trainer.report.runs import finished_run, predictions
-
-
-def test_scores_are_those_of_scikit_learn() -> None:
-    part = predictions("validation", 300, 4, pairs=False, skill=1.0)
-    truth, said = part.examples.numbers("label"), part.after.argmax(axis=1)
-    ours = scores(confusion(truth, said, 5), ["a", "b", "c", "d", "never"])
-    theirs = precision_recall_fscore_support(truth, said, labels=range(5), zero_division=np.nan)
-    scored = np.array([(s.precision, s.recall, s.f1, s.rows) for s in ours], dtype=float)  # None as nan
-    np.testing.assert_allclose(scored, np.transpose(theirs))
-    assert (ours[4].precision, ours[4].recall, ours[4].f1) == (None, None, None)
-
-
-def test_the_surest_mistakes_come_first_and_know_their_place() -> None:
-    part = predictions("validation", 50, 2, pairs=True, skill=0.5)
-    mistakes = worst_mistakes(part, ["no", "yes"], 5)
-    confidences = [mistake.confidence for mistake in mistakes]
-    assert confidences == sorted(confidences, reverse=True)
-    wrong = part.after.argmax(axis=1) != part.examples.numbers("label")
-    assert confidences[0] == pytest.approx(part.after.max(axis=1)[wrong].max())
-    assert all(mistake.truth != mistake.said for mistake in mistakes)
-    row = list(part.examples.values("text")).index(mistakes[0].text)
-    assert mistakes[0].origin == f"dev.tsv, line {row + 2}"
+from tests.unit.trainer.report.runs import finished_run
 
 
 @pytest.mark.parametrize(
