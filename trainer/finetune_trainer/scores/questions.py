@@ -14,16 +14,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from finetune_trainer.scores.score import Score, mean
+from finetune_trainer.scores.words import WITHOUT_BLANKS, split
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-WITHOUT_BLANKS = re.compile(
-    "["
-    "\u0e00-\u0e7f\u0e80-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # kana
-    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
-    "]"
-)
 
 
 def answer_scores(said: Sequence[str], answers: Sequence[Sequence[str]]) -> list[Score]:
@@ -44,7 +38,7 @@ def words_of(text: str) -> list[str]:
     if not WITHOUT_BLANKS.search(text):
         return ARTICLES.sub(" ", text).split()
     text = "".join(char for char in text if not unicodedata.category(char).startswith("P"))
-    return WITHOUT_BLANKS.sub(r" \g<0> ", text).split()
+    return split(text)
 
 
 def overlap(words: Sequence[str], others: Sequence[str]) -> float:
