@@ -144,15 +144,15 @@ def test_a_diverged_model_is_not_saved(inputs, tmp_path, monkeypatch):
     job = Job(tmp_path, **inputs, training={**QUICK, "epochs": 300}, checkpoints={"everySteps": 2})
 
     class Diverging:
-        loss = TextClassification.loss
+        losses = TextClassification.losses
         steps = 0
 
-    def loss(task, logits, labels):
+    def losses(task, outputs, batch):
         Diverging.steps += task.model.training
-        return Diverging.loss(task, logits, labels) * (float("nan") if Diverging.steps >= 4 else 1)
+        return Diverging.losses(task, outputs, batch) * (float("nan") if Diverging.steps >= 4 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TextClassification, "loss", loss)
+        patch.setattr(TextClassification, "losses", losses)
         failed = attempt_inside(job).result
 
     assert failed.error is not None

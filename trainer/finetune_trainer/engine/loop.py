@@ -20,17 +20,17 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.training import DEFAULT_INTERVAL
+from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
-from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
-from finetune_trainer.scores import values
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
-from finetune_trainer.tasks.base import Encoded, Task
+from finetune_trainer.tasks.base import Features, Task
 
 MAX_ROWS = 500
 """About how many rows of training metrics a run leaves; a row needs a look at the loss, for which a GPU has to wait."""
@@ -38,8 +38,8 @@ MAX_ROWS = 500
 
 @dataclass(frozen=True)
 class Splits:
-    train: Encoded
-    validation: Encoded
+    train: Features
+    validation: Split
 
 
 class Loop:
@@ -66,12 +66,13 @@ class Loop:
         into each checkpoint; `folder` is for scratch files."""
         training = spec.training
         self.state = state
-        self.steps_per_epoch = math.ceil(len(splits.train) / training.batch_size)
+        self.steps_per_epoch = math.ceil(len(splits.train.rows) / training.batch_size)
         self.total_steps = min(training.epochs * self.steps_per_epoch, training.max_steps or 2**31)
         self._training = training
         self._task = task
         self._splits = splits
         self._metric = metric
+        self._more_is_better = task.data.form.metric(metric).more_is_better
         self._arithmetic = arithmetic
         self.best = best
         """The folder with the weights of the best model so far."""
@@ -177,20 +178,20 @@ class Loop:
     def _evaluate(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING)
         begin = time.monotonic()
-        logits, loss = predict(
-            self._task, self._task.model, self._splits.validation, self._arithmetic, self._stop.check
-        )
+        split = self._splits.validation
+        answers = answer(self._task, split, self._arithmetic, self._stop.check, self._training)
+        found = scores(self._task, split, answers)
+        loss = found[0].result
         if not math.isfinite(loss):
             raise JobError(
                 FailureReason.LOSS_DIVERGED,
                 f"the validation loss is {loss} after step {self.state.step}: training diverged",
             )
-        scores = self._task.scores(self._task.probabilities(logits), self._splits.validation.labels)
-        metrics = {"loss": loss, **values(scores)}
+        metrics = defined(found)
         self._add_row(**{f"eval_{name}": value for name, value in metrics.items()})
-        chosen_by_first = {self._metric: metrics[self._metric], **metrics}
-        self._reporter.numbers(**{f"eval_{name}": value for name, value in chosen_by_first.items()})
-        self._compare(metrics[self._metric])
+        chosen_by_first = sorted(metrics.items(), key=lambda item: item[0] != self._metric)
+        self._reporter.numbers(**{f"eval_{name}": value for name, value in chosen_by_first})
+        self._compare(metrics.get(self._metric, math.nan))
         self.state.evaluated_step = self.state.step
         logger.info(
             "Epoch %.4g of %d, step %d of %d: %s, loss %.4f on %d validation examples in %.1f s%s.",
@@ -200,7 +201,7 @@ class Loop:
             self.total_steps,
             ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "loss"),
             loss,
-            len(self._splits.validation),
+            len(self._splits.validation.examples),
             time.monotonic() - begin,
             "; the best so far" if self.state.best_step == self.state.step else "",
         )
@@ -210,7 +211,7 @@ class Loop:
     def _compare(self, value: float) -> None:
         """Keep the model if it is the best so far; else count towards stopping early."""
         state = self.state
-        if state.improves(value, self._task.greater_is_better.get(self._metric, False)):
+        if state.improves(value, self._more_is_better):
             self._keep()
             state.best_step, state.best_value, state.evaluations_without_gain = state.step, value, 0
             return

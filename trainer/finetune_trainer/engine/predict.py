@@ -1,4 +1,4 @@
-"""What the model says about a split. Draws nothing at random, so that evaluating never changes what training does next."""
+"""What the model says about a split. Draws nothing from a global generator, so that evaluating never changes what training does next."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
-from finetune_trainer.tasks.base import Encoded, Task
+from finetune_trainer.tasks.base import Batch, Columns, Features, Task
 
-TOKENS = {"cpu": 4096, "cuda": 65536}
-"""Padded tokens of one forward pass without gradients."""
+COST = {"cpu": 4096, "cuda": 65536}
+"""Padded tokens, or what costs as much, of one forward pass without gradients."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,12 @@ class Arithmetic:
     device: torch.device
     bf16: bool
 
-    def logits(self, model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The model's logits in fp32. `batch` has no labels."""
+    def outputs(self, task: Task, batch: Batch) -> Batch:
+        """The forward pass."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            logits: torch.Tensor = model(**batch).logits
-        return logits.float()
+            return task.outputs(batch)
 
-    def move(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def move(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":
             batch = {
                 name: values.pin_memory() for name, values in batch.items()
@@ -38,48 +37,111 @@ class Arithmetic:
         return {name: values.to(self.device, non_blocking=True) for name, values in batch.items()}
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What the model says about the features of a split, in their order."""
+
+    answers: pa.Table
+    """One row a feature."""
+    losses: NDArray[np.float64]
+    """Of each feature as `Task.losses` says it, shape (features,)."""
+
+
 def predict(
-    task: Task, model: PreTrainedModel, encoded: Encoded, arithmetic: Arithmetic, check: Callable[[], None]
-) -> tuple[NDArray[np.float32], float]:
-    """Logits of all examples in their order, and the mean loss. `check` is called between two batches and may raise."""
-    lengths = encoded.lengths
+    task: Task, features: Features, arithmetic: Arithmetic, check: Callable[[], None], *, seed: int, batch_size: int
+) -> Predicted:
+    """Answers and losses of all features. `check` is called between two batches and may raise. What is random about a feature comes of
+    `seed` and its index. A loss that compares features compares `batch_size` neighbours in the order of the data, as training does."""
+    costs = features.costs
     order = np.argsort(
-        -lengths, kind="stable"
-    )  # neighbours of like length; the longest first, where memory runs out if at all
-    tokens = TOKENS[arithmetic.device.type]
-    logits: NDArray[np.float32] | None = None
-    loss = 0.0
+        -costs, kind="stable"
+    )  # neighbours of like cost; the dearest first, where memory runs out if at all
+    most = COST[arithmetic.device.type]
+    parts: list[_Part] = []
     done = 0
-    model.eval()
+    task.model.eval()
     while done < len(order):
         check()
-        longest = int(lengths[order[done]])
-        part = order[done : done + max(1, tokens // longest)]
+        dearest = int(costs[order[done]])
+        part = order[done : done + max(1, most // dearest)]
         if task.depends_on_padding:
-            part = part[lengths[part] == longest]
+            part = part[costs[part] == dearest]
         try:
-            found, part_loss = _forward(task, model, encoded, part, arithmetic)
+            parts.append(_pass(task, features, part, arithmetic, seed))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(part) == 1:
-                raise does_not_fit(error, f"one example of {longest} tokens") from error
-            tokens = longest * len(part) // 2
+                raise does_not_fit(error, f"one example of {dearest} tokens") from error
+            most = dearest * len(part) // 2
             continue
-        if logits is None:
-            logits = np.empty((len(encoded), *found.shape[1:]), dtype=np.float32)
-        logits[part] = found
-        loss += part_loss
         done += len(part)
-    assert logits is not None  # data without examples is refused before
-    return logits, loss / len(encoded)
+    place = np.argsort(order)  # from the order of the passes to that of the features
+    answers = pa.concat_tables([part.answers for part in parts]).take(pa.array(place)).combine_chunks()
+    if task.whole_batch:
+        outputs, batch = (
+            {name: torch.cat([kept[name] for kept in them])[place] for name in them[0]}
+            for them in ([part.outputs for part in parts], [part.batch for part in parts])
+        )
+        return Predicted(answers, _grouped_losses(task, outputs, batch, arithmetic, batch_size))
+    return Predicted(answers, np.concatenate([part.losses for part in parts])[place])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Of one forward pass."""
+
+    answers: pa.Table
+    losses: NDArray[np.float64]
+    """Of each feature; of none where the loss compares them."""
+    outputs: Batch
+    batch: Batch
+    """What the loss of many features is made of, on the CPU; nothing where it is known already."""
 
 
 @torch.no_grad()
-def _forward(
-    task: Task, model: PreTrainedModel, encoded: Encoded, part: NDArray[np.int64], arithmetic: Arithmetic
-) -> tuple[NDArray[np.float32], float]:
-    batch = arithmetic.move(task.collate([encoded[int(index)] for index in part]))
-    labels = batch.pop("labels")
-    logits = arithmetic.logits(model, batch)
-    return logits.cpu().numpy(), float(task.loss(logits, labels))
+def _pass(task: Task, features: Features, part: NDArray[np.int64], arithmetic: Arithmetic, seed: int) -> _Part:
+    given = [features.get(int(index), np.random.default_rng([seed, int(index)])) for index in part]
+    batch = arithmetic.move(task.collate(given))
+    outputs = arithmetic.outputs(task, batch)
+    answers = arrow(task.answers(outputs, batch))
+    if task.whole_batch:
+        kept = ({name: values.cpu() for name, values in them.items()} for them in (outputs, one_axis(batch)))
+        return _Part(answers, np.empty(0), *kept)
+    return _Part(answers, _on_host(task.losses(outputs, batch)), {}, {})
+
+
+@torch.no_grad()
+def _grouped_losses(task: Task, outputs: Batch, batch: Batch, arithmetic: Arithmetic, size: int) -> NDArray[np.float64]:
+    rows = len(next(iter(outputs.values())))
+    losses = []
+    for begin in range(0, rows, size):
+        group = (
+            arithmetic.move({name: values[begin : begin + size] for name, values in them.items()})
+            for them in (outputs, batch)
+        )
+        losses.append(_on_host(task.losses(*group)))
+    return np.concatenate(losses)
+
+
+def one_axis(batch: Batch) -> Batch:
+    """What of a batch the loss of a whole batch gets: the tensors that no padding makes longer."""
+    return {name: values for name, values in batch.items() if values.ndim == 1}
+
+
+def _on_host(losses: torch.Tensor) -> NDArray[np.float64]:
+    return losses.double().cpu().numpy()
+
+
+def arrow(columns: Columns) -> pa.Table:
+    """Tensors of one or two axes as columns of numbers or of equally long lists."""
+    return pa.table({name: _array(values) for name, values in columns.items()})
+
+
+def _array(values: torch.Tensor | pa.Array) -> pa.Array:
+    if not isinstance(values, torch.Tensor):
+        return values
+    numbers = values.detach().cpu().numpy()
+    if numbers.ndim == 1:
+        return pa.array(numbers)
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1])

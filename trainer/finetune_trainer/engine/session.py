@@ -7,37 +7,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import torch
 import transformers
-from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
+from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
+from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.precision import uses_bf16
-from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
-from finetune_trainer.scores import Interval, paired_intervals, values
-from finetune_trainer.scores.labels import log_loss
+from finetune_trainer.scores import Interval, paired_intervals
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
-from finetune_trainer.tasks import TASKS, Encoded, Task
-from finetune_trainer.tasks.label_blocks import balance, label_blocks
-from finetune_trainer.tasks.text_classification import snippet
-
-BASELINE_FILE = "baseline.npz"
+from finetune_trainer.tasks import TASKS, Features, Task
 
 
 @dataclass(frozen=True)
@@ -65,14 +60,17 @@ class Inputs:
 
 @dataclass
 class Measured:
-    """A split as the model saw it, before and after."""
+    """A split, and what the model said of it."""
 
-    name: Literal["validation", "test"]
-    examples: Examples
-    encoded: Encoded
-    before: NDArray[np.float32] | None = None
-    after: NDArray[np.float32] | None = None
+    split: Split
+    before: pa.Table
+    after: pa.Table | None = None
     values: dict[str, float] = field(default_factory=dict)
+    """Metrics of the best model."""
+
+    @property
+    def name(self) -> Literal["validation", "test"]:
+        return self.split.name
 
 
 class Session:
@@ -117,7 +115,7 @@ class Session:
         loop = Loop(
             self._spec,
             self._task,
-            Splits(self._train, self._validation.encoded),
+            Splits(self._train, self._splits[0]),
             metric=self._metric,
             state=self.state,
             arithmetic=self._arithmetic,
@@ -127,7 +125,7 @@ class Session:
             reporter=self._reporter,
             stop=self._stop,
             folder=self._inputs.scratch,
-            write_extra=self._write_baseline,
+            write_extra=self._write_before,
         )
         self.total_steps = loop.total_steps
         logger.info(
@@ -142,8 +140,7 @@ class Session:
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
-        self._task.model.save_pretrained(folder / "model")
-        self._task.tokenizer.save_pretrained(folder / "model")
+        self._task.save(folder / "model")
         (folder / METRICS_FILE).write_bytes(self.metrics_jsonl())
         metrics = self._metric_results()
         self._stop.check()
@@ -165,44 +162,42 @@ class Session:
 
     def _load_model(self) -> None:
         data = self._inputs.data
-        self._metric = choosing_metric(self._spec.training.evaluation.metric, data)
+        kind = TASKS[self._spec.task]
+        self._metric = kind.choose_metric(data, self._spec)
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
-        self._task: Task = TASKS[self._spec.task](
-            self._inputs.model.path, data.names["label"], trust_remote_code=self._spec.model.trust_remote_code
-        )
+        self._task: Task = kind(self._inputs.model.path, data, self._spec)
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
         logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
 
     def _encode(self) -> None:
-        self._reporter.phase(TrainerPhase.VALIDATING, "tokenising")
+        self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
         data = self._inputs.data
-        length = self._task.max_length(self._spec.training.max_length)
-        self._train = self._task.encode(data.train, length, self._stop.check)
-        encode = self._task.encode
-        self._validation = Measured("validation", data.validation, encode(data.validation, length, self._stop.check))
-        self._splits = [self._validation]
+        self._train = self._features(data.train, training=True)
+        self._splits = [Split("validation", data.validation, self._features(data.validation))]
         if data.test is not None:
-            self._splits.append(Measured("test", data.test, encode(data.test, length, self._stop.check)))
+            self._splits.append(Split("test", data.test, self._features(data.test)))
         logger.info(
-            "%d examples to train on, %s; %.0f tokens an example in the mean, %d examples cut at %d tokens.",
-            len(self._train),
-            ", ".join(f"{len(split.encoded)} for {split.name}" for split in self._splits),
-            self._train.lengths.mean(),
-            self._train.cut,
-            length,
+            "%d examples to train on, %s; %s.",
+            len(data.train),
+            ", ".join(f"{len(split.examples)} for {split.name}" for split in self._splits),
+            ", ".join(self._train.notes),
         )
         if self._task.new_parameters:
             logger.info("Drawn at random: %s.", ", ".join(sorted(self._task.new_parameters)))
         for note in self._task.notes:
             logger.warning("%s", note)
 
+    def _features(self, examples: Examples, *, training: bool = False) -> Features:
+        return self._task.features(examples, training=training, folder=self._inputs.scratch, stop=self._stop.check)
+
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")
         begin = time.monotonic()
-        for split in self._splits:
-            split.before, self.state.baseline[split.name] = self._measure(split)
+        self._measured = [Measured(split, self._answers(split)) for split in self._splits]
+        for measured in self._measured:
+            self.state.baseline[measured.name] = defined(scores(self._task, measured.split, measured.before))
         self._durations["baseline"] = time.monotonic() - begin
         values = self.state.baseline["validation"]
         self.state.rows.append(
@@ -211,64 +206,61 @@ class Session:
         logger.info("Before training: %s on the validation examples.", _listed(values))
 
     def _load_checkpoint(self) -> None:
-        load_weights(self._task.model, self._inputs.checkpoint_folder)
-        before = np.load(self._inputs.checkpoint_folder / BASELINE_FILE)
-        for split in self._splits:
-            split.before = before[split.name]
+        folder = self._inputs.checkpoint_folder
+        load_weights(self._task.model, folder)
+        self._measured = [Measured(split, read_before(folder, split)) for split in self._splits]
 
-    def _write_baseline(self, folder: Path) -> None:
-        np.savez(folder / BASELINE_FILE, **{split.name: split.before for split in self._splits})  # type: ignore[arg-type]
+    def _write_before(self, folder: Path) -> None:
+        for measured in self._measured:
+            write_before(folder, measured.name, measured.before)
 
     def _measure_best(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "the best model")
         self._durations["train"] = self.state.train_seconds
         begin = time.monotonic()
-        for split in self._splits:
-            split.after, split.values = self._measure(split)
+        for measured in self._measured:
+            measured.after = self._answers(measured.split)
+            measured.values = defined(scores(self._task, measured.split, measured.after))
             logger.info(
                 "The best model, of step %d: %s on the %s examples.",
                 self.state.best_step,
-                _listed(split.values),
-                split.name,
+                _listed(measured.values),
+                measured.name,
             )
         self._durations["evaluate"] = time.monotonic() - begin
 
-    def _measure(self, split: Measured) -> tuple[NDArray[np.float32], dict[str, float]]:
-        """Probabilities and metrics of the model as it is."""
-        logits, loss = predict(self._task, self._task.model, split.encoded, self._arithmetic, self._stop.check)
-        probabilities = self._task.probabilities(logits)
-        return probabilities, {"loss": loss, **values(self._task.scores(probabilities, split.encoded.labels))}
+    def _answers(self, split: Split) -> pa.Table:
+        """What the model as it is says."""
+        return answer(self._task, split, self._arithmetic, self._stop.check, self._spec.training)
 
     def _metric_results(self) -> list[MetricResult]:
         results = [
-            MetricResult(name=name, split=split.name, baseline=self.state.baseline[split.name][name], value=value)
-            for split in self._splits
-            for name, value in split.values.items()
+            MetricResult(
+                name=name, split=measured.name, baseline=self.state.baseline[measured.name].get(name), value=value
+            )
+            for measured in self._measured
+            for name, value in measured.values.items()
         ]
         return sorted(results, key=lambda r: (r.split != "validation", r.name != self._metric, r.name == "loss"))
 
     def _intervals(self) -> dict[tuple[str, str], Interval]:
+        """Of after minus before, by split and metric."""
         found: dict[tuple[str, str], Interval] = {}
-        for split in self._splits:
-            if split.before is not None and split.after is not None:
-                truth = split.encoded.labels
-                before, after = (
-                    [*self._task.scores(said, truth), log_loss(truth, said)] for said in (split.before, split.after)
-                )
-                intervals = paired_intervals(before, after, self._spec.training.seed)
-                found |= {(split.name, name): interval for name, interval in intervals.items()}
+        for measured in self._measured:
+            assert measured.after is not None  # it is measured by now
+            before, after = (
+                scores(self._task, measured.split, answers) for answers in (measured.before, measured.after)
+            )
+            intervals = paired_intervals(before, after, self._spec.training.seed)
+            found |= {(measured.name, name): interval for name, interval in intervals.items()}
         return found
 
-    def _blocks(self, split: Measured) -> list[Block]:
-        assert split.after is not None  # it is measured by now
-        before, after = (
-            None if found is None else pa.table({"probability": _lists(found)}) for found in (split.before, split.after)
-        )
-        return list(label_blocks(split.examples, before, after, self._inputs.data.names["label"], ("text", "textPair")))
+    def _blocks(self, measured: Measured) -> list[Block]:
+        assert measured.after is not None  # it is measured by now
+        return list(self._task.blocks(measured.split.examples, measured.before, measured.after))
 
     def _facts(self, metrics: list[MetricResult]) -> ReportFacts:
         inputs, data = self._inputs, self._inputs.data
-        labels = data.names["label"]
         assert self.total_steps is not None  # it is trained by now,
         assert self.state.micro_batch_size is not None  # and its last step is saved
         return ReportFacts(
@@ -279,11 +271,11 @@ class Session:
             intervals=self._intervals(),
             rows_by_split={split.name: len(split.examples) for split in self._splits},
             blocks_by_split={
-                **{split.name: self._blocks(split) for split in self._splits},
-                "train": [balance(data.train, labels)],
+                **{measured.name: self._blocks(measured) for measured in self._measured},
+                "train": list(self._task.blocks_of_data(data.train)),
             },
-            task_facts={"labels": list(labels)},
-            snippet=snippet(pairs="textPair" in data.train.roles),
+            task_facts=self._task.known(),
+            snippet=self._task.snippet(),
             sources=data.sources,
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
@@ -309,37 +301,9 @@ class Session:
         )
 
 
-def _lists(matrix: NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """A list for each row."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-
-
-def choosing_metric(asked: str | None, data: Data) -> str:
-    """The metric that the best model is chosen by. Raises JobError where f1 cannot tell one model from another."""
-    labels = data.names["label"]
-    metric = asked or ("f1" if len(labels) == 2 else "macro_f1")
-    if metric == "f1" and len(labels) != 2:
-        raise JobError(
-            FailureReason.INVALID_SPEC,
-            f"metric f1 is that of the positive class of two labels, but the data has {len(labels)}",
-            field="spec.training.evaluation.metric",
-            remedy="Use macro_f1.",
-        )
-    if metric == "f1" and not (data.validation.numbers("label") == 1).any():
-        raise JobError(
-            FailureReason.LABEL_INVALID,
-            f'no validation row has the label "{labels[1]}", so its f1, by which the best model is chosen, would be 0 '
-            "whatever the model says",
-            field="spec.training.evaluation.metric",
-            remedy="Give validation rows of that label (a larger validationFraction, or splits.validation), or set "
-            "spec.training.evaluation.metric to loss, accuracy or macro_f1.",
-        )
-    return metric

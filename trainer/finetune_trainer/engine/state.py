@@ -90,8 +90,9 @@ class TrainingState:
         return state
 
     def improves(self, value: float, greater_is_better: bool) -> bool:
-        if self.best_value is None:
-            return True
+        """Whether `value` is better than the best so far; one that is no number is better than none at all."""
+        if self.best_value is None or math.isnan(self.best_value):
+            return self.best_step is None or not math.isnan(value)
         return value > self.best_value if greater_is_better else value < self.best_value
 
 

@@ -14,29 +14,31 @@ import torch
 import transformers
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
+from finetune_trainer.engine.compared import compared
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
 from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.stop import Preempted
-from finetune_trainer.tasks.base import Encoded, Task
+from finetune_trainer.tasks.base import Batch, Features, Task
 
 OPTIMIZER = "optimizer.pt"
 SCHEDULE = "scheduler.pt"
 
 
 class Steps:
-    """Trains `task.model` on `encoded`. `after_step(step)` is called after each optimiser step and returns True to stop; `check` is
+    """Trains `task.model` on `features`. `after_step(step)` is called after each optimiser step and returns True to stop; `check` is
     called between micro-batches and may raise Preempted, which leaves `run` as if the step had not begun."""
 
     def __init__(
         self,
         task: Task,
-        encoded: Encoded,
+        features: Features,
         training: Training,
         *,
         arithmetic: Arithmetic,
@@ -47,21 +49,23 @@ class Steps:
     ) -> None:
         self._task = task
         self._model = task.model
-        self._encoded = encoded
-        self._lengths = encoded.lengths
+        self._features = features
+        self._costs = features.costs
         self._arithmetic = arithmetic
         self._micro = micro
         self._seed = training.seed
         self._total_steps = total_steps
         self._check = check
         self._after_step = after_step
-        self._batches = LengthBucketedBatches(self._lengths, training.batch_size, training.seed)
+        self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self.optimizer = adamw(self._model, training)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
         """What the latest step was done with."""
+        self._norms = [module for module in self._model.modules() if isinstance(module, _BatchNorm)]
+        """They keep the statistics of pretraining: those of a batch would depend on how it is cut, and on what ran out of memory."""
         self._model.config.use_cache = False  # keys and values for a next token, which nobody asks for here
 
     def run(self, step: int = 0, checkpoint: Path | None = None) -> None:
@@ -74,27 +78,29 @@ class Steps:
         self._model.zero_grad()
         batches = self._batches.after(step)
         while step < self._total_steps:
-            self._step(next(batches))
+            self._step(next(batches), step // len(self._batches))
             step += 1
             if self._after_step(step):
                 break
 
-    def _step(self, batch: NDArray[np.int64]) -> None:
-        self.loss = self.gradient(batch)
+    def _step(self, batch: NDArray[np.int64], epoch: int) -> None:
+        self.loss = self.gradient(batch, epoch)
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self._schedule.step()
         self._model.zero_grad()
 
-    def gradient(self, batch: NDArray[np.int64]) -> torch.Tensor:
-        """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of examples."""
+    def gradient(self, batch: NDArray[np.int64], epoch: int = 0) -> torch.Tensor:
+        """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of features."""
         self._model.train()
-        longest = int(self._lengths[batch].max())
+        for norm in self._norms:
+            norm.eval()
+        longest = int(self._costs[batch].max())
         before = random_state()
         while True:
             try:
-                return self._accumulate(batch, self._micro.size(longest))
+                return self._accumulate(batch, epoch, self._micro.size(longest))
             except Preempted:
                 self._undo(before)
                 raise
@@ -105,21 +111,27 @@ class Steps:
             self._undo(before)
             self._micro.shrink(longest, ran_out)
 
-    def _accumulate(self, batch: NDArray[np.int64], micro: int) -> torch.Tensor:
+    def _accumulate(self, batch: NDArray[np.int64], epoch: int, micro: int) -> torch.Tensor:
+        # Every feature weighs the same, whatever the size of its micro-batch.
+        weight = float(self._features.weights[batch].sum()) or 1.0
+        parts = [batch[begin : begin + micro] for begin in range(0, len(batch), micro)]
+        if self._task.whole_batch:
+            collated = [self._collate(part, epoch) for part in parts]
+            return compared(self._task, collated, weight, self._arithmetic, self._check)
         total = torch.zeros((), device=self._arithmetic.device)
-        for begin in range(0, len(batch), micro):
+        for part in parts:
             self._check()
-            # Every example weighs the same, whatever the size of its micro-batch.
-            loss = self._summed_loss(batch[begin : begin + micro]) / len(batch)
+            given = self._arithmetic.move(self._collate(part, epoch))
+            loss = self._task.losses(self._arithmetic.outputs(self._task, given), given).sum() / weight
             torch.autograd.backward(loss)
             total += loss.detach()
         return total
 
-    def _summed_loss(self, examples: NDArray[np.int64]) -> torch.Tensor:
-        """A scalar. Here, and nowhere else in training, the task is asked."""
-        batch = self._arithmetic.move(self._task.collate([self._encoded[int(index)] for index in examples]))
-        labels = batch.pop("labels")
-        return self._task.loss(self._arithmetic.logits(self._model, batch), labels)
+    def _collate(self, part: NDArray[np.int64], epoch: int) -> Batch:
+        """What is random about a feature depends on seed, epoch and feature alone."""
+        return self._task.collate(
+            [self._features.get(int(index), np.random.default_rng([self._seed, epoch, int(index)])) for index in part]
+        )
 
     def _undo(self, state: dict[str, object]) -> None:
         """Stand between two steps again."""

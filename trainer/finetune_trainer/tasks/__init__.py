@@ -1,11 +1,9 @@
 """The tasks: what a model learns. A new one is one file here and one line below."""
 
-from finetune_trainer.tasks.base import Encoded, Task
+from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.text_classification import TextClassification
 
-TASKS: dict[str, type[Task]] = {
-    "text-classification": TextClassification,
-}
+TASKS: dict[str, type[Task]] = {task.facts.name: task for task in (TextClassification,)}
 """By the hub's name of the task."""
 
-__all__ = ["TASKS", "Encoded", "Task"]
+__all__ = ["TASKS", "Features", "Task"]

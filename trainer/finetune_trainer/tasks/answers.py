@@ -7,8 +7,7 @@ Others change for good the first time they see a short text (BigBird): they are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -38,27 +37,52 @@ def settle_attention(config: PreTrainedConfig) -> list[str]:
 
 @torch.no_grad()
 def try_answers(
-    model: PreTrainedModel, short: Mapping[str, Any], both: Mapping[str, Any], labels: int
+    model: PreTrainedModel,
+    ask: Callable[[dict[str, torch.Tensor]], Mapping[str, torch.Tensor]],
+    short: dict[str, torch.Tensor],
+    both: dict[str, torch.Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    left: bool = False,
 ) -> Sequence[str]:
-    """Sentences about how the model answers: `RANDOM`, `PADDED` or none. `short` is a batch of a text alone, `both` begins with it.
+    """Sentences about how the model answers: `RANDOM`, `PADDED` or none. `short` is a batch of one feature, `both` begins with it and is
+    padded on the `left` or on the right; `shapes` are those of what is asked of `short`.
 
-    Raises JobError MODEL_INVALID when the answers are not one finite number for each label, and what the model raises.
+    Raises JobError MODEL_INVALID when the answers are not finite numbers of these shapes, and what the model raises.
     """
     training = model.training
     model.eval()
     with torch.random.fork_rng(devices=[]):  # some draw at random even now
-        alone, again, padded = (model(**batch).logits[:1].float() for batch in (short, short, both))
+        found = [
+            {name: values.float() for name, values in ask(batch).items() if values.is_floating_point()}
+            for batch in (short, short, both)
+        ]
     model.train(training)
-    if alone.shape != (1, labels):
-        raise _invalid(
-            f"the model answers a text with numbers of the shape {tuple(alone.shape[1:])}, not one for each of {labels} labels"
-        )
-    if not torch.isfinite(torch.cat([alone, padded])).all():
-        raise _invalid("the model answers a text with values that are no numbers (NaN or infinite)")
-    noise = MOST_NOISE * float(alone.abs().max())
-    if float((alone - again).abs().max()) > noise:
-        return [RANDOM]
-    return [PADDED] if float((alone - padded).abs().max()) > noise else []
+    notes: set[str] = set()
+    for name, shape in shapes.items():
+        alone, again, together = (answers[name] for answers in found)
+        if alone.shape != shape:
+            raise _invalid(
+                f"the model answers a text with numbers of the shape {tuple(alone.shape[1:])}, not {shape[1:]}"
+            )
+        padded = _unpadded(together, shape, left)
+        if not torch.isfinite(torch.cat([alone, padded])).all():
+            raise _invalid("the model answers a text with values that are no numbers (NaN or infinite)")
+        noise = MOST_NOISE * float(alone.abs().max())
+        if float((alone - again).abs().max()) > noise:
+            notes.add(RANDOM)
+        elif float((alone - padded).abs().max()) > noise:
+            notes.add(PADDED)
+    return [RANDOM] if RANDOM in notes else sorted(notes)
+
+
+def _unpadded(values: torch.Tensor, shape: Sequence[int], left: bool) -> torch.Tensor:
+    """The answers to the first feature of a batch, without those to what it was padded with; of that shape."""
+    first = values[:1]
+    for axis, size in enumerate(shape[1:], 1):
+        begin = first.shape[axis] - size if left and axis == 1 else 0
+        first = first.narrow(axis, begin, size)
+    return first
 
 
 def _invalid(message: str) -> JobError:

@@ -1,114 +1,156 @@
-"""What every task tells the engine: its model, how examples become tensors, its loss and its metrics."""
+"""What every task tells the engine: its model, how examples become tensors, its loss, what is kept of the answers, and what they are worth.
+
+A task is one small file. The engine knows none by name: it asks for features, makes batches of them by their costs, and adds up losses
+by their weights. An *example* is a row of the data, a *feature* what goes through the model: most tasks have one of each example, some cut
+a long one into windows.
+"""
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from finetune_api.failures import FailureReason, JobError
-from finetune_api.training import DEFAULT_MAX_LENGTH
-from finetune_trainer.data.examples import Examples, Stop
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import TaskFacts
+from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
-from finetune_trainer.tasks.positions import made_for, table_length
 
-Feature = dict[str, Any]
-"""One encoded example: `labels`, and an array of integers for each input of the model."""
+Feature = Mapping[str, Any]
+"""One encoded feature: arrays and numbers by name, among them the model's inputs."""
+Batch = dict[str, torch.Tensor]
+"""Tensors by name, the first axis of each is that of the features."""
+Columns = Mapping[str, torch.Tensor | pa.Array]
+"""What is kept of each feature by name, one row each: tensors of one or two axes, or Arrow where rows are ragged or texts."""
+
+LABELS = "labels"
+"""What a feature calls what the model shall learn, as transformers does: the model itself never gets it, the loss is the task's own."""
 
 
-@dataclass(frozen=True)
-class Encoded(torch.utils.data.Dataset[Feature]):
-    """Encoded examples, all token ids end to end: 4 bytes a token for each input of the model."""
-
-    inputs: Mapping[str, NDArray[np.int32]]
-    """By the model's name, such as `input_ids`; shape (all tokens,)."""
-    starts: NDArray[np.int64]
-    """Where each example begins, and the end of the last; shape (examples + 1,)."""
-    labels: NDArray[np.int64]
-    """Shape (examples,)."""
-    cut: int
-    """Examples that were longer than the maximum and lost their end, as far as the tokenizer tells."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Feature:
-        part = slice(self.starts[index], self.starts[index + 1])
-        return {"labels": self.labels[index], **{name: values[part] for name, values in self.inputs.items()}}
+class Features(Protocol):
+    """Encoded examples of one split, each made when it is asked for, so that they need not fit in memory."""
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each example, shape (examples,)."""
-        return np.diff(self.starts)
+    def costs(self) -> NDArray[np.int64]:
+        """Of a forward pass, shape (features,): tokens, or pixels / 256. Batches, micro-batches and evaluations are cut by it. Two features
+        of one cost are padded with nothing beside each other."""
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What each counts in the loss, shape (features,): 1, or its target tokens. Known before the forward pass."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The example that each is of, ascending, shape (features,); every example has one or more."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts about the encoding for the log, without a full stop: `12 examples cut at 512 tokens`."""
+
+    def get(self, index: int, draw: np.random.Generator) -> Feature:
+        """One feature. Whatever is random about it, such as masks or augmentation, comes from `draw` alone: of (seed, epoch, index) in
+        training, so that a resumed run sees the same, and of (seed, index) in evaluations, so that before and after are compared on equal
+        terms. Called from other threads, too."""
 
 
 class Task(ABC):
-    """A task with its model and tokenizer loaded."""
+    """A task with its model and what prepares its inputs, loaded."""
 
-    greater_is_better: ClassVar[Mapping[str, bool]] = {}
-    """Each metric of the task besides `loss`, and whether more of it is better."""
+    facts: ClassVar[TaskFacts]
+    """What the API says of it: roles, metrics, options."""
+    loads: ClassVar[str]
+    """transformers' class that loads the model, such as `AutoModelForTokenClassification`."""
+    reads: ClassVar[tuple[str, ...]] = ("logits",)
+    """What is read of the model's output."""
+    whole_batch: bool = False
+    """Whether the loss compares the features of a batch with one another. The engine then calls `losses` once a batch, with the outputs
+    of all micro-batches joined and with those tensors of `collate` that have one axis; so what `outputs` gives has no padding."""
+    depends_on_padding: bool = False
+    """Whether the answer to a feature depends on how far those of its batch are padded: it is then asked in company of equal cost only."""
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
     new_parameters: frozenset[str]
     """Names of the parameters that were drawn at random: those of a new head, or of a pooler, that the pretrained weights did not hold."""
     has_new_head: bool
     """Whether the layer that gives the answers is among them."""
-    depends_on_padding: bool = False
-    """Whether what the model answers to a text depends on how far the texts of its batch are padded."""
     notes: list[str]
-    """Sentences about what was found and done when model, tokenizer and data were put together, for log, report and card."""
+    """Sentences about what was found and done when model, processor and data were put together, for log, report and card."""
 
-    @abstractmethod
-    def __init__(self, folder: Path, labels: Sequence[str], *, trust_remote_code: bool) -> None:
-        """Load model and tokenizer from `folder` in fp32; the new head is drawn from torch's global generator.
+    def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
+        """Load the model in fp32 and its processor from `folder`; a new head is drawn from torch's global generator.
 
-        Raises JobError MODEL_INVALID when they are not what the task needs.
+        Subclasses do the loading. Raises JobError MODEL_INVALID when they are not what the task needs.
         """
+        self.data = data
+        self.spec = spec
+        self.notes = []
 
-    def max_length(self, given: int | None) -> int:
-        """Tokens after which an example is cut: what was asked for, else 512 or what the model was made for if that is less.
-
-        Raises JobError INVALID_SPEC when more was asked for than the model can take.
-        """
-        limit = table_length(self.model)
-        if given is not None and limit is not None and given > limit:
-            raise JobError(
-                FailureReason.INVALID_SPEC,
-                f"maxLength is {given}, but the model takes at most {limit} tokens",
-                field="spec.training.maxLength",
-                remedy=f"Set spec.training.maxLength to at most {limit}, or leave it out.",
-            )
-        usual = min(n for n in (limit, made_for(self.model), self.tokenizer.model_max_length) if n is not None)
-        if given is not None and given > usual:
-            self.notes.append(
-                f"maxLength is {given}; the model can take that, but was made for texts of at most {usual} tokens."
-            )
-        return given or min(DEFAULT_MAX_LENGTH, usual)
+    @classmethod
+    def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
+        """What the best model is chosen by: what was asked for, else the form's own. Raises JobError where that could not tell one model
+        from another. Asked before anything is loaded."""
+        return spec.training.evaluation.metric or data.form.default_metric().name
 
     @abstractmethod
-    def encode(self, examples: Examples, max_length: int, stop: Stop) -> Encoded:
-        """Tokenise; each example gets at most `max_length` tokens."""
+    def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
+        """Encode. What is large goes into files in `folder`, which exists; `stop` is called now and then and may raise."""
 
     @abstractmethod
-    def collate(self, features: Sequence[Feature]) -> dict[str, torch.Tensor]:
-        """One batch, padded to its longest example; `labels` with shape (examples,)."""
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        """One batch, padded to its longest feature. Called from other threads, too."""
+
+    def outputs(self, batch: Batch) -> Batch:
+        """The forward pass, called under autocast: what `losses` and `answers` need of it."""
+        given = self.model(**{name: values for name, values in batch.items() if name in self._accepted})
+        return {name: given[name] for name in self.reads}
+
+    @cached_property
+    def _accepted(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.model.forward).parameters) - {LABELS}
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The sum of the examples' losses, a scalar. `logits` are fp32, as the model gave them."""
+    def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
+        """The loss of each feature, in fp32, shape (features,): the sum of what `weights` counts, so that the loss of a batch is the sum of
+        these by the sum of those, however the batch is cut."""
 
     @abstractmethod
-    def scores(self, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> list[Score]:
-        """All metrics besides `loss`, of a whole split."""
+    def answers(self, outputs: Batch, batch: Batch) -> Columns:
+        """What is kept of each feature, for `scores` and `blocks`: small, as it goes into checkpoints."""
+
+    def merge(self, features: Features, answers: pa.Table) -> pa.Table:
+        """One row an example of one row a feature. Default: these are the same."""
+        return answers
 
     @abstractmethod
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is kept of the predictions, to score and to show them; the shape of `logits`."""
+    def scores(self, examples: Examples, answers: pa.Table) -> list[Score]:
+        """All metrics but the loss, as sums over examples."""
+
+    @abstractmethod
+    def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
+        """What the report shows of one split besides metrics: of `after`, the answers of the best model, and of those `before` training."""
+
+    def blocks_of_data(self, examples: Examples) -> Iterator[Block]:
+        """What the report shows of the examples to train on. Default: nothing."""
+        return iter(())
+
+    def known(self) -> Mapping[str, Any]:
+        """What run.json and the card say of the model, such as its label names below `labels`. Default: nothing."""
+        return {}
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write model and processor, as `loads` and `snippet` load them."""
+
+    @abstractmethod
+    def snippet(self) -> str:
+        """Python that loads the folder `model` and prints a prediction, for the model card."""

@@ -61,13 +61,14 @@ def output_layer(model: PreTrainedModel, count: int) -> tuple[str, torch.nn.Modu
 
 
 def fit_head(
-    model: PreTrainedModel, before: LabelNames, labels: Sequence[str], new: frozenset[str]
+    model: PreTrainedModel, before: LabelNames, labels: Sequence[str] | None, count: int, new: frozenset[str]
 ) -> tuple[frozenset[str], list[str]]:
-    """Let the rows of the head mean `labels`. `before` are the names of its config as it was, `new` the parameters drawn at random.
+    """Let the `count` rows of the head mean `labels`, where they have names. `before` are the names of its config as it was, `new` the
+    parameters drawn at random.
 
     Returns the names of all new parameters of the model, and sentences about what was done to a head that was there.
     """
-    found = output_layer(model, len(labels))
+    found = output_layer(model, count)
     if found is None:
         return new, []
     name, layer = found
@@ -76,6 +77,8 @@ def fit_head(
         if not own <= new:
             _draw(model, layer)
         return new | own, []
+    if labels is None:
+        return new, []
     rows, is_contradictory = before.rows(len(labels))
     notes = []
     if is_contradictory:

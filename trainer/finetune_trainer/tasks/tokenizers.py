@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
 from finetune_api.failures import FailureReason, JobError
@@ -82,15 +80,16 @@ def load_tokenizer(folder: Path, config: PreTrainedConfig, *, trust_remote_code:
     return tokenizer
 
 
-def judge_ids(ids: NDArray[np.int32], rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool) -> list[str]:
-    """Sentences about what `tokenizer` made of `rows` texts, or pairs of them; `ids` are all its tokens, shape (tokens,).
+def judge_unknown(
+    unknown: int, tokens: int, rows: int, tokenizer: PreTrainedTokenizerBase, *, pairs: bool
+) -> list[str]:
+    """Sentences about what `tokenizer` made of `rows` texts, or pairs of them: so many `tokens`, of which some are `unknown`.
 
     Raises JobError MODEL_INVALID when it knows no word of so many of them that it cannot be their fault.
     """
     if tokenizer.unk_token_id is None or tokenizer.unk_token_id in control_tokens(tokenizer).values():
         return []  # where it is another token too, such as GPT-2's, it is no sign of an unknown word
-    unknown = int((ids == tokenizer.unk_token_id).sum())
-    words = len(ids) - rows * tokenizer.num_special_tokens_to_add(pairs)
+    words = tokens - rows * tokenizer.num_special_tokens_to_add(pairs)
     if unknown >= max(words, 1) and rows >= MANY_ROWS:
         raise _invalid(f"the tokenizer knows no word of the data: all of {unknown:,} tokens are {tokenizer.unk_token}")
     if unknown > MUCH * words:

@@ -51,15 +51,20 @@ def refuse_quantised(config: PreTrainedConfig) -> None:
 
 
 def check_weights(
-    model: PreTrainedModel, loaded: Mapping[str, Any], folder: Path, head: Iterable[str]
+    model: PreTrainedModel,
+    loaded: Mapping[str, Any],
+    folder: Path,
+    head: Iterable[str] | None,
+    *,
+    reads_pooler: bool = True,
 ) -> frozenset[str]:
     """The names of the parameters that were drawn at random. `loaded` is transformers' loading info; `head` names the parameters that
-    may be new where the model does not tell body from head.
+    may be new where the model does not tell body from head, and is None where none may, but for a pooler that nobody reads.
 
     Raises JobError MODEL_INVALID when any of them is of the body, when weights of the body are left over, or when there are some that
     are no numbers.
     """
-    prefix, excused = body_prefix(model), frozenset(head)
+    prefix, excused = body_prefix(model), frozenset(head or ())
     parts = _parts(model, excused)
 
     def is_body(name: str) -> bool:
@@ -92,6 +97,8 @@ def check_weights(
     if others:
         more = f"; and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise _invalid(f"config.json does not describe these weights: {'; '.join(sorted(others)[:SHOWN])}{more}")
+    if head is None:
+        _refuse_new(model, missing | frozenset(mismatched), reads_pooler)
     _refuse_what_is_no_float(stored)
     _refuse_what_is_no_number(model)
     return missing | frozenset(mismatched)
@@ -134,6 +141,17 @@ def _shape(name: str, stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
         if known == name or known.endswith(f".{name}") or name.endswith(f".{known}"):
             return str(shape)
     return "unknown"
+
+
+def _refuse_new(model: PreTrainedModel, drawn: frozenset[str], reads_pooler: bool) -> None:
+    names = [name for name, _ in model.named_parameters() if name in drawn]
+    new = [name for name in names if reads_pooler or not POOLER.search(name)]
+    if new:
+        raise _invalid(
+            f"{len(new)} parameters that {type(model).__name__} was pretrained with are not in the weights, such as {min(new)}; drawn at "
+            "random they would be worth nothing",
+            remedy="Name weights that were saved with all that this task uses, not those of the body alone.",
+        )
 
 
 def _refuse_what_is_no_float(stored: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.utils.data import DataLoader
@@ -13,7 +14,13 @@ from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.optimizer import SCHEDULES
 from finetune_trainer.engine.weights import save_weights
-from finetune_trainer.tasks.base import Encoded, Task
+from finetune_trainer.tasks import Features, Task
+from finetune_trainer.tasks.base import Feature
+
+
+def plain(features: Features) -> list[Feature]:
+    """All features, of which nothing is random."""
+    return [features.get(index, np.random.default_rng(0)) for index in range(len(features.rows))]
 
 
 class TheirTrainer(transformers.Trainer):
@@ -22,17 +29,17 @@ class TheirTrainer(transformers.Trainer):
     def __init__(
         self,
         task: Task,
-        encoded: Encoded,
+        features: Features,
         training: Training,
         folder: Path,
         *,
         total_steps: int,
         stop_after: int | None = None,
     ) -> None:
-        self.task, self.encoded = task, encoded
+        self.task, self.features = task, plain(features)
         self.batch_size, self.micro = training.batch_size, training.micro_batch_size or training.batch_size
         self.bf16 = training.precision == "bf16"
-        self.sampler = _Epoch(LengthBucketedBatches(encoded.lengths, training.batch_size, training.seed))
+        self.sampler = _Epoch(LengthBucketedBatches(features.costs, training.batch_size, training.seed))
         self.losses: list[float] = []
         self.norms: list[float] = []
         super().__init__(
@@ -54,24 +61,24 @@ class TheirTrainer(transformers.Trainer):
                 disable_tqdm=True,
                 remove_unused_columns=False,
             ),
-            train_dataset=encoded,
+            train_dataset=self.features,
             callbacks=[_Hooks(self.sampler, stop_after)],
         )
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         # A DataLoader draws one number each epoch, which it makes no use of here: not from the generator that dropout draws from.
         apart = torch.Generator()
-        return DataLoader(self.encoded, batch_sampler=self.sampler, collate_fn=list, generator=apart)
+        return DataLoader(self.features, batch_sampler=self.sampler, collate_fn=list, generator=apart)
 
     def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
         whole = torch.zeros(())
         for begin in range(0, len(inputs), self.micro):
             batch = self.task.collate(inputs[begin : begin + self.micro])
-            labels = batch.pop("labels")
+            given = {name: values for name, values in batch.items() if name != "labels"}
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bf16):
-                logits = model(**batch).logits
-            loss = self.task.loss(logits.float(), labels) / len(inputs)
+                logits = model(**given).logits
+            loss = self.task.losses({"logits": logits}, batch).sum() / len(inputs)
             self.accelerator.backward(loss)
             whole += loss.detach()
         self.losses.append(float(whole))

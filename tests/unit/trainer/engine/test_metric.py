@@ -8,14 +8,28 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data import Data
-from finetune_trainer.engine.session import choosing_metric
+from finetune_trainer.tasks import TASKS
 from tests.unit.trainer.data.folders import csv, load_from, reviews, written
 
 
 def data(folder: Path, dev: str, labels: tuple[str, ...] = ("no", "yes")) -> Data:
     written(folder, {"train.csv": reviews(12, labels), "dev.csv": dev})
     return load_from(folder, splits={"validation": "dev.csv"})
+
+
+def choosing_metric(asked: str | None, found: Data) -> str:
+    spec = FineTuneJobSpec.model_validate(
+        {
+            "task": "text-classification",
+            "model": {"uri": "file:///model"},
+            "dataset": {"uri": "file:///data"},
+            "output": {"uri": "file:///results"},
+            "training": {"evaluation": {"metric": asked}},
+        }
+    )
+    return TASKS[spec.task].choose_metric(found, spec)
 
 
 def test_f1_chooses_for_two_labels_and_macro_f1_for_more(tmp_path: Path) -> None:

@@ -13,16 +13,17 @@ from finetune_api.training import Training
 from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.memory import MicroBatch, does_not_fit, is_out_of_memory
 from finetune_trainer.engine.optimizer import adamw, decayed
-from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.stop import Preempted
-from finetune_trainer.tasks import TASKS
 from tests.training.architectures import ARCHITECTURES, config_for, save_tokenizer
 from tests.training.models import save_tiny_bert, tiny
 from tests.training.sentences import ROWS
 from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import CPU, ask, features_of, logits, said, take, task_for
 
-CPU = Arithmetic(torch.device("cpu"), bf16=False)
+LABELS = np.array([label == "sky" for _, label in ROWS], dtype=np.int64)
+EXAMPLES = examples([text for text, _ in ROWS], labels=LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +35,18 @@ def model_folder(tmp_path_factory):
 def task_with_dropout(tmp_path):
     save_tiny_bert(tmp_path / "model", [text for text, _ in ROWS], dropout=0.1)
     torch.manual_seed(0)
-    return TASKS["text-classification"](tmp_path / "model", ["cooking", "sky"], trust_remote_code=False)
+    return task_for(tmp_path / "model", EXAMPLES, ["cooking", "sky"])
 
 
 @pytest.fixture
 def task(model_folder):
     torch.manual_seed(0)
-    return TASKS["text-classification"](model_folder, ["cooking", "sky"], trust_remote_code=False)
+    return task_for(model_folder, EXAMPLES, ["cooking", "sky"])
 
 
 @pytest.fixture
 def encoded(task):
-    labels = np.array([label == "sky" for _, label in ROWS], dtype=np.int64)
-    return task.encode(examples([text for text, _ in ROWS], labels=labels), 64, lambda: None)
+    return features_of(task, EXAMPLES, 64)
 
 
 def steps_of(task, encoded, *, micro=48, total_steps=1, check=lambda: None, after_step=lambda step: False, **training):
@@ -65,7 +65,7 @@ def steps_of(task, encoded, *, micro=48, total_steps=1, check=lambda: None, afte
 def gradients(task, encoded, micro):
     task.model.zero_grad()
     torch.manual_seed(1)
-    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(encoded)))
+    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(ROWS)))
     return loss, {name: parameter.grad.clone() for name, parameter in task.model.named_parameters()}
 
 
@@ -95,7 +95,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_repeats_the_same_step(
     task.model.zero_grad()
     micro = MicroBatch(48)
     torch.manual_seed(1)
-    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(encoded)))
+    loss = steps_of(task, encoded, micro=micro).gradient(np.arange(len(ROWS)))
 
     assert micro.limit == 12
     assert torch.equal(loss, expected_loss)
@@ -177,7 +177,7 @@ def test_a_step_that_is_told_to_stop_between_micro_batches_has_not_begun(task_wi
     before = torch.get_rng_state()
 
     with pytest.raises(Preempted):
-        steps.gradient(np.arange(len(encoded)))
+        steps.gradient(np.arange(len(ROWS)))
 
     assert len(looks) == 5
     assert torch.equal(torch.get_rng_state(), before)
@@ -269,22 +269,20 @@ def test_predictions_are_in_the_order_of_the_examples_and_draw_nothing_at_random
     torch.manual_seed(3)
     before = torch.get_rng_state()
 
-    logits, loss = predict(task, task.model, encoded, CPU, lambda: None)
+    predicted = ask(task, encoded)
 
     assert torch.equal(torch.get_rng_state(), before)
     task.model.eval()
     for index in (0, 17, 47):
-        batch = task.collate([encoded[index]])
-        labels = batch.pop("labels")
-        alone = task.model(**batch).logits
-        np.testing.assert_allclose(logits[index], alone.detach()[0].numpy(), atol=1e-5)
-        assert int(labels) == encoded.labels[index]
-    rows = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.tensor(encoded.labels))
-    assert loss == pytest.approx(float(rows), rel=1e-5)
+        alone = logits(task, encoded, index).detach()
+        wanted = torch.nn.functional.cross_entropy(alone, torch.tensor(LABELS[index : index + 1]))
+        found = predicted.answers.column("probability")[index].as_py()
+        np.testing.assert_allclose(found, alone[0].softmax(-1).numpy(), atol=1e-5)
+        assert predicted.losses[index] == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_predictions_go_on_in_smaller_batches_when_memory_runs_out(task, encoded, monkeypatch):
-    expected, _ = predict(task, task.model, encoded, CPU, lambda: None)
+    expected = said(task, encoded)
     collate = task.collate
 
     def collate_within_memory(features):
@@ -293,23 +291,22 @@ def test_predictions_go_on_in_smaller_batches_when_memory_runs_out(task, encoded
         return collate(features)
 
     monkeypatch.setattr(task, "collate", collate_within_memory)
-    logits, _ = predict(task, task.model, encoded, CPU, lambda: None)
 
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(said(task, encoded), expected, atol=1e-5)
 
 
 def test_bf16_is_the_arithmetic_of_the_products_only(task, encoded):
     dtypes = []
     product = task.model.classifier.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
-    batch = task.collate([encoded[0], encoded[1]])
-    labels = batch.pop("labels")
+    batch = task.collate(take(encoded, 0, 1))
 
-    logits = Arithmetic(torch.device("cpu"), bf16=True).logits(task.model, batch)
-    task.loss(logits, labels).backward()
+    outputs = Arithmetic(torch.device("cpu"), bf16=True).outputs(task, batch)
+    losses = task.losses(outputs, batch)
+    losses.sum().backward()
     product.remove()
 
     assert dtypes == [torch.bfloat16]
-    assert logits.dtype == torch.float32
+    assert losses.dtype == torch.float32 and losses.shape == (2,)
     for parameter in task.model.parameters():
         assert parameter.dtype == torch.float32
         assert parameter.grad is None or parameter.grad.dtype == torch.float32

@@ -17,12 +17,13 @@ from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import load_weights
-from finetune_trainer.tasks import TASKS
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.unit.trainer.engine.oracle import TheirTrainer
 from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import features_of, take, task_for
 
+EXAMPLES = examples([text for text, _ in ROWS], labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
 STEPS = 15
 """Two epochs of six batches of eight, and three more."""
 SETTINGS = {
@@ -52,10 +53,9 @@ def folder(tmp_path_factory):
 def load(folder, frozen=None):
     """A task with freshly loaded weights and its examples."""
     torch.manual_seed(0)
-    task = TASKS["text-classification"](folder, ["cooking", "sky"], trust_remote_code=False)
+    task = task_for(folder, EXAMPLES, ["cooking", "sky"])
     freeze(task.model, frozen)
-    labels = np.array([label == "sky" for _, label in ROWS], dtype=np.int64)
-    return task, task.encode(examples([text for text, _ in ROWS], labels=labels), 64, lambda: None)
+    return task, features_of(task, EXAMPLES, 64)
 
 
 def training_of(settings):
@@ -185,8 +185,8 @@ def test_a_trainer_that_is_told_nothing_but_the_order_ends_with_these_weights(fo
         "precision": precision,
     }  # powers of two: a mean of means is the mean
     steps_of(task, encoded, settings).run()
-    batches = islice(LengthBucketedBatches(encoded.lengths, 16, training_of(settings).seed).after(0), STEPS)
-    in_order = [encoded[int(index)] for index in np.concatenate(list(batches))]
+    batches = islice(LengthBucketedBatches(encoded.costs, 16, training_of(settings).seed).after(0), STEPS)
+    in_order = take(encoded, *np.concatenate(list(batches)))
 
     wanted, _ = load(folder)
     Plain(wanted, in_order, tmp_path, bf16=precision == "bf16").train()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune_trainer.report.write import write_report
-from finetune_trainer.tasks.text_classification import snippet
+from finetune_trainer.tasks.text_classification import ONE, PAIR, SNIPPET
 from tests.unit.trainer.report.runs import finished_run
 
 
@@ -36,7 +36,7 @@ def test_the_snippet_of_the_card_runs_and_prints_a_label(
     pairs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_tiny_model(tmp_path / "model", ("different", "same"))
-    write_report(tmp_path, replace(finished_run(rows=40), snippet=snippet(pairs=pairs)))
+    write_report(tmp_path, replace(finished_run(rows=40), snippet=SNIPPET.format(example=PAIR if pairs else ONE)))
     shown = (tmp_path / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     exec(compile(shown, "README.md", "exec"), {})

@@ -13,11 +13,9 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoTokenizer, pipeline
 
-from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.tasks import Task
 from tests.training.architectures import ARCHITECTURES, TEXTS, save
-from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks.loading import load, refusal
+from tests.unit.trainer.tasks.loading import encode, load, refusal, said, take
 
 TUNED = ["Sky", "cooking ", "neither"]
 """What the head of each was tuned for, and in this order."""
@@ -76,9 +74,7 @@ def copy(tuned, tmp_path):
 
 def ours(task: Task, texts: list[str]) -> np.ndarray:
     """Probabilities as a run measures them, in batches of many. Shape (texts, labels)."""
-    encoded = task.encode(examples(texts), task.max_length(None), lambda: None)
-    logits, _ = predict(task, task.model, encoded, Arithmetic(torch.device("cpu"), False), lambda: None)
-    return task.probabilities(logits)
+    return said(task, encode(task, texts))
 
 
 def theirs(folder: Path, texts: list[str], batch: int = 1) -> np.ndarray:
@@ -89,8 +85,7 @@ def theirs(folder: Path, texts: list[str], batch: int = 1) -> np.ndarray:
 
 
 def write(task: Task, folder: Path) -> Path:
-    task.model.save_pretrained(folder)
-    task.tokenizer.save_pretrained(folder)
+    task.save(folder)
     return folder
 
 
@@ -124,10 +119,10 @@ def test_no_text_becomes_a_control_token(name, loaded):
     task = loaded(name)
     known = {token: number for number, token in task.tokenizer.added_tokens_decoder.items()}
 
-    encoded = task.encode(examples(HOSTILE), 64, lambda: None)
+    encoded = encode(task, HOSTILE, length=64)
 
     template = task.tokenizer.num_special_tokens_to_add(False)
-    special = np.isin(encoded.inputs["input_ids"], [n for n in known.values() if n != task.tokenizer.unk_token_id])
+    special = np.isin(encoded.along["input_ids"], [n for n in known.values() if n != task.tokenizer.unk_token_id])
     assert special.sum() == template * len(HOSTILE)
     assert "read as text, by the saved tokenizer too" in task.notes[-1]
 
@@ -136,10 +131,10 @@ def test_no_text_becomes_a_control_token(name, loaded):
 def test_ordinary_texts_and_pairs_are_encoded_as_ever(name, tuned, loaded):
     plain, task = AutoTokenizer.from_pretrained(tuned(name)), loaded(name)
 
-    encoded = task.encode(examples(ORDINARY, ORDINARY[::-1]), 64, lambda: None)
+    encoded = encode(task, ORDINARY, ORDINARY[::-1], length=64)
 
     expected = plain(ORDINARY, ORDINARY[::-1], truncation=True, max_length=64)["input_ids"]
-    assert [encoded[index]["input_ids"].tolist() for index in range(len(ORDINARY))] == expected
+    assert [feature["input_ids"].tolist() for feature in take(encoded, *range(len(ORDINARY)))] == expected
 
 
 @every_architecture

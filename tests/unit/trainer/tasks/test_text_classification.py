@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -15,7 +16,7 @@ from tests.training.architectures import save
 from tests.training.models import save_tiny_bert, tiny, tokenizer_for
 from tests.training.sentences import ROWS
 from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks.loading import load
+from tests.unit.trainer.tasks.loading import encode, features_of, load, logits, take
 
 TEXTS = [text for text, _ in ROWS]
 
@@ -25,25 +26,20 @@ def folder(tmp_path_factory):
     return save_tiny_bert(tmp_path_factory.mktemp("model"), TEXTS)
 
 
-def nothing():
-    pass
-
-
 def test_a_batch_is_padded_to_its_longest_example_only(folder):
     task = load(folder)
-    encoded = task.encode(examples([TEXTS[0], "Salt.", TEXTS[1]]), 64, nothing)
+    encoded = encode(task, [TEXTS[0], "Salt.", TEXTS[1]], length=64)
 
-    batch = task.collate([encoded[1], encoded[2]])
+    batch = task.collate(take(encoded, 1, 2))
 
-    assert batch["input_ids"].shape == (2, int(encoded.lengths[2]))
-    assert batch["attention_mask"].sum(dim=1).tolist() == encoded.lengths[1:].tolist()
-    assert (batch["input_ids"][0, int(encoded.lengths[1]) :] == task.tokenizer.pad_token_id).all()
+    assert batch["input_ids"].shape == (2, int(encoded.costs[2]))
+    assert batch["attention_mask"].sum(dim=1).tolist() == encoded.costs[1:].tolist()
+    assert (batch["input_ids"][0, int(encoded.costs[1]) :] == task.tokenizer.pad_token_id).all()
 
 
 def test_batches_are_what_transformers_own_padding_gives(folder):
     task = load(folder)
-    encoded = task.encode(examples(TEXTS[:4], TEXTS[4:8]), 64, nothing)
-    ours = task.collate([encoded[index] for index in range(4)])
+    ours = task.collate(take(encode(task, TEXTS[:4], TEXTS[4:8], length=64), *range(4)))
     theirs = task.tokenizer(TEXTS[:4], TEXTS[4:8], padding=True, return_tensors="pt")
 
     assert {name for name in ours if name != "labels"} == set(theirs)
@@ -53,23 +49,23 @@ def test_batches_are_what_transformers_own_padding_gives(folder):
 
 def test_pairs_are_told_apart_by_token_types(folder):
     task = load(folder)
-    encoded = task.encode(examples(["Salt the soup."], ["Mars is red."]), 64, nothing)
+    [feature] = take(encode(task, ["Salt the soup."], ["Mars is red."], length=64), 0)
 
-    assert set(encoded[0]["token_type_ids"].tolist()) == {0, 1}
+    assert set(feature["token_type_ids"].tolist()) == {0, 1}
 
 
 def test_long_examples_are_cut_and_counted(folder):
     task = load(folder)
 
-    encoded = task.encode(examples(["Salt.", " ".join(TEXTS)]), 16, nothing)
+    encoded = encode(task, ["Salt.", " ".join(TEXTS)], length=16)
 
-    assert encoded.lengths.tolist()[1] == 16
-    assert encoded.cut == 1
+    assert encoded.costs.tolist()[1] == 16
+    assert "1 examples cut at 16 tokens" in encoded.notes
 
 
 def test_tokenising_looks_at_the_stop_signal_between_blocks(folder):
     looks = []
-    load(folder).encode(examples(["Salt."] * 2500), 16, lambda: looks.append(1))
+    features_of(load(folder), examples(["Salt."] * 2500), 16, stop=lambda: looks.append(1))
 
     assert len(looks) == 3
 
@@ -77,11 +73,11 @@ def test_tokenising_looks_at_the_stop_signal_between_blocks(folder):
 @pytest.mark.parametrize(("architecture", "limit"), [("bert", 64), ("roberta", 64), ("modernbert", 64)])
 def test_the_default_length_is_what_the_model_can_take(folder, architecture, limit):
     task = load(folder)
-    task.model = tiny(architecture)
     task.tokenizer.model_max_length = 10**30
+    task.reader._model = tiny(architecture)
 
-    assert task.max_length(None) == limit
-    assert task.max_length(20) == 20
+    assert task.reader.max_length(None) == limit
+    assert task.reader.max_length(20) == 20
 
 
 def test_roberta_runs_at_the_length_it_is_given(folder):
@@ -94,45 +90,40 @@ def test_roberta_runs_at_the_length_it_is_given(folder):
 
 def test_the_default_is_512_where_the_model_takes_more(folder):
     task = load(folder)
-    task.model = tiny("modernbert")
-    task.model.config.max_position_embeddings = 8192
     task.tokenizer.model_max_length = 8192
+    task.reader._model = tiny("modernbert")
+    task.reader._model.config.max_position_embeddings = 8192
 
-    assert task.max_length(None) == 512
-    assert task.max_length(4096) == 4096
+    assert task.reader.max_length(None) == 512
+    assert task.reader.max_length(4096) == 4096
     assert task.notes == []
 
 
 @pytest.mark.parametrize("architecture", ["deberta-v3", "t5", "modernbert", "llama", "qwen"])
 def test_a_model_without_a_table_of_positions_takes_more_than_it_was_made_for(architecture, tmp_path):
     task = load(save(architecture, tmp_path))
-    long = examples([" ".join(TEXTS)])
 
-    assert task.max_length(None) == 64
+    assert task.reader.max_length(None) == 64
     assert task.notes == []
-    assert task.max_length(200) == 200
+    assert task.reader.max_length(200) == 200
     assert task.notes == ["maxLength is 200; the model can take that, but was made for texts of at most 64 tokens."]
     with torch.no_grad():
-        logits = task.model(
-            **{k: v for k, v in task.collate([task.encode(long, 200, nothing)[0]]).items() if k != "labels"}
-        ).logits
-    assert torch.isfinite(logits).all()
+        assert torch.isfinite(logits(task, encode(task, [" ".join(TEXTS)], length=200), 0)).all()
 
 
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet", "deberta-v2", "longformer", "bart", "gpt2"])
 def test_a_table_of_positions_is_used_to_its_end_and_no_further(architecture, tmp_path):
     task = load(save(architecture, tmp_path))
-    long = examples([" ".join(TEXTS)])
 
     with torch.no_grad():
-        task.model(**{k: v for k, v in task.collate([task.encode(long, 64, nothing)[0]]).items() if k != "labels"})
+        logits(task, encode(task, [" ".join(TEXTS)], length=64), 0)
     with pytest.raises(JobError, match="maxLength is 65, but the model takes at most 64 tokens"):
-        task.max_length(65)
+        encode(task, TEXTS, length=65)
 
 
 def test_a_length_beyond_the_model_is_an_error_with_the_limit(folder):
     with pytest.raises(JobError, match="maxLength is 512, but the model takes at most 64 tokens") as error:
-        load(folder).max_length(512)
+        encode(load(folder), TEXTS, length=512)
 
     assert error.value.field == "spec.training.maxLength"
 
@@ -213,19 +204,28 @@ def test_broken_weights_are_an_invalid_model(folder, tmp_path):
     assert error.value.reason == FailureReason.MODEL_INVALID
 
 
+def metrics(task, truth, said):
+    """What the task's metrics are where these labels are true and said."""
+    probability = np.eye(len(task.names), dtype=np.float32)[said]
+    rows = examples(["Salt."] * len(truth), labels=np.array(truth))
+    return values(task.scores(rows, pa.table({"probability": probability.tolist()})))
+
+
 def test_metrics_are_those_worked_out_by_hand(folder):
     # Labels 1 1 1 0, predictions 1 1 0 1: of class 1 precision 2/3 and recall 2/3; of class 0 nothing.
-    task = load(folder)
-    logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1]], dtype=np.float32)
-    metrics = values(task.scores(task.probabilities(logits), np.array([1, 1, 1, 0])))
+    found = metrics(load(folder), [1, 1, 1, 0], [1, 1, 0, 1])
 
-    assert metrics == {"accuracy": 0.5, "f1": pytest.approx(2 / 3), "macro_f1": pytest.approx(1 / 3)}
-    assert metrics.keys() == task.greater_is_better.keys()
+    assert found == {"accuracy": 0.5, "f1": pytest.approx(2 / 3), "macro_f1": pytest.approx(1 / 3)}
 
 
-def test_more_labels_than_two_have_no_f1_of_one(folder):
+def test_macro_f1_is_over_the_labels_that_occur_and_f1_is_for_two_labels_only(folder):
     task = load(folder, ["a", "b", "c"])
-    assert values(task.scores(np.eye(3, dtype=np.float32)[[0, 2]], np.array([0, 1]))).keys() == {"accuracy", "macro_f1"}
+    perfect = metrics(task, [0, 1], [0, 1])
+    # "c" was said although no row has it, so it counts: of a, b and c, one is right.
+    one_said = metrics(task, [0, 1], [0, 2])
+
+    assert perfect == {"accuracy": 1.0, "macro_f1": 1.0}
+    assert one_said == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,7 @@ from transformers import (
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.tasks.answers import PADDED
 from tests.training.architectures import TEXTS, save, save_tokenizer
-from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks.loading import encode, load, refusal
+from tests.unit.trainer.tasks.loading import encode, load, logits, refusal, take
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def test_a_control_token_beyond_the_embeddings_that_no_text_becomes_does_no_harm
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     tokenizer.save_pretrained(folder)
 
-    assert encode(load(folder), ["an <image> of the soup"]).inputs["input_ids"].max() < 400
+    assert encode(load(folder), ["an <image> of the soup"]).along["input_ids"].max() < 400
 
 
 def test_a_padding_token_that_was_added_without_a_row_of_its_own_is_refused(copy):
@@ -150,9 +149,9 @@ def test_a_length_that_leaves_nothing_of_a_pair_is_refused(folders):
     """4 is the least of maxLength, and RoBERTa puts 4 tokens around a pair."""
     task = load(folders["roberta"])
 
-    assert task.encode(examples(["Salt."]), 4, lambda: None).lengths.tolist() == [4]
+    assert encode(task, ["Salt."], length=4).costs.tolist() == [4]
     with pytest.raises(JobError, match="4 tokens of that are the model's special ones") as error:
-        task.encode(examples(["Salt."], ["The sky."]), 4, lambda: None)
+        encode(task, ["Salt."], ["The sky."], length=4)
     assert (error.value.reason, error.value.field) == ("InvalidSpec", "spec.training.maxLength")
 
 
@@ -176,8 +175,8 @@ def test_a_model_with_a_decoder_that_does_not_look_for_the_end_needs_none(tmp_pa
     task = load(tmp_path)
 
     assert task.notes == [PADDED]
-    batch = task.collate([encode(task, ["Salt.", "Salt the soup at the end."])[index] for index in range(2)])
-    assert task.model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits.shape == (2, 2)
+    task.model.eval()
+    assert logits(task, encode(task, ["Salt.", "Salt the soup at the end."]), 0, 1).shape == (2, 2)
 
 
 def test_a_tokenizer_whose_unknown_token_ends_each_text_too_knows_its_words(copy):
@@ -194,7 +193,7 @@ def test_a_tokenizer_whose_unknown_token_ends_each_text_too_knows_its_words(copy
     edit(folder / "tokenizer_config.json", lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast"))
     task = load(folder)
 
-    assert encode(task, ["a"] * 20).lengths.tolist() == [2] * 20
+    assert encode(task, ["a"] * 20).costs.tolist() == [2] * 20
     assert task.notes == []
 
 
@@ -231,7 +230,7 @@ def test_token_types_that_the_model_does_not_know_are_refused(copy):
 def test_token_types_of_a_model_that_knows_but_one_are_left_out_by_the_saved_tokenizer_too(tmp_path):
     task = load(save("bert", tmp_path / "model", type_vocab_size=1))
 
-    assert "token_type_ids" not in encode(task, ["Salt."], ["Mars."]).inputs
+    assert "token_type_ids" not in encode(task, ["Salt."], ["Mars."]).along
     task.tokenizer.save_pretrained(tmp_path / "saved")
     assert set(AutoTokenizer.from_pretrained(tmp_path / "saved")("a", "b")) == {"input_ids", "attention_mask"}
 
@@ -266,13 +265,9 @@ def test_a_text_of_which_nothing_is_left_is_one_token_and_said(copy):
 
     encoded = encode(task, ["Salt.", " ", "\t"])
 
-    assert encoded.lengths.tolist()[1:] == [1, 1]
+    assert encoded.costs.tolist()[1:] == [1, 1]
     assert "2 of 3 examples hold nothing that the tokenizer can read." in task.notes
-    assert np.isfinite(
-        task.model(**{k: v for k, v in task.collate([encoded[0], encoded[1]]).items() if k != "labels"})
-        .logits.detach()
-        .numpy()
-    ).all()
+    assert np.isfinite(logits(task, encoded, 0, 1).detach().numpy()).all()
 
 
 def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
@@ -283,7 +278,7 @@ def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
 
     task = load(folder)
 
-    assert encode(task, ["a</s>b <extra_id_0>"]).lengths.tolist() == [len("a</s>b <extra_id_0>") + 1]
+    assert encode(task, ["a</s>b <extra_id_0>"]).costs.tolist() == [len("a</s>b <extra_id_0>") + 1]
 
 
 def test_ranks_of_tiktoken_are_a_tokenizer(copy):
@@ -300,7 +295,7 @@ def test_ranks_of_tiktoken_are_a_tokenizer(copy):
         lambda c: c.update(tokenizer_class="PreTrainedTokenizerFast", bos_token=None, eos_token="<|end|>"),
     )
 
-    assert encode(load(folder), TEXTS[:3]).inputs["input_ids"].max() < 600
+    assert encode(load(folder), TEXTS[:3]).along["input_ids"].max() < 600
 
 
 def test_tekken_of_mistral_is_a_tokenizer(copy):
@@ -322,7 +317,7 @@ def test_tekken_of_mistral_is_a_tokenizer(copy):
 
     task = load(folder)
 
-    assert encode(task, ["the [INST] soup</s>"]).inputs["input_ids"].max() < 269
+    assert encode(task, ["the [INST] soup</s>"]).along["input_ids"].max() < 269
 
 
 def test_a_tokenizer_in_python_reads_texts_as_text_though_it_cannot_be_saved_so(tmp_path):
@@ -341,8 +336,8 @@ def test_a_tokenizer_in_python_reads_texts_as_text_though_it_cannot_be_saved_so(
 
     encoded = encode(task, ["the <mask> of <eos>", "the pan"])
 
-    assert encoded[0]["input_ids"].tolist().count(len(words) + 4) == 0
-    assert encoded[0]["input_ids"].tolist().count(2) == 1
+    assert take(encoded, 0)[0]["input_ids"].tolist().count(len(words) + 4) == 0
+    assert take(encoded, 0)[0]["input_ids"].tolist().count(2) == 1
     assert "but not by the saved tokenizer: whoever uses it must put a space behind" in task.notes[-1]
     (folder / "vocab.txt").unlink()
     assert "there is no tokenizer beside the model" in refusal(folder)
@@ -361,9 +356,11 @@ def test_added_tokens_that_are_not_marked_as_special_are_text_too(architecture, 
     encoded = encode(task, [name, f"a {name} b", f"a{name}b"])
     task.tokenizer.save_pretrained(folder / "saved")
 
-    assert len(tokenizer) - 1 not in encoded.inputs["input_ids"]
+    assert len(tokenizer) - 1 not in encoded.along["input_ids"]
     shutil.copy(folder / "config.json", folder / "saved")
-    assert AutoTokenizer.from_pretrained(folder / "saved")(name)["input_ids"] == encoded[0]["input_ids"].tolist()
+    assert (
+        AutoTokenizer.from_pretrained(folder / "saved")(name)["input_ids"] == take(encoded, 0)[0]["input_ids"].tolist()
+    )
 
 
 @pytest.mark.parametrize("word", ["covid-19", "    ", ">:("])
@@ -373,7 +370,7 @@ def test_added_words_and_blanks_stay_tokens(word, tmp_path):
     tokenizer.add_tokens([word])
     tokenizer.save_pretrained(folder)
 
-    assert 400 in encode(load(folder), [f"the{word}soup"]).inputs["input_ids"]
+    assert 400 in encode(load(folder), [f"the{word}soup"]).along["input_ids"]
 
 
 def test_reading_texts_as_text_costs_next_to_no_time(folders):

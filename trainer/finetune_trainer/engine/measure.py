@@ -1,0 +1,54 @@
+"""What a model is worth on one split: its answers to each example, its metrics, and what these are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from finetune_api.training import Training
+from finetune_trainer.data.examples import Examples
+from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.scores import Score, mean, values
+from finetune_trainer.tasks.base import Features, Task
+
+LOSS, WEIGHT = "loss", "weight"
+"""Columns beside the task's own: the summed loss of each example, and what it counts."""
+
+
+@dataclass
+class Split:
+    """Examples that are measured."""
+
+    name: Literal["validation", "test"]
+    examples: Examples
+    features: Features
+
+
+def answer(task: Task, split: Split, arithmetic: Arithmetic, check: Callable[[], None], training: Training) -> pa.Table:
+    """What the model as it is says of a split, one row an example, with its loss. `check` is called now and then and may raise."""
+    features = split.features
+    predicted = predict(task, features, arithmetic, check, seed=training.seed, batch_size=training.batch_size)
+    answers = task.merge(features, predicted.answers)
+    rows = len(split.examples)
+    sums = {
+        LOSS: np.bincount(features.rows, predicted.losses, minlength=rows),
+        WEIGHT: np.bincount(features.rows, features.weights, minlength=rows),
+    }
+    return pa.table({**{name: answers.column(name) for name in answers.column_names}, **sums})
+
+
+def scores(task: Task, split: Split, answers: pa.Table) -> list[Score]:
+    """The loss, which comes first, and the task's metrics of what `answer` gave."""
+    summed, weights = (answers.column(name).to_numpy() for name in (LOSS, WEIGHT))
+    each = np.divide(summed, weights, out=np.zeros_like(summed), where=weights != 0)
+    return [mean(LOSS, each, weights), *task.scores(split.examples, answers)]
+
+
+def defined(found: Sequence[Score]) -> dict[str, float]:
+    """What the metrics are, by name, without those that these answers have none of, such as a correlation with what never changes."""
+    return {name: value for name, value in values(found).items() if math.isfinite(value)}
