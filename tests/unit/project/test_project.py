@@ -9,6 +9,7 @@ from pathlib import Path
 
 import finetune_operator
 import finetune_operator.worlds
+from finetune_api.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[3]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
@@ -48,3 +49,12 @@ def test_decide_may_import_nothing_of_the_operator_but_itself_and_the_facts() ->
     }
     allowed = {f"finetune_operator.{name}" for name in ("decide", "worlds", "worlds.protocol", "worlds.restarts")}
     assert parts - set(contract["forbidden_modules"]) == allowed
+
+
+def test_nothing_in_the_trainer_but_its_tasks_says_the_name_of_one() -> None:
+    """As the contract about their imports, for what needs none."""
+    trainer = REPOSITORY / "trainer/finetune_trainer"
+    files = [file for file in trainer.rglob("*") if file.suffix in (".py", ".j2") and "tasks" not in file.parts]
+    assert len(files) > 50
+    found = {(file.name, name) for file in files for name in TASKS if f'"{name}"' in file.read_text("utf-8")}
+    assert not found
