@@ -36,9 +36,19 @@ MOST_WARNINGS = 40
 """Warnings that are told; more are counted."""
 
 
-def load(dataset: Dataset, forms: Sequence[Form], *, storage: Storage, workspace: Path, seed: int, stop: Stop) -> Data:
+def load(
+    dataset: Dataset,
+    forms: Sequence[Form],
+    *,
+    storage: Storage,
+    workspace: Path,
+    seed: int,
+    stop: Stop,
+    separator: str | None = None,
+) -> Data:
     """The examples that `dataset` describes, all checked, in the first of `forms` whose columns the data has.
 
+    `separator` is what stands between the labels of a string that holds several.
     `seed` draws the validation split when there is no `splits.validation`. Of `file://` no file is copied; object storage
     is downloaded below `workspace`, and there the rows lie, too, from where they are mapped into memory. Raises JobError:
     DatasetNotFound, DatasetAccessDenied, HubUnreachable, ColumnMissing, LabelInvalid, DataInvalid, StorageDenied,
@@ -47,7 +57,7 @@ def load(dataset: Dataset, forms: Sequence[Form], *, storage: Storage, workspace
     stop()
     read = _read_hub if dataset.uri.startswith("hf://") else _read_files
     with told_of("dataset", dataset.uri):
-        form, splits, warnings, revision, fingerprint = read(dataset, forms, storage, workspace, stop)
+        form, splits, warnings, revision, fingerprint = read(dataset, forms, separator, storage, workspace, stop)
     kinds = _kinds(form, dataset)
     for rows in splits:
         rows.check()
@@ -112,13 +122,15 @@ Read = tuple[Form, list[Rows], list[str], str | None, str]
 """The form that holds, rows of each split (training first), warnings, the hub's commit, the fingerprint."""
 
 
-def _read_hub(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
+def _read_hub(
+    dataset: Dataset, forms: Sequence[Form], separator: str | None, storage: Storage, workspace: Path, stop: Stop
+) -> Read:
     names, beside = _wanted_splits(dataset), Beside(None, stop)
     columns = [columns_of(form, dataset.columns) for form in forms]
     commit, chosen, found = hub.read_dataset(dataset, columns, names, cache=workspace / "datasets", stop=stop)
     form, splits = forms[chosen], []
     for split, name in names.items():
-        writer = _writer(split, form, dataset, columns_of(form, dataset.columns), workspace, beside)
+        writer = _writer(split, form, dataset, columns_of(form, dataset.columns), workspace, beside, separator)
         writer.map(found[split].table)
         writer.file(f"{HUB_SPLIT}{name}", "row", found[split].own_names)
         splits.append(writer.finish())
@@ -132,7 +144,9 @@ def _read_hub(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspa
     return form, splits, [], commit, fingerprint_lines(lines)
 
 
-def _read_files(dataset: Dataset, forms: Sequence[Form], storage: Storage, workspace: Path, stop: Stop) -> Read:
+def _read_files(
+    dataset: Dataset, forms: Sequence[Form], separator: str | None, storage: Storage, workspace: Path, stop: Stop
+) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
     own = files_of(forms)
     chosen = choose_files(dataset, place.names(), own)
@@ -144,7 +158,7 @@ def _read_files(dataset: Dataset, forms: Sequence[Form], storage: Storage, works
     warnings: list[str] = []
     for split, names in tables.items():
         columns = _columns_in(chosen[split][0], form, dataset)
-        writer = _writer(split, form, dataset, columns, workspace, beside)
+        writer = _writer(split, form, dataset, columns, workspace, beside, separator)
         if not names:
             beside.folder = ""
             read_folder(split, chosen[split], form, writer)
@@ -192,9 +206,15 @@ def _columns_in(name: str, form: Form, dataset: Dataset) -> dict[str, str]:
 
 
 def _writer(
-    split: Split, form: Form, dataset: Dataset, columns: Mapping[str, str], workspace: Path, beside: Beside
+    split: Split,
+    form: Form,
+    dataset: Dataset,
+    columns: Mapping[str, str],
+    workspace: Path,
+    beside: Beside,
+    separator: str | None,
 ) -> RowsWriter:
-    return RowsWriter(split, _kinds(form, dataset), columns, workspace / "rows" / f"{split}.arrow", beside)
+    return RowsWriter(split, _kinds(form, dataset), columns, workspace / "rows" / f"{split}.arrow", beside, separator)
 
 
 def _wanted_splits(dataset: Dataset) -> dict[Split, str]:

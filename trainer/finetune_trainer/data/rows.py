@@ -90,11 +90,13 @@ class Rows:
 class RowsWriter:
     """Takes the rows of one split, file after file."""
 
-    def __init__(self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path, beside: Beside) -> None:
+    def __init__(
+        self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path, beside: Beside, separator: str | None
+    ) -> None:
         self._split = split
         self._values = {role: kind(role, columns[role], split) for role, kind in kinds.items()}
         for values in self._values.values():
-            values.beside = beside
+            values.beside, values.separator = beside, separator
         self._table = TableWriter(path)
         self._mapped: pa.Table | None = None
         self._numbers: list[NDArray[np.int64]] = []

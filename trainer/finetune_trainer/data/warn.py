@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from finetune_trainer.data.alike import look
 from finetune_trainer.data.examples import Examples, Split
 from finetune_trainer.data.kinds import Kinds
-from finetune_trainer.data.kinds.label import NUMBER, Label
+from finetune_trainer.data.kinds.label import Label
+from finetune_trainer.data.kinds.labels import Labels
+from finetune_trainer.data.kinds.number import NUMBER, Number
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
 
@@ -50,12 +52,13 @@ Keys = Mapping[Split, NDArray[np.uint64]]
 def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, keys: Keys) -> list[str]:
     """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
-    labels = [(role, names[role]) for role, kind in kinds.items() if kind is Label]
+    labels = [(role, names[role]) for role, kind in kinds.items() if kind in (Label, Labels)]
     texts = [role for role, kind in kinds.items() if kind is Texts]
     return [
         *(warning for role, own in labels for warning in _unlearned_labels(train, role, own)),
         *(warning for role, own in labels for warning in _doubtful_labels(train, role, own)),
         *(warning for role in texts for warning in _doubtful_texts(train, role)),
+        *(warning for role, kind in kinds.items() if kind is Number for warning in _equal_numbers(splits, role)),
         *_shared_rows(splits, kinds, keys),
     ]
 
@@ -63,10 +66,10 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
 def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, *, drawn: bool) -> list[str]:
     """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
     warnings = []
-    for role in (role for role, kind in kinds.items() if kind is Label):
-        trained = np.unique(splits["train"].numbers(role))
+    for role in (role for role, kind in kinds.items() if kind in (Label, Labels)):
+        trained = np.unique(positions(splits["train"], role))
         for split, examples in splits.items():
-            absent = [names[role][number] for number in np.setdiff1d(trained, examples.numbers(role)).tolist()]
+            absent = [names[role][number] for number in np.setdiff1d(trained, positions(examples, role)).tolist()]
             if not absent:
                 continue
             said = f"label {listed(absent)}" if len(absent) == 1 else f"{len(absent)} labels {listed(absent)}"
@@ -77,9 +80,15 @@ def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names:
     return warnings
 
 
+def positions(examples: Examples, role: str) -> NDArray[np.int64]:
+    """All labels of a role that has one or several in a row, shape (labels,)."""
+    column = examples.column(role)
+    return np.asarray((pc.list_flatten(column) if pa.types.is_list(column.type) else column).to_numpy())
+
+
 def _unlearned_labels(train: Examples, role: str, labels: Sequence[str]) -> list[str]:
     """Labels without training examples."""
-    counts = np.bincount(train.numbers(role), minlength=len(labels))
+    counts = np.bincount(positions(train, role), minlength=len(labels))
     return [
         f'The label "{label}" is listed and has no training example: the model will not learn it.'
         for label, count in zip(labels, counts, strict=True)
@@ -97,7 +106,7 @@ def _doubtful_labels(train: Examples, role: str, labels: Sequence[str]) -> list[
         )
     nothing = [label for label in labels if label.strip() in WRITTEN_FOR_NOTHING]
     if nothing:
-        counts = np.bincount(train.numbers(role), minlength=len(labels))
+        counts = np.bincount(positions(train, role), minlength=len(labels))
         rows = sum(int(counts[labels.index(label)]) for label in nothing)
         warnings.append(
             f"The label {listed(nothing)}, in {rows:,} training rows, is learned as any other, and is what many programs write "
@@ -115,6 +124,18 @@ def _doubtful_labels(train: Examples, role: str, labels: Sequence[str]) -> list[
     return warnings
 
 
+def _equal_numbers(splits: Mapping[Split, Examples], role: str) -> list[str]:
+    """Splits in which a number does not change, of which a correlation says nothing; training rows that are so are refused."""
+    warnings = []
+    for split, examples in splits.items():
+        least, most = pc.min_max(examples.column(role)).as_py().values()
+        if least == most and split != "train":
+            warnings.append(
+                f"All {len(examples):,} {rows_of(split)} have the {Number.noun} {least:g}, so a correlation with it says nothing."
+            )
+    return warnings
+
+
 def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> list[str]:
     """Rows of validation or test that are training rows too, and equal training rows with different labels.
 
@@ -125,12 +146,12 @@ def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> 
     known, first, key_of_row = np.unique(keys["train"], return_index=True, return_inverse=True)
     warnings = []
     for role, kind in kinds.items():
-        if kind is Label:
-            labels = train.numbers(role)
-            contradictions = np.flatnonzero(labels != labels[first[key_of_row]])
+        if not kind.is_input:
+            answers = kind.keys(train.values(role))
+            contradictions = np.flatnonzero(answers != answers[first[key_of_row]])
             if len(contradictions):
                 warnings.append(
-                    f"{len(contradictions):,} training rows have the {noun} of an earlier row and another {kind.noun}: "
+                    f"{len(contradictions):,} training rows have the {noun} of an earlier row and {kind.another}: "
                     f"{at(train.origins.take(contradictions))}."
                 )
     for split, others in splits.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from finetune_api.dataset import Dataset
 from finetune_api.forms import named
 from finetune_api.job import Storage
-from finetune_api.tasks import TASKS, Form
+from finetune_api.tasks import LOSS, TASKS, Form, Role
 from finetune_trainer.data import Data, load
 
 FORMS = TASKS["text-classification"].forms[:1]
@@ -39,8 +40,27 @@ def forms_with(dataset: Dataset, task: str) -> list[Form]:
 def load_from(folder: Path, *, seed: int = 1, task: str = "text-classification", **spec: Any) -> Data:
     """What `load` makes of the files in `folder`, or of the one file that `folder` is."""
     dataset = Dataset.model_validate({"uri": folder.as_uri(), **spec})
-    workspace = (folder if folder.is_dir() else folder.parent) / ".workspace"
-    return load(dataset, forms_with(dataset, task), storage=Storage(), workspace=workspace, seed=seed, stop=go_on)
+    return load_forms(folder, *forms_with(dataset, task), seed=seed, **spec)
+
+
+def load_forms(folder: Path, *forms: Form, seed: int = 1, separator: str | None = None, **spec: Any) -> Data:
+    """The same as examples of the first of these forms that the files have."""
+    dataset = Dataset.model_validate({"uri": folder.as_uri(), **spec})
+    with tempfile.TemporaryDirectory() as workspace:  # what is mapped stays when its name is gone
+        return load(
+            dataset,
+            forms,
+            storage=Storage(),
+            workspace=Path(workspace),
+            seed=seed,
+            stop=go_on,
+            separator=separator,
+        )
+
+
+def form(*roles: Role) -> Form:
+    """Some form of examples with these roles."""
+    return Form(roles, (LOSS,), "is learnt", example="")
 
 
 def csv(*rows: str, header: str = "text,label") -> str:

@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetune_trainer.data import rows
-from tests.unit.trainer.data.folders import load_from
+from finetune_api.dataset import Dataset
+from finetune_api.job import Storage
+from finetune_trainer.data import load, rows
+from tests.unit.trainer.data.folders import FORMS, go_on, load_from
 
 ROWS = 10_000
 LENGTH = 2_000
@@ -71,8 +73,11 @@ def test_memory_does_not_grow_with_the_texts(
 
 def test_a_second_reading_leaves_the_rows_of_the_first_alone(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv")
-    first = load_from(tmp_path)
-    texts = list(first.validation.values("text"))
-    second = load_from(tmp_path, seed=2)
-    assert list(first.validation.values("text")) == texts
-    assert list(second.validation.values("text")) != texts
+    dataset, workspace = Dataset(uri=tmp_path.as_uri()), tmp_path / "workspace"
+    texts = []
+    read = []
+    for seed in 1, 2:
+        read.append(load(dataset, FORMS, storage=Storage(), workspace=workspace, seed=seed, stop=go_on).validation)
+        texts.append(list(read[-1].values("text")))
+    assert [list(examples.values("text")) for examples in read] == texts
+    assert texts[0] != texts[1]

@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from finetune_api.tasks import Kind
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
+from finetune_trainer.data.kinds.labels import Labels
+from finetune_trainer.data.kinds.number import Number
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
-KINDS: Mapping[Kind, type[Values]] = {Kind.TEXT: Texts, Kind.LABEL: Label, Kind.IMAGE: Images}
+KINDS: Mapping[Kind, type[Values]] = {
+    Kind.TEXT: Texts,
+    Kind.LABEL: Label,
+    Kind.LABELS: Labels,
+    Kind.NUMBER: Number,
+    Kind.IMAGE: Images,
+}
 
 __all__ = ["KINDS", "Kinds", "Named", "Values"]

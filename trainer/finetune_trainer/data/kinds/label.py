@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.alike import is_blank, look
 from finetune_trainer.data.examples import Origins, Split
+from finetune_trainer.data.kinds.number import NUMBER
 from finetune_trainer.data.kinds.values import Named, Values
 from finetune_trainer.data.problems import (
     at,
@@ -42,7 +43,6 @@ from finetune_trainer.data.problems import (
 MAX_LABELS = 1000
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
-NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _ZEROS = re.compile(r"[-+]?0[0-9]|[+]")  # 007 and +1 are names
 
 Names = tuple[str, ...]
@@ -52,6 +52,7 @@ class Label(Values):
     type: ClassVar[pa.DataType] = pa.int64()
     is_input: ClassVar[bool] = False
     noun: ClassVar[str] = "label"
+    another: ClassVar[str] = "another label"
 
     def __init__(self, role: str, column: str, split: Split) -> None:
         super().__init__(role, column, split)
@@ -68,7 +69,7 @@ class Label(Values):
     def coded(self, origins: Origins, own_names: Sequence[Sequence[str] | None]) -> Column:
         """All that was read; `own_names` as of `Values.named`."""
         codes = np.concatenate([np.empty(0, np.int32), *self._codes])
-        return Column(self.split, self.column, self.role, self._distinct.values, codes, origins, own_names)
+        return Column(self, self._distinct.values, codes, origins, own_names)
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         """Only names tell what is wrong with a label; see `named`."""
@@ -122,27 +123,45 @@ def _key(value: Any) -> Any:
 class Column:
     """The labels of one split as they were read."""
 
-    split: Split
-    column: str
-    role: str
+    of: Values
     values: Sequence[Any]
     """All different."""
     codes: NDArray[np.int32]
-    """For each row, the place of its value in `values`; shape (rows,)."""
+    """For each label, the place of its value in `values`; shape (labels,)."""
     origins: Origins
+    """Of the rows."""
     own_names: Sequence[Sequence[str] | None]
     """For each of `origins.files`, the names of its whole-number labels, where it tells them."""
+    row: NDArray[np.int64] | None = None
+    """For each label its row, shape (labels,); None where each row has one."""
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.origins)
+
+    @property
+    def split(self) -> Split:
+        return self.of.split
+
+    @property
+    def column(self) -> str:
+        return self.of.column
 
     @property
     def field(self) -> str:
-        return f"spec.dataset.columns.{self.role}"
+        return self.of.field
 
-    def mask(self, is_one: Callable[[Any], bool]) -> NDArray[np.bool_]:
-        """The rows with such a value."""
-        return np.asarray(np.fromiter(map(is_one, self.values), np.bool_, len(self.values))[self.codes])
+    @property
+    def file(self) -> NDArray[np.int32]:
+        """For each label, the index of its file."""
+        return self.origins.file if self.row is None else self.origins.file[self.row]
+
+    def which(self, is_one: Callable[[Any], bool]) -> NDArray[np.int64]:
+        """The labels with such a value."""
+        return np.flatnonzero(np.fromiter(map(is_one, self.values), np.bool_, len(self.values))[self.codes])
+
+    def places(self, labels: NDArray[np.int64]) -> Origins:
+        """The rows of these labels."""
+        return self.origins.take(labels if self.row is None else np.unique(self.row[labels]))
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ class Spelling:
     def spelt(self, names: Iterable[str]) -> Spelling:
         return Spelling(list(names), self.codes)
 
-    def rows_with(self, names: Collection[str]) -> NDArray[np.int64]:
+    def with_names(self, names: Collection[str]) -> NDArray[np.int64]:
         return np.flatnonzero(np.array([name in names for name in self.names], np.bool_)[self.codes])
 
 
@@ -227,17 +246,19 @@ def _spelling(labels: Column, listed_labels: frozenset[str]) -> Spelling:
     """Each value as a string: `true`, `1` and `1.0` as they are in JSON, with whole floats as whole numbers."""
     values, codes = labels.values, labels.codes
     kinds = set(map(type, values))
-    empty = np.flatnonzero(labels.mask(_is_empty))
+    empty = labels.places(labels.which(_is_empty))
     if len(empty):
         raise _invalid(
-            f"the label is empty in {len(empty):,} of {len(labels):,} {rows_of(labels.split)}: {_at(labels, empty)}",
+            f"the label is empty in {len(empty):,} of {len(labels):,} {rows_of(labels.split)}: {at(empty, labels.column)}",
             f"Remove these rows, or give them a label.{empty_to_the_hub(labels.origins)}",
             labels.field,
         )
     families = {"numbers" if _is_number(kind) else kind.__name__ for kind in kinds}
     if len(families) > 1:
-        firsts = [int(np.flatnonzero(labels.mask(partial(_is_of, kind)))[0]) for kind in kinds]
-        said = "; ".join(f"{values[codes[row]]!r} in {labels.origins[row]}" for row in sorted(firsts))
+        firsts = [int(labels.which(partial(_is_of, kind))[0]) for kind in kinds]
+        said = "; ".join(
+            f"{values[codes[first]]!r} in {labels.places(np.array([first]))[0]}" for first in sorted(firsts)
+        )
         raise _invalid(
             f'the column "{labels.column}" mixes types: {said}',
             "Write all labels as strings, or all as whole numbers.",
@@ -245,7 +266,7 @@ def _spelling(labels: Column, listed_labels: frozenset[str]) -> Spelling:
         )
     if families == {"numbers"}:
         if not listed_labels:
-            broken = np.flatnonzero(labels.mask(lambda value: not _is_whole(value)))
+            broken = labels.which(lambda value: not _is_whole(value))
             if len(broken):
                 raise _no_whole_number(str(values[codes[broken[0]]]), broken, labels)
         return Spelling(
@@ -257,10 +278,10 @@ def _spelling(labels: Column, listed_labels: frozenset[str]) -> Spelling:
         )
     if families == {"bool"}:
         return Spelling(["true" if value else "false" for value in values], codes)
-    if families == {"str"}:
+    if families == {"str"} or not families:
         return Spelling(values, codes)
     raise _invalid(
-        f"{shortened(values[codes[0]])} of type {families.pop()} is no label: {at([labels.origins[0]], labels.column)}",
+        f"{shortened(values[codes[0]])} of type {families.pop()} is no label: {at(labels.places(np.array([0])), labels.column)}",
         "Write labels as strings or whole numbers.",
         labels.field,
     )
@@ -290,15 +311,16 @@ def _refuse_fractions(spelling: Spelling, labels: Column) -> None:
     if not all(NUMBER.fullmatch(value) for value in different) or all(_WHOLE.fullmatch(value) for value in different):
         return
     fractions = {value for value in different if not _WHOLE.fullmatch(value) and not _ZEROS.match(value)}
-    broken = spelling.rows_with(fractions)
+    broken = spelling.with_names(fractions)
     if len(broken):
         raise _no_whole_number(spelling.names[spelling.codes[broken[0]]], broken, labels)
 
 
 def _no_whole_number(value: str, broken: NDArray[np.int64], labels: Column) -> JobError:
+    places = labels.places(broken)
     return _invalid(
-        f"{value} is no whole number, so no label, in {len(broken):,} of {len(labels):,} "
-        f"{rows_of(labels.split)}: {_at(labels, broken)}",
+        f"{value} is no whole number, so no label, in {len(places):,} of {len(labels):,} "
+        f"{rows_of(labels.split)}: {at(places, labels.column)}",
         "Name the column with the classes, or turn the numbers into classes: regression is not what this task learns. If they are "
         'names that look like numbers, list them all in spec.dataset.labels, such as ["1.5", "2.5"].',
         labels.field,
@@ -385,7 +407,7 @@ def _by_own_names(
     are_numbers = not any(isinstance(value, str) for value in labels.values)
     # One number for each value and file that occur together.
     many = len(spelling.names)
-    pairs, codes = np.unique(labels.origins.file.astype(np.int64) * many + spelling.codes, return_inverse=True)
+    pairs, codes = np.unique(labels.file.astype(np.int64) * many + spelling.codes, return_inverse=True)
     wanted = []
     for file, value in ((pair // many, spelling.names[pair % many]) for pair in pairs.tolist()):
         known = names_of_file[file]
@@ -416,8 +438,8 @@ def _by_position(spelling: Spelling, known: Sequence[str], labels: Column, field
 
 
 def _no_position(value: str, known: Sequence[str], spelling: Spelling, labels: Column, field: str) -> JobError:
-    places = spelling.rows_with({value})
-    where = f"{len(places):,} of {len(labels):,} {rows_of(labels.split)} have it: {_at(labels, places)}"
+    places = labels.places(spelling.with_names({value}))
+    where = f"{len(places):,} of {len(labels):,} {rows_of(labels.split)} have it: {at(places, labels.column)}"
     if value == "-1" and (any(labels.own_names) or _is_unlabelled(spelling, labels)):
         return _no_label(places, spelling, labels)
     numbers = {_canonical(other) for other in spelling.names}
@@ -447,7 +469,7 @@ def _is_unlabelled(spelling: Spelling, labels: Column) -> bool:
     return labels.split != "train" and set(spelling.names) == {"-1"}
 
 
-def _no_label(places: NDArray[np.int64], spelling: Spelling, labels: Column) -> JobError:
+def _no_label(places: Origins, spelling: Spelling, labels: Column) -> JobError:
     """-1 where it says that nobody has labelled the row, as in data of the hub."""
     if _is_unlabelled(spelling, labels):
         field = f"spec.dataset.splits.{labels.split}"
@@ -457,7 +479,7 @@ def _no_label(places: NDArray[np.int64], spelling: Spelling, labels: Column) -> 
         remedy = "Copy the data without these rows to object storage, as Parquet, and name it there."
     return _invalid(
         f"the label -1 marks a row without a label, and {len(places):,} of {len(labels):,} {rows_of(labels.split)} have it: "
-        f"{_at(labels, places)}",
+        f"{at(places, labels.column)}",
         remedy,
         field,
     )
@@ -474,11 +496,11 @@ def _numbers(spelling: Spelling, labels: Column, known: Names, field: str, *, li
 def _unknown_label(
     spelling: Spelling, unknown: set[str], labels: Column, known: Names, field: str, is_listed: bool
 ) -> JobError:
-    places = spelling.rows_with(unknown)
+    places = labels.places(spelling.with_names(unknown))
     one = min(unknown)
     said = f"the label {shortened(one)}" if len(unknown) == 1 else f"the labels {listed(sorted(unknown), 5)}"
     verb = "is" if len(unknown) == 1 else "are"
-    where = f"{len(places):,} of {len(labels):,} {rows_of(labels.split)}: {_at(labels, places)}"
+    where = f"{len(places):,} of {len(labels):,} {rows_of(labels.split)}: {at(places, labels.column)}"
     if is_listed:
         return _invalid(
             f"{said} {verb} not among the labels {listed(known)}.{nearest(one, known)} It is in {where}"
@@ -513,10 +535,6 @@ def _check_counts(train: Column, numbers: NDArray[np.int64], names: Names) -> No
             "Give at least one example of each label, better some dozens, or list fewer spec.dataset.labels.",
             "spec.dataset.labels",
         )
-
-
-def _at(labels: Column, rows: NDArray[np.int64]) -> str:
-    return at(labels.origins.take(rows), labels.column)
 
 
 def _invalid(message: str, remedy: str, field: str) -> JobError:

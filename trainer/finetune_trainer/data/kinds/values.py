@@ -57,10 +57,14 @@ class Values(ABC):
     """Whether it is part of what a model is given, rather than of what it is to answer."""
     noun: ClassVar[str]
     """What a value is called in a sentence."""
+    another: ClassVar[str] = ""
+    """What a value is called that is not the same, of a kind that is no input."""
     files: ClassVar[frozenset[str]] = frozenset()
     """The extensions of files that are values themselves, such as `.png`: a folder of them is data, and rows may name them by path."""
     beside: Beside
     """Where files are that rows name; set before anything is read."""
+    separator: str | None = None
+    """What stands between the values of a string that holds several; set before anything is read."""
 
     def __init__(self, role: str, column: str, split: Split) -> None:
         self.role, self.column, self.split = role, column, split
