@@ -17,16 +17,16 @@ from PIL import Image
 from finetune_api.dataset import Dataset
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from finetune_api.tasks import ACCURACY, Form, Kind, Role
+from finetune_api.tasks import Form, Kind, Role
 from finetune_trainer.data import Data, Examples, Origins, load
 from finetune_trainer.data.kinds.image import Images, source_of
 from finetune_trainer.data.pixels import decode
 from tests.training.pictures import BAD, GOOD, saved
-from tests.unit.trainer.data.folders import csv, go_on, written
+from tests.unit.trainer.data.folders import csv, form, go_on, written
 
 IMAGE, TEXT, LABEL = Role("image", Kind.IMAGE), Role("text", Kind.TEXT), Role("label", Kind.LABEL)
-LABELLED = Form((IMAGE, LABEL), (ACCURACY,), "")
-CAPTIONED = Form((IMAGE, TEXT), (ACCURACY,), "")
+LABELLED = form(IMAGE, LABEL)
+CAPTIONED = form(IMAGE, TEXT)
 
 
 def load_images(folder: Path, *forms: Form, **spec: Any) -> Data:
