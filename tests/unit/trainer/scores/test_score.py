@@ -1,9 +1,6 @@
-"""Sums over examples, and what they have to do with the rest of the trainer."""
+"""Sums over examples."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -32,17 +29,3 @@ def test_a_mean_is_weighted_and_undefined_where_nothing_weighs() -> None:
 def test_a_ratio_says_what_nothing_of_nothing_is() -> None:
     np.testing.assert_array_equal(ratio([1, 1, 0], [2, 0, 0]), [0.5, 0, 0])
     np.testing.assert_array_equal(ratio([[1, 0]], 0, undefined=np.nan), [[np.nan, np.nan]])
-
-
-def test_the_trainer_is_whole_without_scikit_learn_and_scipy() -> None:
-    """As in its image. transformers imports them where they are installed."""
-    code = """
-import sys
-sys.modules["sklearn"] = sys.modules["scipy"] = None  # as if they were not installed: importing either is an ImportError
-import finetune_trainer.attempt, finetune_trainer.engine.session
-from transformers import AutoModelForSequenceClassification, BertConfig, FNetConfig
-for config in (BertConfig, FNetConfig):
-    AutoModelForSequenceClassification.from_config(config(vocab_size=9, hidden_size=4, num_attention_heads=1, intermediate_size=4))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
