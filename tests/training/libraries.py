@@ -7,4 +7,5 @@ from finetune_trainer.attempt import prepare_libraries
 os.environ["OMP_NUM_THREADS"] = "1"  # as every attempt of the tests has it; read once, by the import
 prepare_libraries()
 
-import finetune_trainer.engine.session  # noqa: E402, F401
+import finetune_trainer.engine.session  # noqa: E402
+import finetune_trainer.report.write  # noqa: E402, F401

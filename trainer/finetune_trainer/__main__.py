@@ -5,7 +5,10 @@ from finetune_trainer.stop import EXIT_PREEMPTED, Preempted, StopSignal
 stop = StopSignal()
 try:
     stop.install()  # before any import that takes time, so that a signal finds a handler
-    from finetune_trainer.attempt import main
+    from finetune_trainer.imports import nothing_collected
+
+    with nothing_collected():
+        from finetune_trainer.attempt import main
 
     code = int(main(stop))
 except Preempted:

@@ -25,6 +25,7 @@ from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
 from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.imports import nothing_collected, spare_pandas
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.shortage import shortage
@@ -216,7 +217,8 @@ class Attempt:
         resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder, TrainingState.of)
         pool.shutdown(wait=False)
 
-        from finetune_trainer.engine.session import Inputs, Session
+        with nothing_collected():
+            from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
         model, data = fetching.result(), loading.result()
@@ -341,6 +343,7 @@ def prepare_libraries() -> int:
     # Their progress bars and hints are written for a terminal and a developer, not for the log of a job.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    spare_pandas()
     return threads
 
 

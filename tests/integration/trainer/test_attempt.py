@@ -14,7 +14,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
 from finetune_trainer.stop import EXIT_PREEMPTED
 from tests.api_cases.versions import said_tomorrow
-from tests.training.absent import without_what_only_tests_have
+from tests.training.absent import as_in_the_image
 from tests.training.attempts import Attempt, Job
 from tests.training.sentences import ROWS
 from tests.training.tiny import VALIDATION, tiny_inputs, write_rows
@@ -32,9 +32,7 @@ def finished(tmp_path_factory, inputs) -> tuple[Job, Attempt]:
     """A run that succeeded, in a process with a secret, a user without a name and only what the image has, and its only attempt."""
     folder = tmp_path_factory.mktemp("finished")
     job = Job(folder, **inputs, training=QUICK)
-    return job, job.start_as_any_user(
-        HF_TOKEN="hf_secret_of_this_test", **without_what_only_tests_have(folder)
-    ).succeed()
+    return job, job.start_as_any_user(HF_TOKEN="hf_secret_of_this_test", **as_in_the_image(folder)).succeed()
 
 
 def failed(attempt: Attempt, reason: FailureReason, code: ExitCode) -> str:
