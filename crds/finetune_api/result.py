@@ -40,6 +40,50 @@ class Artifact(Contract):
     sha256: str
 
 
+MOST_LABELS = 200
+"""Labels that a result counts the rows of."""
+
+
+class SplitResult(Contract):
+    """How much data a split has, and how often the same."""
+
+    split: Literal["train", "validation", "test"]
+    rows: int
+    repeated: int
+    """Rows with the inputs of an earlier row of the split."""
+    contradictory: int
+    """Rows with the inputs of another row of the split, and another answer."""
+    trained: int
+    """Rows with the inputs of a training row; 0 for training itself."""
+
+
+class LengthsResult(Contract):
+    """How long the encoded rows of a split are."""
+
+    split: Literal["train", "validation", "test"]
+    unit: str
+    """Such as `tokens`."""
+    percentiles: dict[int, int]
+    """The length that so many of a hundred rows do not exceed; 100 is the longest."""
+    notes: list[str] = []
+    """What was cut."""
+
+
+class LabelResult(Contract):
+    label: str
+    rows: int
+    """Training rows that have it."""
+
+
+class DataResult(Contract):
+    """What the data is like, as the report says it."""
+
+    splits: list[SplitResult]
+    labels: list[LabelResult] = []
+    """The first 200, in the order of their numbers."""
+    lengths: list[LengthsResult] = []
+
+
 class ResultError(Contract):
     """Why an attempt failed, as its user should read it."""
 
@@ -82,6 +126,7 @@ class Result(Contract):
     """True when an equal finished result was found and nothing was trained."""
     metrics: list[MetricResult] = []
     """The metric that the best model was chosen by comes first."""
+    data: DataResult | None = None
     artifacts: list[Artifact] = []
     error: ResultError | None = None
 
@@ -95,8 +140,9 @@ class Result(Contract):
         return EXIT_CODES.get(self.error.reason, ExitCode.INTERNAL)
 
     def termination_message(self) -> str:
-        """The Result as JSON of at most 4 KiB: artefacts go first, then all metrics but the first, then long texts are cut."""
-        short = self.model_copy(update={"artifacts": []})
+        """The Result as JSON of at most 4 KiB: artefacts and what is said of the data go first, then all metrics but the first, then
+        long texts are cut."""
+        short = self.model_copy(update={"artifacts": [], "data": None})
         shorter = short.model_copy(update={"metrics": self.metrics[:1]})
         cut = (shorter._cut_to(longest) for longest in (400, 200, 100, 50))
         # The kubelet cuts by bytes, wherever it is; what it has cut is no JSON any more.

@@ -136,7 +136,9 @@ class Attempt:
             results = self._scratch / "results"
             results.mkdir()
             metrics = session.write(results)
-            succeeded = self._result("succeeded").model_copy(update={"metrics": metrics})
+            succeeded = self._result("succeeded").model_copy(
+                update={"metrics": metrics, "data": session.survey.result()}
+            )
             result = run_folder.promote(results, succeeded, may_write=claim.check)
             self._stop.disarm()  # the run is complete, whatever comes now
             run_folder.clean()

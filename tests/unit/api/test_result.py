@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.failures import FailureReason
-from finetune_api.result import MAX_TERMINATION_MESSAGE, Artifact, MetricResult, Result, ResultError
+from finetune_api.result import (
+    MAX_TERMINATION_MESSAGE,
+    Artifact,
+    DataResult,
+    LabelResult,
+    MetricResult,
+    Result,
+    ResultError,
+)
 
 LETTERS = {
     "English": "e",
@@ -34,6 +42,7 @@ def test_a_termination_message_is_json_of_at_most_4_kib(letter: str, long: int) 
         model_revision="r" * 128,
         step=10**9,
         metrics=[MetricResult(name="m" * 64, split="validation", baseline=1 / 3, value=2 / 3)] * 20,
+        data=DataResult(splits=[], labels=[LabelResult(label=text, rows=10**9)] * 200),
         artifacts=[Artifact(path="p" * 200, size=10**12, sha256="a" * 64)] * 20,
         error=ResultError(reason=FailureReason.DATA_INVALID, message=text, remedy=text, field=text[:512]),
     )

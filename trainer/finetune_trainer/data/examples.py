@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_api.tasks import Form
+
+if TYPE_CHECKING:
+    from finetune_trainer.data.survey import Survey
 
 Stop = Callable[[], None]
 """Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
@@ -137,5 +140,7 @@ class Data:
     """SHA-256 (hex) over the names and contents of the data's files, or a hub dataset's commit, subset and splits."""
     revision: str | None
     """The commit of a hub dataset."""
+    survey: Survey
+    """How much there is, how even, and how often the same."""
     sources: tuple[Source, ...]
     """What was read. A validation split drawn from the training rows has no source of its own."""

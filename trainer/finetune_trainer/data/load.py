@@ -29,6 +29,7 @@ from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import at, data_invalid, listed, nearest
 from finetune_trainer.data.rows import Rows, RowsWriter, some_of
 from finetune_trainer.data.split import choose_validation
+from finetune_trainer.data.survey import survey
 from finetune_trainer.data.tables import EXTENSIONS, has_columns, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
 
@@ -88,6 +89,7 @@ def load(
         folder = workspace / "rows"
         examples["train"] = some_of(train, ~aside, folder / "train-rest.arrow")
         examples["validation"] = some_of(train, aside, folder / "validation.arrow")
+        keys |= {"train": keys["train"][~aside], "validation": keys["train"][aside]}
         (folder / "train.arrow").unlink(missing_ok=True)
     warnings += warn_of_absent_labels(examples, kinds, names, drawn=drawn)
     return Data(
@@ -99,6 +101,7 @@ def load(
         warnings=_few(warnings),
         fingerprint=fingerprint,
         revision=revision,
+        survey=survey(examples, names, keys),
         sources=tuple(source for rows in splits for source in rows.sources()),
     )
 

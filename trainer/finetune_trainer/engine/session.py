@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
+from finetune_trainer.data.survey import lengths
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.loop import Loop, Splits
@@ -84,6 +85,8 @@ class Session:
         self._stop = stop
         self.state = TrainingState(data_fingerprint=inputs.fingerprint)
         self.total_steps: int | None = None
+        self.survey = inputs.data.survey
+        """What is told of the data; with lengths once it is encoded."""
         self._durations = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
             self.state = TrainingState.of(inputs.checkpoint, inputs.checkpoint_folder)
@@ -184,6 +187,12 @@ class Session:
             ", ".join(f"{len(split.examples)} for {split.name}" for split in self._splits),
             ", ".join(self._train.notes),
         )
+        if self._task.unit:
+            unit = self._task.unit
+            found = [lengths("train", unit, self._train.costs, self._train.notes)]
+            found += [lengths(one.name, unit, one.features.costs, one.features.notes) for one in self._splits]
+            self.survey = replace(data.survey, lengths=tuple(found))
+        logger.info("Data: %s.", self.survey)
         if self._task.new_parameters:
             logger.info("Drawn at random: %s.", ", ".join(sorted(self._task.new_parameters)))
         for note in self._task.notes:
@@ -270,10 +279,8 @@ class Session:
             history=self.state.rows,
             intervals=self._intervals(),
             rows_by_split={split.name: len(split.examples) for split in self._splits},
-            blocks_by_split={
-                **{measured.name: self._blocks(measured) for measured in self._measured},
-                "train": list(self._task.blocks_of_data(data.train)),
-            },
+            blocks_by_split={measured.name: self._blocks(measured) for measured in self._measured},
+            survey=self.survey,
             task_facts=self._task.known(),
             snippet=self._task.snippet(),
             sources=data.sources,

@@ -194,6 +194,20 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Numbers in rows and columns."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    """The first is that of the rows' names."""
+    rows: tuple[tuple[str | int, ...], ...]
+    """Each begins with its name."""
+    note: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
 class Scatter:
     """Two numbers of each example."""
 
@@ -261,5 +275,5 @@ class Samples:
     kind: ClassVar[str] = "samples"
 
 
-Block = Grid | PerLabel | Bars | Scatter | Curve | Cards | Samples
+Block = Grid | PerLabel | Bars | Table | Scatter | Curve | Cards | Samples
 Blocks = Sequence[Block]

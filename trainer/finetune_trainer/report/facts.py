@@ -10,6 +10,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import RunIdentity
 from finetune_trainer.data.examples import Source
+from finetune_trainer.data.survey import Survey
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Interval
 
@@ -30,7 +31,9 @@ class ReportFacts:
     rows_by_split: Mapping[str, int]
     """Examples of each measured split; validation first, then test if there is one."""
     blocks_by_split: Mapping[str, Sequence[Block]]
-    """What the task shows of each measured split, and of `train`."""
+    """What the task shows of each measured split."""
+    survey: Survey | None
+    """What the data is like; None where nobody looked."""
     task_facts: Mapping[str, Any]
     """What the task knows of itself, for run.json and the card, such as its label names below `labels`."""
     snippet: str

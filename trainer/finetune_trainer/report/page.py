@@ -7,6 +7,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune_trainer.report.blocks import Bars, Block, Card, Cards, Curve, Grid, Image, Line, Marked, PerLabel, Scatter
+from finetune_trainer.report.data import data_blocks
 from finetune_trainer.report.drawing import Plot
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.fonts import families
@@ -69,6 +70,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
         drawn=read - facts.train_rows,
         sources=facts.sources[:SOURCES],
+        data=[] if facts.survey is None else list(data_blocks(facts.survey)),
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),
@@ -113,6 +115,7 @@ def _environment() -> Environment:
         "CELLS": CELLS,
         "CARDS": CARDS,
         "BARS": BARS,
+        "ROWS": SOURCES,
         "PHRASE": PHRASE,
     }
     return environment

@@ -70,6 +70,8 @@ class Task(ABC):
     """What the API says of it: roles, metrics, options."""
     loads: ClassVar[str]
     """transformers' class that loads the model, such as `AutoModelForTokenClassification`."""
+    unit: ClassVar[str] = ""
+    """What `Features.costs` count, where that is a length that people know, such as `tokens`."""
     reads: ClassVar[tuple[str, ...]] = ("logits",)
     """What is read of the model's output."""
     whole_batch: bool = False
@@ -138,10 +140,6 @@ class Task(ABC):
     @abstractmethod
     def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
         """What the report shows of one split besides metrics: of `after`, the answers of the best model, and of those `before` training."""
-
-    def blocks_of_data(self, examples: Examples) -> Iterator[Block]:
-        """What the report shows of the examples to train on. Default: nothing."""
-        return iter(())
 
     def known(self) -> Mapping[str, Any]:
         """What run.json and the card say of the model, such as its label names below `labels`. Default: nothing."""

@@ -72,13 +72,6 @@ def label_blocks(
     )
 
 
-def balance(examples: Examples, names: Sequence[str]) -> Bars:
-    """How many of the examples have each label."""
-    counts = np.bincount(examples.numbers("label"), minlength=len(names)).tolist()
-    bars = tuple(Bar(name, count) for name, count in zip(names, counts, strict=True))
-    return Bars("balance", "Labels of the training rows", bars)
-
-
 def matrix(answers: pa.Table, column: str) -> NDArray[np.float32]:
     """A column of equally long lists of numbers, shape (rows, length)."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in answers.column(column).chunks]

@@ -16,7 +16,7 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.labels import label_scores
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
-from finetune_trainer.tasks.label_blocks import balance, label_blocks, matrix
+from finetune_trainer.tasks.label_blocks import label_blocks, matrix
 from finetune_trainer.tasks.pretrained import Head
 
 
@@ -68,9 +68,6 @@ class OneLabel(Task):
 
     def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
         return label_blocks(examples, before, after, self.names, self.show)
-
-    def blocks_of_data(self, examples: Examples) -> Iterator[Block]:
-        yield balance(examples, self.names)
 
     def known(self) -> Mapping[str, Any]:
         return {"labels": list(self.names)}

@@ -26,6 +26,7 @@ TRY_OUTS = "Is this so?", "It is, as far as anybody can tell from what was said 
 class TextTask(Task):
     """A task whose model reads texts."""
 
+    unit = "tokens"
     along: ClassVar[Mapping[str, int]] = {}
     """What features have a value a token of besides the model's inputs, such as a label each, and what it is padded with."""
     reads_pooler: ClassVar[bool] = True

@@ -15,7 +15,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult
 from finetune_api.run import identify
 from finetune_trainer.data import Examples, Origins, Source
-from finetune_trainer.report.blocks import Bar, Bars, Block
+from finetune_trainer.data.survey import LabelRows, SplitSurvey, Survey
+from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.scores import Interval, Score, paired_intervals, values
 from finetune_trainer.scores.labels import label_scores, log_loss
@@ -136,18 +137,19 @@ def finished_run(
                 {"step": step, "epoch": step / 459, "eval_loss": loss + 0.1, "eval_f1": f1, "eval_accuracy": f1 - 0.07}
             )
     train_counts = [1194, 2474] if len(labels) == 2 else [100 + 37 * n for n in range(len(labels))]
-    bars = tuple(Bar(label, count) for label, count in zip(labels, train_counts, strict=True))
+    rows_by_split = {part.split: len(part.examples) for part in parts}
     return ReportFacts(
         run=identify(whole),
         spec=whole,
         metrics=metrics,
         history=history,
         intervals=intervals,
-        rows_by_split={part.split: len(part.examples) for part in parts},
-        blocks_by_split={
-            **{part.split: part.blocks(labels) for part in parts},
-            "train": [Bars("balance", "Labels of the training rows", bars)],
-        },
+        rows_by_split=rows_by_split,
+        blocks_by_split={part.split: part.blocks(labels) for part in parts},
+        survey=Survey(
+            tuple(SplitSurvey(split, n, 0, 0, 0) for split, n in {"train": 3668, **rows_by_split}.items()),
+            {"label": tuple(LabelRows(label, {"train": n}) for label, n in zip(labels, train_counts, strict=True))},
+        ),
         task_facts={"labels": list(labels)},
         snippet=SNIPPET,
         sources=[Source("train", "train.tsv", 3668), Source("validation", "dev.tsv", rows)],

@@ -34,6 +34,7 @@ from finetune_trainer.report.blocks import (
     Samples,
     Scatter,
     Span,
+    Table,
     Text,
     sentence,
 )
@@ -107,6 +108,7 @@ HOSTILE: dict[str, Block] = {
     "picture of a grid": Grid("g", NASTY, tuple(f"{NASTY}{n}" for n in range(31)), np.eye(31, dtype=np.int64)),
     "per label": PerLabel("p", NASTY, (LabelScore(NASTY, 1, 1, 1, 1),), note=NASTY),
     "bars": Bars("b", NASTY, (Bar(NASTY, 1), Bar(sentence((NASTY, "said")), 2)), note=NASTY),
+    "table": Table("t", NASTY, (NASTY, NASTY), ((NASTY, NASTY), (NASTY, 3)), note=NASTY),
     "scatter": Scatter("s", NASTY, np.arange(3.0), np.arange(3.0), NASTY, NASTY, note=NASTY),
     "curve": Curve("c", NASTY, (Line(NASTY, (0.1, 0.2), (0.3, 0.4), (1, 2)),), NASTY, NASTY, note=NASTY),
     "cards": Cards(

@@ -12,9 +12,8 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from finetune_trainer.report.blocks import Bars, Block, Card, Cards, Curve, Grid, Marked, PerLabel, Text
-from finetune_trainer.tasks.label_blocks import balance, confusion, label_blocks, matrix, most_confused, per_label
+from finetune_trainer.tasks.label_blocks import confusion, label_blocks, matrix, most_confused, per_label
 from tests.unit.trainer.report.runs import answers, predictions
-from tests.unit.trainer.rows import examples
 
 Shown = TypeVar("Shown", bound=Block)
 
@@ -111,8 +110,3 @@ def test_lists_of_any_arrow_type_and_cut_into_any_chunks_are_one_matrix() -> Non
     ragged = pa.table({"probability": pa.array(values.tolist(), pa.list_(pa.float32()))})
     for table in (fixed, ragged, pa.concat_tables([fixed[:1], fixed[1:]]), pa.concat_tables([ragged[:3], ragged[3:]])):
         np.testing.assert_array_equal(matrix(table, "probability"), values)
-
-
-def test_the_balance_counts_the_rows_of_each_label() -> None:
-    rows = examples(["a", "b", "c"], labels=np.array([2, 0, 2]))
-    assert [(bar.name, bar.value) for bar in balance(rows, ["x", "y", "z"]).bars] == [("x", 1), ("y", 0), ("z", 2)]
