@@ -1,0 +1,274 @@
+"""What holds for every task, tried with each of them at its smallest: see `tests/training/cases.py`, where a task has its row."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from finetune_api.failures import JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.manifest import load as load_manifest
+from finetune_api.tasks import TASKS as FACTS
+from finetune_trainer.data import Data, load
+from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.tasks import TASKS, Features, Task
+from tests.training.attempts import Job
+from tests.training.cases import CASES, HOSTILE, Case
+from tests.training.inside import at_step, attempt_inside, complete_inside
+from tests.training.interruptions import assert_equal_ends
+from tests.unit.examples.manifests import MANIFESTS
+from tests.unit.trainer.tasks.loading import CPU, never
+
+TRAINING = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
+PER_EPOCH = 5
+"""Optimiser steps of about 40 examples."""
+
+
+class Lab:
+    """One task, its data and its runs."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.name = case.task
+        self.case = case
+        self._folder = folder
+        self._jobs = 0
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        return self._inputs(0.1)
+
+    def _inputs(self, dropout: float) -> dict[str, Any]:
+        folder = self._folder / f"dropout-{dropout}"
+        folder.mkdir()
+        return dict(self.case.inputs(folder, dropout))
+
+    def job(self, **spec: Any) -> Job:
+        """A run with results of its own."""
+        self._jobs += 1
+        given = {"task": self.name, "training": TRAINING, **self.inputs, **spec}
+        return Job(self._folder / f"job-{self._jobs}", **given)
+
+    @cached_property
+    def undisturbed(self) -> Job:
+        job = self.job()
+        self.ended = complete_inside(job)
+        return job
+
+    @cached_property
+    def data(self) -> Data:
+        return self.load(self.inputs["dataset"])
+
+    def load(self, dataset: dict[str, Any]) -> Data:
+        spec = self.spec(dataset=dataset)
+        workspace = self._folder / "workspace"
+        return load(spec.dataset, FACTS[self.name].forms, storage=spec.storage, workspace=workspace, seed=3, stop=never)
+
+    def spec(self, **changed: Any) -> FineTuneJobSpec:
+        output = {"uri": "file:///results"}
+        given = {"task": self.name, "training": TRAINING, "output": output, **self.inputs, **changed}
+        return FineTuneJobSpec.model_validate(given)
+
+    def task(self, model: Path) -> Task:
+        """The task with the model in a folder."""
+        torch.manual_seed(3)
+        return TASKS[self.name](model, self.data, self.spec())
+
+    @cached_property
+    def tuned(self) -> Task:
+        """With the model that the undisturbed run left."""
+        return self.task(self.undisturbed.results / "model")
+
+    @cached_property
+    def without_dropout(self) -> Task:
+        return self.task(Path(self._inputs(0.0)["model"]["uri"].removeprefix("file://")))
+
+    def features(self, task: Task, examples: Examples, *, training: bool = False) -> Features:
+        return task.features(examples, training=training, folder=self._folder, stop=never)
+
+    def answers(self, task: Task, examples: Examples) -> pa.Table:
+        split = Split("validation", examples, self.features(task, examples))
+        return answer(task, split, CPU, never, task.spec.training)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Lab(CASES[request.param], tmp_path_factory.mktemp("lab"))
+    torch.set_num_threads(threads)
+
+
+def test_every_task_has_its_row_here_and_its_facts_in_the_api() -> None:
+    assert {case.task for case in CASES.values()} == set(TASKS) == set(FACTS)
+
+
+def test_it_finishes_with_all_files_and_with_metrics_before_and_after(lab: Lab) -> None:
+    results = lab.undisturbed.results
+
+    result = json.loads((results / "result.json").read_text())
+    names = [metric["name"] for metric in result["metrics"]]
+    assert names[0] == TASKS[lab.name].choose_metric(lab.data, lab.spec()) and names[-1] == "loss"
+    assert set(names) <= {metric.name for metric in lab.data.form.metrics}
+    assert all("baseline" in metric and metric["split"] == "validation" for metric in result["metrics"])
+    rows = lab.undisturbed.rows()
+    assert [row["step"] for row in rows if "eval_loss" in row] == [0, PER_EPOCH, 2 * PER_EPOCH, 3 * PER_EPOCH]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 3 * PER_EPOCH + 1))
+    assert all((results / file).stat().st_size for file in ("report.html", "README.md", "run.json"))
+
+
+def test_told_to_stop_in_the_middle_of_an_epoch_it_ends_as_if_it_had_not_been(lab: Lab) -> None:
+    job = lab.job()
+    for step in (PER_EPOCH - 2, PER_EPOCH + 2):
+        ended = attempt_inside(job, told_at=at_step(step))
+        assert ended.result.outcome == "preempted" and ended.result.step == step, ended.log
+    complete_inside(job)
+
+    assert_equal_ends(job, lab.undisturbed)
+
+
+def test_killed_at_some_step_it_ends_as_if_it_had_not_been(lab: Lab) -> None:
+    job = lab.job(checkpoints={"everySteps": 1})
+    attempt = job.start()
+    assert attempt.wait_until(lambda: job.saved_step() >= 2, "step 2 is saved"), attempt.log
+    assert attempt.signal(signal.SIGKILL) == -signal.SIGKILL
+    saved = job.saved_step()
+    assert saved >= 2
+    log = complete_inside(job).log
+
+    assert f"Going on from step {saved}" in log
+    assert_equal_ends(job, lab.undisturbed)
+
+
+def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
+    """But for dropout, of which the model has none here."""
+    task = lab.without_dropout
+    features = lab.features(task, lab.data.train, training=True)
+    batch = np.arange(8)
+
+    def gradient(micro: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        task.model.zero_grad()
+        steps = Steps(
+            task,
+            features,
+            task.spec.training,
+            arithmetic=CPU,
+            micro=MicroBatch(micro),
+            total_steps=1,
+            check=never,
+            after_step=lambda step: False,
+        )
+        loss = steps.gradient(batch, epoch=1)
+        found = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
+        return loss, found
+
+    whole_loss, whole = gradient(8)
+    largest = max(float(values.abs().max()) for values in whole.values())
+    assert largest > 1e-6, "there is nothing to compare"
+    for micro in (1, 5):
+        loss, parts = gradient(micro)
+        torch.testing.assert_close(loss, whole_loss, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_the_loss_of_a_step_is_the_sum_of_losses_by_the_sum_of_weights(lab: Lab) -> None:
+    task = lab.without_dropout
+    features = lab.features(task, lab.data.train, training=True)
+    given = task.collate([features.get(index, np.random.default_rng([3, 0, index])) for index in range(8)])
+
+    losses = task.losses(task.outputs(given), given)
+
+    assert losses.shape == (8,) and losses.dtype == torch.float32
+    assert len(features.costs) == len(features.weights) == len(features.rows)
+    assert set(features.rows.tolist()) == set(range(len(lab.data.train)))
+    assert (np.diff(features.rows) >= 0).all() and (features.costs > 0).all() and (features.weights >= 0).all()
+
+
+def test_an_example_gets_the_same_answer_alone_and_in_a_batch(lab: Lab) -> None:
+    if not lab.case.alone_is_batched:
+        pytest.skip("the architecture does not allow it, see the case")
+    examples = lab.data.validation
+    together = lab.answers(lab.tuned, examples).drop_columns([LOSS, WEIGHT]).to_pylist()
+
+    for row in range(len(examples)):
+        [alone] = lab.answers(lab.tuned, examples.take([row])).drop_columns([LOSS, WEIGHT]).to_pylist()
+        for name, value in alone.items():
+            assert together[row][name] == pytest.approx(value, abs=2e-5), (row, name)
+
+
+def test_the_saved_model_has_the_metrics_of_the_result(lab: Lab) -> None:
+    split = Split("validation", lab.data.validation, lab.features(lab.tuned, lab.data.validation))
+
+    found = defined(scores(lab.tuned, split, answer(lab.tuned, split, CPU, never, lab.tuned.spec.training)))
+
+    result = json.loads((lab.undisturbed.results / "result.json").read_text())
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == pytest.approx(found, abs=1e-6)
+    assert not lab.tuned.new_parameters, "something was not saved"
+
+
+def test_the_snippet_of_the_card_gives_the_answers_of_the_report(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = lab.undisturbed.results
+    snippet = (results / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    assert snippet.strip() == lab.tuned.snippet().strip()
+    monkeypatch.chdir(results)
+    printed = io.StringIO()
+
+    with redirect_stdout(printed):
+        exec(compile(snippet, "README.md", "exec"), {})
+
+    like = lab.data.validation.table.schema
+    first = lab.data.validation.table.slice(0, 1).to_pylist()[0]
+    table = pa.Table.from_pylist([{**first, **lab.case.asked}], schema=like)
+    origins = Origins(("card",), ("row",), np.zeros(1, np.int32), np.ones(1, np.int64))
+    [wanted] = lab.answers(lab.tuned, Examples(table, origins)).to_pylist()
+    lab.case.agrees(printed.getvalue(), wanted, lab.tuned)
+
+
+def test_what_stands_in_the_data_is_shown_as_a_text_and_as_nothing_else(lab: Lab) -> None:
+    page, card = ((lab.undisturbed.results / file).read_text("utf-8") for file in ("report.html", "README.md"))
+
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+    assert "{{ 7*7 }}" in page, "it was rendered"
+    for line in card.splitlines():
+        if HOSTILE[:20] in line:
+            assert "`" in line.partition(HOSTILE[:20])[0] or line.startswith((" ", "-")), line
+    assert "<b>&amp;" not in page
+
+
+def test_a_bad_row_is_named_with_file_row_and_column(lab: Lab, tmp_path: Path) -> None:
+    folder = Path(lab.inputs["dataset"]["uri"].removeprefix("file://"))
+    assert lab.case.bad
+
+    def read(dataset: dict[str, Any]) -> None:
+        data = lab.load(dataset)
+        for examples in (data.train, data.validation):
+            lab.features(lab.without_dropout, examples)
+
+    for number, bad in enumerate(lab.case.bad.values()):
+        copy = tmp_path / str(number)
+        shutil.copytree(folder, copy)
+        bad.spoil(copy)
+
+        with pytest.raises(JobError) as error:
+            read({**lab.inputs["dataset"], "uri": f"file://{copy}"})
+
+        assert all(part in str(error.value) for part in bad.says), str(error.value)
+        assert error.value.remedy
+
+
+def test_there_is_an_example_of_it(lab: Lab) -> None:
+    assert lab.name in {load_manifest(file)[0]["spec"]["task"] for file in MANIFESTS}

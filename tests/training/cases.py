@@ -1,0 +1,103 @@
+"""What the conformance suite must know of each task: one row a task. A new task adds its row, and the suite tries all that holds for every
+task.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_trainer.tasks import Task
+from tests.training.models import save_tiny_bert
+from tests.training.sentences import ROWS
+from tests.training.tiny import write_rows
+
+HOSTILE = "<script>alert(1)</script><b>&amp; ``` {{ 7*7 }} | $x$"
+"""What no page and no card may take for anything but a text. Data of a case has it where the report shows it: as a label, a tag or a text."""
+
+TEXTS = [text for text, _ in ROWS]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A fault in the data and what the message about it says."""
+
+    spoil: Callable[[Path], None]
+    """Puts it into the folder of the data."""
+    says: tuple[str, ...]
+    """File, row and column among others."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task at its smallest."""
+
+    task: str
+    inputs: Callable[[Path, float], Mapping[str, Any]]
+    """`model`, `dataset` and options of a spec, all files of which it writes into a folder: the data into `data` below it, a model with
+    this dropout. About 40 examples to train on and `HOSTILE` among what the report shows."""
+    bad: Mapping[str, Bad]
+    """By a name."""
+    asked: Mapping[str, Any]
+    """What the card's snippet asks the model, by role."""
+    agrees: Callable[[str, Mapping[str, Any], Task], None]
+    """Asserts that what the snippet printed is the answer that the task gives, a row of its answers."""
+    alone_is_batched: bool = True
+    """Whether the answer to an example never depends on others."""
+
+
+def append(file: str, line: str) -> Callable[[Path], None]:
+    """Puts a line at the end of a file of the data."""
+
+    def spoil(folder: Path) -> None:
+        with (folder / file).open("a") as opened:
+            opened.write(f"{line}\n")
+
+    return spoil
+
+
+def one_label(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    """A pipeline's `[{'label': …, 'score': …}]` is the most probable label and its probability."""
+    names: Sequence[str] = task.data.names["label"]
+    best = max(range(len(names)), key=lambda number: answer["probability"][number])
+    assert repr(names[best]) in printed
+    score = re.search(r"'score': ([0-9.e-]+)", printed)
+    assert score and float(score[1]) == pytest.approx(answer["probability"][best], abs=1e-5)
+
+
+def _text_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
+    save_tiny_bert(folder / "model", TEXTS, dropout)
+    (folder / "data").mkdir()
+    rows = [(text, HOSTILE if label == "sky" else label) for text, label in ROWS]
+    write_rows(folder / "data/train.tsv", rows[:40])
+    write_rows(folder / "data/validation.tsv", rows[40:])
+    return {
+        "model": {"uri": f"file://{folder}/model"},
+        "dataset": {
+            "uri": f"file://{folder}/data",
+            "splits": {"train": "train.tsv", "validation": "validation.tsv"},
+            "labels": ["cooking", HOSTILE],
+        },
+    }
+
+
+CASES: Mapping[str, Case] = {
+    "text-classification": Case(
+        "text-classification",
+        _text_classification,
+        bad={
+            "no text": Bad(append("train.tsv", " \tcooking"), ("train.tsv, line 42", 'column "text"', "is empty")),
+            "a label that is none": Bad(
+                append("validation.tsv", "Salt.\tcookery"), ("validation.tsv, line 10", 'column "label"', "cookery")
+            ),
+        },
+        asked={"text": "A text."},
+        agrees=one_label,
+    ),
+}
+"""By the task's name, or by what it is of a task that takes its examples in several forms."""
