@@ -135,8 +135,10 @@ class Dataset(Model):
     subset: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """The configuration of a hub dataset, such as `mrpc` of `hf://nyu-mll/glue`. Default: the dataset's own default."""
 
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
-    """How the files are written. Default: told by their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`)."""
+    format: Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"] | None = None
+    """How the files are written: `conll` has a word and its tags in each line, `squad` is the nested JSON of SQuAD. Default: told by
+    their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`; `.conll` where examples have words, `.json` where they have
+    answers)."""
 
     csv: Csv | None = None
     """Details of CSV and TSV files. Default: RFC 4180 with a header line; TSV without quoting."""

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Format = Literal["csv", "tsv", "jsonl", "parquet"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"]
 
-FORMAT_NAMES: dict[Format, str] = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines", "parquet": "Parquet"}
+FORMAT_NAMES: dict[Format, str] = {
+    "csv": "CSV",
+    "tsv": "TSV",
+    "jsonl": "JSON lines",
+    "parquet": "Parquet",
+    "conll": "CoNLL",
+    "squad": "SQuAD",
+}
 
 HEAD = 8192
 """Bytes that tell what a file is."""

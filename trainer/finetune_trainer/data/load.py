@@ -15,7 +15,7 @@ from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import columns_of, named
 from finetune_api.job import Storage
-from finetune_api.tasks import Form
+from finetune_api.tasks import Form, Kind
 from finetune_trainer.data import hub
 from finetune_trainer.data.beside import Beside
 from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Split, Stop
@@ -151,11 +151,12 @@ def _read_files(
     dataset: Dataset, forms: Sequence[Form], separator: str | None, storage: Storage, workspace: Path, stop: Stop
 ) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
-    own = files_of(forms)
-    chosen = choose_files(dataset, place.names(), own)
+    own, extensions = files_of(forms), extensions_of(forms)
+    chosen = choose_files(dataset, place.names(), own, extensions)
     tables = {split: [] if are_values(names, own) else names for split, names in chosen.items()}
     paths = place.local([name for names in tables.values() for name in names], stop)
-    form = _form_of_files(forms, {name: paths[name] for name in tables["train"]}, dataset, stop)
+    form = _form_of_files(forms, {name: paths[name] for name in tables["train"]}, dataset, extensions, stop)
+    lists = [role for role, kind in _kinds(form, dataset).items() if kind.is_list]
     beside = Beside(place, stop)
     splits: list[Rows] = []
     warnings: list[str] = []
@@ -172,21 +173,44 @@ def _read_files(
             stop()
             beside.folder = dirname(name)
             columns = _columns_in(name, form, dataset)
-            told = read_table(paths[name], name, _format_of(name, dataset), columns, writer, csv=dataset.csv, stop=stop)
+            told = read_table(
+                paths[name],
+                name,
+                _format_of(name, dataset, extensions),
+                columns,
+                writer,
+                csv=dataset.csv,
+                stop=stop,
+                lists=lists,
+            )
             if not writer.file(name, told.unit, told.own_names):
                 empty.append(name)
             warnings += told.warnings
         if empty and len(empty) < len(names):
             warnings.append(f"{len(empty):,} of {len(names):,} files of the {split} split have no rows: {at(empty)}.")
         splits.append(writer.finish())
-    if dataset.csv is not None and not {_format_of(name, dataset) for name in paths} & {"csv", "tsv"}:
+    if dataset.csv is not None and not {_format_of(name, dataset, extensions) for name in paths} & {"csv", "tsv"}:
         warnings.append(
             "spec.dataset.csv says how CSV and TSV files are written, and none of the files that are read is one."
         )
     return form, splits, warnings, None, fingerprint_files(paths | beside.fetched, stop)
 
 
-def _form_of_files(forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, stop: Stop) -> Form:
+_MORE_EXTENSIONS: tuple[tuple[Kind, str, Format], ...] = (
+    (Kind.TOKENS, ".conll", "conll"),
+    (Kind.ANSWERS, ".json", "squad"),
+)
+
+
+def extensions_of(forms: Sequence[Form]) -> Mapping[str, Format]:
+    """What the extensions of files tell of how they are written, where it depends on what examples have also the others."""
+    kinds = {role.kind for form in forms for role in form.roles}
+    return EXTENSIONS | {extension: format for kind, extension, format in _MORE_EXTENSIONS if kind in kinds}
+
+
+def _form_of_files(
+    forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, extensions: Mapping[str, Format], stop: Stop
+) -> Form:
     """The first whose columns the first file with rows has; the first of all where there is none, which will say what is missing. Without
     a table the first that folders of files tell."""
     if not files:
@@ -195,7 +219,9 @@ def _form_of_files(forms: Sequence[Form], files: Mapping[str, Path], dataset: Da
         for name, path in files.items():
             for form in forms:
                 columns = _columns_in(name, form, dataset)
-                has = has_columns(path, name, _format_of(name, dataset), columns, csv=dataset.csv, stop=stop)
+                has = has_columns(
+                    path, name, _format_of(name, dataset, extensions), columns, csv=dataset.csv, stop=stop
+                )
                 if has:
                     return form
                 if has is None:
@@ -229,7 +255,12 @@ def _wanted_splits(dataset: Dataset) -> dict[Split, str]:
     return {split: pattern for split, pattern in wanted.items() if pattern is not None}
 
 
-def choose_files(dataset: Dataset, existing: list[str], own: frozenset[str] = frozenset()) -> dict[Split, list[str]]:
+def choose_files(
+    dataset: Dataset,
+    existing: list[str],
+    own: frozenset[str] = frozenset(),
+    extensions: Mapping[str, Format] = EXTENSIONS,
+) -> dict[Split, list[str]]:
     """The files of each split among those that exist: tables, or files with the extensions `own`, which are examples themselves.
 
     A split is the path of a file, a pattern (`*`, `?`, `[…]`, `**` for any folders), or the beginning of names: `train` is
@@ -242,7 +273,7 @@ def choose_files(dataset: Dataset, existing: list[str], own: frozenset[str] = fr
     chosen: dict[Split, list[str]] = {}
     taken: dict[str, Split] = {}
     for split, pattern in wanted.items():
-        names = _of_one_kind(_matching(pattern, existing, split), own)
+        names = _of_one_kind(_matching(pattern, existing, split, extensions), own, extensions)
         are_tables = not are_values(names, own)
         if is_one_file and split == "train" and dataset.splits.train == Splits().train:
             names = existing
@@ -252,7 +283,7 @@ def choose_files(dataset: Dataset, existing: list[str], own: frozenset[str] = fr
                 f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, existing)} There {"is" if len(existing) == 1 else "are"} '
                 f"{listed(existing)}",
                 field=f"spec.dataset.splits.{split}",
-                remedy=f"Name one of these files, or a pattern such as {_pattern_of(existing)}, in spec.dataset.splits.{split}.",
+                remedy=f"Name one of these files, or a pattern such as {_pattern_of(existing, extensions)}, in spec.dataset.splits.{split}.",
             )
         for name in names:
             if name in taken:
@@ -263,12 +294,12 @@ def choose_files(dataset: Dataset, existing: list[str], own: frozenset[str] = fr
                 )
             taken[name] = split
             if are_tables:
-                _format_of(name, dataset)
+                _format_of(name, dataset, extensions)
         chosen[split] = names
     return chosen
 
 
-def _matching(pattern: str, existing: list[str], split: Split) -> list[str]:
+def _matching(pattern: str, existing: list[str], split: Split, extensions: Mapping[str, Format]) -> list[str]:
     if pattern in existing:
         return [pattern]
     if has_magic(pattern):
@@ -282,20 +313,20 @@ def _matching(pattern: str, existing: list[str], split: Split) -> list[str]:
             ) from error
         return [name for name in existing if matches(name)]
     begun = [name for name in existing if name.startswith(pattern)]
-    return [name for name in begun if PurePosixPath(name).suffix.lower() in EXTENSIONS] or begun
+    return [name for name in begun if PurePosixPath(name).suffix.lower() in extensions] or begun
 
 
-def _of_one_kind(names: list[str], own: frozenset[str]) -> list[str]:
+def _of_one_kind(names: list[str], own: frozenset[str], extensions: Mapping[str, Format]) -> list[str]:
     """Tables without the files beside them that their rows name; or those files, if there are no tables."""
     others = [name for name in names if not are_values([name], own)]
-    if any(PurePosixPath(name).suffix.lower() in EXTENSIONS for name in others):
+    if any(PurePosixPath(name).suffix.lower() in extensions for name in others):
         return others
     return [name for name in names if are_values([name], own)] or names
 
 
-def _pattern_of(existing: list[str]) -> str:
+def _pattern_of(existing: list[str], extensions: Mapping[str, Format]) -> str:
     """A pattern that some of these files match, of a kind that can be read if there are such."""
-    readable = [name for name in existing if PurePosixPath(name).suffix.lower() in EXTENSIONS]
+    readable = [name for name in existing if PurePosixPath(name).suffix.lower() in extensions]
     file = PurePosixPath((readable or existing)[0])
     return f"{escape(f'{file.parent}/')}*{file.suffix}".removeprefix("./")
 
@@ -310,14 +341,14 @@ _REMEDIES = {
 """By extension, where there is more to say than the formats that there are."""
 
 
-def _format_of(name: str, dataset: Dataset) -> Format:
-    format = dataset.format or EXTENSIONS.get(PurePosixPath(name).suffix.lower())
+def _format_of(name: str, dataset: Dataset, extensions: Mapping[str, Format]) -> Format:
+    format = dataset.format or extensions.get(PurePosixPath(name).suffix.lower())
     if format is None:
         extension = PurePosixPath(name).suffix.lower()
         remedy = f"Say spec.dataset.format, one of {', '.join(get_args(Format))}"
         raise JobError(
             FailureReason.DATA_INVALID,
-            f"the format of {name} is not told by its extension; {listed(EXTENSIONS)} are known",
+            f"the format of {name} is not told by its extension; {listed(extensions)} are known",
             field="spec.dataset.format",
             remedy=_REMEDIES.get(extension, f"{remedy}; unpack compressed files."),
         )

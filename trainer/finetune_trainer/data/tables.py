@@ -7,7 +7,7 @@ the same columns as Python strings, but knows no line numbers and takes stray qu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from finetune_api.dataset import Csv
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.conll import read_conll
 from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
 from finetune_trainer.data.encoding import decoded_lines, is_garbled
@@ -24,6 +25,7 @@ from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
 from finetune_trainer.data.rows import FIRST, OwnNames, Sink, next_batch
+from finetune_trainer.data.squad import read_squad
 
 EXTENSIONS: dict[str, Format] = {
     ".csv": "csv",
@@ -48,11 +50,19 @@ class Told:
 
 
 def read_table(
-    path: Path, name: str, format: Format, roles: Mapping[str, str], into: Sink, *, csv: Csv | None, stop: Stop
+    path: Path,
+    name: str,
+    format: Format,
+    roles: Mapping[str, str],
+    into: Sink,
+    *,
+    csv: Csv | None,
+    stop: Stop,
+    lists: Collection[str] = (),
 ) -> Told:
     """Put the columns `roles` (role → column name) of the file at `path`, called `name` in messages, `into` where they go.
 
-    Delimited text gives strings; JSON and Parquet what they hold, None for null.
+    Delimited text gives strings; JSON and Parquet what they hold, None for null. `lists` are the roles whose values are lists.
 
     Raises JobError: ColumnMissing, DataInvalid. Of a file that is something else the error says what it is, and of one that is
     written otherwise than the spec says, how to describe it.
@@ -62,7 +72,13 @@ def read_table(
         if format == "parquet":
             return _read_parquet(path, name, roles, into, stop)
         if format == "jsonl":
-            return _read_json_lines(path, name, roles, into, stop)
+            return _read_json_lines(path, name, roles, lists, into, stop)
+        if format == "conll":
+            read_conll(path, name, roles, into, stop)
+            return Told("line", {})
+        if format == "squad":
+            read_squad(path, name, roles, into, stop)
+            return Told("row", {})
         warnings = read_delimited(path, name, roles, into, csv=csv or Csv(), tabs=format == "tsv", stop=stop)
     except JobError as error:
         raise diagnosed(error, path, name, format, roles, csv or Csv()) from error
@@ -99,7 +115,9 @@ def has_columns(
     return None
 
 
-def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], into: Sink, stop: Stop) -> Told:
+def _read_json_lines(
+    path: Path, name: str, roles: Mapping[str, str], lists: Collection[str], into: Sink, stop: Stop
+) -> Told:
     columns: dict[str, list[Any]] = {role: [] for role in roles}
     numbers: list[int] = []
     limit, count = FIRST, 0
@@ -142,7 +160,8 @@ def _read_json_lines(path: Path, name: str, roles: Mapping[str, str], into: Sink
             f"{name} is not JSON lines: {'; '.join(broken[:SHOWN])}{more}",
             'Write one object a line, such as {"text": "…", "label": "…"}, without a list around them.',
         )
-    if count == 1 and all(isinstance(values[0], (list, dict)) for values in columns.values()):
+    single = [values[0] for role, values in columns.items() if role not in lists] if count == 1 else []
+    if single and all(isinstance(value, (list, dict)) for value in single):
         raise data_invalid(
             f"{name}, line {numbers[0]}: the one object holds whole columns, not one example",
             'Write one object a line, such as {"text": "…", "label": "…"}; with pandas, to_json(orient="records", lines=True).',

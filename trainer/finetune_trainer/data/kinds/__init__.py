@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from finetune_api.tasks import Kind
+from finetune_trainer.data.kinds.answers import Answers
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.number import Number
+from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.kinds.tokens import Tokens
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
 KINDS: Mapping[Kind, type[Values]] = {
@@ -17,6 +20,9 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.LABEL: Label,
     Kind.LABELS: Labels,
     Kind.NUMBER: Number,
+    Kind.TOKENS: Tokens,
+    Kind.TAGS: Tags,
+    Kind.ANSWERS: Answers,
     Kind.IMAGE: Images,
 }
 

@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.label import Column, Distinct, encode_labels
-from finetune_trainer.data.kinds.lists import flattened, starts_of
+from finetune_trainer.data.kinds.lists import Flat, flattened, starts_of
 from finetune_trainer.data.kinds.values import Bad, Named, Values
 from finetune_trainer.data.problems import at, rows_of, shortened
 
@@ -25,6 +25,7 @@ class Labels(Values):
     type: ClassVar[pa.DataType] = pa.list_(pa.int64())
     is_input: ClassVar[bool] = False
     noun: ClassVar[str] = "labels"
+    is_list: ClassVar[bool] = True
     another: ClassVar[str] = "other labels"
 
     def __init__(self, role: str, column: str, split: Split) -> None:
@@ -38,24 +39,29 @@ class Labels(Values):
         return True
 
     def read(self, values: Sequence[Any] | pa.Array) -> None:
-        flat, lengths = flattened(values, self.separator)
+        flat, lengths = self._flattened(values)
         for row in np.flatnonzero(lengths < 0).tolist():
             value = values[row]
             self._no_lists.add(self.rows + row, value.as_py() if isinstance(value, pa.Scalar) else value)
+        self._codes.append(self._distinct.codes_of(flat))
+        self._lengths.append(np.maximum(lengths, 0))
+        self.rows += len(lengths)
+
+    def _flattened(self, values: Sequence[Any] | pa.Array) -> Flat:
+        if isinstance(values, pa.Array) and (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            values = values.to_pylist()
         if self.separator is None and not isinstance(values, pa.Array):
             for row, value in enumerate(values, start=self.rows):
                 if isinstance(value, str) and value.lstrip()[:1] != "[" and any(one in value for one in SEPARATORS):
                     self._unseparated.add(row, value)
-        self._codes.append(self._distinct.codes_of(flat))
-        self._lengths.append(np.maximum(lengths, 0))
-        self.rows += len(lengths)
+        return flattened(values, self.separator)
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         if bad := self._no_lists.count:
             what = "are null" if self._no_lists.example is None else "are no list"
             example = "" if self._no_lists.example is None else f", such as {shortened(self._no_lists.example)}"
             raise self._invalid(
-                f"the labels {what} in {bad:,} of {self.rows:,} {rows_of(self.split)}{example}: "
+                f"the {self.noun} {what} in {bad:,} of {self.rows:,} {rows_of(self.split)}{example}: "
                 f"{at([origins[row] for row in self._no_lists.rows], self.column, count=bad)}",
                 'Write them as a list, such as ["a", "b"], an empty one where a row has none of the labels.',
                 self.field,
@@ -90,14 +96,23 @@ class Labels(Values):
                 read[0][0].field,
             )
         names, positions, warnings = encode_labels([column for column, _ in read], listed_labels)
-        columns = [_sets(of_split, lengths) for of_split, (_, lengths) in zip(positions, read, strict=True)]
-        if _all_the_same(columns[0]):
-            raise cls._invalid(
-                f"all {len(columns[0]):,} training examples have the same labels, so there is nothing to tell apart",
-                "Name the column that holds the labels, or add examples with others.",
-                read[0][0].field,
-            )
+        columns = [cls._columns(of_split, lengths) for of_split, (_, lengths) in zip(positions, read, strict=True)]
+        cls._check_train(columns[0], read[0][0].field)
         return Named(names, columns, warnings)
+
+    @classmethod
+    def _columns(cls, positions: NDArray[np.int64], lengths: NDArray[np.int64]) -> pa.Array:
+        """Of each row its positions, in order and each once; rows have so many of them."""
+        return _sets(positions, lengths)
+
+    @classmethod
+    def _check_train(cls, train: pa.Array, field: str) -> None:
+        if _all_the_same(train):
+            raise cls._invalid(
+                f"all {len(train):,} training examples have the same labels, so there is nothing to tell apart",
+                "Name the column that holds the labels, or add examples with others.",
+                field,
+            )
 
     @staticmethod
     def _invalid(message: str, remedy: str, field: str) -> JobError:

@@ -14,10 +14,11 @@ Flat = tuple[Sequence[Any] | pa.Array, NDArray[np.int64]]
 """Values end to end, and how many of them each row has, -1 where a row has no list; shapes (values,) and (rows,)."""
 
 
-def flattened(values: Sequence[Any] | pa.Array, separator: str | None) -> Flat:
+def flattened(values: Sequence[Any] | pa.Array, separator: str | None = None, *, alone: bool = True) -> Flat:
     """The values of all rows: of lists, of strings that are written as a list of JSON, and of others between separators.
 
-    Around a separator blanks do not count, and a blank string holds nothing. Without a separator a string is one value.
+    Around a separator blanks do not count, and a blank string holds nothing. Without a separator a string is one value, or none
+    where values do not stand `alone`.
     """
     if isinstance(values, pa.Array):
         if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
@@ -25,12 +26,12 @@ def flattened(values: Sequence[Any] | pa.Array, separator: str | None) -> Flat:
                 zero_copy_only=False
             )
         values = values.to_pylist()
-    rows = [_listed(value, separator) for value in values]
+    rows = [_listed(value, separator, alone) for value in values]
     flat = [one for row in rows if row is not None for one in row]
     return flat, np.array([-1 if row is None else len(row) for row in rows], np.int64)
 
 
-def _listed(value: Any, separator: str | None) -> list[Any] | None:
+def _listed(value: Any, separator: str | None, alone: bool) -> list[Any] | None:
     if isinstance(value, list):
         return value
     if not isinstance(value, str):
@@ -42,6 +43,8 @@ def _listed(value: Any, separator: str | None) -> list[Any] | None:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, list) else None
+    if not alone:
+        return None
     if not text:
         return []
     return [text] if separator is None else [part.strip() for part in value.split(separator)]

@@ -57,6 +57,8 @@ class Values(ABC):
     """Whether it is part of what a model is given, rather than of what it is to answer."""
     noun: ClassVar[str]
     """What a value is called in a sentence."""
+    is_list: ClassVar[bool] = False
+    """Whether a value is a list."""
     another: ClassVar[str] = ""
     """What a value is called that is not the same, of a kind that is no input."""
     files: ClassVar[frozenset[str]] = frozenset()
