@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,11 @@ class Job:
 
     def saved_step(self) -> int:
         """The step of the newest checkpoint whose manifest is there, 0 without one."""
-        manifests = self.results.glob("checkpoints/*/manifest.json")
-        return max((json.loads(file.read_text())["step"] for file in manifests), default=0)
+        steps = [0]
+        for file in self.results.glob("checkpoints/*/manifest.json"):
+            with suppress(FileNotFoundError):  # an older one may be deleted meanwhile
+                steps.append(json.loads(file.read_text())["step"])
+        return max(steps)
 
     def weights(self) -> bytes:
         return (self.results / "model/model.safetensors").read_bytes()

@@ -17,8 +17,8 @@ def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, total_s
     """Interrupt `moments` attempts of `job`, each at a seeded moment of its training, and then let one end.
 
     A moment is a saved step and a phase: each attempt gets a random share of what is its part of the steps, and then a random part of
-    the time in which this machine just made its steps between two saves. Steps are waited for, because seconds that were measured
-    earlier may be the whole training once the machine is less busy.
+    the time in which this machine just made its steps between two saves, but never more than one save. Steps are waited for, because
+    seconds that were measured earlier may be the whole training once the machine is less busy.
 
     Returns the step that was saved at each interruption, having checked that the next attempt went on right from there and that SIGTERM
     ends as preempted with every step done saved.
@@ -35,8 +35,12 @@ def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, total_s
         assert attempt.wait_for(TRAINING), attempt.log
         begin = time.monotonic()
         assert attempt.wait_until(lambda step=step: job.saved_step() >= step, f"step {step} is saved"), attempt.log
-        done = job.saved_step() - saved[-1]
-        time.sleep(phase * (time.monotonic() - begin) * every / done if done else 0)
+        now = job.saved_step()
+        done = now - saved[-1]
+        end = time.monotonic() + (phase * (time.monotonic() - begin) * every / done if done else 0)
+        # The steps so far may have been slow ones, such as on a machine that was busy: the next save is the end of waiting, too.
+        while time.monotonic() < end and job.saved_step() == now:
+            time.sleep(0.005)
         code = attempt.signal(number)
         if number == signal.SIGTERM:
             assert code == ExitCode.PREEMPTED, attempt.log
