@@ -101,6 +101,13 @@ class Columns(Model):
     """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: the one called
     `label`."""
 
+    labels: ColumnName | None = None
+    """The column with any number of labels: a list of them, or one text with a separator between them. Default: the one called
+    `labels`, where the task has examples with a label and the data has no column called `label`."""
+
+    score: ColumnName | None = None
+    """The column with the number to learn. Default: the one called `score`."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

@@ -21,6 +21,7 @@ from finetune_api.base import (
     says,
 )
 from finetune_api.dataset import Dataset
+from finetune_api.options import Classification
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import TASKS, all_blocks
@@ -153,6 +154,9 @@ class FineTuneJobSpec(Model):
 
     training: Training = Training()
     """The hyper-parameters. Default: 3 epochs of 32 examples a step at 5e-5."""
+
+    classification: Classification | None = None
+    """Options of text-classification. Default: those of the fields below it."""
 
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""

@@ -19,6 +19,7 @@ from finetune_api.base import PathKeys
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION
 from finetune_api.forms import named
 from finetune_api.job import DEFAULT_REVISION, TRAINING_INPUTS, FineTuneJobSpec
+from finetune_api.options import DEFAULT_THRESHOLD
 from finetune_api.shown import path_text
 from finetune_api.tasks import TASKS
 
@@ -45,6 +46,7 @@ _IS_TSV = "has(oldSelf.dataset.format) && oldSelf.dataset.format == 'tsv'"
 DEFAULTS = (
     Default(("model", "revision"), DEFAULT_REVISION),
     Default(("dataset", "validationFraction"), DEFAULT_VALIDATION_FRACTION),
+    Default(("classification", "threshold"), DEFAULT_THRESHOLD),
     Default(("dataset", "csv", "delimiter"), ",", _IS_CSV, lambda s: s.dataset.format == "csv"),
     Default(("dataset", "csv", "delimiter"), "\t", _IS_TSV, lambda s: s.dataset.format == "tsv"),
     Default(("dataset", "csv", "quoteChar"), '"', _IS_CSV, lambda s: s.dataset.format == "csv"),
@@ -87,9 +89,11 @@ def _columns(spec: FineTuneJobSpec) -> dict[str, str]:
 def _read_anyway(role: str) -> list[str]:
     """The tasks whose examples all have the role; to name its column asks for nothing then.
 
-    Where some examples of a task have it and others do not, naming it chooses between them, whatever the data has.
+    Where some examples of a task have it and others do not, naming it chooses between them, whatever the data has: only not for the
+    first of all runs, whose examples all had a label, and whose ids stay.
     """
-    return [task.name for task in TASKS.values() if all(role in form.required for form in task.forms)]
+    tasks = [task.name for task in TASKS.values() if all(role in form.required for form in task.forms)]
+    return [*tasks, "text-classification"] if role == "label" else tasks
 
 
 def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:

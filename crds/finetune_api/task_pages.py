@@ -11,6 +11,9 @@ from finetune_api.words import listed, meaning_and_default, roles_of
 HOLDS: Mapping[Kind, str] = {
     Kind.TEXT: "text, which is not blank",
     Kind.LABEL: "the name of a label; or a whole number, the label's place in `dataset.labels` or in the hub dataset's own list of names",
+    Kind.LABELS: "a list of labels, also one that JSON has written into a text, or a text with `classification.separator` between them; "
+    "each label as where a row has one, and an empty list or text where it has none",
+    Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
 }
 """What a column of each kind holds, in each format."""
 

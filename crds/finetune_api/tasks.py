@@ -127,11 +127,24 @@ MACRO_F1 = Metric(
     shown="macro-F1",
     hub="f1",
 )
+MICRO_F1 = Metric("micro_f1", "F1 of all labels of all rows together", shown="micro-F1", hub="f1")
+EXACT_MATCH = Metric(
+    "exact_match", "the part of the examples that get the right answer, the whole of it", shown="exact match"
+)
+PEARSON = Metric(
+    "pearson", "Pearson's correlation of what is said with what is true", shown="Pearson's r", hub="pearsonr"
+)
+SPEARMAN = Metric("spearman", "Spearman's correlation, that of their ranks", shown="Spearman's ρ", hub="spearmanr")
+RMSE = Metric(
+    "rmse", "the root of the mean squared error, in the units of the data", more_is_better=False, shown="RMSE"
+)
 F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
 
 TEXT = Role("text", Kind.TEXT)
 TEXT_PAIR = Role("textPair", Kind.TEXT, optional=True)
 LABEL = Role("label", Kind.LABEL)
+LABELS = Role("labels", Kind.LABELS)
+SCORE = Role("score", Kind.NUMBER)
 
 _ALL = (
     TaskFacts(
@@ -141,10 +154,38 @@ _ALL = (
                 (TEXT, TEXT_PAIR, LABEL),
                 (F1, MACRO_F1, ACCURACY, LOSS),
                 "gives one label to a text or a pair of texts",
+                frozenset({"classification.classWeights", "classification.labelSmoothing"}),
                 example="examples/mrpc.yaml",
+            ),
+            Form(
+                (TEXT, TEXT_PAIR, LABELS),
+                (MICRO_F1, MACRO_F1, EXACT_MATCH, LOSS),
+                "any number of labels",
+                frozenset(
+                    {
+                        "classification.separator",
+                        "classification.threshold",
+                        "classification.classWeights",
+                        "classification.labelSmoothing",
+                    }
+                ),
+                example="examples/goemotions.yaml",
             ),
         ),
         loads_with="AutoModelForSequenceClassification",
+    ),
+    TaskFacts(
+        "text-regression",
+        forms=(
+            Form(
+                (TEXT, TEXT_PAIR, SCORE),
+                (PEARSON, SPEARMAN, RMSE, LOSS),
+                "gives a number to a text or a pair of texts",
+                example="examples/stsb.yaml",
+            ),
+        ),
+        loads_with="AutoModelForSequenceClassification",
+        pipeline_tag="text-classification",
     ),
 )
 

@@ -14,13 +14,11 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import (
     ACCURACY,
-    F1,
     LABEL,
     LOSS,
     MACRO_F1,
     TASKS,
     TEXT,
-    TEXT_PAIR,
     Form,
     Kind,
     Metric,
@@ -38,7 +36,6 @@ _OTHER_TEXT = Role("textPair", Kind.TEXT)
 _PAIR = (TEXT, _OTHER_TEXT)
 _RECALLS = (Metric("recall_at_1", "the part"), Metric("recall_at_5", "the part"), LOSS)
 _PICTURES = frozenset({"images.size", "images.augment"})
-_CLASSES = frozenset({"classification.classWeights", "classification.labelSmoothing"})
 _PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
 
 
@@ -67,29 +64,6 @@ COMING = (
             ),
         ),
         "AutoModel",
-    ),
-    TaskFacts(
-        "text-classification",
-        (
-            _form((TEXT, TEXT_PAIR, LABEL), (F1, MACRO_F1, ACCURACY, LOSS), "gives one label to a text", _CLASSES),
-            _form(
-                (TEXT, TEXT_PAIR, Role("labels", Kind.LABELS)),
-                (*_metrics("micro_f1", "exact_match"), MACRO_F1),
-                "gives labels to a text",
-                _CLASSES | {"classification.separator", "classification.threshold"},
-            ),
-        ),
-        "AutoModelForSequenceClassification",
-    ),
-    TaskFacts(
-        "text-regression",
-        (
-            _form(
-                (TEXT, TEXT_PAIR, Role("score", Kind.NUMBER)), _metrics("pearson", "spearman", "rmse"), "grades a text"
-            ),
-        ),
-        "AutoModelForSequenceClassification",
-        pipeline_tag="text-classification",
     ),
     TaskFacts(
         "token-classification",
@@ -158,7 +132,7 @@ COMING = (
 )
 
 ALL = {task.name: task for task in (*TASKS.values(), *COMING)}
-"""A task that is there has more forms and options here."""
+"""Those that are there, and those to come."""
 
 VALUES: dict[str, Any] = {
     "classification.classWeights": "balanced",
@@ -211,7 +185,8 @@ def spec_for_all() -> type[FineTuneJobSpec]:
     metric = Literal[all_metrics(ALL)]  # type: ignore[valid-type]
     evaluation = create_model("Evaluation", __base__=Evaluation, metric=_field(metric))
     training = create_model("Training", __base__=Training, evaluation=(evaluation, evaluation()))
-    blocks: dict[str, Any] = {to_snake(block): _field(_block(block)) for block in all_blocks(ALL)}
+    here = all_blocks(TASKS)
+    blocks: dict[str, Any] = {to_snake(block): _field(_block(block)) for block in all_blocks(ALL) if block not in here}
     spec = create_model(
         "Spec",
         __base__=FineTuneJobSpec,

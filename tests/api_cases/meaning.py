@@ -14,6 +14,8 @@ from tests.api_cases.manifests import FILES
 
 CSV = FILES | {"spec.dataset.format": "csv"}
 TSV = FILES | {"spec.dataset.format": "tsv"}
+MANY = {"spec.dataset.columns.labels": "labels"}
+GRADES = {"spec.task": "text-regression"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -46,7 +48,7 @@ def _name(path: PathKeys) -> str:
 
 def _beside(path: str) -> dict[str, Any]:
     """What a field cannot do without."""
-    return CSV if path.startswith("spec.dataset.csv") else {}
+    return CSV if path.startswith("spec.dataset.csv") else MANY if path.startswith("spec.classification") else {}
 
 
 SCHEMA = {_name(path): child(job_schema(), path) for path in _inputs()}
@@ -57,12 +59,16 @@ BLOCKS = [path for path, schema in SCHEMA.items() if "properties" in schema and 
 DECIDED_BY_OTHERS = [
     Written("spec.model.revision", "main", {}),
     Written("spec.dataset.validationFraction", 0.1, {}),
+    Written("spec.classification.threshold", 0.5, MANY),
     Written("spec.dataset.csv.delimiter", ",", CSV),
     Written("spec.dataset.csv.delimiter", "\t", TSV),
     Written("spec.dataset.csv.quoteChar", '"', CSV),
     Written("spec.dataset.csv.quoteChar", "", TSV),
 ]
-CALLED_LIKE_THEIR_ROLE = [Written(f"spec.dataset.columns.{role}", role, {}) for role in ("text", "label")]
+CALLED_LIKE_THEIR_ROLE = [
+    *(Written(f"spec.dataset.columns.{role}", role, {}) for role in ("text", "label")),
+    *(Written(f"spec.dataset.columns.{role}", role, GRADES) for role in ("text", "score")),
+]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
     "spec.model.uri": "required",
@@ -73,6 +79,9 @@ NO_DEFAULT_TO_WRITE = {
     "spec.dataset.splits.validation": "a part of train, which has no name",
     "spec.dataset.splits.test": "none",
     "spec.dataset.columns.textPair": "none",
+    "spec.dataset.columns.labels": "read where the data has no column called label",
+    "spec.classification.classWeights": "none",
+    "spec.classification.separator": "none",
     "spec.dataset.labels": "read from the data",
     "spec.method.freeze.modules": "none",
     "spec.training.maxSteps": "none",
@@ -119,6 +128,13 @@ CHANGED = [
     Written("spec.dataset.columns.text", "sentence", {}),
     Written("spec.dataset.columns.textPair", "other", {}),
     Written("spec.dataset.columns.label", "class", {}),
+    Written("spec.dataset.columns.labels", "labels", {}),
+    Written("spec.dataset.columns.score", "grade", GRADES),
+    Written("spec.task", "text-regression", {}),
+    Written("spec.classification.separator", "|", MANY),
+    Written("spec.classification.threshold", 0.3, MANY),
+    Written("spec.classification.classWeights", "balanced", {}),
+    Written("spec.classification.labelSmoothing", 0.1, {}),
     Written("spec.dataset.labels", ["no", "yes"], {}),
     Written("spec.dataset.labels", ["yes", "no"], TWO),
     Written("spec.method.freeze.embeddings", True, {}),
@@ -143,7 +159,7 @@ CHANGED = [
 ]
 """Each is another run with it than without."""
 
-ONLY_ONE_VALUE = {"spec.task", "spec.method.type"}
+ONLY_ONE_VALUE = {"spec.method.type"}
 
 
 def added(written: Written) -> dict[str, Any]:

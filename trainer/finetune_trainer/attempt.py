@@ -197,7 +197,15 @@ class Attempt:
         def data() -> Data:
             seed = spec.training.seed
             forms = forms_of(TASKS[spec.task], spec)
-            found = load(spec.dataset, forms, storage=spec.storage, workspace=workspace, seed=seed, stop=stop)
+            found = load(
+                spec.dataset,
+                forms,
+                storage=spec.storage,
+                workspace=workspace,
+                seed=seed,
+                stop=stop,
+                separator=None if spec.classification is None else spec.classification.separator,
+            )
             self._fetch_seconds = time.monotonic() - begin
             return found
 

@@ -252,7 +252,7 @@ def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
         ("spec.pod.imagePullSecrets", ["s"], "Write {name: s}."),
         ("spec.storage.secretRef", "s3", "Write {name: s3}."),
         ("kind", "Job", "Write FineTuneJob."),
-        ("spec.task", 3, "Write text-classification."),
+        ("spec.task", 3, "Choose one of these."),
     ],
 )
 def test_the_remedy_is_the_value_that_was_probably_meant(path: str, value: Any, remedy: str) -> None:

@@ -165,7 +165,7 @@ class Session:
 
     def _load_model(self) -> None:
         data = self._inputs.data
-        kind = TASKS[self._spec.task]
+        kind = TASKS[self._spec.task].of(data.form)
         self._metric = kind.choose_metric(data, self._spec)
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded

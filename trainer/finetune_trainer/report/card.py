@@ -53,11 +53,12 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
 
 def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData:
     spec = facts.spec
+    hub_task = TASKS[spec.task].pipeline_tag or spec.task
     on_hub = spec.dataset.uri.startswith("hf://")
     results = [
         EvalResult(
-            task_type=spec.task,
-            task_name=spec.task.replace("-", " ").title(),
+            task_type=hub_task,
+            task_name=hub_task.replace("-", " ").title(),
             dataset_type=spec.dataset.uri.removeprefix("hf://") if on_hub else "custom",
             dataset_name=dataset_name(spec),
             dataset_config=spec.dataset.subset,
@@ -70,7 +71,7 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=TASKS[spec.task].pipeline_tag or spec.task,
+        pipeline_tag=hub_task,
         base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
         metrics=sorted({hub_name(row.name) for row in metrics if row.name != "loss"}),

@@ -2,8 +2,9 @@
 
 from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.text_classification import TextClassification
+from finetune_trainer.tasks.text_regression import TextRegression
 
-TASKS: dict[str, type[Task]] = {task.facts.name: task for task in (TextClassification,)}
+TASKS: dict[str, type[Task]] = {task.facts.name: task for task in (TextClassification, TextRegression)}
 """By the hub's name of the task."""
 
 __all__ = ["TASKS", "Features", "Task"]

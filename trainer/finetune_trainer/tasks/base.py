@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.tasks import TaskFacts
+from finetune_api.tasks import Form, TaskFacts
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
@@ -96,6 +96,11 @@ class Task(ABC):
         self.data = data
         self.spec = spec
         self.notes = []
+
+    @classmethod
+    def of(cls, form: Form) -> type[Task]:
+        """The task for examples of this form. Default: one and the same for all."""
+        return cls
 
     @classmethod
     def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:

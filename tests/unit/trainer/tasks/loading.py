@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as TASK_FACTS
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.engine.predict import Arithmetic, Predicted, predict
 from finetune_trainer.tasks import TASKS, Features, Task
+from tests.unit.trainer.data.folders import load_forms
 from tests.unit.trainer.rows import examples
 
 CPU = Arithmetic(torch.device("cpu"), bf16=False)
@@ -54,6 +56,22 @@ def task_for(folder: Path, train: Examples, labels: Sequence[str], **spec: Any) 
         sources=(),
     )
     return TASKS[parsed.task](folder, data, parsed)
+
+
+def task_of(model: Path, data: Path, dataset: Mapping[str, Any], **spec: Any) -> Task:
+    """The task of a job with the data in a folder, read as `dataset` says."""
+    parsed = FineTuneJobSpec.model_validate(
+        {
+            "task": "text-classification",
+            "model": {"uri": f"file://{model}"},
+            "dataset": {"uri": data.as_uri(), **dataset},
+            "output": {"uri": "file:///results"},
+            **spec,
+        }
+    )
+    found = load_forms(data, *forms_of(TASK_FACTS[parsed.task], parsed), **dataset)
+    torch.manual_seed(1)
+    return TASKS[parsed.task].of(found.form)(model, found, parsed)
 
 
 def refusal(folder: Path, labels: Sequence[str] = ("cooking", "sky")) -> str:

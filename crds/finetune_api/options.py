@@ -1,0 +1,48 @@
+"""The options of tasks: one block each, below `spec`, that only jobs of these tasks may have.
+
+An option that not all forms of its tasks obey has no default in the model, so that a rule can tell whether it is given; what it is taken
+for stands here as a constant, and in `meaning.DEFAULTS`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from finetune_api.base import Model, says
+
+DEFAULT_THRESHOLD = 0.5
+"""The probability from which on a label is said."""
+
+
+class Classification(Model):
+    """How labels are read, weighed and said by text-classification."""
+
+    separator: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^[^\r\n]+$",
+                min_length=1,
+                max_length=8,
+                json_schema_extra=says("some characters, no line end"),
+            ),
+        ]
+        | None
+    ) = None
+    """What stands between two labels where `columns.labels` holds them as one text; blanks around a label are no part of it. Lists, as
+    JSON writes them or as Parquet and the hub have them, need none. Default: none, and texts with a comma, a semicolon or a bar in them
+    are refused."""
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The probability of a label from which on the model is taken to say it, where examples have any number of labels. It changes
+    metrics and report, not what is learnt. Default: 0.5."""
+
+    class_weights: Literal["balanced"] | None = None
+    """`balanced` makes rare labels count as much as frequent ones in the loss of training: each example of a label n times as rare
+    counts n times as much, 1 in the mean over all of them. Evaluation is unweighted. Default: none, all examples count the same."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The part of the truth that training spreads evenly over all labels, so that the model gets less sure of itself. Evaluation is
+    unsmoothed. Default: 0."""

@@ -1,0 +1,106 @@
+"""Text regression: a number for a text or a pair of texts, by the squared error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn.functional import mse_loss
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import TASKS
+from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.report.blocks import Block, Card, Cards, Scatter, sentence
+from finetune_trainer.scores import Score
+from finetune_trainer.scores.regression import regression_scores
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features
+from finetune_trainer.tasks.pretrained import Head
+from finetune_trainer.tasks.shown import parts_of
+from finetune_trainer.tasks.text import TextTask
+
+SHOWN = ("text", "textPair")
+WORST = 12
+"""Examples shown of each split."""
+LARGE = 100
+"""Numbers that far from 0 are learnt slowly: the output layer begins near 0, and moves by about the learning rate a step."""
+SNIPPET = """\
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("model")  # the folder `model` beside this card
+model = AutoModelForSequenceClassification.from_pretrained("model").eval()
+with torch.no_grad():
+    print(model(**tokenizer({example}, truncation=True, return_tensors="pt")).logits.item())
+"""
+
+
+class TextRegression(TextTask):
+    facts = TASKS["text-regression"]
+    loads = "AutoModelForSequenceClassification"
+
+    @classmethod
+    def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
+        metric = super().choose_metric(data, spec)
+        numbers = data.validation.numbers("score")
+        if metric in ("pearson", "spearman") and numbers.min() == numbers.max():
+            raise JobError(
+                FailureReason.DATA_INVALID,
+                f"all {len(numbers):,} validation rows have the number {numbers[0]:g}, so their {metric}, by which the best model is "
+                "chosen, says nothing",
+                field="spec.training.evaluation.metric",
+                remedy="Give validation rows with other numbers (a larger validationFraction, or splits.validation), or set "
+                "spec.training.evaluation.metric to rmse or loss.",
+            )
+        return metric
+
+    def head(self) -> Head:
+        return Head(1, problem_type="regression")
+
+    def shapes(self, features: int, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        return {"logits": (features, 1)}
+
+    def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
+        scores = examples.numbers("score")
+        if training and np.abs(scores).max() > LARGE:
+            self.notes.append(
+                f"The numbers to learn lie between {scores.min():g} and {scores.max():g}. The model learns them as they are, from "
+                "answers around 0, which takes long: divide them, so that they lie around 1."
+            )
+        fixed = {LABELS: scores.astype(np.float32)}
+        return self.encode(examples, SHOWN, folder=folder, stop=stop, fixed=fixed)
+
+    def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
+        return mse_loss(outputs["logits"].float()[:, 0], batch[LABELS], reduction="none")
+
+    def answers(self, outputs: Batch, batch: Batch) -> Columns:
+        return {"score": outputs["logits"].float()[:, 0]}
+
+    def scores(self, examples: Examples, answers: pa.Table) -> list[Score]:
+        return regression_scores(examples.numbers("score"), answers.column("score").to_numpy())
+
+    def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
+        truth, said = examples.numbers("score"), after.column("score").to_numpy().astype(np.float64)
+        yield Scatter("scores", "What is said of what is true", truth, said, "true", "said", diagonal=True)
+        worst = np.argsort(-np.abs(said - truth), kind="stable")[:WORST]
+        cards = tuple(
+            Card(
+                str(examples.origins[row]),
+                sentence((f"{said[row]:.4g}", "said"), ", truly ", (f"{truth[row]:.4g}", "truth")),
+                parts_of(examples, SHOWN, row),
+            )
+            for row in worst.tolist()
+        )
+        yield Cards(
+            "mistakes",
+            "The largest errors",
+            cards,
+            note="Mistakes in the numbers often show here.",
+        )
+
+    def snippet(self) -> str:
+        pair = "textPair" in self.data.train.roles
+        return SNIPPET.format(example='"The first text.", "The second text."' if pair else '"A text."')
