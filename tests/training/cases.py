@@ -4,6 +4,8 @@ task.
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from tests.training.tiny import write_rows
 
 HOSTILE = "<script>alert(1)</script><b>&amp; ``` {{ 7*7 }} | $x$"
 """What no page and no card may take for anything but a text. Data of a case has it where the report shows it: as a label, a tag or a text."""
+
+THRESHOLD = 0.4
+"""From which on a label is said, where a text may have several: low enough that a hardly tuned model says some."""
 
 TEXTS = [text for text, _ in ROWS]
 
@@ -86,6 +91,47 @@ def _text_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
     }
 
 
+def labels_of_a_text(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    """Those whose probability is not below the threshold, and these probabilities."""
+    said = {one["label"]: one["score"] for one in ast.literal_eval(printed)}
+    probability = dict(zip(task.data.names["labels"], answer["probability"], strict=True))
+    assert said
+    assert said == pytest.approx({name: p for name, p in probability.items() if p >= THRESHOLD}, abs=1e-5)
+
+
+def a_number(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    assert float(printed) == pytest.approx(answer["score"], abs=1e-5)
+
+
+def _in_two_files(folder: Path, dropout: float, lines: Sequence[str], extension: str) -> Mapping[str, Any]:
+    """A tiny model and these lines, the last eight of them for validation; a header for each file is the first."""
+    save_tiny_bert(folder / "model", TEXTS, dropout)
+    (folder / "data").mkdir()
+    header = lines[:1] if extension == "tsv" else []
+    rows = lines[len(header) :]
+    for split, part in (("train", rows[:40]), ("validation", rows[40:])):
+        (folder / f"data/{split}.{extension}").write_text("\n".join([*header, *part, ""]))
+    splits = {"train": f"train.{extension}", "validation": f"validation.{extension}"}
+    return {"model": {"uri": f"file://{folder}/model"}, "dataset": {"uri": f"file://{folder}/data", "splits": splits}}
+
+
+def _several_labels(folder: Path, dropout: float) -> Mapping[str, Any]:
+    rows = [
+        {
+            "text": text,
+            "labels": [HOSTILE if label == "sky" else label] * (number % 5 > 0) + ["long"] * (len(text) > 50),
+        }
+        for number, (text, label) in enumerate(ROWS)
+    ]
+    options = {"threshold": THRESHOLD, "classWeights": "balanced", "labelSmoothing": 0.1}
+    return {**_in_two_files(folder, dropout, [json.dumps(row) for row in rows], "jsonl"), "classification": options}
+
+
+def _text_regression(folder: Path, dropout: float) -> Mapping[str, Any]:
+    rows = [f"{text} {HOSTILE}\t{len(text) / 50}" for text, _ in ROWS]
+    return _in_two_files(folder, dropout, ["text\tscore", *rows], "tsv")
+
+
 CASES: Mapping[str, Case] = {
     "text-classification": Case(
         "text-classification",
@@ -98,6 +144,36 @@ CASES: Mapping[str, Case] = {
         },
         asked={"text": "A text."},
         agrees=one_label,
+    ),
+    "text-classification-of-several-labels": Case(
+        "text-classification",
+        _several_labels,
+        bad={
+            "no text": Bad(
+                append("train.jsonl", '{"text": "", "labels": []}'),
+                ("train.jsonl, line 41", 'column "text"', "is empty"),
+            ),
+            "a label that is none": Bad(
+                append("validation.jsonl", '{"text": "Salt.", "labels": ["long", "cookery"]}'),
+                ("validation.jsonl, line 9", 'column "labels"', "cookery"),
+            ),
+        },
+        asked={"text": "A text."},
+        agrees=labels_of_a_text,
+    ),
+    "text-regression": Case(
+        "text-regression",
+        _text_regression,
+        bad={
+            "a score that is none": Bad(
+                append("train.tsv", "Salt.\tmuch"), ("train.tsv, line 42", 'column "score"', "much")
+            ),
+            "no score": Bad(
+                append("validation.tsv", "Salt.\t"), ("validation.tsv, line 10", 'column "score"', "is empty")
+            ),
+        },
+        asked={"text": "A text."},
+        agrees=a_number,
     ),
 }
 """By the task's name, or by what it is of a task that takes its examples in several forms."""

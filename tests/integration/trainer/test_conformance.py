@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from finetune_api.failures import JobError
+from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load as load_manifest
 from finetune_api.tasks import TASKS as FACTS
@@ -76,17 +77,22 @@ class Lab:
     def load(self, dataset: dict[str, Any]) -> Data:
         spec = self.spec(dataset=dataset)
         workspace = self._folder / "workspace"
-        return load(spec.dataset, FACTS[self.name].forms, storage=spec.storage, workspace=workspace, seed=3, stop=never)
+        forms = forms_of(FACTS[self.name], spec)
+        return load(spec.dataset, forms, storage=spec.storage, workspace=workspace, seed=3, stop=never)
 
     def spec(self, **changed: Any) -> FineTuneJobSpec:
         output = {"uri": "file:///results"}
         given = {"task": self.name, "training": TRAINING, "output": output, **self.inputs, **changed}
         return FineTuneJobSpec.model_validate(given)
 
+    @cached_property
+    def kind(self) -> type[Task]:
+        return TASKS[self.name].of(self.data.form)
+
     def task(self, model: Path) -> Task:
         """The task with the model in a folder."""
         torch.manual_seed(3)
-        return TASKS[self.name](model, self.data, self.spec())
+        return self.kind(model, self.data, self.spec())
 
     @cached_property
     def tuned(self) -> Task:
@@ -117,12 +123,20 @@ def test_every_task_has_its_row_here_and_its_facts_in_the_api() -> None:
     assert {case.task for case in CASES.values()} == set(TASKS) == set(FACTS)
 
 
+def test_every_form_of_examples_has_its_row_here(tmp_path: Path) -> None:
+    found = []
+    for name, case in CASES.items():
+        (tmp_path / name).mkdir()
+        found.append(Lab(case, tmp_path / name).data.form)
+    assert sorted(form.says for form in found) == sorted(form.says for facts in FACTS.values() for form in facts.forms)
+
+
 def test_it_finishes_with_all_files_and_with_metrics_before_and_after(lab: Lab) -> None:
     results = lab.undisturbed.results
 
     result = json.loads((results / "result.json").read_text())
     names = [metric["name"] for metric in result["metrics"]]
-    assert names[0] == TASKS[lab.name].choose_metric(lab.data, lab.spec()) and names[-1] == "loss"
+    assert names[0] == lab.kind.choose_metric(lab.data, lab.spec()) and names[-1] == "loss"
     assert set(names) <= {metric.name for metric in lab.data.form.metrics}
     assert all("baseline" in metric and metric["split"] == "validation" for metric in result["metrics"])
     rows = lab.undisturbed.rows()
