@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import MADV_DONTNEED, mmap
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -80,6 +81,9 @@ class Examples:
     """One column a role, of the type of its kind: a text is a string that is not empty, a label its position in `Data.names`."""
     origins: Origins
     """As many as the table has rows."""
+    maps: tuple[mmap, ...] = ()
+    """What of the table is mapped from files. Pages that were read are let go of, and are read again when they are wanted again, so that
+    a pass over all rows takes the memory of some of them."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -99,10 +103,24 @@ class Examples:
 
     def blocks(self, *roles: str, size: int = BLOCK) -> Iterator[dict[str, list[Any]]]:
         """The values of these roles as Python's objects, by role, at most `size` rows at a time, fewer if they are large."""
+        return (batch.to_pydict() for batch in self.batches(*roles, size=size))
+
+    def batches(self, *roles: str, size: int = BLOCK) -> Iterator[pa.RecordBatch]:
+        """The same as Arrow has them, where they lie."""
         table = self.table.select(list(roles))
         most = max(1, min(size, LARGE * len(self) // max(1, table.nbytes)))
+        read = 0
         for batch in table.to_batches(max_chunksize=most):
-            yield batch.to_pydict()
+            yield batch
+            read += batch.nbytes
+            if read > LARGE:
+                self._let_go()
+                read = 0
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for mapped in self.maps:
+            mapped.madvise(MADV_DONTNEED)
 
     def values(self, role: str) -> Iterator[Any]:
         """The values of one role as Python's objects, one after the other."""

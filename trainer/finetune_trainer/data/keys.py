@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds import Kinds
 
+Keys = NDArray[np.uint64]
+"""8 bytes an example, shape (rows,)."""
+
 MIX = np.uint64(0x9E3779B97F4A7C15)
 """An odd number, so that the order of roles counts: (a, b) is another pair than (b, a)."""
 
@@ -17,7 +20,7 @@ def inputs(kinds: Kinds) -> list[str]:
     return [role for role, kind in kinds.items() if kind.is_input]
 
 
-def keys_of(examples: Examples, kinds: Kinds, stop: Stop) -> NDArray[np.uint64]:
+def keys_of(examples: Examples, kinds: Kinds, stop: Stop) -> Keys:
     """8 bytes an example, shape (rows,): equal for equal inputs, as their kinds compare them, whatever is to be answered to them."""
     roles = inputs(kinds)
     keys = np.zeros(len(examples), np.uint64)
@@ -29,3 +32,25 @@ def keys_of(examples: Examples, kinds: Kinds, stop: Stop) -> NDArray[np.uint64]:
             keys[begin:end] = keys[begin:end] * MIX + kinds[role].keys(block[role])
         begin = end
     return keys
+
+
+def different(keys: Keys) -> Keys:
+    """Each of them once, in order. By sorting, which takes a fraction of what numpy's `unique` takes for so many different ones."""
+    keys = np.sort(keys)
+    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+
+
+def among(keys: Keys, known: Keys) -> NDArray[np.bool_]:
+    """Which of them are known, shape (rows,); `known` as of `different`."""
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.asarray(known[places] == keys)
+
+
+def first_with(keys: Keys) -> NDArray[np.int64]:
+    """For each row the first that has its key, shape (rows,)."""
+    order = np.argsort(keys, kind="stable")
+    in_order = keys[order]
+    begins = np.append(True, in_order[1:] != in_order[:-1])
+    first = np.empty(len(keys), np.int64)
+    first[order] = order[begins][np.cumsum(begins) - 1]
+    return first

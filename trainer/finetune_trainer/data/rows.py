@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from posixpath import dirname
 from typing import Any, Protocol
@@ -49,6 +50,8 @@ class Rows:
     """By role."""
     table: pa.Table
     """The columns of the kinds that keep none themselves."""
+    maps: tuple[mmap, ...]
+    """What the table is mapped from, where it is a file of the workspace."""
     origins: Origins
     own_names: Sequence[OwnNames]
     """For each of `origins.files`."""
@@ -76,7 +79,7 @@ class Rows:
     def examples(self, named: Mapping[str, pa.Array]) -> Examples:
         """With these columns of the kinds that keep them until they know their names."""
         columns = {role: named[role] if role in named else self.table.column(role) for role in self.values}
-        return Examples(pa.table(columns), self.origins)
+        return Examples(pa.table(columns), self.origins, self.maps)
 
     def sources(self) -> list[Source]:
         """Files; of files that are rows themselves their folders."""
@@ -145,8 +148,8 @@ class RowsWriter:
             file=np.repeat(np.arange(len(self._files), dtype=np.int32), [rows for _, _, rows, _ in self._files]),
             number=np.concatenate([np.empty(0, np.int64), *self._numbers]),
         )
-        table = self._table.finish() if self._mapped is None else self._mapped
-        return Rows(self._split, self._values, table, origins, [names for *_, names in self._files])
+        table, maps = self._table.finish() if self._mapped is None else (self._mapped, ())
+        return Rows(self._split, self._values, table, maps, origins, [names for *_, names in self._files])
 
 
 class TableWriter:
@@ -166,13 +169,15 @@ class TableWriter:
         self._writer.write_batch(batch)
         return int(batch.nbytes)
 
-    def finish(self) -> pa.Table:
-        """All that was written; without columns if nothing was."""
+    def finish(self) -> tuple[pa.Table, tuple[mmap, ...]]:
+        """All that was written, and what it is mapped from; without columns if nothing was."""
         if self._writer is None:
-            return pa.table({})
+            return pa.table({}), ()
         self._writer.close()
         self._file.close()
-        return pa.ipc.open_file(pa.memory_map(str(self._path))).read_all()
+        with self._path.open("rb") as file:
+            mapped = mmap(file.fileno(), 0, access=ACCESS_READ)
+        return pa.ipc.open_file(pa.py_buffer(mapped)).read_all(), (mapped,)
 
 
 def next_batch(rows: int, size: int) -> int:
@@ -183,7 +188,8 @@ def next_batch(rows: int, size: int) -> int:
 def some_of(examples: Examples, chosen: NDArray[np.bool_], path: Path) -> Examples:
     """The chosen ones of them in their order, written to a file and mapped."""
     writer, begin = TableWriter(path), 0
-    for batch in examples.table.to_batches(max_chunksize=MOST):
+    for batch in examples.batches(*examples.roles, size=MOST):
         writer.write(batch.filter(pa.array(chosen[begin : begin + len(batch)])))
         begin += len(batch)
-    return Examples(writer.finish(), examples.origins.take(np.flatnonzero(chosen)))
+    table, maps = writer.finish()
+    return Examples(table, examples.origins.take(np.flatnonzero(chosen)), maps)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import blake2b
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Examples
+from finetune_trainer.data.keys import first_with
 from finetune_trainer.data.kinds import KINDS
 
 FAR = 2
@@ -64,29 +66,20 @@ def _nothing_aside(rows: int, texts: int, fraction: float, noun: str) -> JobErro
 
 def _digests(examples: Examples, form: Form, keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """A number a row, shape (rows,): equal for inputs that look the same, of which the lowest digest counts."""
-    inputs = [(role.name, KINDS[role.kind]) for role in form.roles if KINDS[role.kind].is_input]
-    present = [role for role, _ in inputs if role in examples.roles]
-    spelt = [(role, kind.spelt if role in present else _nothing) for role, kind in inputs]
+    kinds = {role.name: KINDS[role.kind] for role in form.roles if KINDS[role.kind].is_input}
     digests = np.empty(len(examples), np.uint64)
     begin = 0
-    for block in examples.blocks(*present):
-        parts = [map(spell, block.get(role, block[present[0]])) for role, spell in spelt]
-        joined = [_digest(f"{seed}\0{said}") for said in map("\0".join, zip(*parts, strict=True))]
+    for block in examples.blocks(*(role for role in kinds if role in examples.roles)):
+        # Nothing stands for a role that the data leaves out.
+        parts = [kind.spelt(block[role]) if role in block else repeat("") for role, kind in kinds.items()]
+        texts = map("\0".join, zip(repeat(str(seed)), *parts, strict=False))
+        joined = [blake2b(text.encode(), digest_size=8).digest() for text in texts]
         digests[begin : begin + len(joined)] = np.frombuffer(b"".join(joined), dtype=">u8")
         begin += len(joined)
-    _, look_of_row = np.unique(keys, return_inverse=True)
+    first = first_with(keys)
     lowest = np.full(len(digests), np.iinfo(np.uint64).max, dtype=np.uint64)
-    np.minimum.at(lowest, look_of_row, digests)
-    return np.asarray(lowest[look_of_row])
-
-
-def _nothing(_: object) -> str:
-    """What stands for a role that the data leaves out."""
-    return ""
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+    np.minimum.at(lowest, first, digests)
+    return np.asarray(lowest[first])
 
 
 def _quotas(sizes: list[int], fraction: float) -> list[int]:

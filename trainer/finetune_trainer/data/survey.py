@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from finetune_api.result import MOST_LABELS, DataResult, LabelResult, LengthsResult, SplitResult
 from finetune_trainer.data.examples import Examples, Split
+from finetune_trainer.data.keys import among, different
 
 FEW = 10
 """Training rows under which a label is learned from hardly anything."""
@@ -117,14 +118,14 @@ def survey(
     splits: Mapping[Split, Examples], names: Mapping[str, Sequence[str]], keys: Mapping[Split, NDArray[np.uint64]]
 ) -> Survey:
     """`names` are the label names by role, and `keys` tell of each row what inputs it has, as `keys_of` makes them."""
-    trained = np.unique(keys["train"])
+    trained = different(keys["train"])
     found = []
     for split in (split for split in get_args(Split) if split in splits):
         examples, own = splits[split], keys[split]
-        inputs = trained if split == "train" else np.unique(own)
+        inputs = trained if split == "train" else different(own)
         repeated = len(own) - len(inputs)
         contradictory = _contradictory(own, inputs, _answers(examples, tuple(names))) if repeated else 0
-        shared = 0 if split == "train" else int(np.isin(own, trained).sum())
+        shared = 0 if split == "train" else int(among(own, trained).sum())
         found.append(SplitSurvey(split, len(examples), repeated, contradictory, shared))
     return Survey(tuple(found), {role: _label_rows(splits, role, own) for role, own in names.items()})
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data.alike import look
 from finetune_trainer.data.examples import Examples, Split
+from finetune_trainer.data.keys import among, different, first_with
 from finetune_trainer.data.kinds import Kinds
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.number import NUMBER, Number
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
+from finetune_trainer.data.rows import MOST
 
 MANY = 20
 """Labels, from which on a different one in every second row is odd."""
@@ -143,12 +145,13 @@ def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> 
     """
     train = splits["train"]
     noun = next(kind.noun for kind in kinds.values() if kind.is_input)
-    known, first, key_of_row = np.unique(keys["train"], return_index=True, return_inverse=True)
+    known = different(keys["train"])
+    first = first_with(keys["train"]) if len(known) < len(train) else None
     warnings = []
     for role, kind in kinds.items():
-        if not kind.is_input:
+        if first is not None and not kind.is_input:
             answers = kind.keys(train.values(role))
-            contradictions = np.flatnonzero(answers != answers[first[key_of_row]])
+            contradictions = np.flatnonzero(answers != answers[first])
             if len(contradictions):
                 warnings.append(
                     f"{len(contradictions):,} training rows have the {noun} of an earlier row and {kind.another}: "
@@ -157,7 +160,7 @@ def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> 
     for split, others in splits.items():
         if split == "train":
             continue
-        shared = np.flatnonzero(np.isin(keys[split], known))
+        shared = np.flatnonzero(among(keys[split], known))
         if len(shared):
             warnings.append(
                 f"{len(shared):,} of {len(others):,} {rows_of(split)} have the {noun} of a training row, so their metrics flatter: "
@@ -170,13 +173,13 @@ def _doubtful_texts(train: Examples, role: str) -> list[str]:
     """Texts that are perhaps none: what programs write for no value, zero bytes, numbers only."""
     warnings = []
     texts = train.column(role)
-    nothing = _rows(texts, lambda chunk: pc.is_in(pc.utf8_trim_whitespace(chunk), _NOTHING.cast(chunk.type)))
+    nothing = _rows(train, role, lambda chunk: pc.is_in(pc.utf8_trim_whitespace(chunk), _NOTHING.cast(chunk.type)))
     if len(nothing):
         warnings.append(
             f"{len(nothing):,} training rows have a text such as {shortened(texts[nothing[0]].as_py())}, which many programs write "
             f"where there is no value: {at(train.origins.take(nothing))}."
         )
-    zeros = _rows(texts, lambda chunk: pc.match_substring(chunk, "\0"))
+    zeros = _rows(train, role, lambda chunk: pc.match_substring(chunk, "\0"))
     if len(zeros):
         warnings.append(
             f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(train.origins.take(zeros))}."
@@ -189,10 +192,10 @@ def _doubtful_texts(train: Examples, role: str) -> list[str]:
     return warnings
 
 
-def _rows(column: pa.ChunkedArray, mask: Callable[[pa.Array], pa.Array]) -> NDArray[np.int64]:
-    """The rows for which the mask is true; it is made chunk by chunk, as the column may not fit the memory."""
+def _rows(examples: Examples, role: str, mask: Callable[[pa.Array], pa.Array]) -> NDArray[np.int64]:
+    """The rows for which the mask is true; it is made batch by batch, as the column may not fit the memory."""
     found, begin = [np.empty(0, np.int64)], 0
-    for chunk in column.chunks:
-        found.append(begin + np.flatnonzero(mask(chunk).to_numpy(zero_copy_only=False)))
-        begin += len(chunk)
+    for batch in examples.batches(role, size=MOST):
+        found.append(begin + np.flatnonzero(mask(batch.column(0)).to_numpy(zero_copy_only=False)))
+        begin += len(batch)
     return np.concatenate(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from finetune_api.dataset import Dataset
 from finetune_api.job import Storage
-from finetune_trainer.data import load, rows
+from finetune_trainer.data import examples, load, rows
 from tests.unit.trainer.data.folders import FORMS, go_on, load_from
 
 ROWS = 10_000
@@ -66,7 +67,7 @@ def test_memory_does_not_grow_with_the_texts(
     taken = python + (arrow.max_memory() or 0)
     assert taken < MOST, f"{python:,} bytes by Python, {arrow.max_memory():,} by Arrow"
     assert (len(data.train), len(data.validation)) == (ROWS * 9 // 10, ROWS // 10)
-    lie = [chunk.nbytes for examples in (data.train, data.validation) for chunk in examples.column("text").chunks]
+    lie = [chunk.nbytes for part in (data.train, data.validation) for chunk in part.column("text").chunks]
     assert sum(lie) > ROWS * LENGTH  # all of it is there, mapped
     assert next(data.train.values("text")) in {text(row) for row in range(20)}
 
@@ -81,3 +82,22 @@ def test_a_second_reading_leaves_the_rows_of_the_first_alone(tmp_path: Path) -> 
         texts.append(list(read[-1].values("text")))
     assert [list(examples.values("text")) for examples in read] == texts
     assert texts[0] != texts[1]
+
+
+def mapped(file: str) -> int:
+    """Bytes of the file that are in this process's memory now."""
+    smaps = Path("/proc/self/smaps").read_text()
+    return 1024 * sum(int(kib) for kib in re.findall(rf"/{file}(?: \(deleted\))?\n(?:\w.*\n)*?Rss: +(\d+) kB", smaps))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux tells what is mapped")
+def test_a_pass_over_all_rows_keeps_few_of_them_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_csv(tmp_path / "train.csv")
+    monkeypatch.setattr(examples, "LARGE", BATCH)
+    train = load_from(tmp_path).train
+    most = 0
+    for _ in train.blocks("text", size=100):
+        most = max(most, mapped("train-rest.arrow"))
+    assert 0 < most < 3 * BATCH
+    assert mapped("train-rest.arrow") < BATCH
+    assert len(list(train.values("text"))) == len(train)  # what was let go of is read again

@@ -117,8 +117,8 @@ class Images(Values):
         return np.fromiter((xxh3_64_intdigest(content_of(value)) for value in values), np.uint64)
 
     @staticmethod
-    def spelt(value: Any) -> str:
-        return hashlib.blake2b(content_of(value), digest_size=16).hexdigest()
+    def spelt(values: Sequence[Any]) -> Iterable[str]:
+        return (hashlib.blake2b(content_of(value), digest_size=16).hexdigest() for value in values)
 
 
 def source_of(value: Mapping[str, Any]) -> Source:

@@ -73,6 +73,10 @@ class Texts(Values):
         return at([origins[row] for row in bad.rows], self.column, count=bad.count)
 
     @staticmethod
+    def spelt(values: Sequence[Any]) -> Iterable[str]:
+        return values
+
+    @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
         """Equal for texts that look the same to a reader."""
         return np.fromiter((xxh3_64_intdigest(look(text).encode()) for text in values), np.uint64)

@@ -76,8 +76,8 @@ class Tokens(Values):
         return np.fromiter((xxh3_64_intdigest(text.encode()) for text in texts), np.uint64)
 
     @staticmethod
-    def spelt(value: Any) -> str:
-        return BETWEEN.join(value)
+    def spelt(values: Sequence[Any]) -> Iterable[str]:
+        return map(BETWEEN.join, values)
 
 
 def lengths_of(column: pa.ChunkedArray) -> NDArray[np.int64]:

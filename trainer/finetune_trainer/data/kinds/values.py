@@ -115,9 +115,9 @@ class Values(ABC):
         """8 bytes a value, equal where two values are the same to whoever looks at them, and hardly ever otherwise."""
 
     @staticmethod
-    def spelt(value: Any) -> str:
-        """A text by which each value can be told from any other."""
-        return str(value)
+    def spelt(values: Sequence[Any]) -> Iterable[str]:
+        """A text for each value, by which it can be told from any other."""
+        return map(str, values)
 
 
 Kinds = Mapping[str, type[Values]]
