@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
+from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates
 from finetune_trainer.engine.predict import Arithmetic
@@ -60,6 +61,7 @@ class Steps:
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self.optimizer = adamw(self._model, training)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
+        self.margins = MarginsSeen(task, len(features.rows), arithmetic)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
@@ -85,6 +87,7 @@ class Steps:
 
     def _step(self, batch: NDArray[np.int64], epoch: int) -> None:
         self.loss = self.gradient(batch, epoch)
+        self.margins.keep()
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
@@ -122,8 +125,10 @@ class Steps:
         for part in parts:
             self._check()
             given = self._arithmetic.move(self._collate(part, epoch))
-            loss = self._task.losses(self._arithmetic.outputs(self._task, given), given).sum() / weight
+            outputs = self._arithmetic.outputs(self._task, given)
+            loss = self._task.losses(outputs, given).sum() / weight
             torch.autograd.backward(loss)
+            self.margins.see(part, outputs, given)
             total += loss.detach()
         return total
 
@@ -135,6 +140,7 @@ class Steps:
 
     def _undo(self, state: dict[str, object]) -> None:
         """Stand between two steps again."""
+        self.margins.forget()
         self._model.zero_grad()
         set_random_state(state)
 
@@ -144,6 +150,7 @@ class Steps:
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
         save_random_state(folder)
+        self.margins.save(folder)
 
     def _load(self, folder: Path) -> None:
         self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
