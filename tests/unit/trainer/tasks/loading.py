@@ -16,6 +16,7 @@ from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as TASK_FACTS
 from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.survey import Survey
 from finetune_trainer.engine.predict import Arithmetic, Predicted, predict
 from finetune_trainer.tasks import TASKS, Features, Task
 from tests.unit.trainer.data.folders import load_forms
@@ -53,6 +54,7 @@ def task_for(folder: Path, train: Examples, labels: Sequence[str], **spec: Any) 
         warnings=(),
         fingerprint="",
         revision=None,
+        survey=Survey((), {}),
         sources=(),
     )
     return TASKS[parsed.task](folder, data, parsed)
