@@ -20,9 +20,8 @@ from finetune_trainer.scores import Score
 from finetune_trainer.scores.labels import label_scores
 from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
-from finetune_trainer.tasks.label_blocks import label_blocks, matrix
+from finetune_trainer.tasks.label_blocks import label_blocks, matrix, suspects_of
 from finetune_trainer.tasks.pretrained import Head
-from finetune_trainer.tasks.shown import parts_of
 
 
 class OneLabel(Task):
@@ -70,17 +69,13 @@ class OneLabel(Task):
         return logits.gather(1, own).squeeze(1) - best, other
 
     def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        found, labels = rank(margins, rows), examples.numbers("label")
-        return [
-            Suspect(
-                origin=str(examples.origins[row]),
-                label=self.names[labels[row]],
-                suggested=self.names[other],
-                margin=margin,
-                parts=parts_of(examples, self.show, row),
-            )
-            for row, other, margin in zip(found.rows.tolist(), found.other.tolist(), found.margin.tolist(), strict=True)
-        ]
+        labels = examples.numbers("label")
+        return suspects_of(
+            examples,
+            rank(margins, rows),
+            self.show,
+            lambda row, other: (self.names[labels[row]], self.names[other]),
+        )
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().softmax(dim=-1)}
