@@ -77,7 +77,9 @@ def test_values_beside_every_bound_get_the_same_verdict(server: Server) -> None:
     assert min(verdicts[True], verdicts[False]) > 200
 
 
-LONG_RUN = [pytest.param(part, marks=pytest.mark.soak) for part in range(PARTS, 10 * PARTS)]
+LONG_RUN = [
+    pytest.param(part, marks=[pytest.mark.soak, pytest.mark.timeout(1500)]) for part in range(PARTS, 10 * PARTS)
+]
 
 
 @pytest.mark.parametrize("part", [*range(PARTS), *LONG_RUN])
