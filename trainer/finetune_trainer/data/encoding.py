@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,16 @@ def _codec(path: Path, encoding: str) -> str:
         if not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return _byte_order(start) or "utf-16-le"
     return codec
+
+
+def is_encodable(value: object) -> bool:
+    """Whether what was read of JSON is whole characters: its escapes can write half of one, such as \\ud83d alone, which no tokenizer or
+    file can take."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fitting_encoding(path: Path) -> str | None:

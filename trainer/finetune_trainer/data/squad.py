@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.failures import JobError
+from finetune_trainer.data.encoding import is_encodable
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.problems import column_missing, data_invalid, said_of_json, shortened
 from finetune_trainer.data.rows import FIRST, Sink
@@ -27,6 +28,11 @@ def read_squad(path: Path, name: str, roles: Mapping[str, str], into: Sink, stop
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise data_invalid(f"{name} is not one document of JSON: {said_of_json(error)}", REMEDY) from error
+    if not is_encodable(document):
+        raise data_invalid(
+            f"{name} holds an escape that is half a character, such as \\ud83d alone",
+            "Write whole characters, as UTF-8.",
+        )
     stop()
     columns: dict[str, list[Any]] = {role: [] for role in roles}
     limit, begin = FIRST, 1

@@ -20,7 +20,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.conll import read_conll
 from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
-from finetune_trainer.data.encoding import decoded_lines, is_garbled
+from finetune_trainer.data.encoding import decoded_lines, is_encodable, is_garbled
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
@@ -140,8 +140,8 @@ def _read_json_lines(
             if not isinstance(row, dict):
                 raise ValueError(f"{_json_kind(row)}, not an object")
             escaped = "\\u" in line or "\\/" in line  # keys may be, too
-            if escaped:
-                _check_escapes(row)
+            if escaped and not is_encodable(row):
+                raise ValueError("an escape that is half a character, such as \\ud83d alone")
             for role, key in keys.items():
                 if escaped or line.count(key) > 1:
                     _check_once(line, role, roles[role], f"{name}, line {number}")
@@ -172,14 +172,6 @@ def _read_json_lines(
     if numbers:
         into(columns, numbers)
     return Told("line", {})
-
-
-def _check_escapes(row: object) -> None:
-    """Raises ValueError for strings with lone surrogates, which JSON can write and no tokenizer or file can take."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("an escape that is half a character, such as \\ud83d alone") from None
 
 
 def _check_once(line: str, role: str, column: str, where: str) -> None:

@@ -98,6 +98,7 @@ def test_nested_squad_is_read_question_by_question(tmp_path: Path) -> None:
         ({"text": ["Ada"]}, "are not written as answers in 1 of 2", "two empty lists"),
         (["Ada"], "are not written as answers in 1 of 2", "two empty lists"),
         ("Ada", 'are not written as answers in 1 of 2 training rows, such as "Ada"', "two empty lists"),
+        (r'{"text": ["\ud83d"], "answer_start": [0]}', "are not written as answers in 1 of 2", "two empty lists"),
         (None, "are not written as answers in 1 of 2 training rows, such as None", "two empty lists"),
     ],
 )  # fmt: skip
@@ -131,6 +132,7 @@ def test_without_any_answer_there_is_nothing_to_learn(tmp_path: Path) -> None:
     ("document", "says"),
     [
         ("{", "train.json is not one document of JSON: "),
+        (r'{"data": [{"title": "\ud83d"}]}', "train.json holds an escape that is half a character"),
         ("{}", 'train.json is not written as SQuAD is: it has no list "data" of objects'),
         ('{"data": [{"title": "T"}]}', 'the article "T" has no list "paragraphs" of objects'),
         ('{"data": [{"paragraphs": [{"context": "C", "qas": 3}]}]}', 'the paragraph "C" has no list "qas" of objects'),

@@ -88,6 +88,7 @@ def test_positions_are_those_in_the_lists_of_names(tmp_path: Path) -> None:
             "the labels are no list in 1 of 3 training rows, such as 7: train.jsonl, line 2",
             "spec.dataset.columns.labels",
         ),
+        (r'["\ud83d"]', "the labels are no list in 1 of 3 training rows", "spec.dataset.columns.labels"),
         ("[a, b]", 'no list in 1 of 3 training rows, such as "[a, b]"', "spec.dataset.columns.labels"),
         ("joy,anger", 'a string that may hold several, such as "joy,anger"', "spec.classification.separator"),
         (

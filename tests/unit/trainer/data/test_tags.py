@@ -160,6 +160,7 @@ def test_conll_that_is_broken_is_named_with_its_line(train: str, says: str, tmp_
         ({"tokens": ["a", "b"], "tags": ["O"]}, "not as many tags as words in 1 of 2 training rows, such as 1 for 2"),
         ({"tokens": ["a"], "tags": ["O", "O"]}, "not as many tags as words in 1 of 2 training rows, such as 2 for 1"),
         ({"tokens": "a b", "tags": ["O", "O"]}, 'the words are no list in 1 of 2 training rows, such as "a b"'),
+        ({"tokens": r'["\ud83d", "b"]', "tags": ["O", "O"]}, "the words are no list in 1 of 2 training rows"),
         ({"tokens": None, "tags": ["O", "O"]}, "the words are no list in 1 of 2 training rows, such as None"),
         ({"tokens": ["a", 2], "tags": ["O", "O"]}, "the words are no strings in 1 of 2 training rows, such as 2"),
         ({"tokens": ["a", None], "tags": ["O", "O"]}, "the words are no strings in 1 of 2 training rows"),

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from finetune_trainer.data.encoding import is_encodable
 from finetune_trainer.data.examples import BLOCK, Origins, Split
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
@@ -99,6 +100,8 @@ def _answers(value: Any) -> list[Answer] | None:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
+            return None
+        if not is_encodable(value):
             return None
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")

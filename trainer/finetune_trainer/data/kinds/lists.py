@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_trainer.data.encoding import is_encodable
+
 Flat = tuple[Sequence[Any] | pa.Array, NDArray[np.int64]]
 """Values end to end, and how many of them each row has, -1 where a row has no list; shapes (values,) and (rows,)."""
 
@@ -42,7 +44,7 @@ def _listed(value: Any, separator: str | None, alone: bool) -> list[Any] | None:
             found = json.loads(text)
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, list) else None
+        return found if isinstance(found, list) and is_encodable(found) else None
     if not alone:
         return None
     if not text:
