@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
-from finetune_trainer.tasks.base import Batch, Columns, Features, Task
+from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 
 COST = {"cpu": 4096, "cuda": 65536}
 """Padded tokens, or what costs as much, of one forward pass without gradients."""
+CHUNK = 32
+"""Features that are made together."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,29 @@ def predict(
     parts: list[_Part] = []
     done = 0
     task.model.eval()
-    while done < len(order):
-        check()
-        dearest = int(costs[order[done]])
-        part = order[done : done + max(1, most // dearest)]
-        if task.depends_on_padding:
-            part = part[costs[part] == dearest]
-        try:
-            parts.append(_pass(task, features, part, arithmetic, seed))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise does_not_fit(error, f"one example of {dearest} tokens") from error
-            most = dearest * len(part) // 2
-            continue
-        done += len(part)
+    chunks = (order[begin : begin + CHUNK].tolist() for begin in range(0, len(order), CHUNK))
+    threads = available_threads() if features.decodes else 0
+    with made(chunks, lambda index: features.get(index, np.random.default_rng([seed, index])), threads=threads) as some:
+        coming = chain.from_iterable(some)
+        given: list[Feature] = []
+        while done < len(order):
+            check()
+            dearest = int(costs[order[done]])
+            part = order[done : done + max(1, most // dearest)]
+            if task.depends_on_padding:
+                part = part[costs[part] == dearest]
+            given += islice(coming, max(0, len(part) - len(given)))
+            try:
+                parts.append(_pass(task, given[: len(part)], arithmetic))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(part) == 1:
+                    raise does_not_fit(error, f"one example of {dearest} tokens") from error
+                most = dearest * len(part) // 2
+                continue
+            given = given[len(part) :]
+            done += len(part)
     place = np.argsort(order)  # from the order of the passes to that of the features
     answers = pa.concat_tables([part.answers for part in parts]).take(pa.array(place)).combine_chunks()
     if task.whole_batch:
@@ -100,8 +112,7 @@ class _Part:
 
 
 @torch.no_grad()
-def _pass(task: Task, features: Features, part: NDArray[np.int64], arithmetic: Arithmetic, seed: int) -> _Part:
-    given = [features.get(int(index), np.random.default_rng([seed, int(index)])) for index in part]
+def _pass(task: Task, given: Sequence[Feature], arithmetic: Arithmetic) -> _Part:
     batch = arithmetic.move(task.collate(given))
     outputs = arithmetic.outputs(task, batch)
     answers = arrow(task.answers(outputs, batch))

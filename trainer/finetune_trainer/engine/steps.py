@@ -6,7 +6,7 @@ memory changes neither the batch nor the schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from finetune_api.training import Training
+from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
-from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
+from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.stop import Preempted
-from finetune_trainer.tasks.base import Batch, Features, Task
+from finetune_trainer.tasks.base import Batch, Feature, Features, Task
+
+Made = tuple[int, Feature]
+"""The index of a feature, and the feature."""
 
 OPTIMIZER = "optimizer.pt"
 SCHEDULE = "scheduler.pt"
@@ -61,7 +65,6 @@ class Steps:
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self.optimizer = adamw(self._model, training)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
-        self.margins = MarginsSeen(task, len(features.rows), arithmetic)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
@@ -78,16 +81,26 @@ class Steps:
         else:
             self._load(checkpoint)
         self._model.zero_grad()
-        batches = self._batches.after(step)
-        while step < self._total_steps:
-            self._step(next(batches), step // len(self._batches))
-            step += 1
-            if self._after_step(step):
-                break
+        threads = available_threads() if self._features.decodes else 0
+        with made(self._order(step), self._made, threads=threads) as batches:
+            while step < self._total_steps:
+                self._step(next(batches))
+                step += 1
+                if self._after_step(step):
+                    break
 
-    def _step(self, batch: NDArray[np.int64], epoch: int) -> None:
-        self.loss = self.gradient(batch, epoch)
-        self.margins.keep()
+    def _order(self, step: int) -> Iterator[list[tuple[int, int]]]:
+        """Epoch and feature of each member of the batches from this step on."""
+        for number, batch in enumerate(self._batches.after(step), step):
+            yield [(number // len(self._batches), index) for index in batch.tolist()]
+
+    def _made(self, which: tuple[int, int]) -> Made:
+        """A feature of an epoch. What is random about it depends on seed, epoch and feature alone."""
+        epoch, index = which
+        return index, self._features.get(index, np.random.default_rng([self._seed, epoch, index]))
+
+    def _step(self, batch: Sequence[Made]) -> None:
+        self.loss = self._gradient(batch)
         nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
@@ -96,14 +109,17 @@ class Steps:
 
     def gradient(self, batch: NDArray[np.int64], epoch: int = 0) -> torch.Tensor:
         """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of features."""
+        return self._gradient([self._made((epoch, index)) for index in batch.tolist()])
+
+    def _gradient(self, batch: Sequence[Made]) -> torch.Tensor:
         self._model.train()
         for norm in self._norms:
             norm.eval()
-        longest = int(self._costs[batch].max())
+        longest = int(self._costs[[index for index, _ in batch]].max())
         before = random_state()
         while True:
             try:
-                return self._accumulate(batch, epoch, self._micro.size(longest))
+                return self._accumulate(batch, self._micro.size(longest))
             except Preempted:
                 self._undo(before)
                 raise
@@ -114,33 +130,27 @@ class Steps:
             self._undo(before)
             self._micro.shrink(longest, ran_out)
 
-    def _accumulate(self, batch: NDArray[np.int64], epoch: int, micro: int) -> torch.Tensor:
+    def _accumulate(self, batch: Sequence[Made], micro: int) -> torch.Tensor:
         # Every feature weighs the same, whatever the size of its micro-batch.
-        weight = float(self._features.weights[batch].sum()) or 1.0
+        weight = float(self._features.weights[[index for index, _ in batch]].sum()) or 1.0
         parts = [batch[begin : begin + micro] for begin in range(0, len(batch), micro)]
         if self._task.whole_batch:
-            collated = [self._collate(part, epoch) for part in parts]
+            collated = [self._collate(part) for part in parts]
             return compared(self._task, collated, weight, self._arithmetic, self._check)
         total = torch.zeros((), device=self._arithmetic.device)
         for part in parts:
             self._check()
-            given = self._arithmetic.move(self._collate(part, epoch))
-            outputs = self._arithmetic.outputs(self._task, given)
-            loss = self._task.losses(outputs, given).sum() / weight
+            given = self._arithmetic.move(self._collate(part))
+            loss = self._task.losses(self._arithmetic.outputs(self._task, given), given).sum() / weight
             torch.autograd.backward(loss)
-            self.margins.see(part, outputs, given)
             total += loss.detach()
         return total
 
-    def _collate(self, part: NDArray[np.int64], epoch: int) -> Batch:
-        """What is random about a feature depends on seed, epoch and feature alone."""
-        return self._task.collate(
-            [self._features.get(int(index), np.random.default_rng([self._seed, epoch, int(index)])) for index in part]
-        )
+    def _collate(self, part: Sequence[Made]) -> Batch:
+        return self._task.collate([feature for _, feature in part])
 
     def _undo(self, state: dict[str, object]) -> None:
         """Stand between two steps again."""
-        self.margins.forget()
         self._model.zero_grad()
         set_random_state(state)
 
@@ -150,7 +160,6 @@ class Steps:
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
         save_random_state(folder)
-        self.margins.save(folder)
 
     def _load(self, folder: Path) -> None:
         self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class Ragged:
     weights: NDArray[np.float64]
     rows: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    decodes: ClassVar[bool] = False
 
     @property
     def costs(self) -> NDArray[np.int64]:

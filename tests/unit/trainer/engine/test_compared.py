@@ -36,6 +36,7 @@ class Features:
     weights = np.ones(SIZE)
     rows = np.arange(SIZE)
     notes = ()
+    decodes = False
 
     def __init__(self):
         draw = np.random.default_rng(0)
@@ -92,7 +93,8 @@ def direct(task, micro):
     """Loss and gradient of one pass over the whole batch, whose dropout is drawn by micro-batches as ours is."""
     torch.manual_seed(5)
     steps = steps_of(task, SIZE)
-    batches = [steps._collate(np.arange(begin, min(SIZE, begin + micro)), 0) for begin in range(0, SIZE, micro)]
+    made = [steps._made((0, index)) for index in range(SIZE)]
+    batches = [steps._collate(made[begin : begin + micro]) for begin in range(0, SIZE, micro)]
     parts = [task.outputs(batch) for batch in batches]
     outputs = {side: torch.cat([part[side] for part in parts]) for side in parts[0]}
     loss = task.losses(outputs, {"text": torch.cat([batch["text"] for batch in batches])}).mean()

@@ -22,6 +22,7 @@ class Pictures:
     weights = np.ones(SIZE)
     rows = np.arange(SIZE)
     notes = ()
+    decodes = False
 
     def get(self, index, draw):
         return {
