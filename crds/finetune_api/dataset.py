@@ -108,6 +108,11 @@ class Columns(Model):
     score: ColumnName | None = None
     """The column with the number to learn. Default: the one called `score`."""
 
+    image: ColumnName | None = None
+    """The column with the image: the content of its file, or a path relative to the file that names it. Default: the one called `image`;
+    in a file called `metadata.csv`, `.jsonl` or `.parquet` the one called `file_name`. Images in folders have no columns: each is
+    labelled as its folder is called."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

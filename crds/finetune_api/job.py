@@ -21,7 +21,7 @@ from finetune_api.base import (
     says,
 )
 from finetune_api.dataset import Dataset
-from finetune_api.options import Classification
+from finetune_api.options import Classification, Images
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import TASKS, all_blocks
@@ -157,6 +157,9 @@ class FineTuneJobSpec(Model):
 
     classification: Classification | None = None
     """Options of text-classification. Default: those of the fields below it."""
+
+    images: Images | None = None
+    """How images are shown to the model. Default: as its own image processor does, without augmentation."""
 
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""

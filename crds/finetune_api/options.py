@@ -6,11 +6,11 @@ for stands here as a constant, and in `meaning.DEFAULTS`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune_api.base import Model, says
+from finetune_api.base import Model, Rule, says
 
 DEFAULT_THRESHOLD = 0.5
 """The probability from which on a label is said."""
@@ -46,3 +46,31 @@ class Classification(Model):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """The part of the truth that training spreads evenly over all labels, so that the model gets less sure of itself. Evaluation is
     unsmoothed. Default: 0."""
+
+
+class Images(Model):
+    """How images are shown to a model, and altered in training."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "augment must name each alteration once; remove what is there twice",
+            "!has(self.augment) || self.augment.all(one, self.augment.exists_one(other, other == one))",
+            lambda i: i.augment is None or len(set(i.augment)) == len(i.augment),
+        ),
+    )
+
+    size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """Pixels of both sides of what the model sees of an image; its image processor is changed so that it cuts as much from the sides as
+    before, and saved so. Default: what the model was made for. A model with a table of positions takes no other."""
+
+    augment: (
+        Annotated[
+            list[Literal["crop", "flip", "color", "rotate", "erase"]],
+            Field(min_length=1, max_length=5),
+        ]
+        | None
+    ) = None
+    """What training alters at random: `crop` shows any part of an image, between 8 % and all of it; `flip` mirrors every other one;
+    `color` changes brightness, contrast and saturation by up to 40 %; `rotate` turns by up to 15 degrees; `erase` puts a grey rectangle
+    on every other one. Evaluation is never altered. Default: nothing. Leave out `flip` where left and right mean something, as in
+    writing."""

@@ -14,6 +14,8 @@ HOLDS: Mapping[Kind, str] = {
     Kind.LABELS: "a list of labels, also one that JSON has written into a text, or a text with `classification.separator` between them; "
     "each label as where a row has one, and an empty list or text where it has none",
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
+    Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
+    "relative to the table. Without a table, images in folders that are called like their labels",
 }
 """What a column of each kind holds, in each format."""
 

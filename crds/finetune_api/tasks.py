@@ -145,6 +145,7 @@ TEXT_PAIR = Role("textPair", Kind.TEXT, optional=True)
 LABEL = Role("label", Kind.LABEL)
 LABELS = Role("labels", Kind.LABELS)
 SCORE = Role("score", Kind.NUMBER)
+IMAGE = Role("image", Kind.IMAGE)
 
 _ALL = (
     TaskFacts(
@@ -186,6 +187,19 @@ _ALL = (
         ),
         loads_with="AutoModelForSequenceClassification",
         pipeline_tag="text-classification",
+    ),
+    TaskFacts(
+        "image-classification",
+        forms=(
+            Form(
+                (IMAGE, LABEL),
+                (ACCURACY, MACRO_F1, LOSS),
+                "gives one label to an image",
+                frozenset({"images.size", "images.augment"}),
+                example="examples/cifar10.yaml",
+            ),
+        ),
+        loads_with="AutoModelForImageClassification",
     ),
 )
 

@@ -16,6 +16,7 @@ CSV = FILES | {"spec.dataset.format": "csv"}
 TSV = FILES | {"spec.dataset.format": "tsv"}
 MANY = {"spec.dataset.columns.labels": "labels"}
 GRADES = {"spec.task": "text-regression"}
+IMAGES = {"spec.task": "image-classification"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -48,7 +49,8 @@ def _name(path: PathKeys) -> str:
 
 def _beside(path: str) -> dict[str, Any]:
     """What a field cannot do without."""
-    return CSV if path.startswith("spec.dataset.csv") else MANY if path.startswith("spec.classification") else {}
+    needed = {"spec.dataset.csv": CSV, "spec.classification": MANY, "spec.images": IMAGES}
+    return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
 
 SCHEMA = {_name(path): child(job_schema(), path) for path in _inputs()}
@@ -68,6 +70,7 @@ DECIDED_BY_OTHERS = [
 CALLED_LIKE_THEIR_ROLE = [
     *(Written(f"spec.dataset.columns.{role}", role, {}) for role in ("text", "label")),
     *(Written(f"spec.dataset.columns.{role}", role, GRADES) for role in ("text", "score")),
+    *(Written(f"spec.dataset.columns.{role}", role, IMAGES) for role in ("image", "label")),
 ]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
@@ -82,6 +85,8 @@ NO_DEFAULT_TO_WRITE = {
     "spec.dataset.columns.labels": "read where the data has no column called label",
     "spec.classification.classWeights": "none",
     "spec.classification.separator": "none",
+    "spec.images.size": "what the model was made for",
+    "spec.images.augment": "nothing",
     "spec.dataset.labels": "read from the data",
     "spec.method.freeze.modules": "none",
     "spec.training.maxSteps": "none",
@@ -100,7 +105,7 @@ WRITTEN_OUT = [
     ],
     *DECIDED_BY_OTHERS,
     *CALLED_LIKE_THEIR_ROLE,
-    *[Written(path, {}, FILES if path == "spec.dataset.csv" else {}) for path in BLOCKS],
+    *[Written(path, {}, FILES if path == "spec.dataset.csv" else _beside(path)) for path in BLOCKS],
     *[Written(path, None, _beside(path)) for path in (*FIELDS, *BLOCKS) if "default" in SCHEMA[path]],
     Written("spec.method", {"freeze": {"embeddings": False, "lowestLayers": 0, "backbone": False}}, {}),
     Written("spec.dataset.csv", {"encoding": "utf-8", "delimiter": ","}, CSV),
@@ -130,6 +135,10 @@ CHANGED = [
     Written("spec.dataset.columns.label", "class", {}),
     Written("spec.dataset.columns.labels", "labels", {}),
     Written("spec.dataset.columns.score", "grade", GRADES),
+    Written("spec.dataset.columns.image", "picture", IMAGES),
+    Written("spec.images.size", 224, IMAGES),
+    Written("spec.images.augment", ["flip"], IMAGES),
+    Written("spec.images.augment", ["flip", "color"], IMAGES | {"spec.images.augment": ["color", "flip"]}),
     Written("spec.task", "text-regression", {}),
     Written("spec.classification.separator", "|", MANY),
     Written("spec.classification.threshold", 0.3, MANY),

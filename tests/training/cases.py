@@ -8,14 +8,16 @@ import ast
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_trainer.tasks import Task
+from tests.training.images import coloured, save_tiny_images
 from tests.training.models import save_tiny_bert
+from tests.training.pictures import saved
 from tests.training.sentences import ROWS
 from tests.training.tiny import write_rows
 
@@ -52,6 +54,8 @@ class Case:
     """What the card's snippet asks the model, by role."""
     agrees: Callable[[str, Mapping[str, Any], Task], None]
     """Asserts that what the snippet printed is the answer that the task gives, a row of its answers."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Files that the card's snippet reads, by name."""
     alone_is_batched: bool = True
     """Whether the answer to an example never depends on others."""
 
@@ -132,6 +136,36 @@ def _text_regression(folder: Path, dropout: float) -> Mapping[str, Any]:
     return _in_two_files(folder, dropout, ["text\tscore", *rows], "tsv")
 
 
+PHOTO = saved(coloured("red", 77), "JPEG")
+
+
+def _image_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """A ResNet, which has no dropout but normalises by batches; what is random are the images."""
+    save_tiny_images(folder / "model", "resnet")
+    (folder / "data/images").mkdir(parents=True)
+    labels = ["red", HOSTILE]
+    for file, count in (("train", 40), ("validation", 8)):
+        lines = ["image,label"]
+        for number in range(count):
+            coloured(("red", "green")[number % 2], number).save(folder / f"data/images/{file}-{number}.png")
+            lines.append(f'images/{file}-{number}.png,"{labels[number % 2]}"')
+        (folder / f"data/{file}.csv").write_text("\n".join([*lines, ""]))
+    return {
+        "model": {"uri": f"file://{folder}/model"},
+        "dataset": {
+            "uri": f"file://{folder}/data",
+            "splits": {"train": "train.csv", "validation": "validation.csv"},
+            "labels": labels,
+        },
+        "images": {"augment": ["crop", "flip", "color", "rotate", "erase"]},
+    }
+
+
+def _cut_an_image(folder: Path) -> None:
+    file = folder / "images/train-3.png"
+    file.write_bytes(file.read_bytes()[:-200])
+
+
 CASES: Mapping[str, Case] = {
     "text-classification": Case(
         "text-classification",
@@ -174,6 +208,24 @@ CASES: Mapping[str, Case] = {
         },
         asked={"text": "A text."},
         agrees=a_number,
+    ),
+    "image-classification": Case(
+        "image-classification",
+        _image_classification,
+        bad={
+            "a broken image": Bad(_cut_an_image, ("train.csv, line 5", 'column "image"', "broken or not whole")),
+            "no image": Bad(
+                append("train.csv", "images/none.png,red"),
+                ("train.csv, line 42", 'column "image"', '"images/none.png", which is not there'),
+            ),
+            "a label that is none": Bad(
+                append("validation.csv", "images/train-1.png,blue"),
+                ("validation.csv, line 10", 'column "label"', "blue"),
+            ),
+        },
+        asked={"image": {"bytes": PHOTO, "path": None}},
+        agrees=one_label,
+        beside={"image.jpg": PHOTO},
     ),
 }
 """By the task's name, or by what it is of a task that takes its examples in several forms."""

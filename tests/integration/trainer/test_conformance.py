@@ -238,6 +238,8 @@ def test_the_snippet_of_the_card_gives_the_answers_of_the_report(lab: Lab, monke
     results = lab.undisturbed.results
     snippet = (results / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
     assert snippet.strip() == lab.tuned.snippet().strip()
+    for name, content in lab.case.beside.items():
+        (results / name).write_bytes(content)
     monkeypatch.chdir(results)
     printed = io.StringIO()
 

@@ -62,12 +62,13 @@ def read_folder(split: Split, names: Sequence[str], form: Form, into: RowsWriter
     into.files(names)
 
 
-def file_column(name: str, form: Form, columns: dict[str, str], named: Collection[str]) -> dict[str, str]:
-    """`columns` by role, as a table called `name` has them: in the hub's metadata.csv paths have a name of their own."""
+def file_column(name: str, form: Form, columns: dict[str, str]) -> dict[str, str]:
+    """`columns` by role, as a table called `name` has them: in the hub's metadata.csv paths have a name of their own, where the spec gives
+    them none."""
     if PurePosixPath(name).stem != METADATA:
         return columns
-    paths = {role.name: FILE_NAME for role in form.roles if _is_file(role.kind) and role.name not in named}
-    return {role: paths.get(role, column) for role, column in columns.items()}
+    paths = {role.name for role in form.roles if _is_file(role.kind)}
+    return {role: FILE_NAME if role in paths and column == role else column for role, column in columns.items()}
 
 
 def _is_file(kind: Kind) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import columns_of, named
+from finetune_api.forms import columns_of
 from finetune_api.job import Storage
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data import hub
@@ -231,7 +231,7 @@ def _form_of_files(
 
 def _columns_in(name: str, form: Form, dataset: Dataset) -> dict[str, str]:
     """By role, the columns of a file that is called so."""
-    return file_column(name, form, columns_of(form, dataset.columns), named(dataset.columns))
+    return file_column(name, form, columns_of(form, dataset.columns))
 
 
 def _writer(

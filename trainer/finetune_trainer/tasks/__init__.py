@@ -1,10 +1,13 @@
 """The tasks: what a model learns. A new one is one file here and one line below."""
 
 from finetune_trainer.tasks.base import Features, Task
+from finetune_trainer.tasks.image_classification import ImageClassification
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
 
-TASKS: dict[str, type[Task]] = {task.facts.name: task for task in (TextClassification, TextRegression)}
+TASKS: dict[str, type[Task]] = {
+    task.facts.name: task for task in (TextClassification, TextRegression, ImageClassification)
+}
 """By the hub's name of the task."""
 
 __all__ = ["TASKS", "Features", "Task"]

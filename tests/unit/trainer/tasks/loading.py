@@ -54,8 +54,8 @@ def task_for(folder: Path, train: Examples, labels: Sequence[str], **spec: Any) 
         warnings=(),
         fingerprint="",
         revision=None,
-        survey=Survey((), {}),
         sources=(),
+        survey=Survey((), {}),
     )
     return TASKS[parsed.task](folder, data, parsed)
 
