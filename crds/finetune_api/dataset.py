@@ -113,6 +113,14 @@ class Columns(Model):
     in a file called `metadata.csv`, `.jsonl` or `.parquet` the one called `file_name`. Images in folders have no columns: each is
     labelled as its folder is called."""
 
+    tokens: ColumnName | None = None
+    """The column with the words of a text, one by one; of a CoNLL file its number, such as `1`. Default: the one called `tokens`, of a
+    CoNLL file the first."""
+
+    tags: ColumnName | None = None
+    """The column with a tag for each of the words; of a CoNLL file its number. Default: the one called `tags`, of a CoNLL file the
+    last."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

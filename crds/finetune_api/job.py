@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -21,7 +22,7 @@ from finetune_api.base import (
     says,
 )
 from finetune_api.dataset import Dataset
-from finetune_api.options import Classification, Images
+from finetune_api.options import Classification, Images, TokenClassification
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import TASKS, all_blocks
@@ -161,6 +162,9 @@ class FineTuneJobSpec(Model):
     images: Images | None = None
     """How images are shown to the model. Default: as its own image processor does, without augmentation."""
 
+    token_classification: TokenClassification | None = None
+    """Options of token-classification. Default: those of the fields below it."""
+
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""
 
@@ -212,6 +216,11 @@ class FineTuneJobSpec(Model):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Seconds after its end when the Job and its pods are deleted; the FineTuneJob and its results stay. Default: they stay until
     the FineTuneJob is deleted."""
+
+    def given(self, fields: Collection[str]) -> dict[str, Any]:
+        """What the spec says in these of its fields, named as in a manifest; defaults are left out."""
+        said = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return {field: value for field, value in said.items() if field in fields}
 
 
 TRAINING_INPUTS = ("task", "model", "dataset", "method", "training", *all_blocks(TASKS))

@@ -72,7 +72,7 @@ def meaning(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 def as_in_0_1_0(spec: FineTuneJobSpec) -> dict[str, Any]:
     """The same as version 0.1.0 had it: with empty blocks, and with what is in `DEFAULTS` where it is written out."""
-    inputs = spec.model_dump(mode="json", by_alias=True, include=set(TRAINING_INPUTS), exclude_defaults=True)
+    inputs = spec.given(TRAINING_INPUTS)
     columns = inputs["dataset"].pop("columns", {})
     # These were the columns' defaults, and a block of defaults alone was left out.
     if said := {role: column for role, column in columns.items() if role != column or role not in ("text", "label")}:

@@ -15,6 +15,9 @@ from finetune_api.base import Model, Rule, says
 DEFAULT_THRESHOLD = 0.5
 """The probability from which on a label is said."""
 
+Stride = Annotated[int, Field(ge=0, le=131_072)]
+"""Tokens that two neighbouring windows of a long text share."""
+
 
 class Classification(Model):
     """How labels are read, weighed and said by text-classification."""
@@ -74,3 +77,11 @@ class Images(Model):
     `color` changes brightness, contrast and saturation by up to 40 %; `rotate` turns by up to 15 degrees; `erase` puts a grey rectangle
     on every other one. Evaluation is never altered. Default: nothing. Leave out `flip` where left and right mean something, as in
     writing."""
+
+
+class TokenClassification(Model):
+    """How long texts are read by token-classification."""
+
+    stride: Stride | None = None
+    """Texts of more than `training.maxLength` tokens are read in windows of as many, and neighbours share this many. Each word is asked
+    about in the one window where it has most of the text around it. Default: a quarter of `training.maxLength`."""

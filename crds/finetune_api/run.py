@@ -141,7 +141,7 @@ def with_columns(spec: FineTuneJobSpec) -> FineTuneJobSpec:
 
 def written(spec: FineTuneJobSpec) -> tuple[str, ...]:
     """What `Run.written` is of this spec."""
-    said = spec.model_dump(mode="json", by_alias=True, include=set(OBEYED_BY_THE_TRAINER), exclude_defaults=True)
+    said = spec.given(OBEYED_BY_THE_TRAINER)
     return tuple(sorted(paths(said | meaning(spec))))
 
 

@@ -13,6 +13,9 @@ HOLDS: Mapping[Kind, str] = {
     Kind.LABEL: "the name of a label; or a whole number, the label's place in `dataset.labels` or in the hub dataset's own list of names",
     Kind.LABELS: "a list of labels, also one that JSON has written into a text, or a text with `classification.separator` between them; "
     "each label as where a row has one, and an empty list or text where it has none",
+    Kind.TOKENS: "a list of strings, also one that JSON has written into a text; in a CoNLL file a line each, with a blank line after a text",
+    Kind.TAGS: "a list as long, of names or of whole numbers, which are places in `dataset.labels` or in the hub dataset's own list of names; "
+    "in a CoNLL file they stand behind the words, after tabs or blanks",
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
     Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
     "relative to the table. Without a table, images in folders that are called like their labels",
@@ -92,7 +95,9 @@ def _columns(form: Form) -> Iterator[str]:
             yield f"`{role.name}` is read only where `dataset.columns` names its column."
     if form.of_kinds(NAMED):
         yield "`dataset.labels` lists the names in the order of their numbers."
-    if form.of_kinds(TEXTS):
+    if any(option.endswith(".stride") for option in form.options):
+        yield "Texts of more than `training.maxLength` tokens are read in windows of as many that overlap, and nothing of them is lost."
+    elif form.of_kinds(TEXTS):
         yield "Texts are cut after `training.maxLength` tokens."
 
 

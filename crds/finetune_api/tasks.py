@@ -138,6 +138,10 @@ SPEARMAN = Metric("spearman", "Spearman's correlation, that of their ranks", sho
 RMSE = Metric(
     "rmse", "the root of the mean squared error, in the units of the data", more_is_better=False, shown="RMSE"
 )
+ENTITY_F1 = Metric("f1", "F1 of entities: a right one has the right words and the right type", shown="F1")
+PRECISION = Metric("precision", "the part of the entities said that are right")
+RECALL = Metric("recall", "the part of the true entities that are said")
+WORD_ACCURACY = Metric("accuracy", "the part of the words that get the right tag")
 F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
 
 TEXT = Role("text", Kind.TEXT)
@@ -146,6 +150,8 @@ LABEL = Role("label", Kind.LABEL)
 LABELS = Role("labels", Kind.LABELS)
 SCORE = Role("score", Kind.NUMBER)
 IMAGE = Role("image", Kind.IMAGE)
+TOKENS = Role("tokens", Kind.TOKENS)
+TAGS = Role("tags", Kind.TAGS)
 
 _ALL = (
     TaskFacts(
@@ -200,6 +206,19 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForImageClassification",
+    ),
+    TaskFacts(
+        "token-classification",
+        forms=(
+            Form(
+                (TOKENS, TAGS),
+                (ENTITY_F1, PRECISION, RECALL, WORD_ACCURACY, LOSS),
+                "gives a tag to each word of a text",
+                frozenset({"tokenClassification.stride"}),
+                example="examples/wnut17.yaml",
+            ),
+        ),
+        loads_with="AutoModelForTokenClassification",
     ),
 )
 

@@ -66,18 +66,6 @@ COMING = (
         "AutoModel",
     ),
     TaskFacts(
-        "token-classification",
-        (
-            _form(
-                (Role("tokens", Kind.TOKENS), Role("tags", Kind.TAGS)),
-                (*_metrics("f1", "precision", "recall"), ACCURACY),
-                "tags words",
-                frozenset({"tokenClassification.stride"}),
-            ),
-        ),
-        "AutoModelForTokenClassification",
-    ),
-    TaskFacts(
         "sentence-similarity",
         (
             _form(

@@ -17,6 +17,7 @@ TSV = FILES | {"spec.dataset.format": "tsv"}
 MANY = {"spec.dataset.columns.labels": "labels"}
 GRADES = {"spec.task": "text-regression"}
 IMAGES = {"spec.task": "image-classification"}
+TAGGED = {"spec.task": "token-classification"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -49,7 +50,12 @@ def _name(path: PathKeys) -> str:
 
 def _beside(path: str) -> dict[str, Any]:
     """What a field cannot do without."""
-    needed = {"spec.dataset.csv": CSV, "spec.classification": MANY, "spec.images": IMAGES}
+    needed = {
+        "spec.dataset.csv": CSV,
+        "spec.classification": MANY,
+        "spec.images": IMAGES,
+        "spec.tokenClassification": TAGGED,
+    }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
 
@@ -71,6 +77,7 @@ CALLED_LIKE_THEIR_ROLE = [
     *(Written(f"spec.dataset.columns.{role}", role, {}) for role in ("text", "label")),
     *(Written(f"spec.dataset.columns.{role}", role, GRADES) for role in ("text", "score")),
     *(Written(f"spec.dataset.columns.{role}", role, IMAGES) for role in ("image", "label")),
+    *(Written(f"spec.dataset.columns.{role}", role, TAGGED) for role in ("tokens", "tags")),
 ]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
@@ -87,6 +94,7 @@ NO_DEFAULT_TO_WRITE = {
     "spec.classification.separator": "none",
     "spec.images.size": "what the model was made for",
     "spec.images.augment": "nothing",
+    "spec.tokenClassification.stride": "a quarter of maxLength, which the model decides",
     "spec.dataset.labels": "read from the data",
     "spec.method.freeze.modules": "none",
     "spec.training.maxSteps": "none",
@@ -139,7 +147,10 @@ CHANGED = [
     Written("spec.images.size", 224, IMAGES),
     Written("spec.images.augment", ["flip"], IMAGES),
     Written("spec.images.augment", ["flip", "color"], IMAGES | {"spec.images.augment": ["color", "flip"]}),
+    Written("spec.dataset.columns.tokens", "words", TAGGED),
+    Written("spec.dataset.columns.tags", "ner_tags", TAGGED),
     Written("spec.task", "text-regression", {}),
+    Written("spec.tokenClassification.stride", 16, TAGGED),
     Written("spec.classification.separator", "|", MANY),
     Written("spec.classification.threshold", 0.3, MANY),
     Written("spec.classification.classWeights", "balanced", {}),

@@ -5,6 +5,7 @@ task.
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from finetune_trainer.tasks import Task
@@ -166,6 +168,34 @@ def _cut_an_image(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-200])
 
 
+def _token_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """All words but the last are of one entity, whose type is that of the text."""
+    rows = []
+    for text, label in ROWS:
+        words, of_type = [*text.split(), "."], HOSTILE if label == "sky" else label
+        tags = [f"B-{of_type}", *[f"I-{of_type}"] * (len(words) - 2), "O"]
+        rows.append(json.dumps({"tokens": words, "tags": tags}))
+    return _in_two_files(folder, dropout, rows, "jsonl")
+
+
+def entities(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    """The pipeline's groups: words side by side of one type, of which but the first may begin with B."""
+    [words] = ast.literal_eval(task.snippet().partition("tag(")[2].partition(", is_split")[0])
+    starts = [0, *itertools.accumulate(len(word) + 1 for word in words)]
+    groups: list[tuple[str, int, int]] = []
+    before = "O"
+    for number, tag in enumerate(task.data.names["tags"][said] for said in answer["said"]):
+        place, _, of_type = tag.partition("-")
+        if place == "I" and before == of_type:
+            groups[-1] = (of_type, groups[-1][1], starts[number + 1] - 1)
+        elif of_type:
+            groups.append((of_type, starts[number], starts[number + 1] - 1))
+        before = of_type
+    assert groups
+    found = eval(printed, {"np": np})  # the scores are numpy's
+    assert [(group["entity_group"], group["start"], group["end"]) for group in found] == groups
+
+
 CASES: Mapping[str, Case] = {
     "text-classification": Case(
         "text-classification",
@@ -226,6 +256,22 @@ CASES: Mapping[str, Case] = {
         asked={"image": {"bytes": PHOTO, "path": None}},
         agrees=one_label,
         beside={"image.jpg": PHOTO},
+    ),
+    "token-classification": Case(
+        "token-classification",
+        _token_classification,
+        bad={
+            "a tag too few": Bad(
+                append("train.jsonl", '{"tokens": ["Salt", "."], "tags": ["O"]}'),
+                ("train.jsonl, line 41", 'column "tags"', "not as many tags as words"),
+            ),
+            "no words": Bad(
+                append("validation.jsonl", '{"tokens": [], "tags": []}'),
+                ("validation.jsonl, line 9", 'column "tokens"', "are none"),
+            ),
+        },
+        asked={"tokens": ["Some", "words", "of", "a", "text"], "tags": [0] * 5},
+        agrees=entities,
     ),
 }
 """By the task's name, or by what it is of a task that takes its examples in several forms."""

@@ -30,8 +30,9 @@ from finetune_operator.worlds.protocol import (
 )
 from finetune_operator.worlds.restarts import is_counted
 
-OBEYED_AT_ONCE = ("run_id", "suspend", "backoff_limit", "active_deadline_seconds", "ttl_seconds_after_finished")
-PLACEMENT = tuple(name for name in FineTuneJobSpec.model_fields if name not in (*FIXED_FOR_A_RUN, *OBEYED_AT_ONCE))
+OBEYED_AT_ONCE = ("runId", "suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+FIELDS = tuple(str(field.alias) for field in FineTuneJobSpec.model_fields.values())
+PLACEMENT = tuple(field for field in FIELDS if field not in (*FIXED_FOR_A_RUN, *OBEYED_AT_ONCE))
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ class Case:
     def placement(self) -> str:
         """Digest of the parts of the spec that only a new training can obey. Defaults are left out, so that an operator with
         new ones replaces nothing."""
-        inputs = self.spec.model_dump(mode="json", by_alias=True, include=set(PLACEMENT), exclude_defaults=True)
+        inputs = self.spec.given(PLACEMENT)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from finetune_api.dataset import Columns
 from finetune_api.forms import columns_of, forms_of
 from finetune_api.job import TRAINING_INPUTS, FineTuneJobSpec
 from finetune_api.meaning import meaning
+from finetune_api.run import Run, identify
 from finetune_api.tasks import TASKS, Form, TaskFacts, all_blocks, all_metrics, all_roles
 from tests.api_cases.builder import job
 from tests.api_cases.coming import ALL, VALUES, spec_for_all
@@ -36,6 +37,17 @@ def test_each_option_of_a_task_is_a_field_and_each_block_a_training_input() -> N
     assert set(all_blocks(TASKS)) <= set(fields)
     assert set(all_blocks(TASKS)) <= set(TRAINING_INPUTS)
     assert all(fields[block].default is None for block in all_blocks(TASKS))
+
+
+def test_an_option_reaches_the_trainer_whatever_its_block_is_called() -> None:
+    for task in TASKS.values():
+        for form in task.forms:
+            for option in form.options:
+                block, _, name = option.partition(".")
+                changes = smallest(task, form)
+                spec = FineTuneJobSpec.model_validate(job(changes | {f"spec.{block}": {name: VALUES[option]}})["spec"])
+                told = Run.from_env(Run.of(spec, identify(spec), "owner", contract=1).to_env()).spec
+                assert told.given([block]) == {block: {name: VALUES[option]}}
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=lambda task: task.name)

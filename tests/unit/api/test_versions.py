@@ -96,7 +96,7 @@ def test_a_field_that_the_trainer_does_not_know_is_refused_by_its_name(change: d
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"task": "token-classification"}, 'spec.task: "token-classification" is no choice here'),
+        ({"task": "weather-forecast"}, 'spec.task: "weather-forecast" is no choice here'),
         ({"training": {"evaluation": {"metric": "mcc"}}}, 'spec.training.evaluation.metric: "mcc" is no choice here'),
         ({"training": {"learningRate": "auto"}}, 'spec.training.learningRate: "auto" is text'),
         ({"training": {"microBatchSize": 64}}, "spec: training.microBatchSize must not be larger"),

@@ -4,9 +4,10 @@ from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.image_classification import ImageClassification
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
+from finetune_trainer.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    task.facts.name: task for task in (TextClassification, TextRegression, ImageClassification)
+    task.facts.name: task for task in (TextClassification, TextRegression, ImageClassification, TokenClassification)
 }
 """By the hub's name of the task."""
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tokenizers import AddedToken, Regex, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 MARKUP = re.compile(r"\W*[<\[{|].*\w.*[>\]}|]\W*", re.DOTALL)
@@ -109,11 +109,16 @@ def _cut_names(tokenizer: PreTrainedTokenizerBase, names: dict[str, int]) -> Pre
     backend = tokenizer.backend_tokenizer
     cut = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([*filter(None, [backend.pre_tokenizer]), cut])
+    return with_steps(tokenizer, backend)
+
+
+def with_steps(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer with these steps, which it keeps when it is saved and loaded again."""
     # Most classes make their own steps anew when they are loaded; this one takes them from tokenizer.json as they are.
     kept: dict[str, Any] = {name: getattr(tokenizer, name) for name in SAVED}
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        split_special_tokens=True,
+        split_special_tokens=tokenizer.split_special_tokens,
         chat_template=tokenizer.chat_template,
         **kept,
         **tokenizer.special_tokens_map,

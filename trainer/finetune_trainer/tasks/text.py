@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples, Stop
@@ -39,7 +39,7 @@ class TextTask(Task):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
             refuse_quantised(config)
             settled = settle_attention(config)
-            tokenizer = load_tokenizer(folder, config, trust_remote_code=trusted)
+            tokenizer = self.fit(load_tokenizer(folder, config, trust_remote_code=trusted))
             loaded = load_model(
                 folder, config, self.loads, self.head(), trust_remote_code=trusted, reads_pooler=self.reads_pooler
             )
@@ -59,6 +59,10 @@ class TextTask(Task):
     @abstractmethod
     def shapes(self, features: int, tokens: int) -> Mapping[str, tuple[int, ...]]:
         """The shape of each of `outputs` for so many features of so many tokens."""
+
+    def fit(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """The tokenizer as the task needs it. Default: as it is."""
+        return tokenizer
 
     def encode(
         self,
