@@ -19,6 +19,7 @@ from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inpu
 from finetune_trainer.data.survey import lengths
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
+from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
@@ -172,6 +173,7 @@ class Session:
         self._task: Task = kind(self._inputs.model.path, data, self._spec)
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
+        quicken(self._task.model, self._arithmetic.device)
         logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
 
     def _encode(self) -> None:

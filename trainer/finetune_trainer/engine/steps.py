@@ -1,4 +1,6 @@
-"""Optimiser steps, one after another: what transformers' Trainer does of them and nothing else, to the same weights, bit for bit.
+"""Optimiser steps, one after another: what transformers' Trainer does of them and nothing else, to the same weights.
+
+They are the same to the last bit where nothing is done faster (`exact`, and a model without `levers.py`), which tests ask for.
 
 A batch is a whole step; the slices of it that fit in memory are made here. So a step is a step in every count, and running out of
 memory changes neither the batch nor the schedule.
@@ -21,7 +23,7 @@ from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
-from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates
+from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
 from finetune_trainer.engine.threads import available_threads
@@ -51,7 +53,10 @@ class Steps:
         total_steps: int,
         check: Callable[[], None],
         after_step: Callable[[int], bool],
+        exact: bool = False,
     ) -> None:
+        """`exact`: to the last bit as the Trainer does; else gradients are clipped faster and round otherwise."""
+        self._exact = exact
         self._task = task
         self._model = task.model
         self._features = features
@@ -101,7 +106,10 @@ class Steps:
 
     def _step(self, batch: Sequence[Made]) -> None:
         self.loss = self._gradient(batch)
-        nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
+        if self._exact:
+            nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
+        else:
+            shorten(self._model, self.optimizer)
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self._schedule.step()

@@ -82,6 +82,7 @@ def steps_of(task, encoded, settings, after_step=lambda step: False):
         total_steps=STEPS,
         check=lambda: None,
         after_step=after_step,
+        exact=True,
     )
 
 
