@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from finetune_api.base import seconds
 from finetune_api.failures import FailureReason, JobError
@@ -26,6 +25,7 @@ from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import save_weights
+from finetune_trainer.engine.window import Number, Window
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.stop import Preempted, StopSignal
@@ -33,7 +33,19 @@ from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.tasks.base import Features, Task
 
 MAX_ROWS = 500
-"""About how many rows of training metrics a run leaves; a row needs a look at the loss, for which a GPU has to wait."""
+"""About how many rows of training metrics a run leaves; the loss of each is copied from the device."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of training: of the steps since the row before."""
+
+    step: int
+    steps: int
+    total: Number
+    """The sum of their losses."""
+    learning_rate: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,9 @@ class Loop:
         self.micro = MicroBatch.start(training, state.micro_batch_size, arithmetic.device)
         self._saved_step = state.step
         """The latest step that was given to the store."""
-        self._window = torch.tensor(state.window_loss, device=arithmetic.device)
+        self._window = Window(state.window_loss, state.window_steps, arithmetic.device)
+        self._rows: deque[_Row] = deque()
+        """Those whose loss the device may not have computed yet."""
         self._steps = Steps(
             task,
             splits.train,
@@ -144,18 +158,15 @@ class Loop:
         return stopping or self.state.stopped_early
 
     def _write_down(self) -> None:
+        self._window.add(self._steps.loss)
+        if self.state.step % self._row_every == 0 or self._evaluation_due:
+            steps = self._window.steps
+            row = _Row(self.state.step, steps, self._window.close(), self._steps.learning_rate, time.time())
+            self._rows.append(row)
+        self._tell_rows(wait=self._evaluation_due)
         now = time.monotonic()
         self.state.train_seconds += now - self._step_ended
         self._step_ended = now
-        self._window += self._steps.loss
-        self.state.window_steps += 1
-        if self.state.step % self._row_every == 0 or self._evaluation_due:
-            loss = self._look_at_window() / self.state.window_steps
-            learning_rate = self._steps.learning_rate
-            self._add_row(loss=loss, learning_rate=learning_rate)
-            self._reporter.numbers(loss=loss, learning_rate=learning_rate)
-            self._window.zero_()
-            self.state.window_steps = 0
         self._reporter.step(
             self.state.step,
             self.total_steps,
@@ -164,12 +175,19 @@ class Loop:
             total_epochs=self._training.epochs,
         )
 
-    def _look_at_window(self) -> float:
-        """The sum of the losses since the last row. Raises LOSS_DIVERGED when one of them was no number."""
-        loss = self._window.item()
+    def _tell_rows(self, wait: bool) -> None:
+        """Write down the rows whose loss is there; all of them if it may `wait`. A step never waits for the device."""
+        while self._rows and (wait or self._rows[0].total.is_there()):
+            row = self._rows.popleft()
+            loss = self._finite(row.total.value(), row.step, row.steps) / row.steps
+            self._add_row(row.step, row.time, loss=loss, learning_rate=row.learning_rate)
+            self._reporter.numbers(loss=loss, learning_rate=row.learning_rate)
+
+    def _finite(self, loss: float, last: int, steps: int) -> float:
+        """The sum of the losses of `steps` steps up to the `last`. Raises LOSS_DIVERGED when one of them was no number."""
         if not math.isfinite(loss):
-            first = self.state.step - self.state.window_steps + 1
-            at = f"step {first}" if first == self.state.step else f"steps {first} to {self.state.step}"
+            first = last - steps + 1
+            at = f"step {first}" if first == last else f"steps {first} to {last}"
             raise JobError(
                 FailureReason.LOSS_DIVERGED, f"the loss became {loss} at {at} of {self.total_steps}: training diverged"
             )
@@ -188,7 +206,7 @@ class Loop:
                 f"the validation loss is {loss} after step {self.state.step}: training diverged",
             )
         metrics = defined(found)
-        self._add_row(**{f"eval_{name}": value for name, value in metrics.items()})
+        self._add_row(self.state.step, time.time(), **{f"eval_{name}": value for name, value in metrics.items()})
         chosen_by_first = sorted(metrics.items(), key=lambda item: item[0] != self._metric)
         self._reporter.numbers(**{f"eval_{name}": value for name, value in chosen_by_first})
         self._compare(metrics.get(self._metric, math.nan))
@@ -242,7 +260,9 @@ class Loop:
 
     def _save(self) -> None:
         # Looked at here as well: a checkpoint of a diverged model would make each next attempt diverge at once.
-        self.state.window_loss = self._look_at_window()
+        self._tell_rows(wait=True)
+        self.state.window_steps = self._window.steps
+        self.state.window_loss = self._finite(self._window.total(), self.state.step, self._window.steps)
         self.state.micro_batch_size = self.micro.limit
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
@@ -263,6 +283,5 @@ class Loop:
         self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
         self._saved_at = self._step_ended = time.monotonic()
 
-    def _add_row(self, **values: float) -> None:
-        epoch = self.state.step / self.steps_per_epoch
-        self.state.rows.append({"step": self.state.step, "epoch": round(epoch, 6), **values, "time": time.time()})
+    def _add_row(self, step: int, at: float, /, **values: float) -> None:
+        self.state.rows.append({"step": step, "epoch": round(step / self.steps_per_epoch, 6), **values, "time": at})

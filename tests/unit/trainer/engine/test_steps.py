@@ -312,12 +312,23 @@ def test_bf16_is_the_arithmetic_of_the_products_only(task, encoded):
         assert parameter.grad is None or parameter.grad.dtype == torch.float32
 
 
-def test_a_batch_goes_to_a_gpu_from_pinned_memory(monkeypatch):
-    pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
-    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, **__: tensor)
-    batch = {"input_ids": torch.zeros(2, 3), "labels": torch.zeros(2)}
+def test_a_batch_goes_to_a_gpu_in_one_copy_from_pinned_memory(monkeypatch):
+    copies = []
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda size, *, dtype, pin_memory: empty(size, dtype=dtype) if pin_memory else None
+    )
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, *_, non_blocking: copies.append(non_blocking) or tensor)
+    batch = {
+        "input_ids": torch.arange(6).reshape(2, 3),
+        "flags": torch.tensor([True, False, True]),
+        "pixel_values": torch.rand(2, 1, 2, 2),
+        "labels": torch.tensor([1, 0]),
+    }
 
-    Arithmetic(torch.device("cuda"), bf16=False).move(batch)
+    moved = Arithmetic(torch.device("cuda"), bf16=False).move(batch)
 
-    assert len(pinned) == 2
+    assert copies == [True]
+    assert {name: (values.dtype, values.tolist()) for name, values in moved.items()} == {
+        name: (values.dtype, values.tolist()) for name, values in batch.items()
+    }

@@ -1,0 +1,81 @@
+"""No step waits for the device. Torch's `meta` device has shapes and no values: whatever would have to wait for a value fails there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from finetune_api.training import Training
+from finetune_trainer.engine import steps as steps_module
+from finetune_trainer.engine.levers import quicken
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.optimizer import shorten
+from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.engine.window import Window
+from tests.training.architectures import ARCHITECTURES, save
+from tests.training.sentences import ROWS
+from tests.unit.trainer.rows import examples
+from tests.unit.trainer.tasks.loading import features_of, task_for
+
+META = torch.device("meta")
+EXAMPLES = examples([text for text, _ in ROWS], labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
+WAIT_THEMSELVES = {"t5", "bart", "longformer", "mpnet"}
+"""Their code in transformers looks at values: whether each text has as many ends, which tokens attend to all, what a mask masks."""
+
+
+class Shapes(Arithmetic):
+    """Autocast knows no meta device."""
+
+    def outputs(self, task, batch):
+        return task.outputs(batch)
+
+
+class Standing(torch.optim.SGD):
+    """In the place of AdamW, whose fused kernels there are none of on that device; they have no need of values in Python."""
+
+    def step(self, closure=None):
+        assert self.grad_scale.device == self.found_inf.device == META
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_step_asks_for_a_value_of_the_device(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(steps_module, "adamw", lambda model, training: Standing(model.parameters(), lr=0.1))
+    task = task_for(save(name, tmp_path, labels=["cooking", "sky"]), EXAMPLES, ["cooking", "sky"])
+    features = features_of(task, EXAMPLES, 48)
+    task.model.to(META)
+    quicken(task.model, META)
+    window = Window(0.0, 0, META)
+    done = []
+    steps = Steps(
+        task,
+        features,
+        Training(batchSize=8, learningRateSchedule="cosine"),
+        arithmetic=Shapes(META, bf16=False),
+        micro=MicroBatch(5),
+        total_steps=2,
+        check=lambda: None,
+        after_step=lambda step: window.add(steps.loss) or done.append(step),
+    )
+    if name in WAIT_THEMSELVES:
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            steps.run()
+    else:
+        steps.run()
+        assert done == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "look", [torch.Tensor.item, torch.Tensor.cpu, torch.Tensor.tolist, float, bool, torch.Tensor.numpy, torch.nonzero]
+)
+def test_each_way_to_look_at_a_value_would_fail_so(look):
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError)):
+        look(torch.ones((), device=META) * 2)
+
+
+def test_the_optimisers_factor_is_no_value_either():
+    model = torch.nn.Linear(2, 2, device=META)
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    shorten(model, Standing(model.parameters(), lr=0.1))
