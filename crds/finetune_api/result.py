@@ -84,6 +84,18 @@ class DataResult(Contract):
     lengths: list[LengthsResult] = []
 
 
+class SuspectResult(Contract):
+    """A training row whose label is probably wrong."""
+
+    row: str
+    """File, and line or row."""
+    label: str
+    suggested: str
+    """The label that it was learned as instead."""
+    margin: float
+    """By how much the logit of its label exceeds the largest other in the mean over training: negative, the lowest is the most suspicious."""
+
+
 class ResultError(Contract):
     """Why an attempt failed, as its user should read it."""
 
@@ -127,6 +139,8 @@ class Result(Contract):
     metrics: list[MetricResult] = []
     """The metric that the best model was chosen by comes first."""
     data: DataResult | None = None
+    suspects: list[SuspectResult] = []
+    """Training rows to look at, the most suspicious first; a hundred at most."""
     artifacts: list[Artifact] = []
     error: ResultError | None = None
 
@@ -142,7 +156,7 @@ class Result(Contract):
     def termination_message(self) -> str:
         """The Result as JSON of at most 4 KiB: artefacts and what is said of the data go first, then all metrics but the first, then
         long texts are cut."""
-        short = self.model_copy(update={"artifacts": [], "data": None})
+        short = self.model_copy(update={"artifacts": [], "data": None, "suspects": []})
         shorter = short.model_copy(update={"metrics": self.metrics[:1]})
         cut = (shorter._cut_to(longest) for longest in (400, 200, 100, 50))
         # The kubelet cuts by bytes, wherever it is; what it has cut is no JSON any more.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
+from typing import Any
 
 from finetune_api.exit_codes import ExitCode
 from tests.training.attempts import Job
@@ -56,6 +58,13 @@ def interrupt(job: Job, number: signal.Signals, moments: int, seed: int, total_s
 
 
 def assert_equal_ends(interrupted: Job, undisturbed: Job) -> None:
-    """Bitwise the same weights and the same metrics.jsonl but for its times."""
+    """Bitwise the same weights, the same metrics.jsonl but for its times, and the same told of data and suspects."""
     assert interrupted.rows() == undisturbed.rows()
+    assert _told(interrupted) == _told(undisturbed)
     assert interrupted.weights() == undisturbed.weights()
+
+
+def _told(job: Job) -> tuple[Any, Any]:
+    """What result.json says of the data and of its rows to look at."""
+    result = json.loads((job.results / "result.json").read_text())
+    return result["data"], result["suspects"]

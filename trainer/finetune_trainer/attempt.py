@@ -136,8 +136,9 @@ class Attempt:
             results = self._scratch / "results"
             results.mkdir()
             metrics = session.write(results)
+            suspects = [suspect.result() for suspect in session.suspects]
             succeeded = self._result("succeeded").model_copy(
-                update={"metrics": metrics, "data": session.survey.result()}
+                update={"metrics": metrics, "data": session.survey.result(), "suspects": suspects}
             )
             result = run_folder.promote(results, succeeded, may_write=claim.check)
             self._stop.disarm()  # the run is complete, whatever comes now

@@ -28,6 +28,7 @@ from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.engine.window import Number, Window
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
+from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.tasks.base import Features, Task
@@ -120,6 +121,8 @@ class Loop:
 
         Returns when training is finished and its last checkpoint is committed. Raises Preempted when told to stop, after the same.
         """
+        if checkpoint is not None:
+            self._steps.margins.load(checkpoint)
         if self._evaluation_due and self.state.evaluated_step < self.state.step:
             self._evaluate()
         if self.state.step < self.total_steps and not self.state.stopped_early:
@@ -136,6 +139,11 @@ class Loop:
                 self._checkpoints.flush()
                 self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
         self._stop.check()
+
+    @property
+    def margins(self) -> Margins:
+        """How the training examples were told apart, in all attempts."""
+        return self._steps.margins.margins()
 
     @property
     def _evaluation_due(self) -> bool:

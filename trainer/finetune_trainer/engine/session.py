@@ -31,6 +31,7 @@ from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval, paired_intervals
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
@@ -88,6 +89,8 @@ class Session:
         self.total_steps: int | None = None
         self.survey = inputs.data.survey
         """What is told of the data; with lengths once it is encoded."""
+        self.suspects: list[Suspect] = []
+        """Training rows whose label is probably wrong; known once it is trained."""
         self._durations = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
             self.state = TrainingState.of(inputs.checkpoint, inputs.checkpoint_folder)
@@ -141,6 +144,7 @@ class Session:
         assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
         load_weights(self._task.model, loop.best)
         self._measure_best()
+        self.suspects = self._task.suspects(self._inputs.data.train, self._train.rows, loop.margins)
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
@@ -283,6 +287,7 @@ class Session:
             rows_by_split={split.name: len(split.examples) for split in self._splits},
             blocks_by_split={measured.name: self._blocks(measured) for measured in self._measured},
             survey=self.survey,
+            suspects=self.suspects,
             task_facts=self._task.known(),
             snippet=self._task.snippet(),
             sources=data.sources,

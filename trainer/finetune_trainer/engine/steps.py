@@ -22,6 +22,7 @@ from finetune_api.training import Training
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
+from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
@@ -70,6 +71,7 @@ class Steps:
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self.optimizer = adamw(self._model, training)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
+        self.margins = MarginsSeen(task, len(features.rows), arithmetic)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
@@ -106,6 +108,7 @@ class Steps:
 
     def _step(self, batch: Sequence[Made]) -> None:
         self.loss = self._gradient(batch)
+        self.margins.keep()
         if self._exact:
             nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         else:
@@ -149,8 +152,10 @@ class Steps:
         for part in parts:
             self._check()
             given = self._arithmetic.move(self._collate(part))
-            loss = self._task.losses(self._arithmetic.outputs(self._task, given), given).sum() / weight
+            outputs = self._arithmetic.outputs(self._task, given)
+            loss = self._task.losses(outputs, given).sum() / weight
             torch.autograd.backward(loss)
+            self.margins.see(np.array([index for index, _ in part]), outputs, given)
             total += loss.detach()
         return total
 
@@ -159,6 +164,7 @@ class Steps:
 
     def _undo(self, state: dict[str, object]) -> None:
         """Stand between two steps again."""
+        self.margins.forget()
         self._model.zero_grad()
         set_random_state(state)
 
@@ -168,6 +174,7 @@ class Steps:
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
         save_random_state(folder)
+        self.margins.save(folder)
 
     def _load(self, folder: Path) -> None:
         self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))

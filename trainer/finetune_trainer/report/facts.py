@@ -12,6 +12,7 @@ from finetune_api.run import RunIdentity
 from finetune_trainer.data.examples import Source
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval
 
 
@@ -34,6 +35,8 @@ class ReportFacts:
     """What the task shows of each measured split."""
     survey: Survey | None
     """What the data is like; None where nobody looked."""
+    suspects: Sequence[Suspect]
+    """Training rows whose label is probably wrong, the most suspicious first."""
     task_facts: Mapping[str, Any]
     """What the task knows of itself, for run.json and the card, such as its label names below `labels`."""
     snippet: str

@@ -26,6 +26,7 @@ from finetune_trainer.report.story import (
     signed,
     spec_yaml,
 )
+from finetune_trainer.report.suspects import suspect_blocks
 from finetune_trainer.report.words import PHRASE, changes, phrases, pieces, shortened
 
 CARDS = 24
@@ -70,7 +71,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
         drawn=read - facts.train_rows,
         sources=facts.sources[:SOURCES],
-        data=[] if facts.survey is None else list(data_blocks(facts.survey)),
+        data=[*([] if facts.survey is None else data_blocks(facts.survey)), *suspect_blocks(facts.suspects)],
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),

@@ -24,7 +24,9 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import Form, TaskFacts
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
+from finetune_trainer.scores.suspects import Margins
 
 Feature = Mapping[str, Any]
 """One encoded feature: arrays and numbers by name, among them the model's inputs."""
@@ -137,6 +139,16 @@ class Task(ABC):
     @abstractmethod
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         """What is kept of each feature, for `scores` and `blocks`: small, as it goes into checkpoints."""
+
+    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Of each feature, by how much the logit of its label exceeds the largest of the others, and which label that is; shape (features,)
+        each. Asked of what training passes by, so nothing may wait for the device. None where examples have no label."""
+        return None
+
+    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+        """The training examples whose label is probably wrong, the most suspicious first; `rows` are those of the features that the
+        margins are of."""
+        return []
 
     def merge(self, features: Features, answers: pa.Table) -> pa.Table:
         """One row an example of one row a feature. Default: these are the same."""

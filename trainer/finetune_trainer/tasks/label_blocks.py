@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,9 @@ from finetune_trainer.report.blocks import (
     PerLabel,
     sentence,
 )
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores.calibration import BINS, Calibration, calibration
+from finetune_trainer.scores.suspects import Ranked
 from finetune_trainer.tasks.shown import parts_of
 
 MISTAKES = 12
@@ -70,6 +72,17 @@ def label_blocks(
         else "",
         empty="No row is wrong.",
     )
+
+
+def suspects_of(
+    examples: Examples, ranked: Ranked, show: Sequence[str], told: Callable[[int, int], tuple[str, str]]
+) -> list[Suspect]:
+    """The rows to look at. `told` names the label of a row, and the one that it is learned as, of which it gets the number."""
+    found = []
+    for row, other, margin in zip(ranked.rows.tolist(), ranked.other.tolist(), ranked.margin.tolist(), strict=True):
+        label, suggested = told(row, other)
+        found.append(Suspect(str(examples.origins[row]), label, suggested, margin, parts_of(examples, show, row)))
+    return found
 
 
 def matrix(answers: pa.Table, column: str) -> NDArray[np.float32]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples
 from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.labels import label_scores
+from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
-from finetune_trainer.tasks.label_blocks import label_blocks, matrix
+from finetune_trainer.tasks.label_blocks import label_blocks, matrix, suspects_of
 from finetune_trainer.tasks.pretrained import Head
 
 
@@ -58,6 +62,20 @@ class OneLabel(Task):
 
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
         return cross_entropy(outputs["logits"].float(), batch[LABELS], reduction="none")
+
+    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, own = outputs["logits"].detach().float(), batch[LABELS][:, None]
+        best, other = logits.scatter(1, own, -torch.inf).max(dim=1)
+        return logits.gather(1, own).squeeze(1) - best, other
+
+    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+        labels = examples.numbers("label")
+        return suspects_of(
+            examples,
+            rank(margins, rows),
+            self.show,
+            lambda row, other: (self.names[labels[row]], self.names[other]),
+        )
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().softmax(dim=-1)}

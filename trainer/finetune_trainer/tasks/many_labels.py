@@ -17,8 +17,6 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_THRESHOLD, Classification
 from finetune_trainer.data.examples import Data, Examples
 from finetune_trainer.report.blocks import (
-    Bar,
-    Bars,
     Block,
     Card,
     Cards,
@@ -29,12 +27,14 @@ from finetune_trainer.report.blocks import (
     PerLabel,
     sentence,
 )
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.calibration import BINS, Calibration, calibration
 from finetune_trainer.scores.labels import multilabel_scores
+from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.balance import balanced
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
-from finetune_trainer.tasks.label_blocks import matrix
+from finetune_trainer.tasks.label_blocks import matrix, suspects_of
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.shown import parts_of
 
@@ -103,6 +103,22 @@ class ManyLabels(Task):
         held = self.truth(self.data.train).sum(axis=0)
         return torch.from_numpy(balanced(np.stack([len(self.data.train) - held, held]))).to(self.model.device)
 
+    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Each label is a question of its own: the margin is that of the answer that is furthest from the data's."""
+        logits = outputs["logits"].detach().float()
+        margin, label = torch.where(batch[LABELS] > 0, logits, -logits).min(dim=1)
+        return margin, label
+
+    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+        truth = self.truth(examples)
+
+        def told(row: int, label: int) -> tuple[str, str]:
+            other = truth[row].copy()
+            other[label] = not other[label]
+            return self._listed(truth[row]), self._listed(other)
+
+        return suspects_of(examples, rank(margins, rows), self.show, told)
+
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().sigmoid()}
 
@@ -154,11 +170,6 @@ class ManyLabels(Task):
             diagonal=True,
             note=f"Of all labels of all rows together. Expected calibration error (Guo et al. 2017, {BINS} bins): {errors}.",
         )
-
-    def blocks_of_data(self, examples: Examples) -> Iterator[Block]:
-        counts = self.truth(examples).sum(axis=0).tolist()
-        bars = tuple(Bar(name, count) for name, count in zip(self.names, counts, strict=True))
-        yield Bars("balance", "Labels of the training rows", bars)
 
     def known(self) -> Mapping[str, Any]:
         return {"labels": list(self.names)}

@@ -16,8 +16,9 @@ from finetune_api.result import MetricResult
 from finetune_api.run import identify
 from finetune_trainer.data import Examples, Origins, Source
 from finetune_trainer.data.survey import LabelRows, SplitSurvey, Survey
-from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.blocks import Block, Text
 from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval, Score, paired_intervals, values
 from finetune_trainer.scores.labels import label_scores, log_loss
 from finetune_trainer.tasks.label_blocks import label_blocks
@@ -150,6 +151,12 @@ def finished_run(
             tuple(SplitSurvey(split, n, 0, 0, 0) for split, n in {"train": 3668, **rows_by_split}.items()),
             {"label": tuple(LabelRows(label, {"train": n}) for label, n in zip(labels, train_counts, strict=True))},
         ),
+        suspects=[
+            Suspect(
+                f"train.tsv, line {n}", labels[0], labels[-1], -2.5 + 0.1 * n, (Text(f"A row of another kind, {n}."),)
+            )
+            for n in range(2, 5)
+        ],
         task_facts={"labels": list(labels)},
         snippet=SNIPPET,
         sources=[Source("train", "train.tsv", 3668), Source("validation", "dev.tsv", rows)],

@@ -54,8 +54,8 @@ def task_for(folder: Path, train: Examples, labels: Sequence[str], **spec: Any) 
         warnings=(),
         fingerprint="",
         revision=None,
-        sources=(),
         survey=Survey((), {}),
+        sources=(),
     )
     return TASKS[parsed.task](folder, data, parsed)
 
