@@ -19,6 +19,8 @@ HOLDS: Mapping[Kind, str] = {
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
     Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
     "relative to the table. Without a table, images in folders that are called like their labels",
+    Kind.ANSWERS: 'passages of the context, as `{"text": ["…"], "answer_start": [0]}`, two empty lists where it does not answer, also as '
+    "JSON in a text; or the nested JSON of SQuAD. `answer_start` counts characters (Unicode code points) from 0",
 }
 """What a column of each kind holds, in each format."""
 

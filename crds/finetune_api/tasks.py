@@ -49,6 +49,10 @@ class Role:
     kind: Kind
     optional: bool = False
     """Then an example has it only where `dataset.columns` names its column."""
+    answer: bool = False
+    """Whether it is what a model is to answer, of a kind that may be given to it, too."""
+    together: bool = False
+    """Whether examples with the same one stay together where validation is drawn from the training rows; all inputs where no role is so."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ COMING = (
         "question-answering",
         (
             _form(
-                (Role("question", Kind.TEXT), Role("context", Kind.TEXT), Role("answers", Kind.ANSWERS)),
+                (Role("question", Kind.TEXT), Role("context", Kind.TEXT, together=True), Role("answers", Kind.ANSWERS)),
                 _metrics("f1", "exact_match"),
                 "finds an answer in a text",
                 frozenset({"questionAnswering.stride"}),
@@ -104,7 +104,7 @@ COMING = (
         "text2text-generation",
         (
             _form(
-                (TEXT, Role("target", Kind.TEXT)),
+                (TEXT, Role("target", Kind.TEXT, answer=True)),
                 _metrics("chrf", "bleu", "rouge_l"),
                 "writes a text for another",
                 frozenset({"generation.maxNewTokens", "generation.beams"}),

@@ -22,8 +22,8 @@ from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Split, Sto
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.folders import are_values, file_column, files_of, is_told_by_folders, read_folder
 from finetune_trainer.data.foreign import Format
-from finetune_trainer.data.keys import keys_of
-from finetune_trainer.data.kinds import KINDS, Kinds
+from finetune_trainer.data.keys import Keys, keys_of
+from finetune_trainer.data.kinds import Kinds, kind_of
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import at, data_invalid, listed, nearest
@@ -83,9 +83,11 @@ def load(
     drawn = "validation" not in examples
     if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
-        aside, more = choose_validation(examples["train"], form, keys["train"], fraction, seed)
-        warnings += more
         train = examples["train"]
+        aside, more = choose_validation(
+            train, form, _keys_apart(train, form, kinds, keys["train"], stop), fraction, seed
+        )
+        warnings += more
         folder = workspace / "rows"
         examples["train"] = some_of(train, ~aside, folder / "train-rest.arrow")
         examples["validation"] = some_of(train, aside, folder / "validation.arrow")
@@ -106,6 +108,12 @@ def load(
     )
 
 
+def _keys_apart(train: Examples, form: Form, kinds: Kinds, keys: Keys, stop: Stop) -> Keys:
+    """By which training rows stay together; `keys` are those of all inputs."""
+    together = {role.name: kinds[role.name] for role in form.roles if role.together}
+    return keys_of(train, together, stop) if together else keys
+
+
 def _few(warnings: list[str]) -> tuple[str, ...]:
     """Not one for each of a thousand files."""
     if len(warnings) <= MOST_WARNINGS:
@@ -118,7 +126,7 @@ def _few(warnings: list[str]) -> tuple[str, ...]:
 
 def _kinds(form: Form, dataset: Dataset) -> Kinds:
     columns = columns_of(form, dataset.columns)
-    return {role.name: KINDS[role.kind] for role in form.roles if role.name in columns}
+    return {role.name: kind_of(role) for role in form.roles if role.name in columns}
 
 
 Read = tuple[Form, list[Rows], list[str], str | None, str]

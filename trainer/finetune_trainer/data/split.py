@@ -12,7 +12,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.data.keys import first_with
-from finetune_trainer.data.kinds import KINDS
+from finetune_trainer.data.kinds import Kinds, kind_of
 
 FAR = 2
 """Times more or less rows set aside than asked for, from which on it is said."""
@@ -21,7 +21,8 @@ FAR = 2
 def choose_validation(
     examples: Examples, form: Form, keys: NDArray[np.uint64], fraction: float, seed: int
 ) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which of the training examples are set aside for validation, shape (rows,), and warnings. `keys` as of `keys_of`.
+    """Which of the training examples are set aside for validation, shape (rows,), and warnings. `keys` as of `keys_of`, of
+    the inputs that stay together.
 
     Every example's inputs get a digest of the seed and themselves; of each label, those with the lowest digests are set aside. So
     the split depends on the inputs and the seed only, not on the order of rows or on a library's random numbers, and rows with
@@ -41,7 +42,7 @@ def choose_validation(
         # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
         text_aside[text_of_row[label_of_row == label].max()] = False
     aside = np.asarray(text_aside[text_of_row])
-    noun = next(KINDS[role.kind].noun for role in form.roles if KINDS[role.kind].is_input)
+    noun = next(iter(_kinds(form).values())).noun
     rows, texts = len(examples), len(first)
     if not aside.any():
         raise _nothing_aside(rows, texts, fraction, noun)
@@ -64,9 +65,16 @@ def _nothing_aside(rows: int, texts: int, fraction: float, noun: str) -> JobErro
     return JobError(FailureReason.DATA_INVALID, said, field="spec.dataset.validationFraction", remedy=remedy)
 
 
+def _kinds(form: Form) -> Kinds:
+    """By role, of what stays together."""
+    kinds = {role: kind_of(role) for role in form.roles}
+    together = any(role.together for role in form.roles)
+    return {role.name: kind for role, kind in kinds.items() if (role.together if together else kind.is_input)}
+
+
 def _digests(examples: Examples, form: Form, keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """A number a row, shape (rows,): equal for inputs that look the same, of which the lowest digest counts."""
-    kinds = {role.name: KINDS[role.kind] for role in form.roles if KINDS[role.kind].is_input}
+    kinds = _kinds(form)
     digests = np.empty(len(examples), np.uint64)
     begin = 0
     for block in examples.blocks(*(role for role in kinds if role in examples.roles)):

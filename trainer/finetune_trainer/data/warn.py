@@ -16,6 +16,7 @@ from finetune_trainer.data.kinds import Kinds
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.number import NUMBER, Number
+from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
 from finetune_trainer.data.rows import MOST
@@ -54,11 +55,11 @@ Keys = Mapping[Split, NDArray[np.uint64]]
 def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, keys: Keys) -> list[str]:
     """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
-    labels = [(role, names[role]) for role, kind in kinds.items() if kind in (Label, Labels)]
-    texts = [role for role, kind in kinds.items() if kind is Texts]
+    labels = [(role, names[role]) for role, kind in kinds.items() if issubclass(kind, (Label, Labels))]
+    texts = [role for role, kind in kinds.items() if issubclass(kind, Texts)]
     return [
         *(warning for role, own in labels for warning in _unlearned_labels(train, role, own)),
-        *(warning for role, own in labels for warning in _doubtful_labels(train, role, own)),
+        *(warning for role, own in labels if kinds[role] is not Tags for warning in _doubtful_labels(train, role, own)),
         *(warning for role in texts for warning in _doubtful_texts(train, role)),
         *(warning for role, kind in kinds.items() if kind is Number for warning in _equal_numbers(splits, role)),
         *_shared_rows(splits, kinds, keys),
@@ -68,7 +69,7 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
 def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, *, drawn: bool) -> list[str]:
     """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
     warnings = []
-    for role in (role for role, kind in kinds.items() if kind in (Label, Labels)):
+    for role in (role for role, kind in kinds.items() if issubclass(kind, (Label, Labels))):
         trained = np.unique(positions(splits["train"], role))
         for split, examples in splits.items():
             absent = [names[role][number] for number in np.setdiff1d(trained, positions(examples, role)).tolist()]
@@ -149,7 +150,7 @@ def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> 
     first = first_with(keys["train"]) if len(known) < len(train) else None
     warnings = []
     for role, kind in kinds.items():
-        if first is not None and not kind.is_input:
+        if first is not None and kind.another:
             answers = kind.keys(train.values(role))
             contradictions = np.flatnonzero(answers != answers[first])
             if len(contradictions):

@@ -41,3 +41,27 @@ def test_a_form_without_labels_has_no_names_and_is_split_all_the_same(tmp_path: 
     assert data.names == {}
     assert (len(data.train), len(data.validation)) == (18, 2)
     assert sorted([*data.train.values("text"), *data.validation.values("text")]) == sorted(row[0] for row in ROWS)
+
+
+def test_examples_with_the_same_of_a_role_that_is_kept_together_go_the_same_way(tmp_path: Path) -> None:
+    asked = form(Role("question", Kind.TEXT), Role("context", Kind.TEXT, together=True))
+    rows = "".join(f"question {row},context {row % 20}\n" for row in range(100))
+    written(tmp_path, {"train.csv": f"question,context\n{rows}"})
+    data = load_forms(tmp_path, asked, validationFraction=0.2)
+    train, validation = (set(examples.values("context")) for examples in (data.train, data.validation))
+    assert (len(train), len(validation), len(data.validation)) == (16, 4, 20)
+    assert not train & validation
+    again = load_forms(tmp_path, asked, validationFraction=0.2, seed=2)
+    assert set(again.validation.values("context")) != validation
+
+
+def test_a_text_that_is_to_be_written_is_no_input(tmp_path: Path) -> None:
+    translated = form(TEXT, Role("target", Kind.TEXT, answer=True))
+    rows = "".join(f"text {row // 2},target {row}\n" for row in range(40))
+    written(tmp_path, {"train.csv": f"text,target\n{rows}", "dev.csv": "text,target\ntext 3,another one\n"})
+    data = load_forms(tmp_path, translated, validationFraction=0.2)
+    assert not set(data.train.values("text")) & set(data.validation.values("text"))
+    assert (len(data.train), len(data.validation)) == (32, 8)
+    assert data.warnings == ()  # several targets of one text are several references
+    (warning,) = load_forms(tmp_path, translated, splits={"validation": "dev.csv"}).warnings
+    assert warning.startswith("1 of 1 validation rows have the text of a training row")

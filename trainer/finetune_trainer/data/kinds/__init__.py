@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from finetune_api.tasks import Kind
+from finetune_api.tasks import Kind, Role
 from finetune_trainer.data.kinds.answers import Answers
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.number import Number
 from finetune_trainer.data.kinds.tags import Tags
-from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.kinds.text import Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
@@ -26,4 +26,10 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.IMAGE: Images,
 }
 
-__all__ = ["KINDS", "Kinds", "Named", "Values"]
+
+def kind_of(role: Role) -> type[Values]:
+    """How the values of a role are read."""
+    return Targets if role.answer and role.kind is Kind.TEXT else KINDS[role.kind]
+
+
+__all__ = ["KINDS", "Kinds", "Named", "Values", "kind_of"]

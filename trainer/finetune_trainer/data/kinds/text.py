@@ -82,6 +82,12 @@ class Texts(Values):
         return np.fromiter((xxh3_64_intdigest(look(text).encode()) for text in values), np.uint64)
 
 
+class Targets(Texts):
+    """Texts that a model is to write. Different ones for the same input are no contradiction: any of them is right."""
+
+    is_input: ClassVar[bool] = False
+
+
 def _is_string(type: pa.DataType) -> bool:
     return bool(pa.types.is_string(type) or pa.types.is_large_string(type))
 
