@@ -106,7 +106,9 @@ def predict(
             given = given[len(part) :]
             done += len(part)
     place = np.argsort(order)  # from the order of the passes to that of the features
-    answers = pa.concat_tables([part.answers for part in parts]).take(pa.array(place)).combine_chunks()
+    # A pass all of whose lists are empty does not know of what they would be.
+    whole = pa.concat_tables([part.answers for part in parts], promote_options="permissive")
+    answers = whole.take(pa.array(place)).combine_chunks()
     if task.whole_batch:
         outputs, batch = (
             {name: torch.cat([kept[name] for kept in them])[place] for name in them[0]}
