@@ -85,3 +85,15 @@ class TokenClassification(Model):
     stride: Stride | None = None
     """Texts of more than `training.maxLength` tokens are read in windows of as many, and neighbours share this many. Each word is asked
     about in the one window where it has most of the text around it. Default: a quarter of `training.maxLength`."""
+
+
+class FillMask(Model):
+    """Which words fill-mask asks for."""
+
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """The part of the words of each text that is asked for, one word at least. In training it is other words each time, in evaluations
+    the same before and after. Default: 0.15."""
+
+    whole_words: bool = True
+    """Ask for words with all their pieces, or, when false, for single pieces, which often follow from the rest of their word.
+    Default: true."""

@@ -146,6 +146,10 @@ ENTITY_F1 = Metric("f1", "F1 of entities: a right one has the right words and th
 PRECISION = Metric("precision", "the part of the entities said that are right")
 RECALL = Metric("recall", "the part of the true entities that are said")
 WORD_ACCURACY = Metric("accuracy", "the part of the words that get the right tag")
+FOUND = Metric("accuracy", "the part of the masked words that are found")
+PERPLEXITY = Metric(
+    "perplexity", "e to the power of the loss: among how many words the model wavers", more_is_better=False
+)
 F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
 
 TEXT = Role("text", Kind.TEXT)
@@ -223,6 +227,19 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForTokenClassification",
+    ),
+    TaskFacts(
+        "fill-mask",
+        forms=(
+            Form(
+                (TEXT,),
+                (PERPLEXITY, FOUND, LOSS),
+                "fills gaps in a text",
+                frozenset({"fillMask.probability", "fillMask.wholeWords"}),
+                example="examples/news-mask.yaml",
+            ),
+        ),
+        loads_with="AutoModelForMaskedLM",
     ),
 )
 

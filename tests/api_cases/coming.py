@@ -89,18 +89,6 @@ COMING = (
         "AutoModelForQuestionAnswering",
     ),
     TaskFacts(
-        "fill-mask",
-        (
-            _form(
-                (TEXT,),
-                (*_metrics("perplexity"), ACCURACY),
-                "fills gaps of a text",
-                frozenset({"fillMask.probability", "fillMask.wholeWords"}),
-            ),
-        ),
-        "AutoModelForMaskedLM",
-    ),
-    TaskFacts(
         "text2text-generation",
         (
             _form(
@@ -128,8 +116,8 @@ VALUES: dict[str, Any] = {
     "classification.separator": ",",
     "classification.threshold": 0.5,
     "contrastive.prompts": ["a photo of a {}"],
-    "fillMask.probability": 0.15,
-    "fillMask.wholeWords": True,
+    "fillMask.probability": 0.3,
+    "fillMask.wholeWords": False,
     "generation.beams": 4,
     "generation.maxNewTokens": 64,
     "images.augment": ["flip"],

@@ -18,6 +18,7 @@ MANY = {"spec.dataset.columns.labels": "labels"}
 GRADES = {"spec.task": "text-regression"}
 IMAGES = {"spec.task": "image-classification"}
 TAGGED = {"spec.task": "token-classification"}
+MASKS = {"spec.task": "fill-mask"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -55,6 +56,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.classification": MANY,
         "spec.images": IMAGES,
         "spec.tokenClassification": TAGGED,
+        "spec.fillMask": MASKS,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
@@ -155,6 +157,8 @@ CHANGED = [
     Written("spec.classification.threshold", 0.3, MANY),
     Written("spec.classification.classWeights", "balanced", {}),
     Written("spec.classification.labelSmoothing", 0.1, {}),
+    Written("spec.fillMask.probability", 0.3, MASKS),
+    Written("spec.fillMask.wholeWords", False, MASKS),
     Written("spec.dataset.labels", ["no", "yes"], {}),
     Written("spec.dataset.labels", ["yes", "no"], TWO),
     Written("spec.method.freeze.embeddings", True, {}),

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from finetune_trainer.tasks import Task
 from tests.training.images import coloured, save_tiny_images
@@ -196,6 +198,25 @@ def entities(printed: str, answer: Mapping[str, Any], task: Task) -> None:
     assert [(group["entity_group"], group["start"], group["end"]) for group in found] == groups
 
 
+def _fill_mask(folder: Path, dropout: float) -> Mapping[str, Any]:
+    found = _in_two_files(folder, dropout, [json.dumps({"text": f"{text} {HOSTILE}"}) for text in TEXTS], "jsonl")
+    torch.manual_seed(0)
+    BertForMaskedLM(BertConfig.from_pretrained(folder / "model")).save_pretrained(folder / "model")
+    return found
+
+
+def a_filled_mask(printed: str, _: Mapping[str, Any], task: Task) -> None:
+    """What the model gives the highest probability behind the mask of the snippet, which is none that the task would choose."""
+    tokenizer = AutoTokenizer.from_pretrained(task.model.name_or_path)
+    asked = tokenizer(f"A text with a {tokenizer.mask_token} in it.", return_tensors="pt")
+    place = asked["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    with torch.no_grad():
+        wanted = task.model.eval()(**asked).logits[0, place].softmax(-1).topk(5)
+    said = ast.literal_eval(printed)
+    assert [one["token"] for one in said] == wanted.indices.tolist()
+    assert [one["score"] for one in said] == pytest.approx(wanted.values.tolist(), abs=1e-5)
+
+
 CASES: Mapping[str, Case] = {
     "text-classification": Case(
         "text-classification",
@@ -224,6 +245,18 @@ CASES: Mapping[str, Case] = {
         },
         asked={"text": "A text."},
         agrees=labels_of_a_text,
+    ),
+    "fill-mask": Case(
+        "fill-mask",
+        _fill_mask,
+        bad={
+            "no text": Bad(
+                append("train.jsonl", '{"text": " "}'), ("train.jsonl, line 41", 'column "text"', "is empty")
+            ),
+            "a number": Bad(append("validation.jsonl", '{"text": 1.5}'), ("validation.jsonl, line 9", 'column "text"')),
+        },
+        asked={"text": "A text."},
+        agrees=a_filled_mask,
     ),
     "text-regression": Case(
         "text-regression",

@@ -45,12 +45,15 @@ class PlainTexts:
         """How many of them hold the name of a control token."""
         return sum(1 for text in texts if self._may_hold(text) and self._pattern.search(text))
 
-    def note(self, held: int, examples: int) -> str:
-        """A sentence about `held` texts, of `examples` examples, that hold names."""
+    def note(self, held: int, examples: int, *, saved_as_it_came: bool = False) -> str:
+        """A sentence about `held` texts, of `examples` examples, that hold names. Of a task that saves its tokenizer as it came, whoever
+        uses it writes such names on purpose."""
         texts = "1 text" if held == 1 else f"{held:,} texts"
         names = (
             f"{texts} of {examples:,} examples, with names of control tokens such as {min(self.names)!r}: read as text"
         )
+        if saved_as_it_came:
+            return f"{names}, but the saved tokenizer reads them as tokens."
         if self.saved:
             return f"{names}, by the saved tokenizer too."
         return f"{names}, but not by the saved tokenizer: whoever uses it must put a space behind a name's first character."

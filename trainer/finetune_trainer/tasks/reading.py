@@ -40,9 +40,12 @@ class Reader:
         model: PreTrainedModel,
         notes: list[str],
         along: Mapping[str, int] | None = None,
+        *,
+        saved_as_it_came: bool = False,
     ) -> None:
         """`along` names what features have a value a token of besides the model's inputs, and what that is padded with. To `notes`
-        sentences are added about what is found and done, now and while encoding.
+        sentences are added about what is found and done, now and while encoding. `saved_as_it_came` says that the task saves another
+        tokenizer than this one, which reads control tokens in texts.
 
         Raises JobError MODEL_INVALID where tokenizer and model cannot agree.
         """
@@ -53,6 +56,7 @@ class Reader:
         self.tokenizer = self._plain.tokenizer
         """The one to use and to save."""
         self._along = dict(along or {})
+        self._saved_as_it_came = saved_as_it_came
 
     @property
     def inputs(self) -> list[str]:
@@ -134,7 +138,7 @@ class Reader:
         if empty:
             self._notes.append(f"{empty} of {len(examples):,} examples hold nothing that the tokenizer can read.")
         if held:
-            self._notes.append(self._plain.note(held, len(examples)))
+            self._notes.append(self._plain.note(held, len(examples), saved_as_it_came=self._saved_as_it_came))
         values = {name: np.concatenate(parts) for name, parts in others.items()}
         weights = values.pop(WEIGHT, np.ones(len(of_row)))
         return Ragged(

@@ -32,6 +32,9 @@ class TextTask(Task):
     reads_pooler: ClassVar[bool] = True
     """Whether the model's pooler counts, where the task has no head: one that is not read may be missing in the weights."""
 
+    saved_as_it_came: ClassVar[bool] = False
+    """Whether `save` writes the tokenizer as it was loaded, which reads control tokens in texts, such as a mask."""
+
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         super().__init__(folder, data, spec)
         trusted = spec.model.trust_remote_code
@@ -45,7 +48,7 @@ class TextTask(Task):
             )
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
         self.notes += [*loaded.notes, *settled]
-        self.reader = Reader(tokenizer, self.model, self.notes, self.along)
+        self.reader = Reader(tokenizer, self.model, self.notes, self.along, saved_as_it_came=self.saved_as_it_came)
         self.tokenizer = self.reader.tokenizer
         with said_as_invalid("cannot read a text"):
             found = self._try_out()

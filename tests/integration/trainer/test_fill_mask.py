@@ -1,0 +1,85 @@
+"""Fill-mask on real text: a small model that was drawn at random learns more about masked pieces than how frequent each is."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from finetune_api.tasks import TASKS as FACTS
+from finetune_trainer.data import load
+from finetune_trainer.tasks import TASKS
+from finetune_trainer.tasks.base import LABELS
+from tests.training.attempts import Job
+from tests.training.inside import complete_inside
+from tests.training.models import tokenizer_for
+from tests.unit.trainer.tasks.loading import never
+
+DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[4] / "shared" / "data")) / "wikitext2"
+ROWS, HELD_OUT = 1500, 200
+TRAINING = {
+    "epochs": 4,
+    "batchSize": 32,
+    "learningRate": 5e-3,
+    "warmupRatio": 0.1,
+    "maxLength": 64,
+    "precision": "fp32",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lines = [line.strip() for line in (DATA / "valid.txt").read_text("utf-8").splitlines()]
+    rows = [line.replace("<unk>", "unknown") for line in lines if len(line) > 100][:ROWS]
+    folder = tmp_path_factory.mktemp("wikitext")
+    (folder / "data").mkdir()
+    for split, part in (("train", rows[:-HELD_OUT]), ("validation", rows[-HELD_OUT:])):
+        lines = [f'"{row.replace(chr(34), chr(39))}"' for row in part]
+        (folder / f"data/{split}.csv").write_text("\n".join(["text", *lines, ""]))
+    tokenizer = tokenizer_for(rows[:-HELD_OUT], vocabulary=600)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=64,
+        hidden_dropout_prob=0,
+        attention_probs_dropout_prob=0,
+    )
+    torch.manual_seed(0)
+    BertForMaskedLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no {DATA}; set FINETUNE_TEST_DATA")
+def test_a_model_learns_more_than_how_frequent_words_are(folder: Path, tmp_path: Path) -> None:
+    dataset = {"uri": f"file://{folder}/data", "splits": {"validation": "validation.csv"}}
+    job = Job(
+        tmp_path,
+        task="fill-mask",
+        model={"uri": f"file://{folder}/model"},
+        dataset=dataset,
+        training=TRAINING,
+        fillMask={"wholeWords": False},
+    )
+
+    metrics = {metric.name: metric for metric in complete_inside(job).result.metrics}
+
+    spec = job.run.spec
+    data = load(spec.dataset, FACTS["fill-mask"].forms, storage=spec.storage, workspace=tmp_path, seed=42, stop=never)
+    task = TASKS["fill-mask"](job.results / "model", data, spec)
+    train, held_out = (
+        task.features(rows, training=False, folder=tmp_path, stop=never) for rows in (data.train, data.validation)
+    )
+    counts = np.bincount(train.texts.along["input_ids"], minlength=len(task.tokenizer)) + 1
+    frequency = np.log(counts / counts.sum())
+    masked = [held_out.get(index, np.random.default_rng([42, index]))[LABELS] for index in range(len(held_out.rows))]
+    by_frequency = math.exp(-sum(frequency[ids].sum() for ids in masked) / held_out.weights.sum())
+    assert metrics["perplexity"].value < by_frequency < metrics["perplexity"].baseline
