@@ -19,5 +19,5 @@ def quicken(model: PreTrainedModel, device: torch.device) -> None:
     attention.use(model)
     if device.type == "cpu":
         for module in model.modules():
-            if type(module) is nn.Dropout:
+            if type(module) is nn.Dropout and not module.inplace:
                 module.__class__ = Dropout
