@@ -44,11 +44,12 @@ class Classification(Model):
 
     class_weights: Literal["balanced"] | None = None
     """`balanced` makes rare labels count as much as frequent ones in the loss of training: each example of a label n times as rare
-    counts n times as much, 1 in the mean over all of them. Evaluation is unweighted. Default: none, all examples count the same."""
+    counts n times as much, 1 in the mean over all of them; where examples have any number of labels, to have a label and not to have it
+    count the same in all. Evaluation is unweighted. Default: none, all examples count the same."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The part of the truth that training spreads evenly over all labels, so that the model gets less sure of itself. Evaluation is
-    unsmoothed. Default: 0."""
+    """The part of the truth that training spreads evenly over all labels, or, where examples have any number of them, over having each and
+    not having it, so that the model gets less sure of itself. Evaluation is unsmoothed. Default: 0."""
 
 
 class Images(Model):

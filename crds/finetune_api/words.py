@@ -27,16 +27,15 @@ def what_tasks_learn(tasks: Mapping[str, TaskFacts]) -> str:
 
 def metrics_of_tasks(tasks: Mapping[str, TaskFacts]) -> str:
     """The description of `spec.training.evaluation.metric`."""
-    choices = []
+    choices, special = [], []
     for task in tasks.values():
         for form in task.forms:
             own = f" with {listed(form.required)}" if len(task.forms) > 1 else ""
             names = listed([f"`{metric.name}`" for metric in form.metrics], "or")
             choices.append(f"{names} of {task.name}{own}")
-    return (
-        f"What the best model is chosen by: {'; '.join(choices)}. Default: the first of these, of `text-classification` "
-        "`f1` with two labels, else `macro_f1`."
-    )
+            special += [f"`{metric.name}` with {metric.labels} labels only" for metric in form.metrics if metric.labels]
+    default = ", ".join(["the first of these", *special])
+    return f"What the best model is chosen by: {'; '.join(choices)}. Default: {default}."
 
 
 def in_words(form: Form) -> str:

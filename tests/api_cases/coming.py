@@ -107,7 +107,7 @@ COMING = (
     ),
 )
 
-ALL = {task.name: task for task in (*TASKS.values(), *COMING)}
+ALL = {task.name: task for task in (*COMING, *TASKS.values())}
 """Those that are there, and those to come."""
 
 VALUES: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Runs of the product for measurements: the MRPC example with MiniLM on local data, as a user would run it."""
+"""Runs of the product for measurements: examples with MiniLM on local data, as a user would run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-MRPC = Path(os.environ.get("FINETUNE_TEST_DATA") or ROOT.parent / "shared" / "data") / "mrpc"
+DATA = Path(os.environ.get("FINETUNE_TEST_DATA") or ROOT.parent / "shared" / "data")
+MRPC = DATA / "mrpc"
 COLUMNS = {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}
 
 
@@ -25,18 +26,23 @@ def minilm() -> Path:
 
 def run_mrpc(output: Path, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`finetune run examples/mrpc.yaml` with MiniLM on the local MRPC files; returns run.json and result.json together."""
+    columns = {"text": COLUMNS["text"], "textPair": COLUMNS["text_pair"], "label": COLUMNS["label"]}
+    splits = "{train: train.tsv, validation: dev.tsv}"
+    of_mrpc = {"dataset.columns": json.dumps(columns), "dataset.splits": splits}
+    return run_example("mrpc", MRPC, output, {**of_mrpc, **(settings or {})})
+
+
+def run_example(name: str, data: Path, output: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of any example, on the data in a folder."""
     values = {
         "model.uri": str(minilm()),
-        "dataset.uri": str(MRPC),
+        "dataset.uri": str(data),
         "dataset.subset": "null",
-        "dataset.splits": "{train: train.tsv, validation: dev.tsv}",
-        "dataset.columns": json.dumps(
-            {"text": COLUMNS["text"], "textPair": COLUMNS["text_pair"], "label": COLUMNS["label"]}
-        ),
         "runId": "bench",
-        **(settings or {}),
+        **settings,
     }
-    command = [sys.executable, "-m", "finetune_operator.cli.main", "run", "examples/mrpc.yaml", "--output", str(output)]
+    manifest = f"examples/{name}.yaml"
+    command = [sys.executable, "-m", "finetune_operator.cli.main", "run", manifest, "--output", str(output)]
     for path, value in values.items():
         command += ["--set", f"{path}={value}"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
