@@ -24,6 +24,7 @@ from finetune_api.manifest import load as load_manifest
 from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.steps import Steps
@@ -166,6 +167,24 @@ def test_killed_at_some_step_it_ends_as_if_it_had_not_been(lab: Lab) -> None:
 
     assert f"Going on from step {saved}" in log
     assert_equal_ends(job, lab.undisturbed)
+
+
+def test_what_is_frozen_stays_as_it_was_and_the_rest_is_trained(lab: Lab) -> None:
+    frozen = {"freeze": {"lowestLayers": 1}}
+    job = lab.job(method=frozen, training=TRAINING | {"epochs": 1})
+    complete_inside(job)
+
+    before, after = (
+        lab.task(Path(folder)).model
+        for folder in (lab.inputs["model"]["uri"].removeprefix("file://"), job.results / "model")
+    )
+    freeze(before, lab.spec(method=frozen).method.freeze, frozenset())
+    now = dict(after.named_parameters())
+    kept = {name: torch.equal(values, now[name]) for name, values in before.named_parameters()}
+    held = {name for name, values in before.named_parameters() if not values.requires_grad}
+    assert held
+    assert all(kept[name] for name in held)
+    assert not all(kept[name] for name in kept.keys() - held)
 
 
 def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
