@@ -46,7 +46,7 @@ def data_blocks(found: Survey) -> Iterator[Block]:
         more = f" and {len(few) - NAMED:,} more" if len(few) > NAMED else ""
         yield Bars(
             f"balance-{role.lower()}",
-            f"Training rows of each {role}" if role != "labels" else "Training rows of each label",
+            "Training rows of each label",
             tuple(Bar(label.label, label.rows["train"]) for label in labels),
             note=f"With fewer than {FEW} rows, hardly anything can be learned of {named}{more}." if few else "",
         )

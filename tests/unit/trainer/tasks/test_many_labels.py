@@ -16,8 +16,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.report.blocks import Bars, Cards, Curve, PerLabel
+from finetune_trainer.report.blocks import Cards, Curve, PerLabel
 from finetune_trainer.scores import values
+from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.tasks import Task
 from finetune_trainer.tasks.balance import balanced
 from finetune_trainer.tasks.label_blocks import matrix
@@ -139,9 +140,8 @@ def test_the_report_shows_labels_calibration_and_the_rows_farthest_from_the_trut
     assert cards.cards[0].origin == str(task.data.train.origins[int(np.where(wrong, far, -1).argmax())])
     assert cards.cards[0].verdict is not None
     assert ", truly " in cards.cards[0].verdict.text
-    [balance] = task.blocks_of_data(task.data.train)
-    assert isinstance(balance, Bars)
-    assert {bar.name: bar.value for bar in balance.bars} == dict(zip(NAMES, truth_of(task).sum(axis=0), strict=True))
+    balance = [(label.label, label.rows["train"]) for label in task.data.survey.labels["labels"]]
+    assert balance == list(zip(NAMES, truth_of(task).sum(axis=0), strict=True))
 
 
 @pytest.mark.parametrize(("asked", "refused"), [(None, True), ("macro_f1", True), ("exact_match", False)])
@@ -187,3 +187,27 @@ def test_balanced_is_scikit_learns_and_1_for_what_does_not_occur() -> None:
         compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=np.repeat([0, 1, 2], [30, 10, 60])).tolist()
     )
     assert balanced(np.array([10, 0, 30])).tolist() == pytest.approx([2, 1, 2 / 3])
+
+
+def test_the_margin_of_an_example_is_that_of_the_label_that_it_gets_least_right(model: Path, tmp_path: Path) -> None:
+    task = labelled(model, tmp_path)
+    said = torch.tensor([[2.0, -1.0, 3.0], [-2.0, 0.5, -4.0]])
+    held = torch.tensor([[1, 0, 1], [1, 1, 0]])
+    found = task.margins({"logits": said}, {"labels": held})
+    assert found is not None
+    assert [values.tolist() for values in found] == [[1.0, -2.0], [1, 0]]
+
+
+def test_what_is_suggested_has_the_doubtful_label_or_has_it_no_more(model: Path, tmp_path: Path) -> None:
+    task = labelled(model, tmp_path)
+    train, truth = task.data.train, truth_of(task)
+    number = len(train)
+    doubtful = np.arange(number, dtype=np.int32) % 3
+    margins = Margins(np.arange(number, dtype=np.float32) - number, np.ones(number, np.int32), doubtful)
+    found = task.suspects(train, np.arange(number), margins)
+    assert len(found) == number // 20 > 0
+    for row, one in enumerate(found):
+        other = truth[row].copy()
+        other[doubtful[row]] = not other[doubtful[row]]
+        told = [", ".join(np.array(NAMES)[has]) or "no label" for has in (truth[row], other)]
+        assert [one.label, one.suggested, one.margin] == [*told, row - number]
