@@ -95,7 +95,8 @@ class Columns(Model):
     """The column with the text, or with the first text of a pair. Default: the one called `text`."""
 
     text_pair: ColumnName | None = None
-    """The column with the second text of a pair. Default: none, each example is one text."""
+    """The column with the second text of a pair. Default: the one called `textPair` where the task is about pairs, none elsewhere: each
+    example is one text."""
 
     label: ColumnName | None = None
     """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: the one called
@@ -120,6 +121,10 @@ class Columns(Model):
     tags: ColumnName | None = None
     """The column with a tag for each of the words; of a CoNLL file its number. Default: the one called `tags`, of a CoNLL file the
     last."""
+
+    negative: ColumnName | None = None
+    """The column with a text that does not belong to the one in `text`, though it may look so. Default: the one called `negative`, if
+    the data has it."""
 
 
 class Dataset(Model):

@@ -14,6 +14,9 @@ from finetune_api.base import Model, Rule, says
 
 DEFAULT_THRESHOLD = 0.5
 """The probability from which on a label is said."""
+DEFAULT_PAIR_LOSS = "softmax"
+DEFAULT_TEMPERATURE = 0.05
+"""What cosines are divided by, as in sentence-transformers, whose scale of 20 is the same."""
 
 Stride = Annotated[int, Field(ge=0, le=131_072)]
 """Tokens that two neighbouring windows of a long text share."""
@@ -98,3 +101,15 @@ class FillMask(Model):
     whole_words: bool = True
     """Ask for words with all their pieces, or, when false, for single pieces, which often follow from the rest of their word.
     Default: true."""
+
+
+class Similarity(Model):
+    """How sentence-similarity learns which texts belong together, from pairs without a score."""
+
+    loss: Literal["softmax", "symmetric"] | None = None
+    """`softmax`: each text has to find its partner among the partners and negatives of the whole batch (InfoNCE, the
+    MultipleNegativesRankingLoss of sentence-transformers). `symmetric`: and each partner its text, half and half. Equal texts are no
+    negatives of each other. The larger `training.batchSize`, the more there is to tell apart. Default: softmax."""
+
+    temperature: Annotated[float, Field(gt=0, le=10)] | None = None
+    """What cosines are divided by before the softmax: the lower, the more the nearest wrong texts count. Default: 0.05."""

@@ -121,6 +121,8 @@ class TaskFacts:
     """What loads the resulting model in Python: `AutoModelForSequenceClassification` of transformers."""
     pipeline_tag: str = ""
     """The hub's name for models of the task, where the hub has none of the task's name."""
+    more_files: tuple[str, ...] = ()
+    """Files below a model's folder that are read where they are there, besides those in the folder itself."""
 
 
 LOSS = Metric("loss", "the mean loss of an example, which training makes smaller", more_is_better=False)
@@ -151,6 +153,16 @@ PERPLEXITY = Metric(
     "perplexity", "e to the power of the loss: among how many words the model wavers", more_is_better=False
 )
 F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
+RECALL_AT_1 = Metric(
+    "recall_at_1",
+    "the part of the first 1,000 examples for which nothing comes before what belongs to it",
+    shown="recall@1",
+)
+RECALL_AT_5 = Metric(
+    "recall_at_5",
+    "the part of the first 1,000 examples for which what belongs to it is among the nearest five",
+    shown="recall@5",
+)
 
 TEXT = Role("text", Kind.TEXT)
 TEXT_PAIR = Role("textPair", Kind.TEXT, optional=True)
@@ -160,6 +172,8 @@ SCORE = Role("score", Kind.NUMBER)
 IMAGE = Role("image", Kind.IMAGE)
 TOKENS = Role("tokens", Kind.TOKENS)
 TAGS = Role("tags", Kind.TAGS)
+_PAIR = (TEXT, Role("textPair", Kind.TEXT))
+_PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
 
 _ALL = (
     TaskFacts(
@@ -240,6 +254,33 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForMaskedLM",
+    ),
+    TaskFacts(
+        "sentence-similarity",
+        forms=(
+            Form(
+                (*_PAIR, SCORE),
+                (SPEARMAN, PEARSON, LOSS),
+                "says how alike two texts are",
+                example="examples/similarity.yaml",
+            ),
+            Form(
+                (*_PAIR, Role("negative", Kind.TEXT)),
+                (RECALL_AT_1, RECALL_AT_5, LOSS),
+                "finds the text that belongs to another, beside one that does not",
+                _PAIRED,
+                example="examples/triplets.yaml",
+            ),
+            Form(
+                _PAIR,
+                (RECALL_AT_1, RECALL_AT_5, LOSS),
+                "finds the text that belongs to another",
+                _PAIRED,
+                example="examples/search.yaml",
+            ),
+        ),
+        loads_with="SentenceTransformer",
+        more_files=("1_Pooling/config.json",),
     ),
 )
 

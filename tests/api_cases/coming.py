@@ -17,6 +17,8 @@ from finetune_api.tasks import (
     LABEL,
     LOSS,
     MACRO_F1,
+    RECALL_AT_1,
+    RECALL_AT_5,
     TASKS,
     TEXT,
     Form,
@@ -32,11 +34,7 @@ from finetune_api.training import Evaluation, Training
 
 _IMAGE = Role("image", Kind.IMAGE)
 _AUDIO = Role("audio", Kind.AUDIO)
-_OTHER_TEXT = Role("textPair", Kind.TEXT)
-_PAIR = (TEXT, _OTHER_TEXT)
-_RECALLS = (Metric("recall_at_1", "the part"), Metric("recall_at_5", "the part"), LOSS)
 _PICTURES = frozenset({"images.size", "images.augment"})
-_PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
 
 
 _form = partial(Form, example="")
@@ -55,7 +53,7 @@ COMING = (
     TaskFacts(
         "zero-shot-image-classification",
         (
-            _form((_IMAGE, TEXT), _RECALLS, "finds the text of an image", _PICTURES),
+            _form((_IMAGE, TEXT), (RECALL_AT_1, RECALL_AT_5, LOSS), "finds the text of an image", _PICTURES),
             _form(
                 (_IMAGE, LABEL),
                 _metrics("zero_shot_accuracy"),
@@ -64,17 +62,6 @@ COMING = (
             ),
         ),
         "AutoModel",
-    ),
-    TaskFacts(
-        "sentence-similarity",
-        (
-            _form(
-                (*_PAIR, Role("score", Kind.NUMBER)), _metrics("spearman", "pearson"), "says how alike two texts are"
-            ),
-            _form((*_PAIR, Role("negative", Kind.TEXT)), _RECALLS, "finds the text that belongs to another", _PAIRED),
-            _form(_PAIR, _RECALLS, "finds the text that belongs to another", _PAIRED),
-        ),
-        "SentenceTransformer",
     ),
     TaskFacts(
         "question-answering",
@@ -123,7 +110,7 @@ VALUES: dict[str, Any] = {
     "images.augment": ["flip"],
     "images.size": 224,
     "questionAnswering.stride": 128,
-    "similarity.loss": "cosine",
+    "similarity.loss": "symmetric",
     "similarity.temperature": 0.05,
     "tokenClassification.stride": 32,
 }

@@ -19,6 +19,7 @@ GRADES = {"spec.task": "text-regression"}
 IMAGES = {"spec.task": "image-classification"}
 TAGGED = {"spec.task": "token-classification"}
 MASKS = {"spec.task": "fill-mask"}
+PAIRS = {"spec.task": "sentence-similarity"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -57,6 +58,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.images": IMAGES,
         "spec.tokenClassification": TAGGED,
         "spec.fillMask": MASKS,
+        "spec.similarity": PAIRS,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
@@ -70,6 +72,8 @@ DECIDED_BY_OTHERS = [
     Written("spec.model.revision", "main", {}),
     Written("spec.dataset.validationFraction", 0.1, {}),
     Written("spec.classification.threshold", 0.5, MANY),
+    Written("spec.similarity.loss", "softmax", PAIRS),
+    Written("spec.similarity.temperature", 0.05, PAIRS),
     Written("spec.dataset.csv.delimiter", ",", CSV),
     Written("spec.dataset.csv.delimiter", "\t", TSV),
     Written("spec.dataset.csv.quoteChar", '"', CSV),
@@ -80,6 +84,7 @@ CALLED_LIKE_THEIR_ROLE = [
     *(Written(f"spec.dataset.columns.{role}", role, GRADES) for role in ("text", "score")),
     *(Written(f"spec.dataset.columns.{role}", role, IMAGES) for role in ("image", "label")),
     *(Written(f"spec.dataset.columns.{role}", role, TAGGED) for role in ("tokens", "tags")),
+    *(Written(f"spec.dataset.columns.{role}", role, PAIRS) for role in ("text", "textPair")),
 ]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
@@ -92,6 +97,7 @@ NO_DEFAULT_TO_WRITE = {
     "spec.dataset.splits.test": "none",
     "spec.dataset.columns.textPair": "none",
     "spec.dataset.columns.labels": "read where the data has no column called label",
+    "spec.dataset.columns.negative": "read where the data has such a column",
     "spec.classification.classWeights": "none",
     "spec.classification.separator": "none",
     "spec.images.size": "what the model was made for",
@@ -153,6 +159,10 @@ CHANGED = [
     Written("spec.dataset.columns.tags", "ner_tags", TAGGED),
     Written("spec.task", "text-regression", {}),
     Written("spec.tokenClassification.stride", 16, TAGGED),
+    Written("spec.dataset.columns.score", "score", PAIRS),
+    Written("spec.dataset.columns.negative", "negative", PAIRS),
+    Written("spec.similarity.loss", "symmetric", PAIRS),
+    Written("spec.similarity.temperature", 0.1, PAIRS),
     Written("spec.classification.separator", "|", MANY),
     Written("spec.classification.threshold", 0.3, MANY),
     Written("spec.classification.classWeights", "balanced", {}),

@@ -217,7 +217,62 @@ def a_filled_mask(printed: str, _: Mapping[str, Any], task: Task) -> None:
     assert [one["score"] for one in said] == pytest.approx(wanted.values.tolist(), abs=1e-5)
 
 
+def a_cosine(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    assert float(printed) == pytest.approx(answer["similarity"], abs=1e-5)
+
+
+def _similarity(folder: Path, dropout: float, *more: str) -> Mapping[str, Any]:
+    """Each text with the one after it of its label; `more` are `score` and `negative`, if wanted."""
+    by_label = {label: [text for text, own in ROWS if own == label] for label in ("cooking", "sky")}
+    rows = []
+    for number, (text, label) in enumerate(ROWS):
+        own, other = by_label[label], by_label["sky" if label == "cooking" else "cooking"]
+        values = {"score": f"{number % 7 / 2}", "negative": other[number % len(other)]}
+        partner = own[(own.index(text) + 1) % len(own)]
+        rows.append("\t".join([text, f"{partner} {HOSTILE}", *(values[name] for name in more)]))
+    return _in_two_files(folder, dropout, ["\t".join(("text", "textPair", *more)), *rows], "tsv")
+
+
 CASES: Mapping[str, Case] = {
+    "sentence-similarity": Case(
+        "sentence-similarity",
+        lambda folder, dropout: _similarity(folder, dropout, "score"),
+        bad={
+            "a score that is none": Bad(
+                append("train.tsv", "Salt.\tSugar.\tmuch"), ("train.tsv, line 42", 'column "score"', "much")
+            ),
+            "no second text": Bad(
+                append("validation.tsv", "Salt.\t\t1"), ("validation.tsv, line 10", 'column "textPair"', "is empty")
+            ),
+        },
+        asked={"text": "The first text.", "textPair": "The second text."},
+        agrees=a_cosine,
+    ),
+    "sentence-similarity-of-triplets": Case(
+        "sentence-similarity",
+        lambda folder, dropout: {
+            **_similarity(folder, dropout, "negative"),
+            "similarity": {"loss": "symmetric", "temperature": 0.1},
+        },
+        bad={
+            "no negative": Bad(
+                append("train.tsv", "Salt.\tSugar.\t "), ("train.tsv, line 42", 'column "negative"', "is empty")
+            ),
+        },
+        asked={"text": "The first text.", "textPair": "The second text."},
+        agrees=a_cosine,
+    ),
+    "sentence-similarity-of-pairs": Case(
+        "sentence-similarity",
+        _similarity,
+        bad={
+            "no second text": Bad(
+                append("train.tsv", "Salt.\t "), ("train.tsv, line 42", 'column "textPair"', "is empty")
+            ),
+        },
+        asked={"text": "The first text.", "textPair": "The second text."},
+        agrees=a_cosine,
+    ),
     "text-classification": Case(
         "text-classification",
         _text_classification,

@@ -191,7 +191,8 @@ class Attempt:
         begin = time.monotonic()
 
         def model() -> FetchedModel:
-            found = fetch_model(spec.model, storage=spec.storage, workspace=workspace, stop=stop)
+            more = TASKS[spec.task].more_files
+            found = fetch_model(spec.model, storage=spec.storage, workspace=workspace, stop=stop, more=more)
             self._fetch_seconds = time.monotonic() - begin  # that of the later one stays
             return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -47,10 +47,13 @@ class FetchedModel:
     """SHA-256 (hex) over the names and contents of the model's files."""
 
 
-def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -> FetchedModel:
+def fetch_model(
+    model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: Collection[str] = ()
+) -> FetchedModel:
     """The model at `model.uri`: `file://` in place, object storage and the hub downloaded below `workspace`.
 
-    Only config, tokenizer and safetensors weights are fetched, and Python files where `model.trustRemoteCode` asks for them.
+    Only config, tokenizer and safetensors weights are fetched, Python files where `model.trustRemoteCode` asks for them, and those of
+    the files in `more` that are there, which may lie deeper.
     Raises JobError: ModelNotFound, ModelAccessDenied, ModelInvalid (no config, no safetensors), HubUnreachable,
     StorageDenied, StorageUnavailable.
     """
@@ -60,13 +63,13 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
         if model.uri.startswith("hf://"):
             repo = hub.repository(model.uri)
             revision, existing = hub.model_files(repo, model.revision)
-            names = _needed_files(existing, model)
+            names = _needed_files(existing, model, more)
             stop()
             path = hub.download_model(repo, revision, names, workspace / "hub")
             files = {name: path / name for name in names}
         else:
             place = open_place(model.uri, storage=storage, workspace=workspace / "model")
-            names = _needed_files(place.names(), model)
+            names = _needed_files(place.names(), model, more)
             files = place.local(names, stop)
             path = files["config.json"].parent
         for name, file in files.items():
@@ -77,7 +80,8 @@ def fetch_model(model: Base, *, storage: Storage, workspace: Path, stop: Stop) -
         return FetchedModel(path, revision, fingerprint_files(files, stop))
 
 
-def _needed_files(names: Iterable[str], model: Base) -> list[str]:
+def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:
+    names = list(names)
     # A model is what lies at the top; folders below hold other formats of it.
     top = [name for name in names if "/" not in name]
     if not top:
@@ -96,7 +100,7 @@ def _needed_files(names: Iterable[str], model: Base) -> list[str]:
             "save_pretrained, and name that folder.",
         )
     wanted = (*_NEEDED, ".py") if model.trust_remote_code else _NEEDED
-    return [name for name in top if PurePosixPath(name).suffix in wanted]
+    return [*(name for name in top if PurePosixPath(name).suffix in wanted), *(name for name in names if name in more)]
 
 
 def _check_index(files: Mapping[str, Path], model: Base) -> None:

@@ -48,9 +48,9 @@ def recalls(
     if negatives is not None:
         more, keys = negatives
         found, of_found = np.concatenate([b, more[:CANDIDATES]]), np.concatenate([of_b, keys[:CANDIDATES]])
-    ahead = [_ahead(a @ found.T, _hits(of_a, of_b, of_found))]
+    ahead = [_ahead(a @ found.T, hits(of_a, of_b, of_found))]
     if both_ways:
-        ahead.append(_ahead(b @ a.T, _hits(of_b, of_a, of_a)))
+        ahead.append(_ahead(b @ a.T, hits(of_b, of_a, of_a)))
     scores = []
     for k in at:
         shares = np.zeros(len(left))
@@ -67,13 +67,13 @@ def zero_shot_accuracy(images: Embeddings, classes: Embeddings, truth: NDArray[n
     return mean("zero_shot_accuracy", (images @ classes.T).argmax(axis=1) == truth)
 
 
-def _ahead(similarity: Embeddings, hits: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _ahead(similarity: Embeddings, right: NDArray[np.bool_]) -> NDArray[np.int64]:
     """How many candidates that are no hit are at least as near as the nearest hit, shape (queries,)."""
-    nearest = np.where(hits, similarity, -np.inf).max(axis=1, keepdims=True)
-    return np.asarray((~hits & ~(similarity < nearest - AS_NEAR)).sum(axis=1))  # so a NaN is ahead of everything
+    nearest = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
+    return np.asarray((~right & ~(similarity < nearest - AS_NEAR)).sum(axis=1))  # so a NaN is ahead of everything
 
 
-def _hits(queries: Keys, partners: Keys, candidates: Keys) -> NDArray[np.bool_]:
+def hits(queries: Keys, partners: Keys, candidates: Keys) -> NDArray[np.bool_]:
     """Which candidates equal a partner of something that equals the query, shape (queries, candidates)."""
     equal_queries = (queries[:, None] == queries).astype(np.float32)
     return np.asarray(equal_queries @ (partners[:, None] == candidates).astype(np.float32) > 0)

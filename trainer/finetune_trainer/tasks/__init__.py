@@ -3,13 +3,21 @@
 from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.fill_mask import FillMask
 from finetune_trainer.tasks.image_classification import ImageClassification
+from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
 from finetune_trainer.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
     task.facts.name: task
-    for task in (TextClassification, TextRegression, ImageClassification, TokenClassification, FillMask)
+    for task in (
+        TextClassification,
+        TextRegression,
+        ImageClassification,
+        TokenClassification,
+        FillMask,
+        SentenceSimilarity,
+    )
 }
 """By the hub's name of the task."""
 

@@ -78,10 +78,9 @@ class Reader:
                 remedy=f"Set spec.training.maxLength to at most {limit}, or leave it out.",
             )
         usual = min(n for n in (limit, made_for(self._model), self.tokenizer.model_max_length) if n is not None)
-        if given is not None and given > usual:
-            self._notes.append(
-                f"maxLength is {given}; the model can take that, but was made for texts of at most {usual} tokens."
-            )
+        note = f"maxLength is {given}; the model can take that, but was made for texts of at most {usual} tokens."
+        if given is not None and given > usual and note not in self._notes:
+            self._notes.append(note)
         return given or min(DEFAULT_MAX_LENGTH, usual)
 
     def encode(

@@ -10,7 +10,6 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import mse_loss
 
-from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Data, Examples, Stop
@@ -18,6 +17,7 @@ from finetune_trainer.report.blocks import Block, Card, Cards, Scatter, sentence
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.regression import regression_scores
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features
+from finetune_trainer.tasks.correlation import refuse_constant
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.shown import parts_of
 from finetune_trainer.tasks.text import TextTask
@@ -45,16 +45,7 @@ class TextRegression(TextTask):
     @classmethod
     def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
         metric = super().choose_metric(data, spec)
-        numbers = data.validation.numbers("score")
-        if metric in ("pearson", "spearman") and numbers.min() == numbers.max():
-            raise JobError(
-                FailureReason.DATA_INVALID,
-                f"all {len(numbers):,} validation rows have the number {numbers[0]:g}, so their {metric}, by which the best model is "
-                "chosen, says nothing",
-                field="spec.training.evaluation.metric",
-                remedy="Give validation rows with other numbers (a larger validationFraction, or splits.validation), or set "
-                "spec.training.evaluation.metric to rmse or loss.",
-            )
+        refuse_constant(metric, data.validation.numbers("score"), others=("rmse", "loss"))
         return metric
 
     def head(self) -> Head:

@@ -55,6 +55,22 @@ def test_of_a_stored_model_only_what_loads_it_is_downloaded(tmp_path: Path) -> N
     assert model.fingerprint == fetch(written(tmp_path / "same", FILES).as_uri(), tmp_path).fingerprint
 
 
+def test_a_file_below_is_fetched_where_a_task_reads_it_and_only_then_part_of_the_model(tmp_path: Path) -> None:
+    pooling = "1_Pooling/config.json"
+    store = open_folder("memory://fetch-more/base", Storage())
+    for name, content in {**FILES, pooling: "{}"}.items():
+        store.write(name, content.encode())
+
+    def fetch_more(*more: str) -> FetchedModel:
+        model = Base.model_construct(uri="memory://fetch-more/base", revision=None, trust_remote_code=False)
+        return fetch_model(model, storage=Storage(), workspace=tmp_path / f"{more}", stop=go_on, more=more)
+
+    without, asked = fetch_more(), fetch_more(pooling, "2_Absent/config.json")
+    assert not (without.path / pooling).exists() and (asked.path / pooling).read_text() == "{}"
+    assert without.fingerprint == fetch(written(tmp_path / "same", FILES).as_uri(), tmp_path).fingerprint
+    assert asked.fingerprint != without.fingerprint
+
+
 def test_python_files_are_fetched_only_where_they_are_trusted(tmp_path: Path) -> None:
     store = open_folder("memory://fetch-code/base", Storage())
     for name, content in FILES.items():
