@@ -13,7 +13,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 _NUMBER = re.compile(r"\bos error (\d+)\b|\[Errno (\d+)\]", re.IGNORECASE)
 """How Rust and Python write the system's number into a text."""
 _TORN = re.compile(
-    r"inline_container\.cc.*(unexpected pos|file write failed|iostream error)|requested and \d+ written", re.DOTALL
+    r"inline_container\.cc.*(unexpected pos|file write failed|iostream error)|basic_ios::clear: iostream error|"
+    r"requested and \d+ written",
+    re.DOTALL,
 )
 """What torch and numpy say of a file that the system did not take to its end. They do not say why; hardly anything else does it."""
 

@@ -16,6 +16,7 @@ from finetune_trainer.shortage import shortage
 
 PROGRAM = r"""
 import shutil, subprocess, sys
+from contextlib import suppress
 from pathlib import Path
 import numpy, pyarrow, torch
 from matplotlib.figure import Figure
@@ -41,6 +42,12 @@ def arrow():
     with pyarrow.OSFile(str(disk / "x.arrow"), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
 
+def little():
+    with suppress(OSError), (disk / "rest").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    torch.save({}, disk / "x.pt")
+
 def rows():
     writer = TableWriter(disk / "rows/x.arrow")
     for batch in table.to_batches(max_chunksize=1000):
@@ -54,6 +61,7 @@ def datasets():
 WRITERS = {
     "safetensors": lambda: save_file(tensors, disk / "x.safetensors"),
     "torch": lambda: torch.save(tensors, disk / "x.pt"),
+    "torch, little": little,
     "numpy": lambda: numpy.savez(disk / "x.npz", numbers),
     "numpy, bare": lambda: numpy.save(disk / "x.npy", numbers),
     "tokenizers": lambda: tokenizer.save(str(disk / "tokenizer.json")),
@@ -118,7 +126,7 @@ def test_a_disk_that_takes_no_more_is_told_as_that_whoever_was_writing(tmp_path:
         capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     told = [line.split("|") for line in done.stdout.splitlines() if line.startswith("size=")]
-    assert len(told) == 2 * 14 + 2, done.stdout + done.stderr
+    assert len(told) == 2 * 15 + 2, done.stdout + done.stderr
     for disk, writer, reason, message in told:
         if disk.endswith("ro"):
             assert (reason, "its file system is read-only" in message) == (FailureReason.STORAGE_UNAVAILABLE, True), (
