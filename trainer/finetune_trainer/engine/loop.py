@@ -99,7 +99,7 @@ class Loop:
         self._row_every = math.ceil(self.total_steps / MAX_ROWS)
         self._save_every = spec.checkpoints.every_steps
         self._save_after = seconds(spec.checkpoints.interval or DEFAULT_INTERVAL)
-        self.micro = MicroBatch.start(training, state.micro_batch_size, arithmetic.device)
+        self.micro = MicroBatch.start(training, state.micro_batch_size, arithmetic.device, task.unit)
         self._saved_step = state.step
         """The latest step that was given to the store."""
         self._window = Window(state.window_loss, state.window_steps, arithmetic.device)

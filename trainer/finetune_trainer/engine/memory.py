@@ -35,6 +35,11 @@ def does_not_fit(error: BaseException, what: str) -> JobError:
     return JobError(FailureReason.OUT_OF_MEMORY, f"memory ran out: {what} does not fit")
 
 
+def one_example(cost: int, unit: str) -> str:
+    """`one example of 512 tokens`."""
+    return f"one example of {cost} {unit}" if unit else "one example"
+
+
 def _is_of_a_gpu(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or _says(error, OF_A_GPU)
 
@@ -50,31 +55,34 @@ class MicroBatch:
     the same gradients in the same order.
     """
 
-    def __init__(self, limit: int, tokens: int | None = None) -> None:
+    def __init__(self, limit: int, tokens: int | None = None, unit: str = "tokens") -> None:
         self.limit = limit
         """At most so many. It only shrinks, each time that memory runs out."""
         self._tokens = tokens
-        """At most so many padded tokens, unless one example has more. None: any number."""
+        """At most so many padded tokens, or what costs as much, unless one example has more. None: any number."""
+        self._unit = unit
+        """What costs are called; empty where they have no name that users know."""
 
     @classmethod
-    def start(cls, training: Training, found: int | None, device: torch.device) -> MicroBatch:
+    def start(cls, training: Training, found: int | None, device: torch.device, unit: str = "tokens") -> MicroBatch:
         """What was asked for, else the most that may be worth trying; `found` is the limit that an earlier attempt got down to."""
         given = training.micro_batch_size
         tokens = TOKENS_ON_CPU if given is None and device.type == "cpu" else None
-        return cls(found or given or training.batch_size, tokens)
+        return cls(found or given or training.batch_size, tokens, unit)
 
     def __str__(self) -> str:
-        return f"{self.limit} examples" if self._tokens is None else f"{self.limit} examples or {self._tokens:,} tokens"
+        most = "" if self._tokens is None or not self._unit else f" or {self._tokens:,} {self._unit}"
+        return f"{self.limit} examples{most}"
 
     def size(self, longest: int) -> int:
-        """For a batch whose longest example has `longest` tokens."""
+        """For a batch whose longest example costs `longest`."""
         return self.limit if self._tokens is None else max(1, min(self.limit, self._tokens // longest))
 
     def shrink(self, longest: int, error: BaseException) -> None:
         """Halve, after `error` in such a batch; raises JobError when not even one example fitted."""
         tried = self.size(longest)
         if tried == 1:
-            raise does_not_fit(error, f"one example of {longest} tokens")
+            raise does_not_fit(error, one_example(longest, self._unit))
         self.limit = tried // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_trainer.engine.ahead import made
-from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
+from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
 from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 
@@ -100,7 +100,7 @@ def predict(
                 if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
-                    raise does_not_fit(error, f"one example of {dearest} tokens") from error
+                    raise does_not_fit(error, one_example(dearest, task.unit)) from error
                 most = dearest * len(part) // 2
                 continue
             given = given[len(part) :]

@@ -149,6 +149,16 @@ def test_one_example_that_does_not_fit_ends_the_attempt(task, encoded, monkeypat
     assert failure.value.reason == FailureReason.OUT_OF_MEMORY
 
 
+@pytest.mark.parametrize(("unit", "says"), [("tokens", "one example of 512 tokens"), ("", "one example")])
+def test_what_does_not_fit_is_told_in_a_unit_that_users_know(unit, says):
+    """Of an image the cost is none."""
+    with pytest.raises(JobError, match=rf"memory ran out: {says} does not fit"):
+        MicroBatch.start(Training(microBatchSize=1), None, CPU.device, unit).shrink(512, MemoryError())
+    assert str(MicroBatch.start(Training(batchSize=8), None, CPU.device, unit)) == (
+        "8 examples or 4,096 tokens" if unit else "8 examples"
+    )
+
+
 def test_on_a_cpu_a_micro_batch_is_cut_by_the_tokens_of_its_own_batch():
     found = MicroBatch.start(Training(batchSize=32), None, CPU.device)
 
