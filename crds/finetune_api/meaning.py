@@ -25,6 +25,8 @@ from finetune_api.tasks import TASKS
 
 Schema = dict[str, Any]
 
+_REQUIRED = frozenset(field.alias for field in FineTuneJobSpec.model_fields.values() if field.is_required())
+
 
 @dataclass(frozen=True)
 class Default:
@@ -119,8 +121,9 @@ def same_meaning(field: str, schema: Schema, within: str = "") -> str:
 def what_changed(field: str, schema: Schema, text: str) -> str:
     """In CEL, `text` with the name of the first field that differs in meaning: `training.epochs`."""
     *others, (last, _) = _leaves(schema, (field,))
-    cases = "".join(f"!({_same(path, leaf)}) ? '{text.format(path_text(path))}' : " for path, leaf in others)
-    return f"{cases}'{text.format(path_text(last))}'"
+    name = "".join(f"!({_same(path, leaf)}) ? '{path_text(path)}' : " for path, leaf in others)
+    before, after = text.split("{}")
+    return f"'{before}' + ({name}'{path_text(last)}') + '{after}'"
 
 
 def _without_empty_blocks(value: Any) -> Any:
@@ -148,7 +151,9 @@ def _same(path: PathKeys, leaf: Schema) -> str:
     said, equal, default = [], [], []
     for spec in ("self", "oldSelf"):
         value = f"{spec}.{'.'.join(map(str, path))}"
-        said.append(" && ".join(f"has({spec}.{'.'.join(map(str, path[:depth]))})" for depth in range(1, len(path) + 1)))
+        # What a spec always has is not asked for, as the definition holds this a few times for each field.
+        asked = range(2 if path[0] in _REQUIRED and len(path) > 1 else 1, len(path) + 1)
+        said.append(" && ".join(f"has({spec}.{'.'.join(map(str, path[:depth]))})" for depth in asked))
         # Sets are equal in any order, but the order of labels is their numbers: compared as plain lists.
         equal.append(f"{value}.map(i, i)" if leaf.get("x-kubernetes-list-type") == "set" else value)
         default.append(_is_default(value, path, leaf))

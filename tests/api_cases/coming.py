@@ -46,11 +46,6 @@ def _metrics(*names: str) -> tuple[Metric, ...]:
 
 COMING = (
     TaskFacts(
-        "image-classification",
-        (_form((_IMAGE, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to an image", _PICTURES),),
-        "AutoModelForImageClassification",
-    ),
-    TaskFacts(
         "zero-shot-image-classification",
         (
             _form((_IMAGE, TEXT), (RECALL_AT_1, RECALL_AT_5, LOSS), "finds the text of an image", _PICTURES),
