@@ -126,6 +126,16 @@ class Columns(Model):
     """The column with a text that does not belong to the one in `text`, though it may look so. Default: the one called `negative`, if
     the data has it."""
 
+    question: ColumnName | None = None
+    """The column with the question. Default: the one called `question`."""
+
+    context: ColumnName | None = None
+    """The column with the text in which the answer stands. Default: the one called `context`."""
+
+    answers: ColumnName | None = None
+    """The column with the right answers: passages of the context, each with its place, and none where the context has no answer. The
+    first one is learnt, any of them is right. Default: the one called `answers`."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

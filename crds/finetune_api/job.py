@@ -22,7 +22,7 @@ from finetune_api.base import (
     says,
 )
 from finetune_api.dataset import Dataset
-from finetune_api.options import Classification, FillMask, Images, Similarity, TokenClassification
+from finetune_api.options import Classification, FillMask, Images, QuestionAnswering, Similarity, TokenClassification
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import TASKS, all_blocks
@@ -170,6 +170,9 @@ class FineTuneJobSpec(Model):
 
     similarity: Similarity | None = None
     """Options of sentence-similarity. Default: those of the fields below it."""
+
+    question_answering: QuestionAnswering | None = None
+    """Options of question-answering. Default: those of the fields below it."""
 
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""

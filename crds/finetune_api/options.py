@@ -113,3 +113,11 @@ class Similarity(Model):
 
     temperature: Annotated[float, Field(gt=0, le=10)] | None = None
     """What cosines are divided by before the softmax: the lower, the more the nearest wrong texts count. Default: 0.05."""
+
+
+class QuestionAnswering(Model):
+    """How long texts are read by question-answering."""
+
+    stride: Stride | None = None
+    """A context that does not fit into `training.maxLength` tokens beside its question is read in windows, and neighbours share this many
+    tokens: more than an answer has, so that each stands in some window as a whole. Default: a quarter of `training.maxLength`."""

@@ -16,6 +16,8 @@ HOLDS: Mapping[Kind, str] = {
     Kind.TOKENS: "a list of strings, also one that JSON has written into a text; in a CoNLL file a line each, with a blank line after a text",
     Kind.TAGS: "a list as long, of names or of whole numbers, which are places in `dataset.labels` or in the hub dataset's own list of names; "
     "in a CoNLL file they stand behind the words, after tabs or blanks",
+    Kind.ANSWERS: "two lists of the same length, `text` and `answer_start`, as the hub has them; or a list of objects with both, as SQuAD has "
+    "it; `answer_start` counts characters (Unicode code points) of the context from 0. Files called `.json` are read as SQuAD's nested JSON",
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
     Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
     "relative to the table. Without a table, images in folders that are called like their labels",

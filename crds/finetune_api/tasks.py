@@ -152,6 +152,8 @@ FOUND = Metric("accuracy", "the part of the masked words that are found")
 PERPLEXITY = Metric(
     "perplexity", "e to the power of the loss: among how many words the model wavers", more_is_better=False
 )
+ANSWER_F1 = Metric("f1", "F1 of the words that an answer shares with the right one, in percent", shown="F1")
+EXACT_ANSWER = Metric("exact_match", "the questions that are answered exactly, in percent", shown="exact match")
 F1 = Metric("f1", "F1 of the positive class, the last of two labels", labels=2, shown="F1")
 RECALL_AT_1 = Metric(
     "recall_at_1",
@@ -174,6 +176,9 @@ TOKENS = Role("tokens", Kind.TOKENS)
 TAGS = Role("tags", Kind.TAGS)
 _PAIR = (TEXT, Role("textPair", Kind.TEXT))
 _PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
+QUESTION = Role("question", Kind.TEXT)
+CONTEXT = Role("context", Kind.TEXT, together=True)
+ANSWERS = Role("answers", Kind.ANSWERS)
 
 _ALL = (
     TaskFacts(
@@ -281,6 +286,19 @@ _ALL = (
         ),
         loads_with="SentenceTransformer",
         more_files=("1_Pooling/config.json",),
+    ),
+    TaskFacts(
+        "question-answering",
+        forms=(
+            Form(
+                (QUESTION, CONTEXT, ANSWERS),
+                (ANSWER_F1, EXACT_ANSWER, LOSS),
+                "finds the answer to a question in a text",
+                frozenset({"questionAnswering.stride"}),
+                example="examples/squad.yaml",
+            ),
+        ),
+        loads_with="AutoModelForQuestionAnswering",
     ),
 )
 

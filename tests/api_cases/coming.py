@@ -59,18 +59,6 @@ COMING = (
         "AutoModel",
     ),
     TaskFacts(
-        "question-answering",
-        (
-            _form(
-                (Role("question", Kind.TEXT), Role("context", Kind.TEXT, together=True), Role("answers", Kind.ANSWERS)),
-                _metrics("f1", "exact_match"),
-                "finds an answer in a text",
-                frozenset({"questionAnswering.stride"}),
-            ),
-        ),
-        "AutoModelForQuestionAnswering",
-    ),
-    TaskFacts(
         "text2text-generation",
         (
             _form(

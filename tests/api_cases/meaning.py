@@ -20,6 +20,7 @@ IMAGES = {"spec.task": "image-classification"}
 TAGGED = {"spec.task": "token-classification"}
 MASKS = {"spec.task": "fill-mask"}
 PAIRS = {"spec.task": "sentence-similarity"}
+ASKED = {"spec.task": "question-answering"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -59,6 +60,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.tokenClassification": TAGGED,
         "spec.fillMask": MASKS,
         "spec.similarity": PAIRS,
+        "spec.questionAnswering": ASKED,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
@@ -85,6 +87,7 @@ CALLED_LIKE_THEIR_ROLE = [
     *(Written(f"spec.dataset.columns.{role}", role, IMAGES) for role in ("image", "label")),
     *(Written(f"spec.dataset.columns.{role}", role, TAGGED) for role in ("tokens", "tags")),
     *(Written(f"spec.dataset.columns.{role}", role, PAIRS) for role in ("text", "textPair")),
+    *(Written(f"spec.dataset.columns.{role}", role, ASKED) for role in ("question", "context", "answers")),
 ]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
@@ -103,6 +106,7 @@ NO_DEFAULT_TO_WRITE = {
     "spec.images.size": "what the model was made for",
     "spec.images.augment": "nothing",
     "spec.tokenClassification.stride": "a quarter of maxLength, which the model decides",
+    "spec.questionAnswering.stride": "a quarter of maxLength, which the model decides",
     "spec.dataset.labels": "read from the data",
     "spec.method.freeze.modules": "none",
     "spec.training.maxSteps": "none",
@@ -157,6 +161,10 @@ CHANGED = [
     Written("spec.images.augment", ["flip", "color"], IMAGES | {"spec.images.augment": ["color", "flip"]}),
     Written("spec.dataset.columns.tokens", "words", TAGGED),
     Written("spec.dataset.columns.tags", "ner_tags", TAGGED),
+    Written("spec.dataset.columns.question", "query", ASKED),
+    Written("spec.dataset.columns.context", "passage", ASKED),
+    Written("spec.dataset.columns.answers", "gold", ASKED),
+    Written("spec.questionAnswering.stride", 16, ASKED),
     Written("spec.task", "text-regression", {}),
     Written("spec.tokenClassification.stride", 16, TAGGED),
     Written("spec.dataset.columns.score", "score", PAIRS),

@@ -233,6 +233,23 @@ def _similarity(folder: Path, dropout: float, *more: str) -> Mapping[str, Any]:
     return _in_two_files(folder, dropout, ["\t".join(("text", "textPair", *more)), *rows], "tsv")
 
 
+def _question_answering(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """What is the second word? Every fifth text has no answer."""
+    rows = []
+    for number, (text, _) in enumerate(ROWS):
+        first, second = text.split()[:2]
+        found = {"text": [second], "answer_start": [len(first) + 1]}
+        answers = found if number % 5 else {"text": [], "answer_start": []}
+        rows.append(json.dumps({"question": "What?", "context": f"{first} {second} {HOSTILE}", "answers": answers}))
+    return _in_two_files(folder, dropout, rows, "jsonl")
+
+
+def passage(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    context = CASES["question-answering"].asked["context"]
+    begin, end = answer["begin"], answer["end"]
+    assert printed.strip() == (context[begin:end].strip() if begin >= 0 else "no answer")
+
+
 CASES: Mapping[str, Case] = {
     "sentence-similarity": Case(
         "sentence-similarity",
@@ -360,6 +377,32 @@ CASES: Mapping[str, Case] = {
         },
         asked={"tokens": ["Some", "words", "of", "a", "text"], "tags": [0] * 5},
         agrees=entities,
+    ),
+    "question-answering": Case(
+        "question-answering",
+        _question_answering,
+        bad={
+            "an answer elsewhere": Bad(
+                append(
+                    "train.jsonl",
+                    '{"question": "What?", "context": "Salt it.", "answers": {"text": ["Salt"], "answer_start": [1]}}',
+                ),
+                ("train.jsonl, line 41", 'column "answers"', "is not what the context has there"),
+            ),
+            "no question": Bad(
+                append(
+                    "validation.jsonl",
+                    '{"question": "", "context": "Salt it.", "answers": {"text": [], "answer_start": []}}',
+                ),
+                ("validation.jsonl, line 9", 'column "question"', "is empty"),
+            ),
+        },
+        asked={
+            "question": "Where does the answer stand?",
+            "context": "Of all the places in this text the answer stands in the last one.",
+            "answers": [],
+        },
+        agrees=passage,
     ),
 }
 """By the task's name, or by what it is of a task that takes its examples in several forms."""

@@ -3,6 +3,7 @@
 from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.fill_mask import FillMask
 from finetune_trainer.tasks.image_classification import ImageClassification
+from finetune_trainer.tasks.question_answering import QuestionAnswering
 from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
@@ -17,6 +18,7 @@ TASKS: dict[str, type[Task]] = {
         TokenClassification,
         FillMask,
         SentenceSimilarity,
+        QuestionAnswering,
     )
 }
 """By the hub's name of the task."""

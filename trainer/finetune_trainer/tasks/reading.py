@@ -184,6 +184,10 @@ class Reader:
         fill_empty(encoding, self.tokenizer)
         return [{name: encoding[name][row] for name in self.inputs} for row in range(len(texts))]
 
+    def gives_as_is(self, texts: Sequence[str]) -> bool:
+        """Whether the tokenizer gets these texts as they are, so that places that it tells are places in them."""
+        return list(self._plain.texts(texts)) == list(texts)
+
     def _held(self, column: Sequence[Any]) -> int:
         """How many of these texts, or lists of words, hold the name of a control token."""
         if not column or isinstance(column[0], str):

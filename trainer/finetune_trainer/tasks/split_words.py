@@ -9,8 +9,8 @@ from __future__ import annotations
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerBase
 
-from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.tasks.plain_text import with_steps
+from finetune_trainer.tasks.windows import refuse_without_places
 
 PROBE = ("Salt", "the", "soup,", "stir", "it", "and", "taste", "it.")
 ALONE = "This model's tokenizer reads words that are given one by one otherwise than in a text, and so did this training: ask it likewise."
@@ -21,13 +21,7 @@ def reading_words(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokeniz
 
     Raises JobError MODEL_INVALID where it does not tell which token is of which word.
     """
-    if not tokenizer.is_fast:
-        raise JobError(
-            FailureReason.MODEL_INVALID,
-            f"the tokenizer, a {type(tokenizer).__name__}, does not tell which of its tokens are of which word",
-            field="spec.model.uri",
-            remedy="Use a model whose tokenizer has a tokenizer.json.",
-        )
+    refuse_without_places(tokenizer)
     in_text = {tuple(_ids(tokenizer, " ".join(PROBE))), tuple(_ids(tokenizer, f" {' '.join(PROBE)}"))}
     if tuple(_ids(tokenizer, PROBE)) in in_text:
         return tokenizer, []

@@ -1,4 +1,4 @@
-"""Long inputs are read in windows that overlap, so that nothing of them is lost: how far they overlap, and whose a word is."""
+"""Long inputs are read in windows that overlap, so that nothing of them is lost: how far they overlap, and in which one a word counts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from finetune_api.failures import FailureReason, JobError
+
+
+def refuse_without_places(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises JobError MODEL_INVALID where it does not tell where in a text its tokens are."""
+    if not tokenizer.is_fast:
+        raise JobError(
+            FailureReason.MODEL_INVALID,
+            f"the tokenizer, a {type(tokenizer).__name__}, does not tell which part of a text its tokens are",
+            field="spec.model.uri",
+            remedy="Use a model whose tokenizer has a tokenizer.json.",
+        )
 
 
 def stride_of(given: int | None, length: int, room: int, field: str) -> int:

@@ -276,7 +276,7 @@ def test_words_are_read_as_they_are_in_a_text_also_when_the_tokenizer_is_loaded_
 
 
 def test_a_tokenizer_that_does_not_tell_words_apart_is_refused() -> None:
-    with pytest.raises(JobError, match="ByT5Tokenizer, does not tell which of its tokens are of which word") as caught:
+    with pytest.raises(JobError, match="ByT5Tokenizer, does not tell which part of a text its tokens are") as caught:
         reading_words(ByT5Tokenizer())
     assert caught.value.reason is FailureReason.MODEL_INVALID
 
