@@ -22,7 +22,15 @@ from finetune_api.base import (
     says,
 )
 from finetune_api.dataset import Dataset
-from finetune_api.options import Classification, FillMask, Images, QuestionAnswering, Similarity, TokenClassification
+from finetune_api.options import (
+    Classification,
+    Contrastive,
+    FillMask,
+    Images,
+    QuestionAnswering,
+    Similarity,
+    TokenClassification,
+)
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import TASKS, all_blocks
@@ -161,6 +169,9 @@ class FineTuneJobSpec(Model):
 
     images: Images | None = None
     """How images are shown to the model. Default: as its own image processor does, without augmentation."""
+
+    contrastive: Contrastive | None = None
+    """What zero-shot-image-classification makes texts of. Default: that of the field below it."""
 
     token_classification: TokenClassification | None = None
     """Options of token-classification. Default: those of the fields below it."""

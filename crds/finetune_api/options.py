@@ -121,3 +121,31 @@ class QuestionAnswering(Model):
     stride: Stride | None = None
     """A context that does not fit into `training.maxLength` tokens beside its question is read in windows, and neighbours share this many
     tokens: more than an answer has, so that each stands in some window as a whole. Default: a quarter of `training.maxLength`."""
+
+
+class Contrastive(Model):
+    """What zero-shot-image-classification makes texts of, where images have labels and no texts."""
+
+    prompts: (
+        Annotated[
+            list[
+                Annotated[
+                    str,
+                    Field(
+                        pattern=r"^[^{}]*\{\}[^{}]*$",
+                        min_length=2,
+                        max_length=256,
+                        json_schema_extra=says("a text with `{}` once, where the label stands"),
+                    ),
+                ]
+            ],
+            Field(min_length=1, max_length=100),
+        ]
+        | None
+    ) = None
+    """Texts in which `{}` stands for a label, such as `a photo of a {}`. Training draws one of them for each image and epoch; a label is
+    found by the mean of all of them. Default: `a photo of a {}`."""
+
+
+DEFAULT_PROMPTS = ("a photo of a {}",)
+"""What a label is made a text by."""

@@ -165,6 +165,12 @@ RECALL_AT_5 = Metric(
     "the part of the first 1,000 examples for which what belongs to it is among the nearest five",
     shown="recall@5",
 )
+ZERO_SHOT_ACCURACY = Metric(
+    "zero_shot_accuracy",
+    "the part of the images that are nearest to the text of their own label",
+    shown="zero-shot accuracy",
+    hub="accuracy",
+)
 
 TEXT = Role("text", Kind.TEXT)
 TEXT_PAIR = Role("textPair", Kind.TEXT, optional=True)
@@ -233,6 +239,26 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForImageClassification",
+    ),
+    TaskFacts(
+        "zero-shot-image-classification",
+        forms=(
+            Form(
+                (IMAGE, TEXT),
+                (RECALL_AT_1, RECALL_AT_5, LOSS),
+                "finds the text of an image among any, and the image of a text",
+                frozenset({"images.size", "images.augment"}),
+                example="examples/clip.yaml",
+            ),
+            Form(
+                (IMAGE, LABEL),
+                (ZERO_SHOT_ACCURACY, LOSS),
+                "finds the label of an image among any, by texts made of them",
+                frozenset({"images.size", "images.augment", "contrastive.prompts"}),
+                example="examples/clip-labels.yaml",
+            ),
+        ),
+        loads_with="AutoModel",
     ),
     TaskFacts(
         "token-classification",

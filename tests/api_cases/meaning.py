@@ -16,6 +16,7 @@ CSV = FILES | {"spec.dataset.format": "csv"}
 TSV = FILES | {"spec.dataset.format": "tsv"}
 MANY = {"spec.dataset.columns.labels": "labels"}
 GRADES = {"spec.task": "text-regression"}
+LOOKED_FOR = {"spec.task": "zero-shot-image-classification", "spec.dataset.columns.label": "class"}
 IMAGES = {"spec.task": "image-classification"}
 TAGGED = {"spec.task": "token-classification"}
 MASKS = {"spec.task": "fill-mask"}
@@ -57,6 +58,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.dataset.csv": CSV,
         "spec.classification": MANY,
         "spec.images": IMAGES,
+        "spec.contrastive": LOOKED_FOR,
         "spec.tokenClassification": TAGGED,
         "spec.fillMask": MASKS,
         "spec.similarity": PAIRS,
@@ -103,6 +105,7 @@ NO_DEFAULT_TO_WRITE = {
     "spec.dataset.columns.negative": "read where the data has such a column",
     "spec.classification.classWeights": "none",
     "spec.classification.separator": "none",
+    "spec.contrastive.prompts": "a list, which only the trainer knows",
     "spec.images.size": "what the model was made for",
     "spec.images.augment": "nothing",
     "spec.tokenClassification.stride": "a quarter of maxLength, which the model decides",
@@ -156,6 +159,7 @@ CHANGED = [
     Written("spec.dataset.columns.labels", "labels", {}),
     Written("spec.dataset.columns.score", "grade", GRADES),
     Written("spec.dataset.columns.image", "picture", IMAGES),
+    Written("spec.contrastive.prompts", ["a {}"], LOOKED_FOR),
     Written("spec.images.size", 224, IMAGES),
     Written("spec.images.augment", ["flip"], IMAGES),
     Written("spec.images.augment", ["flip", "color"], IMAGES | {"spec.images.augment": ["color", "flip"]}),

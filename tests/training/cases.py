@@ -8,6 +8,7 @@ import ast
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from finetune_trainer.tasks import Task
-from tests.training.images import coloured, save_tiny_images
+from tests.training.images import coloured, save_tiny_images, save_two_towers
 from tests.training.models import save_tiny_bert
 from tests.training.pictures import saved
 from tests.training.sentences import ROWS
@@ -163,6 +164,39 @@ def _image_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
         },
         "images": {"augment": ["crop", "flip", "color", "rotate", "erase"]},
     }
+
+
+def nearest_text(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    """The pipeline has vectors of the same image and text, of which it shows what is likeliest only."""
+    assert sum(one["score"] for one in ast.literal_eval(printed)) == pytest.approx(1, abs=1e-4)
+    assert len(answer["image"]) == len(answer["text"]) > 1
+
+
+def probable_label(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    said = {one["label"]: one["score"] for one in ast.literal_eval(printed)}
+    names = task.data.names["label"]
+    assert said == pytest.approx(dict(zip(names, answer["probability"], strict=True)), abs=1e-4)
+
+
+def _captions(folder: Path, dropout: float) -> Mapping[str, Any]:
+    inputs = _image_classification(folder, dropout)
+    captions = {"red": "a red picture", f'"{HOSTILE}"': HOSTILE}
+    for split in ("train", "validation"):
+        file = folder / f"data/{split}.csv"
+        lines = [line.replace('"', "").split(",", 1) for line in file.read_text().splitlines()[1:]]
+        rows = [f'{path},"{captions.get(label, HOSTILE)} {n % 7}"' for n, (path, label) in enumerate(lines)]
+        file.write_text("\n".join(["image,text", *rows, ""]))
+    return {**_two_towers(folder, inputs), "dataset": {k: v for k, v in inputs["dataset"].items() if k != "labels"}}
+
+
+def _labels_of_images(folder: Path, dropout: float) -> Mapping[str, Any]:
+    return _two_towers(folder, _image_classification(folder, dropout))
+
+
+def _two_towers(folder: Path, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    shutil.rmtree(folder / "model")
+    save_two_towers(folder / "model", texts=["a red picture 0 1 2 3 4 5 6 a photo of a cat or a dog", HOSTILE])
+    return inputs
 
 
 def _cut_an_image(folder: Path) -> None:
@@ -403,6 +437,32 @@ CASES: Mapping[str, Case] = {
             "answers": [],
         },
         agrees=passage,
+    ),
+    "zero-shot-image-classification": Case(
+        "zero-shot-image-classification",
+        _captions,
+        bad={
+            "no text": Bad(
+                append("train.csv", "images/train-1.png,"), ("train.csv, line 42", 'column "text"', "is empty")
+            ),
+            "a broken image": Bad(_cut_an_image, ("train.csv, line 5", 'column "image"', "broken or not whole")),
+        },
+        asked={"image": {"bytes": PHOTO, "path": None}, "text": "a cat"},
+        agrees=nearest_text,
+        beside={"image.jpg": PHOTO},
+    ),
+    "zero-shot-image-classification-of-labels": Case(
+        "zero-shot-image-classification",
+        _labels_of_images,
+        bad={
+            "a label that is none": Bad(
+                append("validation.csv", "images/train-1.png,blue"),
+                ("validation.csv, line 10", 'column "label"', "blue"),
+            ),
+        },
+        asked={"image": {"bytes": PHOTO, "path": None}},
+        agrees=probable_label,
+        beside={"image.jpg": PHOTO},
     ),
 }
 """By the task's name, or by what it is of a task that takes its examples in several forms."""

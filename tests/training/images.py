@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,27 @@ from PIL import Image
 from transformers import (
     AutoModelForImageClassification,
     BeitConfig,
+    BertConfig,
     BitConfig,
+    CLIPConfig,
+    CLIPModel,
     ConvNextConfig,
     Dinov2Config,
     MobileNetV2Config,
     PreTrainedConfig,
+    PreTrainedModel,
     RegNetConfig,
     ResNetConfig,
     SegformerConfig,
+    SiglipConfig,
+    SiglipModel,
     SwinConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
     ViTConfig,
 )
+
+from tests.training.models import tokenizer_for
 
 SIDE = 32
 TALL: dict[str, Any] = {
@@ -120,3 +130,53 @@ def tiny_image_inputs(folder: Path, kind: str = "resnet", each: int = 8) -> dict
         "model": {"uri": f"file://{save_tiny_images(folder / 'model', kind)}"},
         "dataset": {"uri": f"file://{folder}/data", "splits": {"validation": "validation"}},
     }
+
+
+TOWERS: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+CAPTIONS = [
+    "a red picture",
+    "a green picture",
+    "a blue picture",
+    "something red",
+    "nothing but green",
+    "blue, all of it",
+]
+
+
+def _clip(words: int) -> PreTrainedModel:
+    text = {**TOWERS, "num_hidden_layers": 1, "vocab_size": words, "max_position_embeddings": 64, "eos_token_id": 3}
+    vision = {**TOWERS, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8}
+    return CLIPModel(CLIPConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision, projection_dim=12))
+
+
+def _siglip(words: int) -> PreTrainedModel:
+    text = {**TOWERS, "num_hidden_layers": 1, "vocab_size": words, "max_position_embeddings": 64}
+    vision = {**TOWERS, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8}
+    return SiglipModel(SiglipConfig(text_config={**text, "pad_token_id": 0}, vision_config=vision))
+
+
+def _dual(words: int) -> PreTrainedModel:
+    text = BertConfig(vocab_size=words, num_hidden_layers=1, max_position_embeddings=64, **TOWERS)
+    vision = ViTConfig(intermediate_size=32, **TALL)
+    config = VisionTextDualEncoderConfig(vision_config=vision.to_dict(), text_config=text.to_dict(), projection_dim=12)
+    return VisionTextDualEncoderModel(config)
+
+
+TWO_TOWERS: dict[str, Callable[[int], PreTrainedModel]] = {"clip": _clip, "siglip": _siglip, "dual": _dual}
+
+
+def save_two_towers(folder: Path, kind: str = "clip", texts: Iterable[str] = CAPTIONS) -> Path:
+    """A folder as that of a pretrained model of images and texts."""
+    tokenizer = tokenizer_for(texts)
+    tokenizer.model_max_length = 64
+    if kind == "siglip":  # which reads without a mask
+        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids"]
+    torch.manual_seed(0)
+    model = TWO_TOWERS[kind](len(tokenizer))
+    for parameter in model.parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=0.2)  # so that answers differ
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    processor("vit", "ViT", size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    return folder

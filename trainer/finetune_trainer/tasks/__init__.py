@@ -8,6 +8,7 @@ from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
 from finetune_trainer.tasks.token_classification import TokenClassification
+from finetune_trainer.tasks.zero_shot_image_classification import ZeroShot
 
 TASKS: dict[str, type[Task]] = {
     task.facts.name: task
@@ -15,6 +16,7 @@ TASKS: dict[str, type[Task]] = {
         TextClassification,
         TextRegression,
         ImageClassification,
+        ZeroShot,
         TokenClassification,
         FillMask,
         SentenceSimilarity,

@@ -147,17 +147,21 @@ class ImageTask(Task):
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def _try_out(self) -> None:
-        """An image alone, and beside another one, before any training."""
+    def tried(self) -> list[Feature]:
+        """Two features for the model to be tried on."""
         draw = np.random.default_rng(0)
         images = [
             Image.fromarray(draw.integers(0, 256, (height, width, CHANNELS), np.uint8))
             for height, width in ((60, 80), (90, 70))
         ]
-        both = self.collate([{PIXELS: self.transform.pixels(image)} for image in images])
-        alone = {name: values[:1] for name, values in both.items()}
+        return [{PIXELS: self.transform.pixels(image)} for image in images]
+
+    def _try_out(self) -> None:
+        """An image alone, and beside another one, before any training."""
         try:
             with said_as_invalid("cannot look at an image"):
+                features = self.tried()
+                alone, both = self.collate(features[:1]), self.collate(features)
                 found = try_answers(self.model, self.outputs, alone, both, self.shapes(1))
         except JobError as error:
             if self._size is None:

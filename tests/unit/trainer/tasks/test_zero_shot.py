@@ -1,0 +1,236 @@
+"""Models of two towers: losses as the libraries' own, equal texts are no wrong answers, and what is saved is what a pipeline uses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from transformers import AutoModel, pipeline
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.tasks import TASKS as FACTS
+from finetune_api.training import Freeze, Training
+from finetune_trainer.data import Examples, Origins
+from finetune_trainer.data.kinds.image import Images
+from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.report.blocks import Cards, Curve
+from finetune_trainer.tasks.zero_shot_image_classification import OfLabels
+from tests.training.images import CAPTIONS, COLOURS, TWO_TOWERS, coloured, save_tiny_images, save_two_towers
+from tests.training.pictures import saved
+from tests.unit.trainer.tasks import loading
+from tests.unit.trainer.tasks.loading import CPU, ask, features_of, take, task_for
+
+LABELS = tuple(sorted(COLOURS))
+COUNT = 12
+CONTENTS = [saved(coloured(LABELS[n % 3], n), "PNG") for n in range(COUNT)]
+TEXTS = [CAPTIONS[["red", "green", "blue"].index(LABELS[n % 3]) + 3 * (n % 2)] for n in range(COUNT)]
+
+
+def pairs(texts: list[str] | None = None, labels: bool = False) -> Examples:
+    images = pa.array([{"bytes": content, "path": None} for content in CONTENTS], Images.type)
+    other = {"label": np.arange(COUNT) % 3} if labels else {"text": pa.array(texts or TEXTS, pa.large_string())}
+    origins = Origins(("a.parquet",), ("row",), np.zeros(COUNT, np.int32), np.arange(COUNT) + 1)
+    return Examples(pa.table({"image": images, **other}), origins)
+
+
+def task_of(folder: Path, examples: Examples, **spec: Any) -> Any:
+    torch.manual_seed(0)
+    return task_for(folder, examples, LABELS, task="zero-shot-image-classification", **spec)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    texts = [*CAPTIONS, "a photo of a red", "a picture of"]
+    return {kind: save_two_towers(tmp_path_factory.mktemp(kind) / "model", kind, texts) for kind in TWO_TOWERS}
+
+
+def steps_of(task: Any, features: Any, micro: int = 100, steps: int = 1, rate: float = 1e-3) -> Steps:
+    return Steps(
+        task,
+        features,
+        Training(batchSize=COUNT, seed=7, learningRate=rate),
+        arithmetic=CPU,
+        micro=MicroBatch(micro),
+        total_steps=steps,
+        check=lambda: None,
+        after_step=lambda step: False,
+    )
+
+
+@pytest.mark.parametrize("kind", TWO_TOWERS)
+def test_of_different_texts_the_loss_is_the_librarys_own(kind: str, folders: dict[str, Path]) -> None:
+    examples = pairs([f"{text} {n}" for n, text in enumerate(TEXTS)])
+    task = task_of(folders[kind], examples)
+    batch = task.collate(
+        take(task.features(examples, training=False, folder=folders[kind], stop=lambda: None), *range(COUNT))
+    )
+    task.model.eval()
+    with torch.no_grad():
+        losses = task.losses(task.outputs(batch), batch)
+        inputs = {name: batch[name] for name in (*task.reader.inputs, "attention_mask") if name in batch}
+        wanted = task.model(pixel_values=task.values(batch["pixel_values"]), return_loss=True, **inputs).loss
+    torch.testing.assert_close(losses.mean(), wanted)
+
+
+@pytest.mark.parametrize("kind", TWO_TOWERS)
+def test_equal_texts_are_no_wrong_answers(kind: str, folders: dict[str, Path]) -> None:
+    """By hand, one pair after the other."""
+    task = task_of(folders[kind], pairs())
+    batch = task.collate(take(features_of(task, pairs()), *range(COUNT)))
+    with torch.no_grad():
+        outputs = task.outputs(batch)
+        losses = task.losses(outputs, batch).double()
+        images, texts = (outputs[name].double() for name in ("image", "text"))
+        scale, bias = task.model.logit_scale.exp().double(), getattr(task.model, "logit_bias", None)
+    for row in range(COUNT):
+        others = [n for n in range(COUNT) if n == row or TEXTS[n] != TEXTS[row]]
+        if bias is None:
+            found = [images[row] @ texts[n] * scale for n in others], [texts[row] @ images[n] * scale for n in others]
+            wanted = sum(torch.stack(side).logsumexp(0) - images[row] @ texts[row] * scale for side in found) / 2
+        else:
+            likeness = [(texts[row] @ images[n] * scale + bias.double()) * (1 if n == row else -1) for n in others]
+            wanted = -torch.stack([torch.nn.functional.logsigmoid(one) for one in likeness]).sum()
+        torch.testing.assert_close(losses[row].reshape(()), wanted.detach().reshape(()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("micro", [1, 5])
+@pytest.mark.parametrize("kind", TWO_TOWERS)
+def test_the_whole_batch_is_compared_however_it_is_cut(kind: str, micro: int, folders: dict[str, Path]) -> None:
+    task = task_of(folders[kind], pairs())
+    for module in task.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    features = features_of(task, pairs())
+    found = []
+    for size in (COUNT, micro):
+        task.model.zero_grad()
+        loss = steps_of(task, features, size).gradient(np.arange(COUNT))
+        found.append((loss, {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
+    assert "logit_scale" in found[0][1]
+
+
+def test_cosines_are_multiplied_with_at_most_a_hundred(folders: dict[str, Path]) -> None:
+    task = task_of(folders["clip"], pairs())
+    batch = task.collate(take(features_of(task, pairs()), *range(COUNT)))
+    outputs = {name: values.detach() for name, values in task.outputs(batch).items()}
+    found = []
+    for scale in (100.0, 1e6):
+        task.model.logit_scale.data.fill_(np.log(scale))
+        found.append(task.losses(outputs, batch))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("patterns", [["vision_model.*", "visual_projection.*"], ["text_model.*", "text_projection.*"]])
+def test_either_tower_can_be_kept(patterns: list[str], folders: dict[str, Path]) -> None:
+    task = task_of(folders["clip"], pairs())
+    freeze(task.model, Freeze(modules=patterns), task.new_parameters)
+    before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    steps_of(task, features_of(task, pairs()), steps=2).run()
+    changed = {
+        name.split("_")[0] for name, value in task.model.state_dict().items() if not torch.equal(before[name], value)
+    }
+    kept = patterns[0].split("_")[0]
+    assert not any(name.startswith(kept[:4]) for name in changed) and changed
+
+
+@pytest.mark.parametrize("kind", TWO_TOWERS)
+def test_it_learns_to_find_what_belongs_together_and_loads_again(
+    kind: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    task = task_of(folders[kind], pairs())
+    features = features_of(task, pairs())
+    first = ask(task, features)
+    steps_of(task, features, steps=60, rate=3e-3).run()
+    last = ask(task, features)
+    before, after = first.answers, last.answers
+    assert last.losses.mean() < 0.8 * first.losses.mean()
+    recall = [
+        {score.name: float(score.value(np.asarray(score.sums.sum(axis=0)))) for score in task.scores(pairs(), one)}
+        for one in (before, after)
+    ]
+    assert set(recall[0]) == {"recall_at_1", "recall_at_5"}
+    assert recall[1]["recall_at_5"] > recall[0]["recall_at_5"]
+    curve, cards = task.blocks(pairs(), before, after)
+    assert isinstance(curve, Curve) and isinstance(cards, Cards)
+
+    task.save(tmp_path)
+    again = task_of(tmp_path, pairs())
+    found = ask(again, features_of(again, pairs())).answers
+    for name in ("image", "text"):
+        assert np.allclose(np.array(found[name].to_pylist()), np.array(after[name].to_pylist()), atol=1e-5)
+    assert type(AutoModel.from_pretrained(tmp_path)) is type(task.model)
+
+
+@pytest.fixture
+def of_labels(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def load(folder: Path, **spec: Any) -> Any:
+        forms = FACTS["zero-shot-image-classification"].forms
+        facts = replace(FACTS["zero-shot-image-classification"], forms=(forms[1],))
+        monkeypatch.setitem(loading.TASK_FACTS, "zero-shot-image-classification", facts)  # type: ignore[attr-defined]
+        monkeypatch.setitem(loading.TASKS, "zero-shot-image-classification", OfLabels)
+        return task_of(folder, pairs(labels=True), **spec)
+
+    return load
+
+
+@pytest.mark.parametrize("kind", TWO_TOWERS)
+def test_labels_become_texts_by_prompts_as_a_pipeline_makes_them(
+    kind: str, of_labels: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    task = of_labels(folders[kind])
+    features = features_of(task, pairs(labels=True))
+    steps_of(task, features, steps=200 if kind == "siglip" else 40, rate=3e-3).run()
+    answers = ask(task, features).answers
+    wanted = np.array(answers["probability"].to_pylist())
+    (score,) = task.scores(pairs(labels=True), answers)
+    assert score.name == "zero_shot_accuracy" and float(score.value(np.asarray(score.sums.sum(axis=0)))) > 0.5
+
+    task.save(tmp_path)
+    if kind == "siglip":
+        return  # its pipeline gives each label a probability of its own
+    classify = pipeline("zero-shot-image-classification", model=str(tmp_path), device="cpu")
+    for number in range(3):
+        (tmp_path / "image.png").write_bytes(CONTENTS[number])
+        said = classify(
+            str(tmp_path / "image.png"), candidate_labels=list(LABELS), hypothesis_template="a photo of a {}"
+        )
+        found = {one["label"]: one["score"] for one in said}
+        assert np.allclose([found[label] for label in LABELS], wanted[number], atol=1e-3)
+
+
+def test_training_draws_a_prompt_and_evaluation_does_not(of_labels: Any, folders: dict[str, Path]) -> None:
+    task = of_labels(folders["clip"], contrastive={"prompts": ["{}", "a photo of a {}.", "a picture of {}"]})
+    for training, count in ((True, 3), (False, 1)):
+        features = task.features(pairs(labels=True), training=training, folder=Path(), stop=lambda: None)
+        seen = {tuple(features.get(0, np.random.default_rng(n))["input_ids"]) for n in range(30)}
+        assert len(seen) == count
+
+
+def test_vectors_of_labels_follow_the_weights(of_labels: Any, folders: dict[str, Path]) -> None:
+    task = of_labels(folders["clip"])
+    features = features_of(task, pairs(labels=True))
+    before = ask(task, features).answers["probability"].to_pylist()
+    with torch.no_grad():
+        task.model.text_projection.weight.neg_()
+    after = ask(task, features).answers["probability"].to_pylist()
+    assert not np.allclose(before, after, atol=1e-3)
+
+
+def test_a_model_of_images_alone_is_told(tmp_path: Path) -> None:
+    with pytest.raises(JobError) as raised:
+        task_of(save_tiny_images(tmp_path, "resnet"), pairs())
+    assert raised.value.reason == FailureReason.MODEL_INVALID
+    assert "one part for images and one for texts" in raised.value.message
+
+
+def test_a_batch_of_one_has_nothing_to_compare(folders: dict[str, Path]) -> None:
+    with pytest.raises(JobError, match="batchSize is 1"):
+        task_of(folders["clip"], pairs(), training={"batchSize": 1})
