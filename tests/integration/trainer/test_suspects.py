@@ -15,7 +15,7 @@ OTHER = {"cooking": "sky", "sky": "cooking"}
 def test_wrong_labels_are_listed_with_the_right_ones(tmp_path):
     # Each text is there three times, so that what is right can be learned by a model this small.
     rows = [(text, OTHER[label] if row in WRONG else label) for row, (text, label) in enumerate(TRAIN * 3)]
-    training = {"epochs": 4, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32"}
+    training = {"epochs": 16, "batchSize": 8, "learningRate": 3e-3, "precision": "fp32"}
     job = Job(tmp_path / "job", **tiny_inputs(tmp_path, train=rows), training=training)
     complete_inside(job)
 

@@ -49,6 +49,9 @@ class Looking:
     def losses(self, outputs, batch):
         return cross_entropy(outputs["logits"], batch["labels"], reduction="none")
 
+    def margins(self, outputs, batch):
+        return None
+
 
 def gradients(micro):
     task = Looking()
