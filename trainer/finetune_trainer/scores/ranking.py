@@ -31,6 +31,7 @@ def recalls(
     both_ways: bool,
     negatives: tuple[Embeddings, Keys] | None = None,
     at: Sequence[int] = (1, 5),
+    alike: bool = False,
 ) -> list[Score]:
     """`recall_at_1`, `recall_at_5`: pairs of which the one side is found by the other, among the first 1,000 of the split.
 
@@ -38,6 +39,8 @@ def recalls(
     keys mean equal texts or pictures: a hit is whatever equals a partner of something that equals the query. `negatives` are more
     candidates on the right, as many or none. With `both_ways` an example counts half for finding right by left, and half for the other
     way round; only the first otherwise.
+
+    `alike` says that both sides are of one kind, such as texts: what equals the query itself is then no candidate, unless it is a hit.
 
     A candidate as near as the hit counts as nearer, so a model that answers the same to everything finds nothing. Examples after the
     first 1,000 are neither asked nor found. In a resample the candidates stay the same: the interval is of the queries.
@@ -48,9 +51,9 @@ def recalls(
     if negatives is not None:
         more, keys = negatives
         found, of_found = np.concatenate([b, more[:CANDIDATES]]), np.concatenate([of_b, keys[:CANDIDATES]])
-    ahead = [_ahead(a @ found.T, hits(of_a, of_b, of_found))]
+    ahead = [_ahead(a @ found.T, hits(of_a, of_b, of_found), alike & (of_a[:, None] == of_found))]
     if both_ways:
-        ahead.append(_ahead(b @ a.T, hits(of_b, of_a, of_a)))
+        ahead.append(_ahead(b @ a.T, hits(of_b, of_a, of_a), alike & (of_b[:, None] == of_a)))
     scores = []
     for k in at:
         shares = np.zeros(len(left))
@@ -67,10 +70,12 @@ def zero_shot_accuracy(images: Embeddings, classes: Embeddings, truth: NDArray[n
     return mean("zero_shot_accuracy", (images @ classes.T).argmax(axis=1) == truth)
 
 
-def _ahead(similarity: Embeddings, right: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many candidates that are no hit are at least as near as the nearest hit, shape (queries,)."""
+def _ahead(similarity: Embeddings, right: NDArray[np.bool_], itself: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How many candidates that are neither a hit nor the query itself are at least as near as the nearest hit, shape (queries,)."""
     nearest = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)
-    return np.asarray((~right & ~(similarity < nearest - AS_NEAR)).sum(axis=1))  # so a NaN is ahead of everything
+    return np.asarray(
+        (~right & ~itself & ~(similarity < nearest - AS_NEAR)).sum(axis=1)
+    )  # so a NaN is ahead of everything
 
 
 def hits(queries: Keys, partners: Keys, candidates: Keys) -> NDArray[np.bool_]:

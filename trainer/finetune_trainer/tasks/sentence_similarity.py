@@ -168,7 +168,7 @@ class SentenceSimilarity(TextTask):
             truth, said = examples.numbers("score"), answers.column(SIMILARITY).to_numpy()
             return [spearman(truth, said), pearson(truth, said)]
         search = self._search(examples, answers)
-        return recalls(*search.of(len(examples)), both_ways=False, negatives=search.negatives)
+        return recalls(*search.of(len(examples)), both_ways=False, negatives=search.negatives, alike=True)
 
     def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
         if not self.whole_batch:

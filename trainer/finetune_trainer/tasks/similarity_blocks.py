@@ -100,7 +100,7 @@ def ranked_blocks(examples: Examples, before: Search | None, after: Search) -> I
     cosines = after.queries @ vectors.T
     right = hits(after.of_queries, after.of_partners, keys)
     own = np.where(right, cosines, -np.inf).max(axis=1)
-    wrong = np.where(right, -np.inf, cosines)
+    wrong = np.where(right | (after.of_queries[:, None] == keys), -np.inf, cosines)
     nearest = wrong.argmax(axis=1)
     ahead = wrong.max(axis=1) - own
     worst = [row for row in np.argsort(-ahead, kind="stable")[:WORST].tolist() if np.isfinite(ahead[row])]
@@ -130,7 +130,7 @@ def ranked_blocks(examples: Examples, before: Search | None, after: Search) -> I
 
 def _recall(name: str, search: Search) -> Line:
     depths = [depth for depth in DEPTHS if depth <= len(search.candidates[0])]
-    found = recalls(*search.of(len(search.queries)), both_ways=False, negatives=search.negatives, at=depths)
+    found = recalls(*search.of(len(search.queries)), both_ways=False, negatives=search.negatives, at=depths, alike=True)
     return Line(name, tuple(map(float, depths)), tuple(values(found).values()))
 
 

@@ -99,3 +99,19 @@ def test_zero_shot_accuracy_is_that_of_the_nearest_class() -> None:
     theirs = top_k_accuracy_score(truth, images @ classes.T, k=1, labels=range(10))
     assert zero_shot_accuracy(images, classes, truth).result == pytest.approx(theirs)
     assert 0.2 < theirs < 1
+
+
+def test_a_text_does_not_find_itself_where_both_sides_are_texts() -> None:
+    """Whoever asks for a is not told a, which is nearest of all, although it is another's partner."""
+    vectors = unit(np.array([[1.0, 0.0], [1.0, 0.2], [0.5, 1.0]]))
+    a, b, c = range(3)
+    left, right = [a, b], [b, a]  # (a, b) and (b, a)
+
+    def found(alike: bool) -> float:
+        given = (vectors[left], vectors[right], np.array(left), np.array(right))
+        [score] = recalls(*given, both_ways=False, at=(1,), alike=alike)
+        return values([score])["recall_at_1"]
+
+    assert (found(alike=True), found(alike=False)) == (1.0, 0.0)
+    right[1] = c
+    assert found(alike=True) == 1.0
