@@ -253,13 +253,18 @@ class OfLabels(ZeroShot):
         pictures = self.pictures(examples, training=training, fixed={})
         return Prompted(pictures, self._said, labels, len(self.prompts), training=training)
 
+    def outputs(self, batch: Batch) -> Batch:
+        if self.model.training:
+            self._classes = None  # a step will change the weights, and fused optimisers do not tell tensors of it
+        return super().outputs(batch)
+
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * outputs[IMAGE] @ self._vectors().T
         return {"probability": likeness.softmax(dim=-1)}
 
     @torch.no_grad()
     def _vectors(self) -> torch.Tensor:
-        """Of each label the mean vector of its prompts, of length 1; made anew whenever a step changed the model."""
+        """Of each label the mean vector of its prompts, of length 1; made anew after steps, and after weights were loaded."""
         version = sum(parameter._version for parameter in self.model.parameters())
         if self._classes is None or self._classes[0] != version:
             device = next(self.model.parameters()).device
