@@ -16,8 +16,6 @@ HOLDS: Mapping[Kind, str] = {
     Kind.TOKENS: "a list of strings, also one that JSON has written into a text; in a CoNLL file a line each, with a blank line after a text",
     Kind.TAGS: "a list as long, of names or of whole numbers, which are places in `dataset.labels` or in the hub dataset's own list of names; "
     "in a CoNLL file they stand behind the words, after tabs or blanks",
-    Kind.ANSWERS: "two lists of the same length, `text` and `answer_start`, as the hub has them; or a list of objects with both, as SQuAD has "
-    "it; `answer_start` counts characters (Unicode code points) of the context from 0. Files called `.json` are read as SQuAD's nested JSON",
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
     Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
     "relative to the table. Without a table, images in folders that are called like their labels",
@@ -91,7 +89,7 @@ def _columns(form: Form) -> Iterator[str]:
         optional = ", optional" if role.optional else ""
         yield f"| `{role.name}`{optional} | {meaning} | {HOLDS[role.kind]} |"
     yield ""
-    yield "Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files, is an example."
+    yield _rows(form)
     named = listed([f"`{role.name}`" for role in form.roles if not role.optional])
     yield f"Columns are called like the roles, {named}, unless `dataset.columns` names others."
     for role in form.roles:
@@ -103,6 +101,19 @@ def _columns(form: Form) -> Iterator[str]:
         yield "Texts of more than `training.maxLength` tokens are read in windows of as many that overlap, and nothing of them is lost."
     elif form.of_kinds(TEXTS):
         yield "Texts are cut after `training.maxLength` tokens."
+
+
+def _rows(form: Form) -> str:
+    """What is an example."""
+    kinds = {role.kind for role in form.roles}
+    also = ""
+    if Kind.TAGS in kinds:
+        also = ", or each sentence of CoNLL files,"
+    elif Kind.ANSWERS in kinds:
+        also = ", or each question of SQuAD's nested JSON,"
+    elif {Kind.IMAGE, Kind.LABEL} <= kinds:
+        also = ", or each image in folders of their labels,"
+    return f"Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files{also or ','} is an example."
 
 
 def _options(form: Form) -> Iterator[str]:
