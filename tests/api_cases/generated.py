@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
 from finetune_api.schema import child, job_schema, paths_of
+from finetune_api.tasks import NAMED, TASKS, Form, all_blocks
 from tests.api_cases.builder import MINIMAL
 
 JSON_SCALARS = st.one_of(
@@ -83,10 +84,32 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
     """A manifest whose every field fits, or with one to three things changed at random."""
     document = copy.deepcopy(MINIMAL)
     document["spec"] = draw(values(("spec",)))
+    if draw(st.sampled_from([True, True, True, False])):
+        _make_sense(document["spec"], draw(st.sampled_from(TASKS[document["spec"]["task"]].forms)))
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 3]))):
         if isinstance(document.get("spec"), dict):
             _change(draw, document)
     return document
+
+
+def _make_sense(spec: dict[str, Any], form: Form) -> None:
+    """Take out what does not go together: of so many fields, few drawn at random would pass all rules over several of them."""
+    for block in all_blocks(TASKS):
+        if any(f"{block}.{option}" not in form.options for option in spec.get(block, {})):
+            del spec[block]
+    dataset, model = spec["dataset"], spec["model"]
+    columns = dataset.get("columns", {})
+    for role in [role for role in columns if not form.has(role)]:
+        del columns[role]
+    if not form.of_kinds(NAMED):
+        dataset.pop("labels", None)
+    for field in ("format", "csv") if dataset["uri"].startswith("hf://") else ("subset",):
+        dataset.pop(field, None)
+    if not model["uri"].startswith("hf://"):
+        model.pop("revision", None)
+    evaluation = spec.get("training", {}).get("evaluation", {})
+    if evaluation.get("metric") not in {metric.name for metric in form.metrics}:
+        evaluation.pop("metric", None)
 
 
 def _change(draw: st.DrawFn, document: dict[str, Any]) -> None:
