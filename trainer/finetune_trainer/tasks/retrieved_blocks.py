@@ -8,15 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_trainer.data.examples import Examples
-from finetune_trainer.report.blocks import Block, Card, Cards, Curve, Line, sentence
-from finetune_trainer.scores import values
+from finetune_trainer.report.blocks import Block, Card, Cards, Curve, sentence
 from finetune_trainer.scores.ranking import recalls
+from finetune_trainer.tasks.recall import WORST, depths, recall_line
 from finetune_trainer.tasks.shown import parts_of
 
-WORST = 12
-"""Pairs shown of each split."""
-DEPTHS = (1, 2, 3, 5, 10, 20, 50)
-"""Ranks at which recall is shown."""
 Vectors = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Of images and of texts, rows of length 1, shape (examples, dimensions)."""
 Keys = NDArray[np.int64]
@@ -27,11 +23,11 @@ def retrieved_blocks(
 ) -> Iterator[Block]:
     """Of pairs of an image and a text that are searched for one another; equal keys are of equal images and texts."""
     found = {"after training": after} | ({} if before is None else {"before training": before})
-    at = [depth for depth in DEPTHS if depth <= len(examples)]
-    lines = []
-    for name, (images, texts) in found.items():
-        recall = values(recalls(images, texts, of_images, of_texts, both_ways=True, at=at))
-        lines.append(Line(name, tuple(map(float, at)), tuple(recall[f"recall_at_{depth}"] for depth in at)))
+    at = depths(len(examples))
+    lines = [
+        recall_line(name, at, recalls(*vectors, of_images, of_texts, both_ways=True, at=at))
+        for name, vectors in found.items()
+    ]
     yield Curve(
         "recall",
         "Found among the first",

@@ -11,16 +11,12 @@ from numpy.typing import NDArray
 
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.report.blocks import Block, Card, Cards, Curve, Line, Scatter, Text, sentence
-from finetune_trainer.scores import values
 from finetune_trainer.scores.ranking import hits, recalls
 from finetune_trainer.scores.regression import ranks
+from finetune_trainer.tasks.recall import WORST, depths, recall_line
 from finetune_trainer.tasks.shown import parts_of
 
 PAIR = ("text", "textPair")
-WORST = 12
-"""Pairs shown of each split."""
-DEPTHS = (1, 2, 3, 5, 10, 20, 50)
-"""Ranks at which recall is shown."""
 Vectors = NDArray[np.float32]
 Keys = NDArray[np.int64]
 
@@ -129,9 +125,9 @@ def ranked_blocks(examples: Examples, before: Search | None, after: Search) -> I
 
 
 def _recall(name: str, search: Search) -> Line:
-    depths = [depth for depth in DEPTHS if depth <= len(search.candidates[0])]
-    found = recalls(*search.of(len(search.queries)), both_ways=False, negatives=search.negatives, at=depths, alike=True)
-    return Line(name, tuple(map(float, depths)), tuple(values(found).values()))
+    at = depths(len(search.candidates[0]))
+    pairs = search.of(len(search.queries))
+    return recall_line(name, at, recalls(*pairs, both_ways=False, negatives=search.negatives, at=at, alike=True))
 
 
 def _candidate(examples: Examples, search: Search, place: int) -> str:
