@@ -17,8 +17,6 @@ from finetune_api.tasks import (
     LABEL,
     LOSS,
     MACRO_F1,
-    RECALL_AT_1,
-    RECALL_AT_5,
     TASKS,
     TEXT,
     Form,
@@ -32,10 +30,7 @@ from finetune_api.tasks import (
 )
 from finetune_api.training import Evaluation, Training
 
-_IMAGE = Role("image", Kind.IMAGE)
 _AUDIO = Role("audio", Kind.AUDIO)
-_PICTURES = frozenset({"images.size", "images.augment"})
-
 
 _form = partial(Form, example="")
 
@@ -45,19 +40,6 @@ def _metrics(*names: str) -> tuple[Metric, ...]:
 
 
 COMING = (
-    TaskFacts(
-        "zero-shot-image-classification",
-        (
-            _form((_IMAGE, TEXT), (RECALL_AT_1, RECALL_AT_5, LOSS), "finds the text of an image", _PICTURES),
-            _form(
-                (_IMAGE, LABEL),
-                _metrics("zero_shot_accuracy"),
-                "finds the label of an image",
-                _PICTURES | {"contrastive.prompts"},
-            ),
-        ),
-        "AutoModel",
-    ),
     TaskFacts(
         "text2text-generation",
         (
