@@ -32,7 +32,7 @@ from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.suspects import Suspect
-from finetune_trainer.scores import Interval, paired_intervals
+from finetune_trainer.scores import Interval, Score, paired_intervals
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
 from finetune_trainer.tasks import TASKS, Features, Task
@@ -68,7 +68,7 @@ class Measured:
     split: Split
     before: pa.Table
     after: pa.Table | None = None
-    values: dict[str, float] = field(default_factory=dict)
+    scores: list[Score] = field(default_factory=list)
     """Metrics of the best model."""
 
     @property
@@ -235,11 +235,11 @@ class Session:
         begin = time.monotonic()
         for measured in self._measured:
             measured.after = self._answers(measured.split)
-            measured.values = defined(scores(self._task, measured.split, measured.after))
+            measured.scores = scores(self._task, measured.split, measured.after)
             logger.info(
                 "The best model, of step %d: %s on the %s examples.",
                 self.state.best_step,
-                _listed(measured.values),
+                _listed(defined(measured.scores)),
                 measured.name,
             )
         self._durations["evaluate"] = time.monotonic() - begin
@@ -254,7 +254,7 @@ class Session:
                 name=name, split=measured.name, baseline=self.state.baseline[measured.name].get(name), value=value
             )
             for measured in self._measured
-            for name, value in measured.values.items()
+            for name, value in defined(measured.scores).items()
         ]
         return sorted(results, key=lambda r: (r.split != "validation", r.name != self._metric, r.name == "loss"))
 
@@ -262,11 +262,8 @@ class Session:
         """Of after minus before, by split and metric."""
         found: dict[tuple[str, str], Interval] = {}
         for measured in self._measured:
-            assert measured.after is not None  # it is measured by now
-            before, after = (
-                scores(self._task, measured.split, answers) for answers in (measured.before, measured.after)
-            )
-            intervals = paired_intervals(before, after, self._spec.training.seed)
+            before = scores(self._task, measured.split, measured.before)
+            intervals = paired_intervals(before, measured.scores, self._spec.training.seed)
             found |= {(measured.name, name): interval for name, interval in intervals.items()}
         return found
 
