@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from finetune_trainer.engine.batches import LengthBucketedBatches
-from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.threads import available_threads
 from tests.bench.jobs import COLUMNS, MRPC, minilm
 
 BATCH, STEPS, SEED = 8, 100, 42

@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.threads import available_threads
 from tests.bench.jobs import COLUMNS, MRPC, minilm
 
 BATCH = 8

@@ -24,7 +24,6 @@ from finetune_api.tasks import TASKS
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
-from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.imports import nothing_collected, spare_pandas
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
@@ -35,6 +34,7 @@ from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from finetune_trainer.store.trial import with_its_conditions
+from finetune_trainer.threads import available_threads
 from finetune_trainer.trust import trust_authorities
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from finetune_trainer import attempt
-from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.threads import available_threads
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.attempts import Job
 from tests.training.inside import Ended, at_step, attempt_inside, complete_inside

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
-from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
+from finetune_trainer.threads import available_threads
 
 COST = {"cpu": 4096, "cuda": 65536}
 """Padded tokens, or what costs as much, of one forward pass without gradients."""

@@ -27,10 +27,10 @@ from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
-from finetune_trainer.engine.threads import available_threads
 from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
+from finetune_trainer.threads import available_threads
 
 Made = tuple[int, Feature]
 """The index of a feature, and the feature."""

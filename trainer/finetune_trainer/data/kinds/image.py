@@ -21,7 +21,7 @@ from finetune_trainer.data.examples import Origin, Origins, Split
 from finetune_trainer.data.kinds.values import Values
 from finetune_trainer.data.pixels import EXTENSIONS, BadImage, Look, Source, prove
 from finetune_trainer.data.problems import SHOWN, at, data_invalid, rows_of, shortened
-from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.threads import available_threads
 
 TOGETHER = 256
 """Images that are decoded between two looks at the stop signal."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune_trainer.engine.precision import uses_bf16
-from finetune_trainer.engine.threads import available_threads
+from finetune_trainer.threads import available_threads
 
 
 @pytest.fixture(autouse=True)
