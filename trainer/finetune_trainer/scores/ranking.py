@@ -1,4 +1,4 @@
-"""Scores of embeddings: whether what belongs together is found among many, and which class a picture is nearest to.
+"""Scores of embeddings: whether what belongs together is found among many.
 
 Recall at k as for CLIP (Radford et al. 2021) and on the 1,000 pictures of Flickr30k's test split (Karpathy and Fei-Fei 2015): the share
 of queries that have something of theirs among the k nearest candidates.
@@ -60,14 +60,6 @@ def recalls(
         shares[: len(a)] = np.mean([nearer < k for nearer in ahead], axis=0)
         scores.append(mean(f"recall_at_{k}", shares, weights))
     return scores
-
-
-def zero_shot_accuracy(images: Embeddings, classes: Embeddings, truth: NDArray[np.integer]) -> Score:
-    """`zero_shot_accuracy`: the share of examples that are nearest to the text of their own class.
-
-    `images` has the shape (examples, dimensions), `classes` (classes, dimensions), rows of length 1; `truth` are rows of `classes`.
-    """
-    return mean("zero_shot_accuracy", (images @ classes.T).argmax(axis=1) == truth)
 
 
 def _ahead(similarity: Embeddings, right: NDArray[np.bool_], itself: NDArray[np.bool_]) -> NDArray[np.int64]:

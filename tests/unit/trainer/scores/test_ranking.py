@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import top_k_accuracy_score
 
 from finetune_trainer.scores import values
-from finetune_trainer.scores.ranking import CANDIDATES, recalls, zero_shot_accuracy
+from finetune_trainer.scores.ranking import CANDIDATES, recalls
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -89,16 +89,6 @@ def test_negatives_are_more_candidates_and_no_answer_unless_they_equal_one() -> 
     assert (stolen.result, five.result) == (0.0, 1.0)  # each query itself stands ahead of its partner, and few others
     same, _ = recalls(left, right, keys, keys, both_ways=False, negatives=(left, keys))
     assert same.result == 1.0
-
-
-def test_zero_shot_accuracy_is_that_of_the_nearest_class() -> None:
-    random = np.random.default_rng(4)
-    classes = unit(random.normal(size=(10, 16)))
-    truth = random.integers(0, 10, 300)
-    images = unit(classes[truth] + random.normal(size=(300, 16)) * 0.4)
-    theirs = top_k_accuracy_score(truth, images @ classes.T, k=1, labels=range(10))
-    assert zero_shot_accuracy(images, classes, truth).result == pytest.approx(theirs)
-    assert 0.2 < theirs < 1
 
 
 def test_a_text_does_not_find_itself_where_both_sides_are_texts() -> None:
