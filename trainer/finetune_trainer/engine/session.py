@@ -17,6 +17,7 @@ from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.survey import lengths
+from finetune_trainer.engine import first_token
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
@@ -114,6 +115,7 @@ class Session:
         self._choose_arithmetic()
         self._load_model()
         self._encode()
+        first_token.use(self._task, self._train, self._arithmetic)
         if self._inputs.checkpoint is None:
             self._measure_baseline()
         else:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from finetune_api.training import Training
-from finetune_trainer.engine import attention
+from finetune_trainer.engine import attention, first_token
 from finetune_trainer.engine.dropout import Dropout, dropout
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
@@ -25,6 +25,7 @@ from tests.unit.trainer.rows import examples
 from tests.unit.trainer.tasks.loading import features_of, task_for
 
 CPU = torch.device("cpu")
+ARITHMETIC = Arithmetic(CPU, bf16=False)
 EXAMPLES = examples([text for text, _ in ROWS], labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
 ATTEND_AS_THEY_ALWAYS_DO = {"deberta-v2", "deberta-v3", "longformer", "mpnet"}
 """Their attention is no other's, so transformers has no place for ours."""
@@ -158,11 +159,12 @@ def test_a_gradient_that_is_no_number_is_not_passed_over():
 
 def steps_of(task, features, after_step=lambda step: False):
     quicken(task.model, CPU)
+    first_token.use(task, features, ARITHMETIC)
     return Steps(
         task,
         features,
         Training(batchSize=8, learningRate=1e-3),
-        arithmetic=Arithmetic(CPU, bf16=False),
+        arithmetic=ARITHMETIC,
         micro=MicroBatch(5),
         total_steps=6,
         check=lambda: None,

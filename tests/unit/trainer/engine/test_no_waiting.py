@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune_api.training import Training
-from finetune_trainer.engine import steps as steps_module
+from finetune_trainer.engine import first_token, steps as steps_module
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import shorten
@@ -44,8 +44,9 @@ def test_no_step_asks_for_a_value_of_the_device(name, tmp_path, monkeypatch):
     monkeypatch.setattr(steps_module, "adamw", lambda model, training: Standing(model.parameters(), lr=0.1))
     task = task_for(save(name, tmp_path, labels=["cooking", "sky"]), EXAMPLES, ["cooking", "sky"])
     features = features_of(task, EXAMPLES, 48)
-    task.model.to(META)
     quicken(task.model, META)
+    first_token.use(task, features, Arithmetic(torch.device("cpu"), bf16=False))  # which has to look, before any step
+    task.model.to(META)
     window = Window(0.0, 0, META)
     done = []
     steps = Steps(
