@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import public_data
+
 ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA") or ROOT.parent / "shared" / "data")
+DATA = public_data.DATA
 MRPC = DATA / "mrpc"
 COLUMNS = {"text": "#1 String", "text_pair": "#2 String", "label": "Quality"}
 

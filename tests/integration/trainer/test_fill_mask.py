@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import load
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.base import LABELS
+from tests.public_data import DATA, needs
 from tests.training.attempts import Job
 from tests.training.inside import complete_inside
 from tests.training.models import tokenizer_for
 from tests.unit.trainer.tasks.loading import never
 
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[4] / "shared" / "data")) / "wikitext2"
 ROWS, HELD_OUT = 1500, 200
 TRAINING = {
     "epochs": 4,
@@ -34,7 +33,7 @@ TRAINING = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    lines = [line.strip() for line in (DATA / "valid.txt").read_text("utf-8").splitlines()]
+    lines = [line.strip() for line in (DATA / "wikitext2/valid.txt").read_text("utf-8").splitlines()]
     rows = [line.replace("<unk>", "unknown") for line in lines if len(line) > 100][:ROWS]
     folder = tmp_path_factory.mktemp("wikitext")
     (folder / "data").mkdir()
@@ -58,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"there is no {DATA}; set FINETUNE_TEST_DATA")
+@needs("wikitext2")
 def test_a_model_learns_more_than_how_frequent_words_are(folder: Path, tmp_path: Path) -> None:
     dataset = {"uri": f"file://{folder}/data", "splits": {"validation": "validation.csv"}}
     job = Job(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,22 +17,16 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from tests.public_data import DATA, needs
 from tests.training.attempts import Job
 from tests.training.images import processor
 from tests.training.inside import complete_inside
 
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
+pytestmark = needs("cifar10")
 CIFAR = DATA / "cifar10"
 FIRST = ["airplane", "automobile", "bird", "cat", "deer"]
 OTHERS = ["dog", "frog", "horse", "ship", "truck"]
 BATCH, RATE = 64, 2e-3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cifar() -> None:
-    if not CIFAR.exists():
-        assert not os.environ.get("CI"), f"{CIFAR} is not there"
-        pytest.skip("needs ../shared/data/cifar10")
 
 
 def _rows(split: str, labels: Sequence[str]) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import Kind, Role
 from finetune_trainer.data import Data
+from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import form, load_forms, written
 
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 ASKED = form(Role("question", Kind.TEXT), Role("context", Kind.TEXT), Role("answers", Kind.ANSWERS))
 CONTEXT = "Zoë 🎉 lives in Kraków, and Ada in London."
 ANSWERS = [
@@ -154,7 +153,7 @@ def test_json_is_squad_only_where_there_are_answers(tmp_path: Path) -> None:
         load_forms(tmp_path, form(Role("text", Kind.TEXT)))
 
 
-@pytest.mark.skipif(not (DATA / "xquad").is_dir(), reason=f"there is no {DATA / 'xquad'}; set FINETUNE_TEST_DATA")
+@needs("xquad")
 def test_xquad_is_read_as_it_is_distributed() -> None:
     data = load_forms(DATA / "xquad", ASKED, splits={"train": "xquad.en.json"})
     assert len(data.train) + len(data.validation) == 1190

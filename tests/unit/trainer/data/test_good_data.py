@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetune_trainer.data import Data, Examples
+from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import csv, load_from, reviews, write_parquet, written
 from tests.unit.trainer.data.readers import READERS, Reader
-
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 
 
 def rows_of(examples: Examples) -> list[tuple[str, int]]:
     return list(zip(examples.values("text"), examples.numbers("label").tolist(), strict=True))
 
 
-@pytest.mark.skipif(not (DATA / "mrpc").is_dir(), reason=f"there is no {DATA / 'mrpc'}; set FINETUNE_TEST_DATA")
+@needs("mrpc")
 def test_mrpc_reads_whole_although_its_sentences_hold_quotes() -> None:
     data = load_from(
         DATA / "mrpc",

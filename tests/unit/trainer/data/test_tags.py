@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import Kind, Role
 from finetune_trainer.data import Data, Examples
+from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import form, load_forms, written
 
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 TAGGED = form(Role("tokens", Kind.TOKENS), Role("tags", Kind.TAGS))
 WORDS = [["Alex", "lives", "in", "New", "York"], ["Fine", "."], ["Ada", "codes"]]
 TAGS = [["B-per", "O", "O", "B-loc", "I-loc"], ["O", "O"], ["B-per", "O"]]
@@ -195,7 +194,7 @@ def test_tags_without_places_and_unknown_ones_of_validation(tmp_path: Path) -> N
         load_forms(tmp_path, TAGGED, **SPEC)
 
 
-@pytest.mark.skipif(not (DATA / "wnut17").is_dir(), reason=f"there is no {DATA / 'wnut17'}; set FINETUNE_TEST_DATA")
+@needs("wnut17")
 def test_wnut17_is_read_as_it_is_distributed() -> None:
     data = load_forms(DATA / "wnut17", TAGGED, **SPEC)
     assert (len(data.train), len(data.validation)) == (3394, 1009)  # as Derczynski et al. (2017) count them

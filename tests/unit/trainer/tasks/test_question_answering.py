@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from finetune_trainer.scores import values
 from finetune_trainer.tasks.question_answering import LONGEST, QuestionAnswering
 from finetune_trainer.tasks.ragged import Ragged
 from tests.bench.jobs import minilm
+from tests.public_data import DATA, needs
 from tests.training.architectures import save_tokenizer
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.unit.trainer.data.folders import written
 from tests.unit.trainer.tasks.loading import ask, features_of, take, task_of
 
-DATA = Path(os.environ.get("FINETUNE_TEST_DATA", Path(__file__).parents[5] / "shared" / "data"))
 TEXTS = [text for text, _ in ROWS]
 SHORT = [f"{TEXTS[row]} {TEXTS[row + 1]}" for row in range(6)]
 LONG = " ".join(TEXTS[:20])
@@ -235,7 +234,7 @@ def test_the_report_marks_both_answers_in_the_context_and_tells_of_questions_wit
     assert values(task.scores(task.data.train, said(london, (32, 38), (-1, -1)))) == {"f1": 100, "exact_match": 100}
 
 
-@pytest.mark.skipif(not (DATA / "xquad").is_dir(), reason=f"there is no {DATA / 'xquad'}; set FINETUNE_TEST_DATA")
+@needs("xquad")
 def test_the_gold_answers_of_xquad_score_100_and_so_do_nearly_all_places_that_are_learnt(tmp_path: Path) -> None:
     dataset = {"splits": {"train": "xquad.en.json"}}
     task = task_of(minilm(), DATA / "xquad", dataset, task="question-answering", training={"maxLength": 128})
