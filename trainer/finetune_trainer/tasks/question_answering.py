@@ -84,6 +84,8 @@ class QuestionAnswering(TextTask):
 
     def fit(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         refuse_without_places(tokenizer)
+        # Windows are counted from the beginning of a context.
+        tokenizer.truncation_side = tokenizer.init_kwargs["truncation_side"] = "right"
         return tokenizer
 
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
@@ -101,7 +103,8 @@ class QuestionAnswering(TextTask):
             self._refuse_changed(block["context"])
             windows = [_window(one.offsets, one.sequence_ids) for one in encoding.encodings]
             wanted = [block["answers"][row][:1] for row in owners]
-            marks = [_marked(window, answers) for window, answers in zip(windows, wanted, strict=True)]
+            is_first, is_last = np.diff(owners, prepend=-1) != 0, np.diff(owners, append=-1) != 0
+            marks = [_marked(*one) for one in zip(windows, wanted, is_first, is_last, strict=True)]
             # An answer that no window holds is not learnt to be none.
             held = np.zeros(len(block["answers"]), np.bool_)
             np.logical_or.at(held, np.asarray(owners), [bool(m[0, 1:].any()) for m in marks])
@@ -243,14 +246,19 @@ def _window(offsets: Sequence[tuple[int, int]], parts: Sequence[int | None]) -> 
     return np.where(np.array([part == 1 for part in parts]), places, -1)
 
 
-def _marked(window: NDArray[np.int64], answers: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+def _marked(
+    window: NDArray[np.int64], answers: Sequence[Mapping[str, Any]], is_first: bool, is_last: bool
+) -> NDArray[np.int64]:
     """1 at the first and at the last token of the answer, shape (2, tokens): at the first token of all where there is none, or where
-    the window does not hold all of it."""
+    the window does not hold all of it. The first and the last window of a context hold what stands before and behind all tokens, too:
+    blanks, say, or signs that the tokenizer passes over."""
     marks = np.zeros_like(window)
-    for answer in answers:
+    text = np.flatnonzero(window[0] >= 0)
+    for answer in answers if len(text) else ():
         start, end = answer["start"], answer["start"] + len(answer["text"])
-        inside = np.flatnonzero((window[0] >= 0) & (window[1] > start) & (window[0] < end))
-        if len(inside) and window[0, inside[0]] <= start and window[1, inside[-1]] >= end:
+        inside = text[(window[1, text] > start) & (window[0, text] < end)]
+        begins, ends = is_first or window[0, text[0]] <= start, is_last or window[1, text[-1]] >= end
+        if len(inside) and begins and ends:
             marks[0, inside[0]] = marks[1, inside[-1]] = 1
             return marks
     marks[:, 0] = 1

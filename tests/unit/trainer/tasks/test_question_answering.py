@@ -132,6 +132,40 @@ def test_of_an_answer_that_no_window_holds_nothing_is_learnt_and_that_is_said(mo
     assert any("No window holds all of the answer in 1 of 2 examples" in note for note in task.notes)
 
 
+@pytest.mark.parametrize("length", [None, 8], ids=["whole", "in windows"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_an_answer_is_learnt_whatever_the_tokenizer_passes_over_at_its_edges(
+    side: str, length: int | None, tmp_path: Path
+) -> None:
+    """Blanks, characters without width, and the signs at letters that BERT's normaliser takes off."""
+    answers = {
+        " Ada lives in London.\n": (" Ada", "London.\n", " Ada lives"),
+        "\u200bAda drinks cafe\u0301 \u200b": ("\u200bAda", "cafe\u0301", "drinks cafe\u0301 \u200b"),
+        "राजधानी दिल्ली में": ("राजधानी", "दिल्ली में", "में"),
+    }
+    folder = save_tiny_bert(tmp_path / "model", answers)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.truncation_side = side
+    tokenizer.save_pretrained(folder)
+    rows = [row_of(context, [answer], "Who?") for context, texts in answers.items() for answer in texts]
+    task = asking(folder, tmp_path, rows, training={"maxLength": length})
+    features = windows_of(task)
+
+    assert (len(features.rows) > len(rows)) == (length is not None)
+    found: dict[int, str] = {}
+    for index, number in enumerate(features.rows.tolist()):
+        [window] = take(features, index)
+        first, last = int(window["first"].argmax()), int(window["last"].argmax())
+        if first:
+            context = rows[number]["context"]
+            found[number] = context[window["begin"][first] : window["end"][last]]
+    wanted = {number: row["answers"]["text"][0] for number, row in enumerate(rows)}
+    assert {number: task.tokenizer.tokenize(text) for number, text in found.items()} == {
+        number: task.tokenizer.tokenize(text) for number, text in wanted.items()
+    }
+    assert not [note for note in task.notes if "No window holds" in note]
+
+
 def best_by_hand(task: QuestionAnswering, features: Ragged, row: int) -> tuple[float, float, str, list[int]]:
     """The best passage of all windows by trying each, its score, that of none, and its characters."""
     found, none = (-np.inf, "", [-1, -1]), np.inf
