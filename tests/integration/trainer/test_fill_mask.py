@@ -77,7 +77,8 @@ def test_a_model_learns_more_than_how_frequent_words_are(folder: Path, tmp_path:
     train, held_out = (
         task.features(rows, training=False, folder=tmp_path, stop=never) for rows in (data.train, data.validation)
     )
-    counts = np.bincount(train.texts.along["input_ids"], minlength=len(task.tokenizer)) + 1
+    of_words = train.texts.along["word"] >= 0
+    counts = np.bincount(train.texts.along["input_ids"][of_words], minlength=len(task.tokenizer)) + 1
     frequency = np.log(counts / counts.sum())
     masked = [held_out.get(index, np.random.default_rng([42, index]))[LABELS] for index in range(len(held_out.rows))]
     by_frequency = math.exp(-sum(frequency[ids].sum() for ids in masked) / held_out.weights.sum())

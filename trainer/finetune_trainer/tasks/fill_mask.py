@@ -140,7 +140,7 @@ class FillMask(TextTask):
         counts: list[NDArray[np.int64]] = []
 
         def words(block: Mapping[str, list[Any]], encoding: BatchEncoding, owners: Sequence[int]) -> dict[str, Any]:
-            of_tokens = [_words(one, whole) for one in encoding.encodings]
+            of_tokens = [_words(one, whole, self.tokenizer.unk_token_id) for one in encoding.encodings]
             counts.append(np.asarray([int(numbers.max(initial=-1)) + 1 for numbers in of_tokens], dtype=np.int64))
             offsets = [np.asarray(one.offsets).reshape(-1, 2) for one in encoding.encodings]
             return {
@@ -246,11 +246,11 @@ def _card(examples: Examples, answer: Mapping[str, Any], row: int) -> Card:
     return Card(str(examples.origins[row]), verdict, (Marked(text, tuple(spans)),))
 
 
-def _words(encoding: Encoding, whole: bool) -> NDArray[np.int64]:
-    """The number of each token's word, counted from 0; -1 for special tokens. Of a word of many pieces, such as a sentence in a script
-    without blanks, each piece is one."""
+def _words(encoding: Encoding, whole: bool, unknown: int | None) -> NDArray[np.int64]:
+    """The number of each token's word, counted from 0; -1 for special tokens, and for those that stand for anything unknown, which nobody
+    wants to hear. Of a word of many pieces, such as a sentence in a script without blanks, each piece is one."""
     words = np.asarray([-1 if word is None else word for word in encoding.word_ids], dtype=np.int64)
-    words[np.asarray(encoding.special_tokens_mask, dtype=bool)] = -1
+    words[np.asarray(encoding.special_tokens_mask, dtype=bool) | (np.asarray(encoding.ids) == unknown)] = -1
     (tokens,) = np.nonzero(words >= 0)
     pieces = np.bincount(words[tokens]) if len(tokens) else np.empty(0, dtype=np.int64)
     alone = pieces[words[tokens]] > MOST_PIECES if whole else np.ones(len(tokens), dtype=bool)

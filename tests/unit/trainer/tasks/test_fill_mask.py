@@ -157,6 +157,17 @@ def test_a_word_of_very_many_pieces_is_as_many_words(folders, tmp_path):
     assert found.words.tolist() == [2, found.costs[1] - 2]
 
 
+def test_what_the_tokenizer_does_not_know_is_never_asked_for(folders, tmp_path):
+    """transformers' collator masks no special token, and the one for anything unknown is such."""
+    task = load(folders("bert"), probability=0.9)
+    unknown = task.tokenizer.unk_token_id
+    found = features(task, ["Salt ☃ and ☃ soup ☃.", "☃ ☃"], training=True, folder=tmp_path)
+
+    assert found.texts.along["input_ids"].tolist().count(unknown) == 5
+    assert found.words.tolist() == [4, 0]
+    assert all(unknown not in drawn(found, 0, epoch)[LABELS] for epoch in range(20))
+
+
 def test_a_text_without_words_weighs_nothing_and_costs_no_loss(folders, tmp_path):
     task = load(folders("bert"))
     found = features(task, ["Salt.", "\u200b"], training=True, folder=tmp_path)
