@@ -89,6 +89,8 @@ class SuspectResult(Contract):
 
     row: str
     """File, and line or row."""
+    of: str | None = None
+    """What of the row is labelled so, such as `word 3, "Paris"`; None where it is all of it."""
     label: str
     suggested: str
     """The label that it was learned as instead."""

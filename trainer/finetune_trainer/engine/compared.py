@@ -17,11 +17,17 @@ from finetune_trainer.tasks.base import Batch, Task
 
 
 def compared(
-    task: Task, batches: Sequence[Batch], weight: float, arithmetic: Arithmetic, check: Callable[[], None]
+    task: Task,
+    batches: Sequence[Batch],
+    weight: float,
+    arithmetic: Arithmetic,
+    check: Callable[[], None],
+    see: Callable[[Batch, Batch], None],
 ) -> torch.Tensor:
     """Add the gradient of the loss of `batches`, the micro-batches of one batch, to the parameters; returns the loss.
 
-    `check` is called before each pass and may raise; what was added until then stays, as where memory runs out.
+    `check` is called before each pass and may raise; what was added until then stays, as where memory runs out. `see` is given the
+    outputs of all features, and the batch.
     """
     states, made = [], []
     with torch.no_grad():
@@ -35,6 +41,7 @@ def compared(
     given = arithmetic.move({name: torch.cat([batch[name] for batch in batches]) for name in one_axis(batches[0])})
     loss = task.losses(leaves, given).sum() / weight
     torch.autograd.backward(loss)  # into the leaves, and into what the loss itself has, such as a temperature
+    see(leaves, given)
     begin = 0
     for batch, state, part in zip(batches, states, made, strict=True):
         check()

@@ -9,6 +9,7 @@ memory changes neither the batch nor the schedule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,8 @@ class Steps:
         parts = [batch[begin : begin + micro] for begin in range(0, len(batch), micro)]
         if self._task.whole_batch:
             collated = [self._collate(part) for part in parts]
-            return compared(self._task, collated, weight, self._arithmetic, self._check)
+            see = partial(self.margins.see, np.array([index for index, _ in batch]))
+            return compared(self._task, collated, weight, self._arithmetic, self._check, see)
         total = torch.zeros((), device=self._arithmetic.device)
         for part in parts:
             self._check()

@@ -21,9 +21,17 @@ class Suspect:
     """The mean of its margins, which is negative; see `scores.suspects`."""
     parts: tuple[Part, ...]
     """What the row is."""
+    of: str = ""
+    """What of the row is labelled so, such as `word 3, "Paris"`; empty where it is all of it."""
 
     def result(self) -> SuspectResult:
-        return SuspectResult(row=self.origin, label=self.label, suggested=self.suggested, margin=round(self.margin, 4))
+        return SuspectResult(
+            row=self.origin,
+            of=self.of or None,
+            label=self.label,
+            suggested=self.suggested,
+            margin=round(self.margin, 4),
+        )
 
 
 def suspect_blocks(suspects: Sequence[Suspect]) -> Iterator[Block]:
@@ -35,7 +43,9 @@ def suspect_blocks(suspects: Sequence[Suspect]) -> Iterator[Block]:
             tuple(
                 Card(
                     one.origin,
-                    sentence("labelled ", (one.label, "truth"), ", learned as ", (one.suggested, "said")),
+                    sentence(
+                        f"{one.of} labelled ".lstrip(), (one.label, "truth"), ", learned as ", (one.suggested, "said")
+                    ),
                     one.parts,
                 )
                 for one in suspects

@@ -30,8 +30,8 @@ class Margins:
     """The sum of its margins."""
     times: NDArray[np.int32]
     """How often it was trained on."""
-    other: NDArray[np.int32]
-    """The label with the largest of the other logits, when its margin was lowest."""
+    other: NDArray[np.int64]
+    """The label with the largest of the other logits, or what the task gave for it, when its margin was lowest."""
 
 
 @dataclass(frozen=True)

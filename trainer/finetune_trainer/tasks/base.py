@@ -141,8 +141,9 @@ class Task(ABC):
         """What is kept of each feature, for `scores` and `blocks`: small, as it goes into checkpoints."""
 
     def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Of each feature, by how much the logit of its label exceeds the largest of the others, and which label that is; shape (features,)
-        each. Asked of what training passes by, so nothing may wait for the device. None where examples have no label."""
+        """Of each feature, by how much the logit of its label exceeds the largest of the others, and which label that is, or another number
+        by which `suspects` knows it; shape (features,) each. Asked of what training passes by, so nothing may wait for the device. Infinite
+        where a feature has no label, None where no example has one."""
         return None
 
     def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:

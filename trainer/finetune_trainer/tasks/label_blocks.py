@@ -74,6 +74,12 @@ def label_blocks(
     )
 
 
+def label_suspects(examples: Examples, ranked: Ranked, names: Sequence[str], show: Sequence[str]) -> list[Suspect]:
+    """The rows to look at."""
+    labels = examples.numbers("label")
+    return suspects_of(examples, ranked, show, lambda row, other: (names[labels[row]], names[other]))
+
+
 def suspects_of(
     examples: Examples, ranked: Ranked, show: Sequence[str], told: Callable[[int, int], tuple[str, str]]
 ) -> list[Suspect]:

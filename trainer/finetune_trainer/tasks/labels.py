@@ -20,7 +20,8 @@ from finetune_trainer.scores import Score
 from finetune_trainer.scores.labels import label_scores
 from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
-from finetune_trainer.tasks.label_blocks import label_blocks, matrix, suspects_of
+from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
+from finetune_trainer.tasks.margins import margin_of
 from finetune_trainer.tasks.pretrained import Head
 
 
@@ -64,18 +65,10 @@ class OneLabel(Task):
         return cross_entropy(outputs["logits"].float(), batch[LABELS], reduction="none")
 
     def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        logits, own = outputs["logits"].detach().float(), batch[LABELS][:, None]
-        best, other = logits.scatter(1, own, -torch.inf).max(dim=1)
-        return logits.gather(1, own).squeeze(1) - best, other
+        return margin_of(outputs["logits"], batch[LABELS])
 
     def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        labels = examples.numbers("label")
-        return suspects_of(
-            examples,
-            rank(margins, rows),
-            self.show,
-            lambda row, other: (self.names[labels[row]], self.names[other]),
-        )
+        return label_suspects(examples, rank(margins, rows), self.names, self.show)
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().softmax(dim=-1)}

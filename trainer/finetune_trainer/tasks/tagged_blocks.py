@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_trainer.data.examples import Examples
+from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block, Card, Cards, LabelScore, Mark, Marked, PerLabel, Span
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores.entities import Spans, Tagging, counts_of_types
+from finetune_trainer.scores.suspects import Ranked
 
 MISTAKES = 12
 """Sentences shown of each split."""
@@ -60,6 +63,25 @@ def tagged_blocks(
         else "",
         empty="No word has a wrong tag.",
     )
+
+
+def tag_suspects(examples: Examples, names: Sequence[str], ranked: Ranked) -> list[Suspect]:
+    """The rows to look at, in each of them a word. `names` are those of the tags; `ranked.other` is the number of the word times that of
+    all tags, plus the tag that it is learned as."""
+    found = []
+    for row, other, margin in zip(ranked.rows.tolist(), ranked.other.tolist(), ranked.margin.tolist(), strict=True):
+        place, tag = divmod(other, len(names))
+        words: Sequence[str] = examples.column("tokens")[row].as_py()
+        label, suggested = names[examples.column("tags")[row].as_py()[place]], names[tag]
+        begin = sum(len(word) + 1 for word in words[:place])
+        spans = tuple(Span(begin, begin + len(words[place]), *mark) for mark in (("truth", label), ("said", suggested)))
+        found.append(
+            Suspect(
+                str(examples.origins[row]), label, suggested, margin, (Marked(" ".join(words), spans),),
+                of=f"word {place + 1}, {shortened(words[place])}",
+            )
+        )  # fmt: skip
+    return found
 
 
 def _scores(tagging: Tagging, counts: NDArray[np.float64]) -> tuple[LabelScore, ...]:

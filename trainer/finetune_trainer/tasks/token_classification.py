@@ -27,14 +27,17 @@ from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.lists import starts_of
 from finetune_trainer.data.kinds.tokens import lengths_of
 from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.entities import Tagging, entity_scores
+from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features
+from finetune_trainer.tasks.margins import margin_of
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import WEIGHT
 from finetune_trainer.tasks.split_words import reading_words
-from finetune_trainer.tasks.tagged_blocks import tagged_blocks
+from finetune_trainer.tasks.tagged_blocks import tag_suspects, tagged_blocks
 from finetune_trainer.tasks.text import TextTask
 from finetune_trainer.tasks.windows import first_pieces, stride_of
 
@@ -135,6 +138,18 @@ class TokenClassification(TextTask):
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
         logits = outputs["logits"].float().transpose(1, 2)
         return cross_entropy(logits, batch[LABELS], ignore_index=NOTHING, reduction="none").sum(dim=1)
+
+    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the word whose tag is told apart least: a sentence is as good as its worst tag, as Wang and Mueller found (Detecting Label
+        Errors in Token Classification Data, 2022)."""
+        tags = batch[LABELS]
+        margin, other = margin_of(outputs["logits"], tags.clamp(min=0))
+        lowest, token = margin.masked_fill(tags < 0, torch.inf).min(dim=1, keepdim=True)
+        word_and_tag = batch[WORD].gather(1, token) * len(self.names) + other.gather(1, token)
+        return lowest.squeeze(1), word_and_tag.squeeze(1)
+
+    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+        return tag_suspects(examples, self.names, rank(margins, rows))
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         probability, said = outputs["logits"].float().softmax(dim=-1).max(dim=-1)

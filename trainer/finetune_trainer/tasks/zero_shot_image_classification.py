@@ -26,11 +26,13 @@ from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block
+from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score, mean
 from finetune_trainer.scores.ranking import CANDIDATES, recalls
+from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 from finetune_trainer.tasks.images import PIXELS, ImageTask, Pictures
-from finetune_trainer.tasks.label_blocks import label_blocks, matrix
+from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import Reader
 from finetune_trainer.tasks.retrieved_blocks import retrieved_blocks
@@ -257,6 +259,17 @@ class OfLabels(ZeroShot):
         if self.model.training:
             self._classes = None  # a step will change the weights, and fused optimisers do not tell tensors of it
         return super().outputs(batch)
+
+    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Against the labels of the others in the batch; nothing is known of an image among none but its like."""
+        key = batch[KEY]
+        likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * outputs[IMAGE] @ outputs[TEXT].T
+        best, other = likeness.masked_fill(key[:, None] == key, -torch.inf).max(dim=1)
+        margin = likeness.diagonal() - best
+        return margin.masked_fill(margin.isinf(), 0.0), key[other]
+
+    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+        return label_suspects(examples, rank(margins, rows), self.names, (IMAGE,))
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * outputs[IMAGE] @ self._vectors().T

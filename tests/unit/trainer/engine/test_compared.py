@@ -71,6 +71,10 @@ class Matching:
         true = torch.arange(len(scores))
         return (cross_entropy(scores, true, reduction="none") + cross_entropy(scores.T, true, reduction="none")) / 2
 
+    def margins(self, outputs, batch):
+        assert not torch.is_grad_enabled()
+        return (outputs["left"] * outputs["right"]).sum(dim=1), batch["text"]
+
     def answers(self, outputs, batch):
         return {"left": outputs["left"], "length": outputs["left"].square().sum(-1)}
 
@@ -138,9 +142,12 @@ def test_a_step_that_ran_out_of_memory_begins_anew_and_leaves_nothing_behind(fai
 
     monkeypatch.setattr(task, "outputs", outputs_within_memory)
     micro = MicroBatch(16)
+    noted: list[int] = []
+    monkeypatch.setattr(task, "margins", lambda outputs, batch: noted.append(len(batch["text"])))
     loss, found = ours(task, micro)
 
     assert micro.limit == 8
+    assert noted == [SIZE] * (1 if failing == 2 else 2)
     assert calls[:failing] == [16] * failing and calls[failing:] == [8] * 12
     assert torch.equal(loss, wanted_loss)
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
@@ -160,6 +167,26 @@ def test_a_step_that_is_told_to_stop_in_the_second_pass_has_not_begun():
 
     assert torch.equal(torch.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in task.model.parameters())
+
+
+@pytest.mark.parametrize("micro", [48, 16, 7])
+def test_what_is_noted_of_each_feature_is_that_of_one_pass(micro):
+    task = Matching()
+    torch.manual_seed(5)
+    steps = steps_of(task, micro)
+    task.model.train()
+    made = [steps._made((0, index)) for index in range(SIZE)]
+    parts = [task.outputs(steps._collate(made[begin : begin + micro])) for begin in range(0, SIZE, micro)]
+    wanted = torch.cat([(part["left"] * part["right"]).sum(dim=1) for part in parts]).detach()
+
+    torch.manual_seed(5)
+    steps.gradient(np.arange(SIZE))
+    steps.margins.keep()
+    seen = steps.margins.margins()
+
+    np.testing.assert_allclose(seen.total, wanted, atol=1e-6)
+    assert seen.times.tolist() == [1] * SIZE
+    assert seen.other.tolist() == [index % 40 for index in range(SIZE)]
 
 
 def test_evaluations_compare_batches_of_the_same_neighbours_however_they_are_cut(monkeypatch):

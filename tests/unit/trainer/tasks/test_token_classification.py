@@ -21,7 +21,9 @@ from transformers import (
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.report.blocks import Cards, Marked, PerLabel, Span
+from finetune_trainer.report.suspects import Suspect, suspect_blocks
 from finetune_trainer.scores import values
+from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.split_words import reading_words
 from finetune_trainer.tasks.token_classification import TokenClassification
@@ -227,6 +229,61 @@ def test_the_report_shows_each_types_score_and_the_sentences_with_both_tags_mark
         Span(0, 4, "truth", "food"), Span(5, 8, "truth", "food"), Span(9, 12, "truth", "food"),
         Span(0, 8, "said", "food"), Span(9, 12, "said", "food"),
     }  # fmt: skip
+
+
+def test_the_margin_of_a_sentence_is_that_of_the_word_whose_tag_is_told_apart_least(
+    model: Path, tmp_path: Path
+) -> None:
+    """By hand, one word after the other."""
+    task = tagging(model, tmp_path, [*SENTENCES, ["\u200d"]])
+    batch = task.collate(take(features_of(task, task.data.train), *range(len(SENTENCES) + 1)))
+    logits = torch.randn(*batch["labels"].shape, len(NAMES), generator=torch.manual_seed(3))
+    margin, other = task.margins({"logits": logits}, batch)
+
+    assert margin[-1] == torch.inf, "a sentence without a tag has no margin"
+    for row, words in enumerate(SENTENCES):
+        found = []
+        for token, word in enumerate(batch["word"][row].tolist()):
+            if word >= 0:
+                own = NAMES.index(tag(words)[word])
+                best = max((n for n in range(len(NAMES)) if n != own), key=lambda n: float(logits[row, token, n]))
+                found.append((float(logits[row, token, own] - logits[row, token, best]), word, best))
+        assert len(found) == len(words)
+        lowest, word, best = min(found)
+        assert float(margin[row]) == pytest.approx(lowest)
+        assert divmod(int(other[row]), len(NAMES)) == (word, best)
+
+
+def test_margins_wait_for_no_device(model: Path, tmp_path: Path) -> None:
+    """Torch's `meta` device has no values to wait for."""
+    task = tagging(model, tmp_path)
+    batch = task.collate(take(features_of(task, task.data.train), *range(len(SENTENCES))))
+    logits = torch.empty(*batch["labels"].shape, len(NAMES), device="meta")
+    found = task.margins({"logits": logits}, {name: values.to("meta") for name, values in batch.items()})
+    assert [values.shape for values in found] == [(len(SENTENCES),)] * 2
+
+
+def test_a_row_to_look_at_is_told_with_its_word_and_both_tags(model: Path, tmp_path: Path) -> None:
+    sentences = [["Salt", "it"]] * 38 + [["soup", "the", "big"], ["a", "x" * 300]]
+    task = tagging(model, tmp_path, sentences)
+    total = np.ones(len(sentences), np.float32)
+    total[38:] = -3, -2
+    other = np.zeros(len(sentences), np.int64)
+    other[38:] = 1 * len(NAMES) + NAMES.index("O"), 1 * len(NAMES) + NAMES.index("I-food")
+    margins = Margins(total, np.ones(len(sentences), np.int32), other)
+
+    first, second = task.suspects(task.data.train, np.arange(len(sentences)), margins)
+
+    assert first == Suspect(
+        "train.jsonl, line 39", "B-food", "O", -3,
+        (Marked("soup the big", (Span(5, 8, "truth", "B-food"), Span(5, 8, "said", "O"))),),
+        of='word 2, "the"',
+    )  # fmt: skip
+    assert (second.label, second.suggested) == ("B-food", "I-food")
+    assert second.of == f'word 2, "{"x" * 60}…"'
+    [block] = suspect_blocks([first])
+    assert isinstance(block, Cards) and block.cards[0].verdict is not None
+    assert block.cards[0].verdict.text == 'word 2, "the" labelled B-food, learned as O'
 
 
 def test_what_is_all_right_has_perfect_scores_and_no_mistakes(model: Path, tmp_path: Path) -> None:

@@ -210,6 +210,42 @@ def test_training_draws_a_prompt_and_evaluation_does_not(of_labels: Any, folders
         assert len(seen) == count
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_the_margin_of_an_image_is_against_the_labels_of_the_others_in_its_batch(
+    kind: str, of_labels: Any, folders: dict[str, Path]
+) -> None:
+    task = of_labels(folders[kind])
+    features = features_of(task, pairs(labels=True))
+    key = np.arange(COUNT) % 3
+    for chosen in (np.arange(COUNT), np.flatnonzero(key == 1)):
+        batch = task.collate(take(features, *chosen))
+        with torch.no_grad():
+            outputs = task.outputs(batch)
+            margin, other = task.margins(outputs, batch)
+        likeness = (task.model.logit_scale.exp() * outputs["image"] @ outputs["text"].T).detach().numpy()
+        for row in range(len(chosen)):
+            others = [n for n in range(len(chosen)) if key[chosen[n]] != key[chosen[row]]]
+            if not others:
+                assert margin[row] == 0, "nothing is known of an image among its like"
+                continue
+            best = max(others, key=lambda n: likeness[row, n])
+            assert float(margin[row]) == pytest.approx(likeness[row, row] - likeness[row, best], abs=1e-4)
+            assert int(other[row]) == key[chosen[best]]
+
+
+def test_an_image_with_the_label_of_another_kind_is_told_of(of_labels: Any, folders: dict[str, Path]) -> None:
+    task = of_labels(folders["clip"])
+    examples = pairs(labels=True)
+    wrong = examples.table.set_column(1, "label", pa.array([2, *(np.arange(1, COUNT) % 3)]))
+    origins = Origins(("a.parquet",), ("row",), np.zeros(5 * COUNT, np.int32), np.arange(5 * COUNT) + 1)
+    examples = Examples(pa.concat_tables([wrong, *[examples.table] * 4]), origins)
+    features = features_of(task, examples)
+    steps = steps_of(task, features, steps=100, rate=3e-3)
+    steps.run()
+    found = task.suspects(examples, features.rows, steps.margins.margins())
+    assert (found[0].origin, found[0].label, found[0].suggested) == ("a.parquet, row 1", LABELS[2], LABELS[0])
+
+
 def test_vectors_of_labels_follow_the_weights(of_labels: Any, folders: dict[str, Path]) -> None:
     task = of_labels(folders["clip"])
     features = features_of(task, pairs(labels=True))
