@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from finetune_api.tasks import TASKS, Kind
 from finetune_trainer.data.examples import Examples
-from finetune_trainer.data.kinds.image import Images, source_of
+from finetune_trainer.data.kinds.files import source_of
+from finetune_trainer.data.kinds.waves import decode as hear
 from finetune_trainer.data.pixels import decode
 from finetune_trainer.report.blocks import Part, Text
 from finetune_trainer.report.pictures import thumbnail
+from finetune_trainer.tasks.pictured_sound import pictured
+
+KINDS = {role.name: role.kind for task in TASKS.values() for form in task.forms for role in form.roles}
+"""A role is of the same kind in whatever task."""
 
 
 def parts_of(examples: Examples, roles: Sequence[str], row: int) -> tuple[Part, ...]:
@@ -17,8 +24,11 @@ def parts_of(examples: Examples, roles: Sequence[str], row: int) -> tuple[Part, 
 
 
 def _part(examples: Examples, role: str, row: int) -> Part:
-    column = examples.column(role)
-    value = column[row].as_py()
-    if column.type == Images.type:
-        return thumbnail(decode(source_of(value)), alt=f"The image of {examples.origins[row]}")
-    return Text(value)
+    value: Any = examples.column(role)[row].as_py()
+    match KINDS[role]:
+        case Kind.IMAGE:
+            return thumbnail(decode(source_of(value)), alt=f"The image of {examples.origins[row]}")
+        case Kind.AUDIO:
+            return pictured(*hear(source_of(value)), alt=f"The sound of {examples.origins[row]}")
+        case _:
+            return Text(value)

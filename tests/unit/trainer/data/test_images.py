@@ -19,7 +19,8 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
 from finetune_api.tasks import Form, Kind, Role
 from finetune_trainer.data import Data, Examples, Origins, load
-from finetune_trainer.data.kinds.image import Images, source_of
+from finetune_trainer.data.kinds.files import source_of
+from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.pixels import decode
 from tests.training.pictures import BAD, GOOD, saved
 from tests.unit.trainer.data.folders import csv, form, go_on, written

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from finetune_api.tasks import Kind, Role
 from finetune_trainer.data.kinds.answers import Answers
+from finetune_trainer.data.kinds.audio import Sounds
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
@@ -24,6 +25,7 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.TAGS: Tags,
     Kind.ANSWERS: Answers,
     Kind.IMAGE: Images,
+    Kind.AUDIO: Sounds,
 }
 
 
