@@ -108,14 +108,16 @@ def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
 
 
 def _layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The name and the list of a tower's layers: its longest list of modules that is not inside another one."""
+    """The name and the list of a tower's layers: its longest list of modules that is not inside another one. Of models with matrices in
+    some of them these only: convolutions of a sound, or of positions, are what stands before the layers."""
     lists = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
     outermost = [
         (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
     ]
     if not outermost:
         return None
-    name, layers = max(outermost, key=lambda item: len(item[1]))
+    with_matrices = [item for item in outermost if any(parameter.ndim == 2 for parameter in item[1].parameters())]
+    name, layers = max(with_matrices or outermost, key=lambda item: len(item[1]))
     return _join(prefix, name), layers
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import (
     AutoModel,
+    AutoModelForAudioClassification,
     AutoModelForImageClassification,
     BertConfig,
     CLIPConfig,
@@ -21,6 +22,7 @@ from finetune_api.failures import JobError
 from finetune_api.training import Freeze
 from finetune_trainer.engine.freeze import depths, freeze
 from tests.training.models import CONFIGS, LAYERS, SIZES, tiny
+from tests.training.sounds import CONFIGS as OF_SOUNDS
 
 ARCHITECTURES = sorted(CONFIGS)
 
@@ -148,7 +150,7 @@ def pair(picture, text):
 
 @dataclass(frozen=True)
 class Shape:
-    """What is where in a model of images, or of images and texts."""
+    """What is where in a model of images, of images and texts, or of sounds."""
 
     loads: Any
     config: Any
@@ -215,11 +217,30 @@ SHAPES = {
         3,
         ("visual_projection.", "text_projection.", "logit_scale"),
     ),
+    **{
+        kind: Shape(
+            AutoModelForAudioClassification,
+            OF_SOUNDS[kind](),  # with more convolutions than layers
+            (f"{kind}.feature_extractor.", f"{kind}.feature_projection."),
+            (f"{kind}.encoder.layers.0.",),
+            2,
+            ("projector.", "classifier."),
+        )
+        for kind in ("wav2vec2", "hubert", "wavlm")
+    },
+    "ast": Shape(
+        AutoModelForAudioClassification,
+        OF_SOUNDS["ast"](),
+        ("audio_spectrogram_transformer.embeddings.",),
+        ("audio_spectrogram_transformer.layers.0.",),
+        2,
+        ("classifier.",),
+    ),
 }
-of_images = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+of_images_or_sounds = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
-@of_images
+@of_images_or_sounds
 @pytest.mark.parametrize("part", ["embeddings", "lowest", "backbone"])
 def test_what_is_frozen_of_stages_and_of_two_towers(shape, part):
     model = shape.loads.from_config(shape.config)
@@ -235,7 +256,7 @@ def test_what_is_frozen_of_stages_and_of_two_towers(shape, part):
     assert frozen(model) == wanted[part][1] != set()
 
 
-@of_images
+@of_images_or_sounds
 def test_layers_are_counted_by_stage_and_by_the_deeper_tower(shape):
     model = shape.loads.from_config(shape.config)
 
