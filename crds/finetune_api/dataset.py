@@ -136,6 +136,11 @@ class Columns(Model):
     """The column with the right answers: passages of the context, each with its place, and none where the context has no answer. The
     first one is learnt, any of them is right. Default: the one called `answers`."""
 
+    audio: ColumnName | None = None
+    """The column with the sound: the content of its file, or a path relative to the file that names it. Default: the one called `audio`;
+    in a file called `metadata.csv`, `.jsonl` or `.parquet` the one called `file_name`. Sounds in folders have no columns: each is
+    labelled as its folder is called."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

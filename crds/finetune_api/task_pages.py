@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
-from finetune_api.tasks import NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
+from finetune_api.tasks import MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
 from finetune_api.words import listed, meaning_and_default, roles_of
 
 HOLDS: Mapping[Kind, str] = {
@@ -19,6 +19,8 @@ HOLDS: Mapping[Kind, str] = {
     Kind.NUMBER: "a finite number, also as text, with a point before its fraction",
     Kind.IMAGE: "an image: in Parquet and on the hub the content of a file, or a struct with it in `bytes`; in any table the path of one, "
     "relative to the table. Without a table, images in folders that are called like their labels",
+    Kind.AUDIO: "a sound (WAV, FLAC, OGG, MP3, AIFF, AU or CAF): in Parquet and on the hub the content of a file, or a struct with it in "
+    "`bytes`; in any table the path of one, relative to the table. Without a table, sounds in folders that are called like their labels",
     Kind.ANSWERS: 'passages of the context, as `{"text": ["…"], "answer_start": [0]}`, two empty lists where it does not answer, also as '
     "JSON in a text; or the nested JSON of SQuAD. `answer_start` counts characters (Unicode code points) from 0",
 }
@@ -101,6 +103,12 @@ def _columns(form: Form) -> Iterator[str]:
         yield "Texts of more than `training.maxLength` tokens are read in windows of as many that overlap, and nothing of them is lost."
     elif form.of_kinds(TEXTS):
         yield "Texts are cut after `training.maxLength` tokens."
+    if form.of_kinds(frozenset({Kind.AUDIO})):
+        yield (
+            f"Of a sound the first {MOST_SECONDS} seconds are heard, fewer where the model's feature extractor takes fewer (10.2 for AST); "
+            "how many sounds are cut is said in log and report. Any rate and number of channels will do: the mean of the channels is "
+            "resampled to the rate of the model, as loud as it is."
+        )
 
 
 def _rows(form: Form) -> str:
@@ -113,6 +121,8 @@ def _rows(form: Form) -> str:
         also = ", or each question of SQuAD's nested JSON,"
     elif {Kind.IMAGE, Kind.LABEL} <= kinds:
         also = ", or each image in folders of their labels,"
+    elif {Kind.AUDIO, Kind.LABEL} <= kinds:
+        also = ", or each sound in folders of their labels,"
     return f"Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files{also or ','} is an example."
 
 

@@ -32,13 +32,17 @@ class Kind(StrEnum):
     ANSWERS = "answers"
     """Passages of another text."""
     IMAGE = "image"
+    """What a picture file shows."""
     AUDIO = "audio"
+    """What a sound file plays."""
 
 
 TEXTS = frozenset({Kind.TEXT, Kind.TOKENS})
 """Kinds that are tokenised, so that `training.maxLength` is about them."""
 NAMED = frozenset({Kind.LABEL, Kind.LABELS, Kind.TAGS})
 """Kinds whose values have the names in `dataset.labels`."""
+MOST_SECONDS = 30
+"""Of a sound, from its beginning, are heard; of models that hear less, as much as they do."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ _PAIRED = frozenset({"similarity.loss", "similarity.temperature"})
 QUESTION = Role("question", Kind.TEXT)
 CONTEXT = Role("context", Kind.TEXT, together=True)
 ANSWERS = Role("answers", Kind.ANSWERS)
+AUDIO = Role("audio", Kind.AUDIO)
 
 _ALL = (
     TaskFacts(
@@ -325,6 +330,18 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForQuestionAnswering",
+    ),
+    TaskFacts(
+        "audio-classification",
+        forms=(
+            Form(
+                (AUDIO, LABEL),
+                (ACCURACY, MACRO_F1, LOSS),
+                "gives one label to a sound",
+                example="examples/esc50.yaml",
+            ),
+        ),
+        loads_with="AutoModelForAudioClassification",
     ),
 )
 

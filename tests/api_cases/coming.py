@@ -13,10 +13,7 @@ from finetune_api.dataset import ColumnName, Columns, Dataset
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import (
-    ACCURACY,
-    LABEL,
     LOSS,
-    MACRO_F1,
     TASKS,
     TEXT,
     Form,
@@ -29,8 +26,6 @@ from finetune_api.tasks import (
     all_roles,
 )
 from finetune_api.training import Evaluation, Training
-
-_AUDIO = Role("audio", Kind.AUDIO)
 
 _form = partial(Form, example="")
 
@@ -51,11 +46,6 @@ COMING = (
             ),
         ),
         "AutoModelForSeq2SeqLM",
-    ),
-    TaskFacts(
-        "audio-classification",
-        (_form((_AUDIO, LABEL), (ACCURACY, MACRO_F1, LOSS), "gives one label to a recording"),),
-        "AutoModelForAudioClassification",
     ),
 )
 

@@ -24,6 +24,7 @@ from tests.training.images import coloured, save_tiny_images, save_two_towers
 from tests.training.models import save_tiny_bert
 from tests.training.pictures import saved
 from tests.training.sentences import ROWS
+from tests.training.sounds import save_tiny_sounds, sound_file, tone
 from tests.training.tiny import write_rows
 
 HOSTILE = "<script>alert(1)</script><b>&amp; ``` {{ 7*7 }} | $x$"
@@ -202,6 +203,45 @@ def _two_towers(folder: Path, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
 def _cut_an_image(folder: Path) -> None:
     file = folder / "images/train-3.png"
     file.write_bytes(file.read_bytes()[:-200])
+
+
+SOUND = sound_file(np.stack([tone("low", 77, 44_100)] * 2, axis=1), 44_100)
+"""In stereo, and not at the rate of the model."""
+
+
+def _audio_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """A wav2vec2 that normalises over time; sounds of unequal length. All that is random about it where there is dropout."""
+    random = {
+        "mask_time_prob": 4 * dropout,
+        "mask_time_length": 2,
+        "mask_feature_prob": dropout,
+        "mask_feature_length": 2,
+    }
+    names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
+    save_tiny_sounds(folder / "model", **random, **dict.fromkeys(names, dropout))
+    (folder / "data/sounds").mkdir(parents=True)
+    labels = ["low", HOSTILE]
+    for file, count in (("train", 40), ("validation", 8)):
+        lines = ["audio,label"]
+        for number in range(count):
+            content = sound_file(tone(("low", "high")[number % 2], number))
+            (folder / f"data/sounds/{file}-{number}.wav").write_bytes(content)
+            lines.append(f'sounds/{file}-{number}.wav,"{labels[number % 2]}"')
+        (folder / f"data/{file}.csv").write_text("\n".join([*lines, ""]))
+    splits = {"train": "train.csv", "validation": "validation.csv"}
+    return {
+        "model": {"uri": f"file://{folder}/model"},
+        "dataset": {"uri": f"file://{folder}/data", "splits": splits, "labels": labels},
+    }
+
+
+def _cut_a_sound(folder: Path) -> None:
+    file = folder / "sounds/train-3.wav"
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def _clip_a_sound(folder: Path) -> None:
+    (folder / "sounds/validation-3.wav").write_bytes(sound_file(np.ones(50)))
 
 
 def _token_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
@@ -395,6 +435,27 @@ CASES: Mapping[str, Case] = {
         asked={"image": {"bytes": PHOTO, "path": None}},
         agrees=one_label,
         beside={"image.jpg": PHOTO},
+    ),
+    "audio-classification": Case(
+        "audio-classification",
+        _audio_classification,
+        bad={
+            "a cut sound": Bad(_cut_a_sound, ("train.csv, line 5", 'column "audio"', "is not whole")),
+            "no sound": Bad(
+                append("train.csv", "sounds/none.wav,low"),
+                ("train.csv, line 42", 'column "audio"', '"sounds/none.wav", which is not there'),
+            ),
+            "a sound that is too short for the model": Bad(
+                _clip_a_sound, ("validation.csv, line 5", 'column "audio"', "shorter than the 10.625 ms")
+            ),
+            "a label that is none": Bad(
+                append("validation.csv", "sounds/train-1.wav,medium"),
+                ("validation.csv, line 10", 'column "label"', "medium"),
+            ),
+        },
+        asked={"audio": {"bytes": SOUND, "path": None}},
+        agrees=one_label,
+        beside={"sound.wav": SOUND},
     ),
     "token-classification": Case(
         "token-classification",

@@ -1,5 +1,6 @@
 """The tasks: what a model learns. A new one is one file here and one line below."""
 
+from finetune_trainer.tasks.audio_classification import AudioClassification
 from finetune_trainer.tasks.base import Features, Task
 from finetune_trainer.tasks.fill_mask import FillMask
 from finetune_trainer.tasks.image_classification import ImageClassification
@@ -21,6 +22,7 @@ TASKS: dict[str, type[Task]] = {
         FillMask,
         SentenceSimilarity,
         QuestionAnswering,
+        AudioClassification,
     )
 }
 """By the hub's name of the task."""

@@ -1,0 +1,266 @@
+"""What tasks of sounds share: the model's own feature extractor, sounds as features, and how both are saved."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import pad
+from transformers import AutoConfig, AutoFeatureExtractor
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.kinds.files import source_of
+from finetune_trainer.data.kinds.waves import BadSound, Length, decode, length
+from finetune_trainer.data.problems import at, data_invalid
+from finetune_trainer.tasks.answers import PADDED, try_answers
+from finetune_trainer.tasks.base import Batch, Feature, Task
+from finetune_trainer.tasks.group_norm import norms_of_sounds
+from finetune_trainer.tasks.hearing import MASK, Hearing, noise
+from finetune_trainer.tasks.pretrained import INVALID, Head, load_model, said_as_invalid
+from finetune_trainer.tasks.weights import refuse_quantised
+from finetune_trainer.threads import available_threads
+
+PER_SECOND = 50
+"""Vectors that wav2vec2 and its kin make of a second of sound: each costs about as much as a token."""
+LENGTHS = "lengths"
+"""What a batch calls the number of values of each sound, where they differ."""
+ONE_BY_ONE = (
+    "This model's answers depend on what fills up a batch of sounds of different length: it was measured on batches of sounds of equal "
+    "length, and trained on others, too. Ask it one sound at a time."
+)
+
+
+class Sounds:
+    """The sounds of a split as features, decoded when they are asked for: the model's input, and `fixed`."""
+
+    decodes = True
+
+    def __init__(
+        self, examples: Examples, role: str, hearing: Hearing, fixed: Mapping[str, NDArray[Any]], stop: Stop
+    ) -> None:
+        """`fixed` has a value a feature, by name."""
+        self._sounds = examples.column(role)
+        self._origins = examples.origins
+        self._hearing = hearing
+        self._fixed = fixed
+        self.lengths = list(self._measured(stop))
+        """Of each sound as it was recorded."""
+        most = int(hearing.seconds * hearing.rate)
+        self.samples = np.array([min(most, one.at(hearing.rate)) for one in self.lengths], np.int64)
+        """Of each sound, at the rate of the model."""
+        heard = self.samples if hearing.is_ragged else np.full(len(examples), most)
+        self.costs = np.maximum(1, -(-heard * PER_SECOND // hearing.rate))
+        self.weights = np.ones(len(examples))
+        self.rows = np.arange(len(examples))
+        self.notes = tuple(self._notes())
+
+    def _measured(self, stop: Stop) -> list[Length]:
+        found: list[Length] = []
+        with ThreadPoolExecutor(available_threads()) as threads:
+            for chunk in self._sounds.chunks:
+                stop()
+                found += threads.map(lambda value: length(source_of(value.as_py())), chunk)
+        return found
+
+    def _notes(self) -> list[str]:
+        hearing, count = self._hearing, len(self.lengths)
+        cut = sum(one.samples > hearing.seconds * one.rate for one in self.lengths)
+        others = sum(one.rate != hearing.rate for one in self.lengths)
+        notes = [f"{cut:,} of {count:,} sounds cut at {hearing.seconds:g} s" if cut else "no sound cut"]
+        if others:
+            notes.append(f"{others:,} of {count:,} sounds resampled to {hearing.rate:,} Hz")
+        if coarse := sum(one.rate < hearing.rate for one in self.lengths):
+            notes.append(f"{coarse:,} of them recorded at less, so that their high tones are missing")
+        return notes
+
+    def get(self, index: int, draw: np.random.Generator) -> Feature:
+        return {
+            **self._hearing.values(self.wave(index)),
+            **{name: values[index] for name, values in self._fixed.items()},
+        }
+
+    def wave(self, index: int) -> NDArray[np.float32]:
+        """What is heard of a sound, at the rate of the model."""
+        try:
+            wave, rate = decode(source_of(self._sounds[index].as_py()), self._hearing.seconds)
+        except (BadSound, FileNotFoundError) as error:  # it was whole when the data was read
+            raise JobError(
+                FailureReason.DATA_INVALID,
+                f"the sound of {self._origins[index]} was whole before training, and now it {_says(error)}",
+                field="spec.dataset.uri",
+                remedy="Let the files be while a run reads them.",
+            ) from error
+        return self._hearing.resampled(wave, rate)[: self.samples[index]]
+
+
+def _says(error: Exception) -> str:
+    return str(error) if isinstance(error, BadSound) else "is gone"
+
+
+class SoundTask(Task):
+    """A task whose model hears sounds."""
+
+    unit = "frames of 20 ms"
+
+    def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
+        super().__init__(folder, data, spec)
+        trusted = spec.model.trust_remote_code
+        with said_as_invalid(f"cannot be loaded for {self.facts.name}"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
+            refuse_quantised(config)
+            self.hearing = Hearing(AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trusted))
+            loaded = load_model(folder, config, self.loads, self.head(), trust_remote_code=trusted)
+        self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
+        self.notes += loaded.notes
+        self._norms = norms_of_sounds(self.model)
+        self._one_by_one = False
+        self._least_in_training = 0
+        """Values of a sound that training takes at least."""
+        with said_as_invalid("cannot hear a sound"):
+            found = self._try_out()
+            self.shortest = self._shortest(training=False)
+            in_training = noise(self._shortest(training=True))
+            self._least_in_training = len(self.hearing.values(in_training)[self.hearing.input])
+        self._one_by_one = PADDED in found
+        self.notes += [ONE_BY_ONE if note == PADDED else note for note in found]
+
+    @abstractmethod
+    def head(self) -> Head | None:
+        """What the model ends in; None where all of it was pretrained."""
+
+    @abstractmethod
+    def shapes(self, features: int) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each of `outputs` for so many features."""
+
+    def recordings(
+        self,
+        examples: Examples,
+        *,
+        training: bool,
+        fixed: Mapping[str, NDArray[Any]],
+        stop: Stop,
+        role: str = "audio",
+    ) -> Sounds:
+        """Raises JobError DATA_INVALID where a sound is too short for the model."""
+        if training:
+            self._end_gradients()
+        sounds = Sounds(examples, role, self.hearing, fixed, stop)
+        short = np.flatnonzero(sounds.samples < self.shortest)
+        if len(short):
+            column = getattr(self.spec.dataset.columns, role) or role
+            files = all(examples.origins[int(row)].unit == "file" for row in short[:1])
+            raise data_invalid(
+                f"{len(short):,} of {len(examples):,} sounds are shorter than the {1000 * self.shortest / self.hearing.rate:g} ms that this "
+                f"model takes to hear anything: {at(examples.origins.take(short), None if files else column)}",
+                "Leave them out: there is hardly anything in them.",
+                f"spec.dataset.columns.{role}",
+            )
+        return sounds
+
+    def collate(self, features: Sequence[Feature]) -> Batch:
+        name = self.hearing.input
+        lengths = [len(feature[name]) for feature in features]
+        batch = {
+            key: torch.from_numpy(
+                np.stack([self._filled(key, np.asarray(feature[key]), max(lengths)) for feature in features])
+            )
+            for key in features[0]
+        }
+        if min(lengths) < max(lengths) and MASK not in batch and MASK in self._accepted:
+            batch[LENGTHS] = torch.tensor(lengths)
+        return batch
+
+    def _filled(self, name: str, values: NDArray[Any], length: int) -> NDArray[Any]:
+        """What has a value a step of the sound, as long as the longest of its batch."""
+        if name not in (self.hearing.input, MASK) or len(values) == length:
+            return values
+        padding = 0 if name == MASK else self.hearing.padding
+        return np.pad(values, [(0, length - len(values)), *[(0, 0)] * (values.ndim - 1)], constant_values=padding)
+
+    def outputs(self, batch: Batch) -> Batch:
+        if self._one_by_one and not self.model.training and LENGTHS in batch:
+            return self._by_lengths(batch)
+        return self._asked(batch)
+
+    def _asked(self, batch: Batch) -> Batch:
+        name = self.hearing.input
+        given = self._long_enough(batch) if self.model.training else dict(batch)
+        values, lengths = given[name], given.pop(LENGTHS, None)
+        if lengths is not None:
+            given[MASK] = (torch.arange(values.shape[1], device=values.device) < lengths[:, None]).long()
+        for norm in self._norms:
+            norm.lengths = lengths
+        return super().outputs(given)
+
+    def _long_enough(self, batch: Batch) -> Batch:
+        """The batch, filled up to what transformers can mask parts of at random: it takes less for an error."""
+        name = self.hearing.input
+        values = batch[name]
+        missing = self._least_in_training - values.shape[1]
+        if missing <= 0 or not self.hearing.is_ragged:
+            return dict(batch)
+        filled = {name: pad(values, (*[0] * (2 * values.ndim - 3), missing), value=self.hearing.padding)}
+        if MASK in batch:
+            return batch | filled | {MASK: pad(batch[MASK], (0, missing))}
+        if LENGTHS in batch or MASK not in self._accepted:
+            return batch | filled
+        return batch | filled | {LENGTHS: torch.full((len(values),), values.shape[1], device=values.device)}
+
+    def _by_lengths(self, batch: Batch) -> Batch:
+        """The answers of a model that mixes what fills up a batch into them: sounds of one length at a time, filled up with nothing."""
+        name, lengths = self.hearing.input, batch[LENGTHS]
+        order, found = [], []
+        for size in sorted(set(lengths.tolist())):
+            rows = (lengths == size).nonzero()[:, 0]
+            order.append(rows)
+            found.append(self._asked({name: batch[name][rows, :size]}))
+        place = torch.cat(order).argsort()
+        return {key: torch.cat([outputs[key] for outputs in found])[place] for key in found[0]}
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.hearing.save(folder)
+
+    def _end_gradients(self) -> None:
+        """At the convolutions, if none of them is trained: wav2vec2 and its kin would go on to the wave itself."""
+        for module in self.model.modules():
+            if hasattr(module, "_freeze_parameters") and not any(p.requires_grad for p in module.parameters()):
+                module._freeze_parameters()
+
+    def _try_out(self) -> Sequence[str]:
+        """What there is to say of the model's answers to a sound, alone and beside a longer one."""
+        rate = self.hearing.rate
+        features = [dict(self.hearing.values(noise(samples))) for samples in (7 * rate // 10, rate)]
+        return try_answers(self.model, self._asked, self.collate(features[:1]), self.collate(features), self.shapes(1))
+
+    def _shortest(self, *, training: bool) -> int:
+        """The fewest samples, of a second at most, that the model can hear; or that it can be trained on."""
+        least, most = 0, self.hearing.rate
+        while most - least > 1:
+            samples = (least + most) // 2
+            least, most = (least, samples) if self._hears(noise(samples), training=training) else (samples, most)
+        return most
+
+    @torch.no_grad()
+    def _hears(self, wave: NDArray[np.float32], *, training: bool) -> bool:
+        before, drawn = self.model.training, np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # training draws what is masked
+                self.model.train(training)
+                warnings.simplefilter("ignore")  # of what extractors divide by nothing
+                answer = self._asked(self.collate([dict(self.hearing.values(wave))]))
+            return all(bool(torch.isfinite(values.float()).all()) for values in answer.values())
+        except INVALID:
+            return False
+        finally:
+            self.model.train(before)
+            np.random.set_state(drawn)
