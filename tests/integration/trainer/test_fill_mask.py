@@ -1,4 +1,4 @@
-"""Fill-mask on real text: a small model that was drawn at random learns more about masked pieces than how frequent each is."""
+"""Fill-mask on real text: a small model that was drawn at random learns far more about masked pieces than how frequent each is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import ModernBertConfig, ModernBertForMaskedLM
 
 from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import load
@@ -23,8 +23,8 @@ from tests.unit.trainer.tasks.loading import never
 ROWS, HELD_OUT = 1500, 200
 TRAINING = {
     "epochs": 4,
-    "batchSize": 32,
-    "learningRate": 5e-3,
+    "batchSize": 16,
+    "learningRate": 3e-3,
     "warmupRatio": 0.1,
     "maxLength": 64,
     "precision": "fp32",
@@ -41,24 +41,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [f'"{row.replace(chr(34), chr(39))}"' for row in part]
         (folder / f"data/{split}.csv").write_text("\n".join(["text", *lines, ""]))
     tokenizer = tokenizer_for(rows[:-HELD_OUT], vocabulary=600)
-    config = BertConfig(
+    # Positions that turn with the distance: from absolute ones, a model needs thousands of steps to find its neighbours.
+    config = ModernBertConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=128,
         max_position_embeddings=64,
-        hidden_dropout_prob=0,
-        attention_probs_dropout_prob=0,
+        local_attention=8,
+        initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id,
+        **dict.fromkeys(("bos_token_id", "cls_token_id"), tokenizer.cls_token_id),
+        **dict.fromkeys(("eos_token_id", "sep_token_id"), tokenizer.sep_token_id),
     )
     torch.manual_seed(0)
-    BertForMaskedLM(config).save_pretrained(folder / "model")
+    ModernBertForMaskedLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     return folder
 
 
 @needs("wikitext2")
-def test_a_model_learns_more_than_how_frequent_words_are(folder: Path, tmp_path: Path) -> None:
+def test_a_model_learns_far_more_than_how_frequent_words_are(folder: Path, tmp_path: Path) -> None:
     dataset = {"uri": f"file://{folder}/data", "splits": {"validation": "validation.csv"}}
     job = Job(
         tmp_path,
@@ -82,4 +86,4 @@ def test_a_model_learns_more_than_how_frequent_words_are(folder: Path, tmp_path:
     frequency = np.log(counts / counts.sum())
     masked = [held_out.get(index, np.random.default_rng([42, index]))[LABELS] for index in range(len(held_out.rows))]
     by_frequency = math.exp(-sum(frequency[ids].sum() for ids in masked) / held_out.weights.sum())
-    assert metrics["perplexity"].value < by_frequency < metrics["perplexity"].baseline
+    assert 1.3 * metrics["perplexity"].value < by_frequency < metrics["perplexity"].baseline
