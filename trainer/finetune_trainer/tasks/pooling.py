@@ -40,6 +40,8 @@ class Pooling:
     """`mean`, `max`, or that of the first (`cls`) or `lasttoken`."""
     normalizes: bool = False
     """Whether sentence-transformers gives vectors of length 1. The cosine is the same."""
+    max_length: int | None = None
+    """Tokens after which sentence-transformers cuts a text; None where that is the tokenizer's affair."""
 
     @classmethod
     def of(cls, folder: Path) -> tuple[Pooling, list[str]]:
@@ -74,7 +76,10 @@ class Pooling:
             f"sentence-transformers puts the prompt {named!r} before every text that this model reads. It is tuned on the texts as they "
             "are, and saved without a prompt: put it before the texts of the data, if that is meant."
         ]
-        return cls(ways[0], "Normalize" in kinds), notes if named else []
+        length = settings.get("max_seq_length")
+        if length is not None and (not isinstance(length, int) or length < 1):
+            raise _invalid(f"{TRANSFORMER} has the max_seq_length {length!r}, which is no number of tokens")
+        return cls(ways[0], "Normalize" in kinds, length), notes if named else []
 
     def __call__(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`hidden` are vectors of tokens, shape (texts, tokens, dimensions), of which `mask` (texts, tokens) is 1 where there is one;

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy, normalize
+from transformers import PreTrainedTokenizerBase
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
@@ -103,6 +104,11 @@ class SentenceSimilarity(TextTask):
 
     def shapes(self, features: int, tokens: int) -> Mapping[str, tuple[int, ...]]:
         return {FIRST: (features, self.model.config.get_text_config().hidden_size)}
+
+    def fit(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        if self.pooling.max_length is not None:  # as sentence-transformers does, which takes it for the tokenizer's own
+            tokenizer.model_max_length = tokenizer.init_kwargs["model_max_length"] = self.pooling.max_length
+        return tokenizer
 
     def _try_out(self) -> Sequence[str]:
         if self.model.config.is_encoder_decoder:

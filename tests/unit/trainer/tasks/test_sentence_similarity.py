@@ -162,6 +162,29 @@ def test_a_model_of_sentence_transformers_gives_its_own_vectors_and_what_is_save
     assert np.array(ours) == pytest.approx(before / np.linalg.norm(before, axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize(("asked", "cut"), [(None, 12), (8, 8), (16, 16)])
+def test_texts_are_cut_where_sentence_transformers_cuts_them_unless_the_spec_says_another_length(
+    model: Path, tmp_path: Path, asked: int | None, cut: int
+) -> None:
+    """Before training, too: else the baseline would be of a model that nobody has."""
+    folder = tmp_path / "model"
+    theirs(similar(model, tmp_path, PAIRS), folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 12, "do_lower_case": False}))
+    task = similar(folder, tmp_path, PAIRS, training={"maxLength": asked})
+    features = features_of(task, task.data.train, asked)
+    texts = columns_of(task, 5)[0]
+    encoder = SentenceTransformer(str(folder), device="cpu")
+    encoder.max_seq_length = cut
+
+    before, after = encoder.encode(texts), theirs(task, tmp_path / "saved").encode(texts)
+
+    assert min(len(task.tokenizer.tokenize(text)) for text in texts) > 16
+    assert max(len(feature["text"]["input_ids"]) for feature in take(features, *range(5))) == cut
+    ours = np.array(ask(task, features).answers.column("text").to_pylist()[:5])
+    assert before == pytest.approx(after, abs=1e-6)
+    assert ours == pytest.approx(before / np.linalg.norm(before, axis=1, keepdims=True), abs=1e-5)
+
+
 def test_the_metrics_of_scores_are_scipys(model: Path, tmp_path: Path) -> None:
     task = similar(model, tmp_path, SCORED)
     answers = ask(task, features_of(task, task.data.train)).answers
@@ -272,6 +295,7 @@ FAULTS = {
     "a way that is not known": (_file("1_Pooling/config.json", {"pooling_mode": "weightedmean"}), "weightedmean"),
     "no JSON": (lambda folder: (folder / "modules.json").write_text("{"), "modules.json is no JSON"),
     "another kind of JSON": (_file("modules.json", {"a": 1}), "does not hold"),
+    "no length": (_file("sentence_bert_config.json", {"max_seq_length": "long"}), "max_seq_length 'long'"),
     "lower case by another hand": (_file("sentence_bert_config.json", {"do_lower_case": True}), "lower case"),
 }
 
