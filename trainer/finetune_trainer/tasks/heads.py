@@ -36,6 +36,8 @@ class LabelNames:
         there is another number beside them."""
         config = json.loads((folder / CONFIG_NAME).read_text())
         one, other = config.get("id2label"), config.get("label2id")
+        if isinstance(listed := config.get("label_names"), list):  # as timm has it
+            one = dict(enumerate(listed))
         return cls(one if isinstance(one, dict) else {}, other if isinstance(other, dict) else {})
 
     def rows(self, count: int) -> tuple[list[str] | None, bool]:

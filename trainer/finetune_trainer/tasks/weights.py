@@ -39,9 +39,11 @@ REMEDY = "Give the config.json that was saved with these weights, or the weights
 
 
 def body_prefix(model: PreTrainedModel) -> str:
-    """What the names of the body's parameters begin with, such as `bert.`; empty where the model does not tell body from head."""
-    name = model.base_model_prefix
-    return f"{name}." if name and isinstance(getattr(model, name, None), torch.nn.Module) else ""
+    """What the names of the body's parameters begin with, such as `bert.`; empty where the model does not tell body from head, as those
+    of timm, whose body has the head in it."""
+    prefix = f"{model.base_model_prefix}."
+    is_part = isinstance(getattr(model, model.base_model_prefix or "", None), torch.nn.Module)
+    return prefix if is_part and any(not name.startswith(prefix) for name, _ in model.named_parameters()) else ""
 
 
 def refuse_quantised(config: PreTrainedConfig) -> None:

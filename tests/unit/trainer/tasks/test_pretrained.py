@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, BertConfig, CLIPConfig, PreTrainedModel, ResNetConfig, ViTConfig
+from transformers import AutoConfig, BertConfig, CLIPConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, ViTConfig
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.tasks.pretrained import Head, Pretrained, load_model
@@ -172,3 +172,60 @@ def test_models_of_images_get_a_head_for_the_labels(config, tmp_path):
     assert found.has_new_head
     assert all(name.startswith("classifier") for name in found.new)
     assert found.model.config.id2label == {0: "cat", 1: "dog"}
+
+
+class Wrapped(PreTrainedConfig):
+    """As transformers wraps models of timm: the label names are a list, and the part that is called the body has the head in it."""
+
+    model_type = "wrapped"
+
+    def to_dict(self):
+        written = super().to_dict()
+        return {**written, "label_names": list(written.pop("id2label").values())}
+
+
+class WrappedModel(PreTrainedModel):
+    config_class = Wrapped
+    base_model_prefix = "net"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.net = torch.nn.Sequential()
+        self.net.add_module("stem", torch.nn.Linear(4, 6))
+        self.net.add_module("classifier", torch.nn.Linear(6, config.num_labels))
+        self.post_init()
+
+
+@pytest.fixture
+def wrapped(tmp_path):
+    AutoConfig.register("wrapped", Wrapped, exist_ok=True)
+    transformers.AutoModelForImageClassification.register(Wrapped, WrappedModel, exist_ok=True)
+
+    def saved(*names):
+        config = Wrapped(num_labels=len(names), id2label=dict(enumerate(names)))
+        return save(config, "AutoModelForImageClassification", tmp_path)
+
+    return saved
+
+
+def test_a_head_within_what_is_called_the_body_is_a_head(wrapped, tmp_path):
+    tuned = wrapped("a", "b", "c", "d", "e")
+
+    found = load(tmp_path, "AutoModelForImageClassification", TAGS)
+
+    assert found.has_new_head and found.new == {"net.classifier.weight", "net.classifier.bias"}
+    assert torch.equal(found.model.net.stem.weight, tuned.net.stem.weight)
+
+    drop(tmp_path, "stem.bias")
+    with pytest.raises(JobError, match=r"net\.stem\.bias has shape .* and is not in the weights") as caught:
+        load(tmp_path, "AutoModelForImageClassification", TAGS)
+    assert caught.value.reason is FailureReason.MODEL_INVALID
+
+
+def test_label_names_are_names(wrapped, tmp_path):
+    tuned = wrapped("B-city", "I-city", "O")
+
+    found = load(tmp_path, "AutoModelForImageClassification", TAGS)
+
+    assert torch.equal(found.model.net.classifier.weight, tuned.net.classifier.weight[[2, 0, 1]])
+    assert "put in order" in found.notes[0] and not found.new
