@@ -218,6 +218,18 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
         torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * largest)
 
 
+def test_the_tokens_of_its_batches_are_those_that_it_says(lab: Lab) -> None:
+    task = lab.without_dropout
+    features = lab.features(task, lab.data.train, training=True)
+    said = task.tokens(features)
+    if said is None:
+        return
+    batch = task.collate([features.get(index, np.random.default_rng(1)) for index in range(len(features.rows))])
+    ids = [np.unique(values.numpy()) for name, values in batch.items() if name.endswith("input_ids")]
+    assert ids
+    assert np.unique(np.concatenate(ids)).tolist() == said.tolist()
+
+
 def test_the_loss_of_a_step_is_the_sum_of_losses_by_the_sum_of_weights(lab: Lab) -> None:
     task = lab.without_dropout
     features = lab.features(task, lab.data.train, training=True)

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from finetune_trainer.engine import attention
-from finetune_trainer.engine.predict import Arithmetic
-from finetune_trainer.tasks.base import Batch, Features, Task
+from finetune_trainer.tasks.base import Batch, Task
 
 MOST_NOISE = 1e-4
 """Of the largest number: sums in another order differ by a hundredth of that."""
@@ -56,23 +54,15 @@ KINDS = (
 )
 
 
-def use(task: Task, features: Features, arithmetic: Arithmetic) -> bool:
-    """Let the model of `task` compute so where that is proved on two of `features`; returns whether it does.
-
-    Names of parameters and the saved config stay, and nothing is drawn from torch's generator.
-    """
+def use(task: Task, batches: Sequence[Batch]) -> bool:
+    """Let the model of `task` compute so where that is proved on `batches` of training examples; returns whether it does."""
     found = _last(task.model)
     if found is None:
         return False
     layer, shorter = found
-    order = np.argsort(features.costs, kind="stable")
-    longer = np.searchsorted(features.costs[order], features.costs[order[0]], side="right")
-    given = [features.get(int(order[place]), np.random.default_rng(0)) for place in (0, min(longer, len(order) - 1))]
     was_training = task.model.training
     task.model.eval()
     try:
-        # Two, one of which is padded, and one, where a model may go without a mask.
-        batches = [arithmetic.move(task.collate(some)) for some in (given, given[:1])]
         proved = all(_is_proved(task, layer, shorter, batch) for batch in batches)
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
         proved = False  # it is written otherwise than its names promise
@@ -114,6 +104,7 @@ def _shorter(layer: nn.Module, kind: _Kind, attends: Any, made_by: Sequence[nn.M
     return forward
 
 
+@torch.enable_grad()
 def _is_proved(task: Task, layer: nn.Module, shorter: Forward, batch: Batch) -> bool:
     """Whether all that is read of the model comes from the first token of what `layer` gives, that of each feature, and `shorter` gives
     the same, with the same gradients."""

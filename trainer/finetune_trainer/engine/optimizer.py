@@ -6,11 +6,12 @@ import math
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_scheduler
 from transformers.trainer_pt_utils import get_parameter_names
 
 from finetune_api.training import Training
+from finetune_trainer.engine.occurring import trained
 
 MAX_GRAD_NORM = 1.0
 """A gradient that is longer is shortened to this: transformers' default."""
@@ -23,21 +24,22 @@ NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_no
 def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
     """The optimiser of all parameters that are trained, in two groups: with weight decay, and without."""
     names = decayed(model)
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = list(trained(model))
     groups = [
-        {"params": [p for name, p in trained if name in names], "weight_decay": training.weight_decay},
-        {"params": [p for name, p in trained if name not in names], "weight_decay": 0.0},
+        {"params": [p for name, p in parameters if name in names], "weight_decay": training.weight_decay},
+        {"params": [p for name, p in parameters if name not in names], "weight_decay": 0.0},
     ]
     # Torch's own betas and epsilon, which are those of transformers too.
     return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
 
 
-def shorten(model: nn.Module, optimizer: torch.optim.AdamW) -> None:
+def shorten(optimizer: torch.optim.AdamW) -> None:
     """Have the next step of `optimizer` divide the gradient by as much as it is longer than MAX_GRAD_NORM, on its own way through it.
 
     `clip_grad_norm_` would go through all of it once more. The last bits differ: it multiplies by the inverse.
     """
-    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     optimizer.grad_scale = ((norm + 1e-6) / MAX_GRAD_NORM).clamp(min=1)  # type: ignore[attr-defined]  # as torch's GradScaler does
     optimizer.found_inf = torch.zeros_like(norm)  # type: ignore[attr-defined]  # a step is never left out
 
@@ -51,8 +53,8 @@ def decayed(model: nn.Module) -> set[str]:
     return matrices & set(get_parameter_names(model, [nn.LayerNorm], NOT_DECAYED))
 
 
-def learning_rates(optimizer: torch.optim.Optimizer, training: Training, total_steps: int) -> LRScheduler:
+def learning_rates(optimizer: torch.optim.Optimizer, training: Training, total_steps: int) -> LambdaLR:
     """transformers' schedule over `total_steps`; the part of them that warms up is rounded up to whole steps."""
     warmup = math.ceil(total_steps * training.warmup_ratio)
-    schedule: LRScheduler = get_scheduler(SCHEDULES[training.learning_rate_schedule], optimizer, warmup, total_steps)
+    schedule: LambdaLR = get_scheduler(SCHEDULES[training.learning_rate_schedule], optimizer, warmup, total_steps)
     return schedule

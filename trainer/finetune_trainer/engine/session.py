@@ -17,7 +17,6 @@ from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.survey import lengths
-from finetune_trainer.engine import first_token
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
@@ -115,7 +114,7 @@ class Session:
         self._choose_arithmetic()
         self._load_model()
         self._encode()
-        first_token.use(self._task, self._train, self._arithmetic)
+        quicken(self._task, self._train, self._arithmetic)
         if self._inputs.checkpoint is None:
             self._measure_baseline()
         else:
@@ -179,7 +178,6 @@ class Session:
         self._task: Task = kind(self._inputs.model.path, data, self._spec)
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
-        quicken(self._task.model, self._arithmetic.device)
         logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
 
     def _encode(self) -> None:

@@ -25,6 +25,7 @@ from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
 from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
+from finetune_trainer.engine.occurring import parts
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
@@ -72,6 +73,8 @@ class Steps:
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self.optimizer = adamw(self._model, training)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
+        for part in parts(self._model).values():
+            part.follow(self.optimizer, self._schedule)
         self.margins = MarginsSeen(task, len(features.rows), arithmetic)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
@@ -88,7 +91,7 @@ class Steps:
             transformers.set_seed(self._seed)
         else:
             self._load(checkpoint)
-        self._model.zero_grad()
+        self.optimizer.zero_grad()
         threads = available_threads() if self._features.decodes else 0
         with made(self._order(step), self._made, threads=threads) as batches:
             while step < self._total_steps:
@@ -113,11 +116,11 @@ class Steps:
         if self._exact:
             nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         else:
-            shorten(self._model, self.optimizer)
+            shorten(self.optimizer)
         self.learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self._schedule.step()
-        self._model.zero_grad()
+        self.optimizer.zero_grad()
 
     def gradient(self, batch: NDArray[np.int64], epoch: int = 0) -> torch.Tensor:
         """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of features."""
@@ -167,7 +170,7 @@ class Steps:
     def _undo(self, state: dict[str, object]) -> None:
         """Stand between two steps again."""
         self.margins.forget()
-        self._model.zero_grad()
+        self.optimizer.zero_grad()
         set_random_state(state)
 
     def save(self, folder: Path) -> None:

@@ -118,6 +118,10 @@ class Task(ABC):
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         """Encode. What is large goes into files in `folder`, which exists; `stop` is called now and then and may raise."""
 
+    def tokens(self, features: Features) -> NDArray[np.int64] | None:
+        """The ids of all tokens that batches of these features may have, padding among them, ascending. None where that is not known."""
+        return None
+
     @abstractmethod
     def collate(self, features: Sequence[Feature]) -> Batch:
         """One batch, padded to its longest feature. Called from other threads, too."""

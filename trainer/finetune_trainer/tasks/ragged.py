@@ -11,6 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+AT_ONCE = 2**20
+"""Values that are looked at together."""
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -31,6 +34,14 @@ class Ragged:
     def costs(self) -> NDArray[np.int64]:
         """Tokens of each feature."""
         return np.diff(self.starts)
+
+    def distinct(self, name: str) -> NDArray[np.int64]:
+        """The different values of what has one a token and is never negative, ascending."""
+        values = self.along[name]
+        seen = np.zeros(int(values.max()) + 1, dtype=np.bool_)
+        for begin in range(0, len(values), AT_ONCE):  # as indices they take twice the memory
+            seen[values[begin : begin + AT_ONCE]] = True
+        return np.flatnonzero(seen)
 
     def get(self, index: int, draw: np.random.Generator) -> dict[str, Any]:
         part = slice(self.starts[index], self.starts[index + 1])

@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.tasks.answers import PADDED, settle_attention, try_answers
-from finetune_trainer.tasks.base import Batch, Feature, Task
+from finetune_trainer.tasks.base import Batch, Feature, Features, Task
 from finetune_trainer.tasks.pretrained import Head, load_model, said_as_invalid
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import Reader, Targets
+from finetune_trainer.tasks.several import Several
 from finetune_trainer.tasks.tokenizers import load_tokenizer
 from finetune_trainer.tasks.weights import refuse_quantised
 
@@ -93,6 +95,13 @@ class TextTask(Task):
             fixed=fixed,
             **options,
         )
+
+    def tokens(self, features: Features) -> NDArray[np.int64] | None:
+        texts = features.texts.values() if isinstance(features, Several) else [features]
+        if not all(isinstance(text, Ragged) for text in texts):
+            return None
+        found = [text.distinct("input_ids") for text in texts if isinstance(text, Ragged)]
+        return np.unique(np.concatenate([*found, [self.tokenizer.pad_token_id]]))
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         return self.reader.pad(features)

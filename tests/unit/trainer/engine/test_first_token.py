@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from finetune_trainer.engine import first_token
-from finetune_trainer.engine.levers import quicken
+from finetune_trainer.engine import attention, first_token
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.sentences import ROWS
 from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks.loading import CPU, ask, features_of, task_for
+from tests.unit.trainer.tasks.loading import ask, features_of, task_for
 
 LABELS = ["cooking", "sky"]
 EXAMPLES = examples([text for text, _ in ROWS], labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
@@ -24,15 +23,23 @@ def loaded(folder):
     """A task whose model drops nothing, and its features."""
     torch.manual_seed(0)
     task = task_for(folder, EXAMPLES, LABELS)
-    quicken(task.model, CPU.device)
+    attention.use(task.model)
     for module in task.model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return task, features_of(task, EXAMPLES, 48)
 
 
+def batch_of(task, features, size=8):
+    return task.collate([features.get(index, np.random.default_rng(0)) for index in range(size)])
+
+
+def used(task, features):
+    return first_token.use(task, [batch_of(task, features, 2), batch_of(task, features, 1)])
+
+
 def gradients(task, features):
-    batch = task.collate([features.get(index, np.random.default_rng(0)) for index in range(8)])
+    batch = batch_of(task, features)
     task.model.train()
     task.model.zero_grad()
     task.losses(task.outputs(batch), batch).sum().backward()
@@ -48,7 +55,7 @@ def test_it_is_done_for_models_that_read_the_first_token_and_for_no_other(name, 
     task, features = loaded(save(name, tmp_path, labels=LABELS))
     state, before = torch.get_rng_state(), dict(task.model.state_dict())
 
-    assert first_token.use(task, features, CPU) == (name in READ_THE_FIRST)
+    assert used(task, features) == (name in READ_THE_FIRST)
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: id(values) for name, values in task.model.state_dict().items()}.keys() == before.keys()
     assert all(parameter.grad is None for parameter in task.model.parameters())
@@ -59,7 +66,7 @@ def test_answers_and_gradients_stay(name, tmp_path):
     folder = save(name, tmp_path, labels=LABELS)
     plain, features = loaded(folder)
     shorter, _ = loaded(folder)
-    assert first_token.use(shorter, features, CPU)
+    assert used(shorter, features)
 
     wanted, found = gradients(plain, features), gradients(shorter, features)
     most = max(float(values.abs().max()) for values in wanted.values() if values is not None)
@@ -69,7 +76,7 @@ def test_answers_and_gradients_stay(name, tmp_path):
 
 def test_less_is_computed(tmp_path):
     task, features = loaded(save("bert", tmp_path, labels=LABELS))
-    first_token.use(task, features, CPU)
+    used(task, features)
     seen = []
     for layer in task.model.bert.encoder.layer:
         layer.register_forward_hook(lambda _, given, made: seen.append((given[0].shape[1], made.shape[1])))
@@ -87,7 +94,7 @@ def test_a_layer_that_does_more_than_its_names_say_is_left_alone(attribute, tmp_
     forward = type(layer).forward
     monkeypatch.setattr(type(layer), "forward", lambda self, *given, **named: forward(self, *given, **named) * 1.01)
 
-    assert not first_token.use(task, features, CPU)
+    assert not used(task, features)
     assert "forward" not in vars(layer) and part is layer.get_submodule(attribute)
 
 
@@ -104,20 +111,20 @@ def test_a_head_that_reads_all_tokens_keeps_its_layer(tmp_path):
     task, features = loaded(save("bert", tmp_path, labels=LABELS))
     task.model.bert.pooler = MeanOfAll(task.model.bert.pooler)
 
-    assert not first_token.use(task, features, CPU)
+    assert not used(task, features)
 
 
 def test_where_nothing_is_read_nothing_is_proved(tmp_path):
     task, features = loaded(save("bert", tmp_path, labels=LABELS))
     nn.init.zeros_(task.model.classifier.weight)
 
-    assert not first_token.use(task, features, CPU)
+    assert not used(task, features)
 
 
 def test_a_decoder_whose_first_token_looks_at_itself_is_left_alone(tmp_path):
     task, features = loaded(save("bert", tmp_path, labels=LABELS, is_decoder=True))
 
-    assert not first_token.use(task, features, CPU)
+    assert not used(task, features)
 
 
 def test_frozen_layers_are_shortened_too(tmp_path):
@@ -125,17 +132,17 @@ def test_frozen_layers_are_shortened_too(tmp_path):
     for parameter in task.model.bert.parameters():
         parameter.requires_grad_(False)
 
-    assert first_token.use(task, features, CPU)
+    assert used(task, features)
     assert not any(parameter.requires_grad for parameter in task.model.bert.parameters())
 
 
 def test_what_is_saved_is_the_model(tmp_path):
     task, features = loaded(save("bert", tmp_path / "model", labels=LABELS))
-    assert first_token.use(task, features, CPU)
+    assert used(task, features)
     task.save(tmp_path / "saved")
 
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
-    batch = task.collate([features.get(index, np.random.default_rng(0)) for index in range(3)])
+    batch = batch_of(task, features)
     with torch.no_grad():
         task.model.eval()
         torch.testing.assert_close(

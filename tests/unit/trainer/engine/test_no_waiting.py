@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune_api.training import Training
-from finetune_trainer.engine import first_token, steps as steps_module
+from finetune_trainer.engine import occurring, steps as steps_module
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import shorten
@@ -17,7 +17,7 @@ from finetune_trainer.engine.window import Window
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.sentences import ROWS
 from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks.loading import features_of, task_for
+from tests.unit.trainer.tasks.loading import CPU, features_of, task_for
 
 META = torch.device("meta")
 EXAMPLES = examples([text for text, _ in ROWS], labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
@@ -41,12 +41,18 @@ class Standing(torch.optim.SGD):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_no_step_asks_for_a_value_of_the_device(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(steps_module, "adamw", lambda model, training: Standing(model.parameters(), lr=0.1))
+    monkeypatch.setattr(
+        steps_module, "adamw", lambda model, training: Standing([one for _, one in occurring.trained(model)], lr=0.1)
+    )
     task = task_for(save(name, tmp_path, labels=["cooking", "sky"]), EXAMPLES, ["cooking", "sky"])
     features = features_of(task, EXAMPLES, 48)
-    quicken(task.model, META)
-    first_token.use(task, features, Arithmetic(torch.device("cpu"), bf16=False))  # which has to look, before any step
+    monkeypatch.setattr(occurring, "MOST", 1.0)  # their vocabularies are small
+    quicken(task, features, CPU)  # which looks at values, but before any step
+    shortened = list(occurring.parts(task.model))
     task.model.to(META)
+    for _ in shortened:
+        table = task.model.get_input_embeddings()
+        occurring.hold(table, occurring.Part(table, task.tokens(features), decays=True))
     window = Window(0.0, 0, META)
     done = []
     steps = Steps(
@@ -79,4 +85,4 @@ def test_the_optimisers_factor_is_no_value_either():
     model = torch.nn.Linear(2, 2, device=META)
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    shorten(model, Standing(model.parameters(), lr=0.1))
+    shorten(Standing(model.parameters(), lr=0.1))

@@ -6,6 +6,7 @@ import mmap
 
 import numpy as np
 
+from finetune_trainer.tasks import ragged
 from finetune_trainer.tasks.ragged import OnDisk, Ragged
 
 
@@ -55,3 +56,11 @@ def test_a_feature_is_its_part_of_each_array(tmp_path):
 def test_nothing_is_nothing(tmp_path):
     assert written(tmp_path, [], 1).tolist() == []
     assert written(tmp_path, [[], []], 1).tolist() == []
+
+
+def test_different_values_are_found_in_parts(monkeypatch):
+    monkeypatch.setattr(ragged, "AT_ONCE", 3)
+    values = np.array([7, 0, 7, 3, 3, 9, 0], np.int32)
+    features = Ragged({"input_ids": values}, np.array([0, 4, 7]), {}, np.ones(2), np.arange(2))
+
+    assert features.distinct("input_ids").tolist() == [0, 3, 7, 9]
