@@ -115,12 +115,12 @@ class Columns(Model):
     labelled as its folder is called."""
 
     tokens: ColumnName | None = None
-    """The column with the words of a text, one by one; of a CoNLL file its number, such as `1`. Default: the one called `tokens`, of a
-    CoNLL file the first."""
+    """The column with the words of a text, one by one; of a CoNLL file its number, such as `1`; of CoNLL-U `2`. Default: the one called
+    `tokens`, of a CoNLL file the first."""
 
     tags: ColumnName | None = None
-    """The column with a tag for each of the words; of a CoNLL file its number. Default: the one called `tags`, of a CoNLL file the
-    last."""
+    """The column with a tag for each of the words; of a CoNLL file its number; of CoNLL-U `4` for parts of speech. Default: the one called
+    `tags`, of a CoNLL file the last."""
 
     negative: ColumnName | None = None
     """The column with a text that does not belong to the one in `text`, though it may look so. Default: the one called `negative`, if
@@ -177,8 +177,8 @@ class Dataset(Model):
 
     format: Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"] | None = None
     """How the files are written: `conll` has a word and its tags in each line, `squad` is the nested JSON of SQuAD. Default: told by
-    their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`; `.conll` where examples have words, `.json` where they have
-    answers)."""
+    their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`; `.conll` or `.conllu` where examples have words, `.json` where
+    they have answers)."""
 
     csv: Csv | None = None
     """Details of CSV and TSV files. Default: RFC 4180 with a header line; TSV without quoting."""

@@ -206,6 +206,7 @@ def _read_files(
 
 _MORE_EXTENSIONS: tuple[tuple[Kind, str, Format], ...] = (
     (Kind.TOKENS, ".conll", "conll"),
+    (Kind.TOKENS, ".conllu", "conll"),
     (Kind.ANSWERS, ".json", "squad"),
 )
 

@@ -75,6 +75,57 @@ def test_a_sentence_is_numbered_by_its_first_line_and_comments_are_none(tmp_path
     assert [str(data.train.origins[row]) for row in range(3)] == [f"train.conll, line {n}" for n in (1, 8, 12)]
 
 
+SENTENCES = conll().split("\n\n")
+BLANKS = conll(" ").split("\n\n")
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        "# 17\n" + conll(),  # as many values as a word has, if blanks parted them
+        "# a first line\n" + conll(),
+        "\n\n# 17\n".join(SENTENCES),
+        "# id = 1\n# text = Alex\n" + conll(" "),
+        "\n\n# id = 17\n".join(BLANKS),
+        "\n\n# 17 of\n".join(BLANKS),
+        "".join(f"# id {n}\tdomain=x\n{part}\n\n" for n, part in enumerate(conll(" _ _ ").split("\n\n"))),
+    ],
+)
+def test_a_comment_is_no_word_wherever_it_stands(train: str, tmp_path: Path) -> None:
+    written(tmp_path, {"train.conll": train, "dev.conll": conll()})
+    data = load_forms(tmp_path, TAGGED, **SPEC)
+    assert told(data.train, data) == EXPECTED
+    assert data.names["tags"] == NAMES
+
+
+def test_a_hash_is_a_word_in_a_file_of_blanks(tmp_path: Path) -> None:
+    written(tmp_path, {"train.conll": "# O\n1 B-x\n\n# O\n", "dev.conll": "a O\nb B-x\n"})
+    data = load_forms(tmp_path, TAGGED, **SPEC)
+    assert told(data.train, data) == [(["#", "1"], ["O", "B-x"]), (["#"], ["O"])]
+
+
+UNIVERSAL = """\
+# sent_id = 1
+# text = du pain
+1-2\tdu\t_\t_\t_\t_\t_\t_\t_\t_
+1\tde\tde\tADP\t_\t_\t3\tcase\t_\t_
+2\tle\tle\tDET\t_\t_\t3\tdet\t_\t_
+3\tpain\tpain\tNOUN\t_\t_\t0\troot\t_\tSpaceAfter=No
+3.1\test\têtre\tVERB\t_\t_\t_\t_\t_\t_
+"""
+
+
+def test_of_conll_u_only_words_are_read_and_columns_must_be_named(tmp_path: Path) -> None:
+    written(tmp_path, {"train.conllu": UNIVERSAL, "dev.conllu": UNIVERSAL})
+    spec = {"splits": {"validation": "dev.conllu"}}
+    data = load_forms(tmp_path, TAGGED, **spec, columns={"tokens": "2", "tags": "4"})
+    assert told(data.train, data) == [(["de", "le", "pain"], ["ADP", "DET", "NOUN"])]
+    for columns in {}, {"tokens": "2"}:
+        with pytest.raises(JobError, match=r"train\.conllu, line 3, has the 10 values of CoNLL-U") as caught:
+            load_forms(tmp_path, TAGGED, **spec, columns=columns)
+        assert 'tokens "2", and tags "4"' in caught.value.remedy
+
+
 def test_words_may_be_blank_characters_and_hashes(tmp_path: Path) -> None:
     written(tmp_path, {"train.conll": "#\tO\n\u200b\tO\nnow here\tB-x\n", "dev.conll": "a\tO\nb\tB-x\n"})
     data = load_forms(tmp_path, TAGGED, **SPEC)
@@ -134,6 +185,7 @@ def test_parquet_tells_the_names_of_its_numbers(tmp_path: Path) -> None:
     [
         ("a\tO\nb\n\nc\tB-x\n", "1 of 4 lines do not have 2 values: line 2 has 1"),
         ("a O\nb c B-x\n", "1 of 2 lines do not have 2 values: line 2 has 3"),
+        ("a\tO\nNew York\n", "1 of 2 lines do not have 2 values: line 2 has 1"),
         ("a\nb\n", "train.conll, line 1, has 1 value, not a word and its tag"),
         ("a\tO\nb\t\n", "the label is empty in 1 of 1 training rows: train.conll, line 1"),
         ("\n\n", "the train split has no rows: train.conll"),
