@@ -220,22 +220,25 @@ def extensions_of(forms: Sequence[Form]) -> Mapping[str, Format]:
 def _form_of_files(
     forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, extensions: Mapping[str, Format], stop: Stop
 ) -> Form:
-    """The first whose columns the first file with rows has; the first of all where there is none, which will say what is missing. Without
-    a table the first that folders of files tell."""
+    """The first whose columns some file has; the first of all where there is none, which will say what is missing. So a file without them
+    is missing them, and is not read as if none had them. Without a table the first that folders of files tell."""
     if not files:
         return next(filter(is_told_by_folders, forms), forms[0])
-    if len(forms) > 1:
-        for name, path in files.items():
-            for form in forms:
-                columns = _columns_in(name, form, dataset)
-                has = has_columns(
-                    path, name, _format_of(name, dataset, extensions), columns, csv=dataset.csv, stop=stop
-                )
-                if has:
-                    return form
-                if has is None:
-                    break
-    return forms[0]
+
+    def has(form: Form) -> bool:
+        return any(
+            has_columns(
+                path,
+                name,
+                _format_of(name, dataset, extensions),
+                _columns_in(name, form, dataset),
+                csv=dataset.csv,
+                stop=stop,
+            )
+            for name, path in files.items()
+        )
+
+    return next(filter(has, forms), forms[0]) if len(forms) > 1 else forms[0]
 
 
 def _columns_in(name: str, form: Form, dataset: Dataset) -> dict[str, str]:

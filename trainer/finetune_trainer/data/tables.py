@@ -7,6 +7,7 @@ the same columns as Python strings, but knows no line numbers and takes stray qu
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from finetune_trainer.data.encoding import decoded_lines, is_encodable, is_garbl
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
-from finetune_trainer.data.rows import FIRST, OwnNames, Sink, next_batch
+from finetune_trainer.data.rows import FIRST, MOST, OwnNames, Sink, next_batch
 from finetune_trainer.data.squad import read_squad
 
 EXTENSIONS: dict[str, Format] = {
@@ -34,6 +35,9 @@ EXTENSIONS: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+
+_NEVER_ESCAPED = re.compile(r"[\w .-]+", re.ASCII)
+"""Characters that every writer of JSON leaves as they are."""
 
 BUFFER = 1 << 20
 """Bytes that are read of a column of a Parquet file at once."""
@@ -96,23 +100,47 @@ class _Enough(Exception):
 
 def has_columns(
     path: Path, name: str, format: Format, roles: Mapping[str, str], *, csv: Csv | None, stop: Stop
-) -> bool | None:
-    """Whether the first rows of a file have all these columns; None where it has no rows. What else is wrong with it is not asked."""
-    has: bool | None = None
+) -> bool:
+    """Whether a file has rows with all these columns, of JSON lines with a value in some of them. What else is wrong with it is not asked."""
 
     def look(columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
-        nonlocal has
-        # What a file of JSON lines does not have is null.
-        has = all(any(value is not None for value in values) for values in columns.values())
         raise _Enough
 
     try:
+        if format == "jsonl":
+            refuse_foreign(path, name, format)
+            return _json_lines_have(path, name, roles.values(), stop)
         read_table(path, name, format, roles, look, csv=csv, stop=stop)
     except _Enough:
-        return has
+        return True
     except JobError as error:
         return error.reason is not FailureReason.COLUMN_MISSING
-    return None
+    return False
+
+
+def _json_lines_have(path: Path, name: str, columns: Collection[str], stop: Stop) -> bool:
+    """A row may leave out what another one has, so all of them are looked at; only those are parsed that may have a column that was not
+    seen yet."""
+    missing = {column: _written(column) for column in columns}
+    for number, line in enumerate(decoded_lines(path, name, "utf-8"), start=1):
+        if number % MOST == 0:
+            stop()
+        if not any(key in line for key in missing.values()):
+            continue
+        try:
+            row = json.loads(line.lstrip("\ufeff"))
+        except (ValueError, RecursionError):
+            return True  # it will be said
+        found = row if isinstance(row, dict) else {}
+        missing = {column: key for column, key in missing.items() if found.get(column) is None}
+        if not missing:
+            return True
+    return False
+
+
+def _written(column: str) -> str:
+    """What stands in a line of JSON that has this key: nothing certain of one that may be written with escapes."""
+    return f'"{column}"' if _NEVER_ESCAPED.fullmatch(column) else ""
 
 
 def _read_json_lines(

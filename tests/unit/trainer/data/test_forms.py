@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,27 @@ def test_the_first_form_whose_columns_are_there_holds(reader: Reader, tmp_path: 
     assert data.train.roles == ("text", "answer")
     assert data.names == {"answer": ("no", "yes")}
     assert load_forms(tmp_path, BARE, ANSWERED).form is BARE
+
+
+@pytest.mark.parametrize("absent", ["", '"answer": null, ', '"more": {"answer": 1}, '])
+@pytest.mark.parametrize("column", ["answer", "an/swer", "ответ"])
+def test_a_column_that_only_later_rows_or_files_have_is_not_read_over(column: str, absent: str, tmp_path: Path) -> None:
+    """Read as if none had it, they would be trained on for something else."""
+    asked = {"columns": {"label": column}}
+    lines = [f'{{{absent.replace("answer", column)}"text": "text {row}"}}\n' for row in range(3000)]
+    one, all_escaped = (
+        json.dumps({"text": "last", column: "yes"}, ensure_ascii=False),
+        json.dumps({column: "no", "text": "x"}),
+    )
+    written(tmp_path, {"train.jsonl": "".join(lines)})
+    assert load_forms(tmp_path, LABELLED, BARE, **asked).form is BARE
+    for files in (
+        {"train.jsonl": f"{''.join(lines)}{one}\n"},
+        {"train.jsonl": "".join(lines), "train-2.jsonl": all_escaped.replace("/", "\\/")},
+    ):
+        written(tmp_path, files)
+        with pytest.raises(JobError, match=r"the label is empty in 3,000 of 3,001|has no column"):
+            load_forms(tmp_path, LABELLED, BARE, **asked)
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.extension)
