@@ -62,6 +62,15 @@ def recalls(
     return scores
 
 
+def most_wrong(left_keys: Keys, right_keys: Keys, *, negatives: Keys | None = None, alike: bool = False) -> int:
+    """How many candidates are wrong answers to the left query that has the most of them: recall at k is 1 whatever a model says unless these
+    are k or more. As of `recalls`, negatives by their keys alone."""
+    of_a, of_b = left_keys[:CANDIDATES], right_keys[:CANDIDATES]
+    of_found = of_b if negatives is None else np.concatenate([of_b, negatives[:CANDIDATES]])
+    itself = alike & (of_a[:, None] == of_found)
+    return int((~hits(of_a, of_b, of_found) & ~itself).sum(axis=1).max(initial=0))
+
+
 def _ahead(similarity: Embeddings, right: NDArray[np.bool_], itself: NDArray[np.bool_]) -> NDArray[np.int64]:
     """How many candidates that are neither a hit nor the query itself are at least as near as the nearest hit, shape (queries,)."""
     nearest = np.where(right, similarity, -np.inf).max(axis=1, keepdims=True)

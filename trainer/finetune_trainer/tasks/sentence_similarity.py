@@ -25,12 +25,13 @@ from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.text import Texts
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
-from finetune_trainer.scores.ranking import CANDIDATES, recalls
+from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls
 from finetune_trainer.scores.regression import pearson, spearman
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
 from finetune_trainer.tasks.correlation import refuse_constant
 from finetune_trainer.tasks.label_blocks import matrix
 from finetune_trainer.tasks.pooling import Pooling
+from finetune_trainer.tasks.recall import refuse_certain
 from finetune_trainer.tasks.several import Several
 from finetune_trainer.tasks.similarity_blocks import Search, ranked_blocks, score_blocks
 from finetune_trainer.tasks.text import TextTask
@@ -89,6 +90,11 @@ class SentenceSimilarity(TextTask):
         metric = super().choose_metric(data, spec)
         if data.form.has("score"):
             refuse_constant(metric, data.validation.numbers("score"), others=("loss",))
+            return metric
+        first = _first(data.validation)
+        keys = {role: _keys(first, role) for role in (FIRST, SECOND, NEGATIVE) if role in first.roles}
+        wrong = most_wrong(keys[FIRST], keys[SECOND], negatives=keys.get(NEGATIVE), alike=True)
+        refuse_certain(metric, wrong, len(data.validation))
         return metric
 
     @property
@@ -185,7 +191,7 @@ class SentenceSimilarity(TextTask):
         )
 
     def _search(self, examples: Examples, answers: pa.Table) -> Search:
-        first = examples.take(range(min(CANDIDATES, len(examples))))
+        first = _first(examples)
         given = {role: (matrix(answers.slice(0, len(first)), role), _keys(first, role)) for role in self._texts}
         return Search(*given[FIRST], *given[SECOND], given.get(NEGATIVE))
 
@@ -199,6 +205,11 @@ class SentenceSimilarity(TextTask):
 
     def snippet(self) -> str:
         return SNIPPET
+
+
+def _first(examples: Examples) -> Examples:
+    """Those that are searched for one another."""
+    return examples.take(range(min(CANDIDATES, len(examples))))
 
 
 def _range(scores: NDArray[np.floating[Any]]) -> tuple[float, float]:

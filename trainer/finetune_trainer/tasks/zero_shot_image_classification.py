@@ -28,13 +28,14 @@ from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score, mean
-from finetune_trainer.scores.ranking import CANDIDATES, recalls
+from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls
 from finetune_trainer.scores.suspects import Margins, rank
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 from finetune_trainer.tasks.images import PIXELS, ImageTask, Pictures
 from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import Reader
+from finetune_trainer.tasks.recall import NEEDED, refuse_certain
 from finetune_trainer.tasks.retrieved_blocks import retrieved_blocks
 from finetune_trainer.tasks.text import TRY_OUTS
 from finetune_trainer.tasks.tokenizers import load_tokenizer
@@ -113,6 +114,15 @@ class ZeroShot(ImageTask):
     @classmethod
     def of(cls, form: Form) -> type[Task]:
         return OfLabels if form.has("label") else cls
+
+    @classmethod
+    def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
+        metric = super().choose_metric(data, spec)
+        if metric in NEEDED:
+            images, texts = _keys(_first(data.validation))
+            wrong = max(most_wrong(images, texts), most_wrong(texts, images))
+            refuse_certain(metric, wrong, len(data.validation))
+        return metric
 
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         if min(spec.training.batch_size, len(data.train)) < 2:
@@ -203,7 +213,7 @@ class ZeroShot(ImageTask):
         return recalls(images, texts, *_keys(examples), both_ways=True)
 
     def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
-        first = examples.take(range(min(CANDIDATES, len(examples))))
+        first = _first(examples)
         vectors = [
             None if answers is None else (matrix(answers, IMAGE)[:CANDIDATES], matrix(answers, TEXT)[:CANDIDATES])
             for answers in (before, after)
@@ -308,7 +318,14 @@ def _unit(features: Any) -> torch.Tensor:
     return normalize(pooled.float(), dim=-1)
 
 
+def _first(examples: Examples) -> Examples:
+    """Those that are searched for one another."""
+    return examples.take(range(min(CANDIDATES, len(examples))))
+
+
 def _keys(examples: Examples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A number for each image and for each text, the same for equal ones."""
-    images, texts = Images.keys(examples.values(IMAGE)), Texts.keys(examples.values(TEXT))
-    return images.view(np.int64), texts.view(np.int64)
+    """A number for each image and for each text, or label that one is made of, the same for equal ones."""
+    images = Images.keys(examples.values(IMAGE)).view(np.int64)
+    if TEXT not in examples.roles:
+        return images, examples.numbers("label")
+    return images, Texts.keys(examples.values(TEXT)).view(np.int64)
