@@ -198,7 +198,7 @@ class ZeroShot(ImageTask):
             likeness = self.model.logit_scale.exp() * texts @ images.T + self.model.logit_bias
             each = -logsigmoid(torch.where(own, likeness, -likeness))
             return each.masked_fill(equal, 0.0).sum(dim=1)
-        likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * images @ texts.T
+        likeness = _scale(self.model.logit_scale) * images @ texts.T
         likeness = likeness.masked_fill(equal, -torch.inf)
         right = torch.arange(len(key), device=key.device)
         return (
@@ -311,6 +311,16 @@ class OfLabels(ZeroShot):
 
     def snippet(self) -> str:
         return SNIPPET_OF_LABELS.replace("PROMPT", repr(self.prompts[0]))
+
+
+def _scale(logit_scale: torch.Tensor) -> torch.Tensor:
+    """What cosines are multiplied with, `MOST_SCALE` at most. CLIP's own weights are a bit above that, to which `clamp` would nail them: a
+    gradient that makes the scale less is let through, one that makes it more is not."""
+    scale = logit_scale.exp()
+    over = scale.detach() > MOST_SCALE
+    if scale.requires_grad:
+        scale.register_hook(lambda gradient: torch.where(over, gradient.clamp(min=0), gradient))  # type: ignore[no-untyped-call]
+    return scale.detach().clamp(max=MOST_SCALE) + (scale - scale.detach())
 
 
 def _unit(features: Any) -> torch.Tensor:

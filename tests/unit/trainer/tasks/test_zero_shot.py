@@ -128,6 +128,30 @@ def test_cosines_are_multiplied_with_at_most_a_hundred(folders: dict[str, Path])
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("logit_scale", "own", "direction"),
+    [
+        (float(np.float32(np.log(100))), False, 1),  # as CLIP's own weights have it, which is a bit above
+        (4.6052, False, 1),
+        (4.7, False, 1),
+        (4.7, True, 0),
+        (2.0, True, -1),
+        (2.0, False, 1),
+    ],
+)
+def test_a_scale_at_its_limit_may_fall_and_not_rise(
+    logit_scale: float, own: bool, direction: int, folders: dict[str, Path]
+) -> None:
+    """It shall fall where images are far from their own texts, and rise where they are nearest to them."""
+    task = task_of(folders["clip"], pairs())
+    apart = 0.1 * torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    vectors = torch.nn.functional.normalize(1 + apart, dim=1)  # not so far apart that there is nothing left to learn
+    task.model.logit_scale.data.fill_(logit_scale)
+    other = vectors if own else vectors.roll(1, dims=0)
+    task.losses({"image": vectors, "text": other}, {"key": torch.arange(8)}).sum().backward()
+    assert torch.sign(task.model.logit_scale.grad) == direction
+
+
 @pytest.mark.parametrize("patterns", [["vision_model.*", "visual_projection.*"], ["text_model.*", "text_projection.*"]])
 def test_either_tower_can_be_kept(patterns: list[str], folders: dict[str, Path]) -> None:
     task = task_of(folders["clip"], pairs())
