@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import Form, TaskFacts
 from finetune_trainer.data.examples import Data, Examples, Stop
@@ -113,6 +114,10 @@ class Task(ABC):
         """What the best model is chosen by: what was asked for, else the form's own. Raises JobError where that could not tell one model
         from another. Asked before anything is loaded."""
         return spec.training.evaluation.metric or data.form.default_metric().name
+
+    def column(self, role: str) -> str:
+        """What the data calls the column of a role, for messages."""
+        return columns_of(self.data.form, self.spec.dataset.columns)[role]
 
     @abstractmethod
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:

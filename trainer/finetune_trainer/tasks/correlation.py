@@ -1,4 +1,5 @@
-"""Where the best model is chosen by a correlation, the validation rows must have something to correlate with."""
+"""Numbers of which little can be learnt, or by which no model can be chosen: where that is by a correlation, the validation rows must have
+something to correlate with."""
 
 from __future__ import annotations
 
@@ -9,6 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
+
+CLOSE = 0.01
+"""Numbers that lie within so little are as good as one to the loss: what a model answers at first differs by more."""
+
+
+def notes_of_close(numbers: NDArray[np.floating[Any]]) -> list[str]:
+    """A sentence about training numbers that are learnt as they are, where they are hardly different ones."""
+    if np.ptp(numbers) >= CLOSE:
+        return []
+    return [
+        f"The numbers to learn lie between {numbers.min():g} and {numbers.max():g}, so close together that the model hardly learns to tell "
+        "them apart: its answers differ by more before any training. Multiply them, so that they lie around 1."
+    ]
 
 
 def refuse_constant(metric: str, numbers: NDArray[np.floating[Any]], *, others: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ from finetune_trainer.scores import Score
 from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls
 from finetune_trainer.scores.regression import pearson, spearman
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
-from finetune_trainer.tasks.correlation import refuse_constant
+from finetune_trainer.tasks.correlation import notes_of_close, refuse_constant
 from finetune_trainer.tasks.label_blocks import matrix
 from finetune_trainer.tasks.pooling import Pooling
 from finetune_trainer.tasks.recall import refuse_certain
@@ -67,6 +67,8 @@ class SentenceSimilarity(TextTask):
                 f"The scores to learn lie between {self._low:g} and {self._high:g}, and cosines between -1 and 1: these are learnt as cosines "
                 "from 0 to 1."
             )
+        elif not self.whole_batch:
+            self.notes += notes_of_close(data.train.numbers("score"))
         if self.depends_on_padding:
             raise _unfit(
                 "its answers depend on the padding of a batch, and here texts of any length stand beside each other"

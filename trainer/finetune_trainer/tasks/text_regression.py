@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import mse_loss
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.report.blocks import Block, Card, Cards, Scatter, sentence
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.regression import regression_scores
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features
-from finetune_trainer.tasks.correlation import refuse_constant
+from finetune_trainer.tasks.correlation import notes_of_close, refuse_constant
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.shown import parts_of
 from finetune_trainer.tasks.text import TextTask
@@ -27,6 +29,8 @@ WORST = 12
 """Examples shown of each split."""
 LARGE = 100
 """Numbers that far from 0 are learnt slowly: the output layer begins near 0, and moves by about the learning rate a step."""
+MOST = 1e18
+"""The square of a number beyond that is no number in 32 bits."""
 SNIPPET = """\
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -56,13 +60,26 @@ class TextRegression(TextTask):
 
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         scores = examples.numbers("score")
+        self._refuse_too_large(examples, scores)
         if training and np.abs(scores).max() > LARGE:
             self.notes.append(
                 f"The numbers to learn lie between {scores.min():g} and {scores.max():g}. The model learns them as they are, from "
                 "answers around 0, which takes long: divide them, so that they lie around 1."
             )
+        if training:
+            self.notes += notes_of_close(scores)
         fixed = {LABELS: scores.astype(np.float32)}
         return self.encode(examples, SHOWN, folder=folder, stop=stop, fixed=fixed)
+
+    def _refuse_too_large(self, examples: Examples, scores: NDArray[np.float64]) -> None:
+        large = np.flatnonzero(np.abs(scores) > MOST)
+        if len(large):
+            raise data_invalid(
+                f"the score is beyond {MOST:g}, such as {scores[large[0]]:g}, of which training computes no square: "
+                f"{at(examples.origins.take(large), self.column('score'))}",
+                "Divide all scores, so that they lie around 1.",
+                "spec.dataset.columns.score",
+            )
 
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
         return mse_loss(outputs["logits"].float()[:, 0], batch[LABELS], reduction="none")

@@ -207,6 +207,14 @@ def test_scores_that_can_be_no_cosines_are_learnt_as_those_from_0_to_1_and_that_
     assert not [note for note in plain.notes if "cosines" in note]
 
 
+@pytest.mark.parametrize(("factor", "said"), [(1e-3, True), (1.0, False), (100.0, False)])
+def test_scores_close_together_are_said_to_be_hard_to_tell_apart(
+    factor: float, said: bool, model: Path, tmp_path: Path
+) -> None:
+    task = similar(model, tmp_path, [*SCORED[:2], ("score", [factor * score for score in SCORES])])
+    assert any("hardly learns to tell them apart" in note for note in task.notes) is said
+
+
 def test_recall_is_of_the_texts_that_find_their_own_and_only_vectors_that_are_searched_are_kept(
     model: Path, tmp_path: Path
 ) -> None:

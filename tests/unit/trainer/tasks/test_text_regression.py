@@ -107,3 +107,23 @@ def test_numbers_far_from_0_are_said_to_take_long(model: Path, tmp_path: Path) -
     features_of(task, task.data.train)
     [note] = [note for note in task.notes if "numbers to learn" in note]
     assert "divide them" in note
+
+
+@pytest.mark.parametrize(
+    ("grades", "said"), [([1e-9 * g for g in GRADES], True), ([1 + 1e-4 * g for g in GRADES], True), (GRADES, False)]
+)
+def test_numbers_close_together_are_said_to_be_hard_to_tell_apart(
+    model: Path, tmp_path: Path, grades: list[float], said: bool
+) -> None:
+    task = graded(model, tmp_path, grades)
+    features_of(task, task.data.train)
+    assert [("Multiply them" in note) for note in task.notes if "numbers to learn" in note] == [True] * said
+
+
+def test_numbers_whose_squares_are_none_are_named_with_their_row(model: Path, tmp_path: Path) -> None:
+    task = graded(model, tmp_path, [1.0, -1e20, *GRADES[2:]], dev=[1.0, 2.0])
+    with pytest.raises(
+        JobError, match=r"such as -1e\+20, of which training computes no square: train\.tsv, line 3"
+    ) as caught:
+        features_of(task, task.data.train)
+    assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, "spec.dataset.columns.score")
