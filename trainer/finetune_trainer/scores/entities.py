@@ -55,6 +55,11 @@ class Tagging:
         self._place = np.array([NOT_IN if row is None else row[0] for row in rows])
         self._type = np.array([-1 if row is None else self.types.index(row[1]) for row in rows])
 
+    @property
+    def says_places(self) -> bool:
+        """Whether tags say where in an entity a word stands."""
+        return self.scheme in SCHEMES
+
     def spans(self, tags: Tags, offsets: Offsets) -> Spans:
         """The entities in `tags`, those of all sentences end to end; sentence i is `tags[offsets[i]:offsets[i + 1]]`."""
         place, of_type = self._place[tags], self._type[tags]

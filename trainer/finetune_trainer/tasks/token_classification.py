@@ -6,6 +6,7 @@ read in windows, and each word is asked about in one of them. A word of which th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,7 @@ from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.lists import starts_of
 from finetune_trainer.data.kinds.tokens import lengths_of
+from finetune_trainer.data.problems import listed
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
@@ -47,6 +49,8 @@ WORD = "word"
 """Of each token the number of the word that it begins, -1 for others."""
 WORDS = "words"
 """How many words an example has."""
+LOOKS_PLACED = re.compile(r"[BIbi](?:[^\w\s]|_).+")
+"""A tag that a reader takes for one of a place in an entity, such as `b-per` or `B.PER`."""
 OF_ENTITIES = ("f1", "precision", "recall")
 SNIPPET = """\
 from transformers import pipeline
@@ -82,6 +86,15 @@ class TokenClassification(TextTask):
                 "spec.training.evaluation.metric to accuracy or loss.",
             )
         return metric
+
+    def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
+        super().__init__(folder, data, spec)
+        alike = [name for name in self.names if LOOKS_PLACED.fullmatch(name)]
+        if alike and not self.tagging.says_places:
+            self.notes.append(
+                f"The tags {listed(alike, 4)} look as if they said where in an entity a word stands, but not all tags do, written as B-TYPE "
+                "and I-TYPE, or O: each is taken for a type of its own, and entities are counted so. If they say it, write them so."
+            )
 
     def head(self) -> Head:
         return Head.of(self.names)

@@ -361,3 +361,28 @@ def test_a_split_without_entities_chooses_no_model_by_them(
     with pytest.raises(JobError, match="no validation row has an entity") as caught:
         task.choose_metric(data, task.spec)
     assert "accuracy or loss" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("b-per", "i-per", "o"), True),
+        (("B.PER", "I.PER", "O"), True),
+        (("B-PER", "LOC", "O"), True),
+        (("B-PER", "I-PER", "O"), False),
+        (("B_PER", "I-LOC", "O"), False),
+        (("PER", "LOC", "O"), False),
+        (("NN", "VB", "."), False),
+    ],
+)
+def test_tags_that_only_look_as_if_they_said_places_are_said_to_be_types(
+    names: tuple[str, ...], said: bool, model: Path, tmp_path: Path
+) -> None:
+    lines = "".join(
+        json.dumps({"tokens": words[:3], "tags": list(names)}) + "\n" for words in SENTENCES if len(words) > 2
+    )
+    data = written(tmp_path, {"train.jsonl": lines, "dev.jsonl": lines.splitlines()[0]})
+    task = task_of(model, data, {"splits": {"validation": "dev.jsonl"}}, task="token-classification")
+    assert [note for note in task.notes if "look as if they said where in an entity" in note] == [
+        note for note in task.notes if said
+    ]
