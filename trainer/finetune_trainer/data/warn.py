@@ -71,6 +71,8 @@ def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names:
     warnings = []
     for role in (role for role, kind in kinds.items() if issubclass(kind, (Label, Labels))):
         trained = np.unique(positions(splits["train"], role))
+        if drawn:
+            warnings += _drawn_away(splits, role, names[role], trained)
         for split, examples in splits.items():
             absent = [names[role][number] for number in np.setdiff1d(trained, positions(examples, role)).tolist()]
             if not absent:
@@ -81,6 +83,21 @@ def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names:
                 warning += " Raise spec.dataset.validationFraction, give more examples, or rows of their own in spec.dataset.splits.validation."
             warnings.append(warning)
     return warnings
+
+
+def _drawn_away(
+    splits: Mapping[Split, Examples], role: str, names: Sequence[str], trained: NDArray[np.int64]
+) -> list[str]:
+    """Labels all of whose rows were drawn from the training rows."""
+    lost = np.setdiff1d(positions(splits["validation"], role), trained)
+    if not len(lost):
+        return []
+    labels = [names[number] for number in lost.tolist()]
+    said = f"label {listed(labels)}" if len(labels) == 1 else f"{len(labels)} labels {listed(labels)}"
+    return [
+        f"All rows with the {said} are set aside for validation, so the model will not learn {'it' if len(labels) == 1 else 'them'}: give more "
+        "such examples, or rows of their own in spec.dataset.splits.validation."
+    ]
 
 
 def positions(examples: Examples, role: str) -> NDArray[np.int64]:

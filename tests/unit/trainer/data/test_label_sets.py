@@ -137,6 +137,21 @@ def test_labels_that_nothing_can_be_learnt_of_are_refused(
     assert caught.value.reason == FailureReason.LABEL_INVALID
 
 
+def test_labels_that_are_all_set_aside_for_validation_are_said_not_to_be_learnt(tmp_path: Path) -> None:
+    lines = [{"text": f"text {row}", "labels": [f"only {row}", "all"][row % 2 :]} for row in range(20)]
+    written(tmp_path, {"train.jsonl": "".join(json.dumps(line) + "\n" for line in lines)})
+    data = load_forms(tmp_path, LABELLED, validationFraction=0.2)
+    trained, measured = (
+        {label for row in part.values("labels") for label in row} for part in (data.train, data.validation)
+    )
+    lost = sorted(data.names["labels"][label] for label in measured - trained)
+    assert lost
+    [warning] = [
+        warning for warning in data.warnings if "set aside for validation, so the model will not learn" in warning
+    ]
+    assert all(f'"{label}"' in warning for label in lost)
+
+
 @pytest.mark.skipif(
     not (DATA / "goemotions").is_dir(), reason=f"there is no {DATA / 'goemotions'}; set FINETUNE_TEST_DATA"
 )
