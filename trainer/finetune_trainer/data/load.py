@@ -357,11 +357,15 @@ def _format_of(name: str, dataset: Dataset, extensions: Mapping[str, Format]) ->
     format = dataset.format or extensions.get(PurePosixPath(name).suffix.lower())
     if format is None:
         extension = PurePosixPath(name).suffix.lower()
-        remedy = f"Say spec.dataset.format, one of {', '.join(get_args(Format))}"
+        remedy = _REMEDIES.get(
+            extension, f"Say spec.dataset.format, one of {', '.join(get_args(Format))}; unpack compressed files."
+        )
+        if "conll" in extensions.values() and extension not in _REMEDIES.keys() - {".txt"}:
+            remedy = f"If each line holds a word and its tags, set spec.dataset.format to conll. {remedy}"
         raise JobError(
             FailureReason.DATA_INVALID,
             f"the format of {name} is not told by its extension; {listed(extensions)} are known",
             field="spec.dataset.format",
-            remedy=_REMEDIES.get(extension, f"{remedy}; unpack compressed files."),
+            remedy=remedy,
         )
     return format

@@ -206,6 +206,16 @@ def test_conll_that_is_broken_is_named_with_its_line(train: str, says: str, tmp_
 
 
 @pytest.mark.parametrize(
+    ("file", "told"), [("train.txt", True), ("train.bio", True), ("train", True), ("train.gz", False)]
+)
+def test_a_file_that_may_be_conll_is_said_to_be_perhaps_one(file: str, told: bool, tmp_path: Path) -> None:
+    written(tmp_path, {file: conll()})
+    with pytest.raises(JobError, match="is not told by its extension") as caught:
+        load_forms(tmp_path, TAGGED, splits={"train": file})
+    assert ("set spec.dataset.format to conll" in caught.value.remedy) == told
+
+
+@pytest.mark.parametrize(
     ("row", "says"),
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "not as many tags as words in 1 of 2 training rows, such as 1 for 2"),
