@@ -21,9 +21,10 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import QuestionAnswering as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
@@ -74,7 +75,32 @@ class QuestionAnswering(TextTask):
     @cached_property
     def may_have_none(self) -> bool:
         """Whether there are training examples without an answer, so that the model learns to say so."""
-        return bool(pc.any(pc.equal(pc.list_value_length(self.data.train.column("answers")), 0)).as_py())
+        return _may_have_none(self.data)
+
+    @classmethod
+    def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
+        metric = super().choose_metric(data, spec)
+        if metric != "loss" and not any(data.validation.values("answers")) and not _may_have_none(data):
+            raise JobError(
+                FailureReason.DATA_INVALID,
+                f"none of the {len(data.validation):,} validation rows has an answer, and all training rows have one, so that a model always "
+                f"gives one: {metric}, by which the best model is chosen, would be 0 whatever it says",
+                field="spec.training.evaluation.metric",
+                remedy="Give validation rows with answers (a larger validationFraction, or splits.validation), or training rows without.",
+            )
+        return metric
+
+    def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
+        super().__init__(folder, data, spec)
+        for split, examples in (("validation", data.validation), ("test", data.test)):
+            without = (
+                0 if examples is None or self.may_have_none else sum(not row for row in examples.values("answers"))
+            )
+            if examples is not None and without:
+                self.notes.append(
+                    f"{without:,} of {len(examples):,} {split} rows have no answer, and all training rows have one: the model always gives one, "
+                    "which is wrong for these."
+                )
 
     def head(self) -> Head:
         return Head(2)
@@ -94,12 +120,12 @@ class QuestionAnswering(TextTask):
         options = self.spec.question_answering or Options()
         left = room - self._longest_question(examples, room, length)
         stride = stride_of(options.stride, length, left, "spec.questionAnswering.stride")
-        unlearnt = 0
+        unlearnt = unsaid = 0
 
         def targets(
             block: Mapping[str, list[Any]], encoding: BatchEncoding, owners: Sequence[int]
         ) -> Mapping[str, Sequence[Any]]:
-            nonlocal unlearnt
+            nonlocal unlearnt, unsaid
             self._refuse_changed(block["context"])
             windows = [_window(one.offsets, one.sequence_ids) for one in encoding.encodings]
             wanted = [block["answers"][row][:1] for row in owners]
@@ -110,6 +136,10 @@ class QuestionAnswering(TextTask):
             np.logical_or.at(held, np.asarray(owners), [bool(m[0, 1:].any()) for m in marks])
             learnt = [bool(held[row]) or not answers for row, answers in zip(owners, wanted, strict=True)]
             unlearnt += sum(bool(answers) for answers in block["answers"]) - int(held.sum())
+            long = [
+                row for row, mark in zip(owners, marks, strict=True) if mark[1].argmax() - mark[0].argmax() >= LONGEST
+            ]
+            unsaid += len(set(long))
             marks = [mark * is_learnt for mark, is_learnt in zip(marks, learnt, strict=True)]
             return {
                 FIRST: [mark[0] for mark in marks],
@@ -135,6 +165,11 @@ class QuestionAnswering(TextTask):
                 f"No window holds all of the answer in {unlearnt:,} of {len(examples):,} examples: nothing is learnt of them. A larger "
                 "spec.questionAnswering.stride, or spec.training.maxLength, would help."
             )
+        if unsaid:
+            self.notes.append(
+                f"{unsaid:,} of {len(examples):,} examples have an answer of more than {LONGEST} tokens, and the model is never taken to say "
+                "one so long: it can answer these in part only."
+            )
         return found
 
     def _longest_question(self, examples: Examples, room: int, length: int) -> int:
@@ -148,7 +183,7 @@ class QuestionAnswering(TextTask):
                 if tokens > room // 2:
                     raise data_invalid(
                         f"a question has {tokens:,} tokens, more than half of the {length:,} that it shares with its context: "
-                        f"{at([examples.origins[row]], 'question')}",
+                        f"{at([examples.origins[row]], self.column('question'))}",
                         "Shorten the question, or set spec.training.maxLength to more.",
                         "spec.dataset.columns.question",
                     )
@@ -225,6 +260,10 @@ class QuestionAnswering(TextTask):
 
     def snippet(self) -> str:
         return SNIPPET.format(longest=LONGEST - 1) + (UNLESS if self.may_have_none else ALWAYS)
+
+
+def _may_have_none(data: Data) -> bool:
+    return bool(pc.any(pc.equal(pc.list_value_length(data.train.column("answers")), 0)).as_py())
 
 
 def texts_of(examples: Examples, answers: pa.Table) -> tuple[list[str], list[list[str]]]:

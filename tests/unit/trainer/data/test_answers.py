@@ -54,7 +54,15 @@ def read(data: Data) -> list[list[dict[str, Any]]]:
     return list(data.train.values("answers"))
 
 
-@pytest.mark.parametrize("write", [flat, own, lambda value: json.dumps(flat(value))], ids=["flat", "own", "string"])
+def with_fractions(answers: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return flat([{**answer, "start": float(answer["start"])} for answer in answers])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [flat, own, lambda value: json.dumps(flat(value)), with_fractions],
+    ids=["flat", "own", "string", "fractions"],
+)
 def test_rows_hold_answers_as_the_hub_or_as_squad_writes_them(write: Any, tmp_path: Path) -> None:
     written(
         tmp_path, {"train.jsonl": lines([write(value) for value in ANSWERS]), "dev.jsonl": lines([flat(ANSWERS[0])])}
@@ -94,6 +102,8 @@ def test_nested_squad_is_read_question_by_question(tmp_path: Path) -> None:
         ({"text": ["Ada", "x"], "answer_start": [27]}, "are not written as answers in 1 of 2", "two empty lists"),
         ({"text": ["Ada"], "answer_start": ["27"]}, "are not written as answers in 1 of 2", "two empty lists"),
         ({"text": [""], "answer_start": [0]}, "are not written as answers in 1 of 2", "two empty lists"),
+        ({"text": [" "], "answer_start": [3]}, "are not written as answers in 1 of 2", "two empty lists"),
+        ({"text": ["Ada"], "answer_start": [27.5]}, "are not written as answers in 1 of 2", "two empty lists"),
         ({"text": ["Ada"]}, "are not written as answers in 1 of 2", "two empty lists"),
         (["Ada"], "are not written as answers in 1 of 2", "two empty lists"),
         ("Ada", 'are not written as answers in 1 of 2 training rows, such as "Ada"', "two empty lists"),

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig, BertModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.report.blocks import Cards, Marked, Span, Table, Text
@@ -289,13 +289,94 @@ def test_the_gold_answers_of_xquad_score_100_and_so_do_nearly_all_places_that_ar
     assert scores["exact_match"] > 95 and scores["f1"] > 98
 
 
+@pytest.mark.parametrize("around", [("", ""), (" ", ""), ("", " "), ("  ", " "), ("\u200b", ""), ("", "\u200b ")])
+def test_blanks_around_an_answer_are_no_part_of_it(around: tuple[str, str], model: Path, tmp_path: Path) -> None:
+    before, word, after = "Simmer the ", "lentils", " until tender."
+    context = before + around[0] + word + around[1] + after
+    task = asking(model, tmp_path, [row_of(context, [around[0] + word + around[1]])])
+    features = windows_of(task)
+    [window] = take(features, 0)
+    first, last = int(window["first"].argmax()), int(window["last"].argmax())
+    place = len(before + around[0])
+    assert (int(window["begin"][first]), int(window["end"][last])) == (place, place + len(word))
+    assert features.weights.tolist() == [1] and not any("No window holds" in note for note in task.notes)
+
+
+def test_an_answer_that_is_cut_off_at_either_edge_of_a_window_is_not_held_by_it(model: Path, tmp_path: Path) -> None:
+    task = asking(model, tmp_path, [row_of(LONG, [words(LONG, 30, 50)])], training={"maxLength": 24})
+    windows = take(windows_of(task), *range(len(windows_of(task).rows)))
+    assert not any(window["first"].any() or window["last"].any() for window in windows)
+
+
+@pytest.mark.parametrize(("asked", "refused"), [(None, True), ("exact_match", True), ("loss", False)])
+@pytest.mark.parametrize("taught", [True, False])
+def test_rows_without_answers_choose_no_model_that_never_says_none(
+    asked: str | None, refused: bool, taught: bool, model: Path, tmp_path: Path
+) -> None:
+    rows = [row_of(text, [words(text, 0, 1)]) for text in SHORT] + [row_of(SHORT[0], [])] * taught
+    task = asking(model, tmp_path, rows, training={"evaluation": {"metric": asked}})
+    outside = type(task.data.validation)(
+        pa.table(
+            {
+                **{n: task.data.validation.column(n) for n in ("question", "context")},
+                "answers": pa.array([[]], task.data.train.table.schema.field("answers").type),
+            }
+        ),
+        task.data.validation.origins,
+    )
+    data = type(task.data)(**{**vars(task.data), "validation": outside})
+    if taught or not refused:
+        assert task.choose_metric(data, task.spec) == (asked or "f1")
+        assert (
+            any("1 of 1 validation rows have no answer" in note for note in type(task)(model, data, task.spec).notes)
+            != taught
+        )
+        return
+    with pytest.raises(
+        JobError, match="none of the 1 validation rows has an answer, and all training rows have one"
+    ) as caught:
+        task.choose_metric(data, task.spec)
+    assert caught.value.field == "spec.training.evaluation.metric"
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(LONGEST, False), (LONGEST + 1, True)])
+def test_an_answer_that_is_too_long_to_be_said_is_told(tokens: int, said: bool, tmp_path: Path) -> None:
+    context = "a " * (LONGEST + 8)
+    save_tiny_bert(tmp_path / "model", [context, "What is it?"])
+    config = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    (tmp_path / "model/tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": 512}))
+    _with_positions(tmp_path / "model", 128)
+    task = asking(tmp_path / "model", tmp_path / "data", [row_of(context, [context[: 2 * tokens - 1]])])
+    windows_of(task)
+    assert any("1 of 1 examples have an answer of more than 64 tokens" in note for note in task.notes) is said
+
+
+def _with_positions(model: Path, count: int) -> None:
+    config = BertConfig.from_pretrained(model)
+    config.max_position_embeddings = count
+    BertModel(config).save_pretrained(model)
+
+
 def test_a_question_that_takes_most_of_a_window_is_named(model: Path, tmp_path: Path) -> None:
     task = asking(
         model, tmp_path, [row_of(SHORT[0], []), row_of(SHORT[1], [SHORT[1][:4]], question=SHORT[2] + SHORT[3])]
     )
     with pytest.raises(JobError, match="more than half of the 24 that it shares") as caught:
         features_of(task, task.data.train, 24)
-    assert "train.jsonl, line 2" in caught.value.message and caught.value.reason is FailureReason.DATA_INVALID
+    assert (
+        'train.jsonl, line 2, column "question"' in caught.value.message
+        and caught.value.reason is FailureReason.DATA_INVALID
+    )
+
+
+def test_a_column_is_called_in_messages_as_the_data_calls_it(model: Path, tmp_path: Path) -> None:
+    rows = [row_of(SHORT[0], [SHORT[0][:4]], question=SHORT[2] + SHORT[3])]
+    lines = "".join(json.dumps({**row, "frage": row.pop("question")}) + "\n" for row in rows)
+    data = written(tmp_path, {"train.jsonl": lines, "dev.jsonl": lines})
+    dataset = {"splits": {"validation": "dev.jsonl"}, "columns": {"question": "frage"}}
+    task = task_of(model, data, dataset, task="question-answering")
+    with pytest.raises(JobError, match='line 1, column "frage"'):
+        features_of(task, task.data.train, 24)
 
 
 def test_windows_that_would_not_get_on_are_refused(model: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.encoding import is_encodable
 from finetune_trainer.data.examples import BLOCK, Origins, Split
 from finetune_trainer.data.kinds.values import Bad, Values
@@ -118,7 +119,9 @@ def _answers(value: Any) -> list[Answer] | None:
 
 
 def _answer(text: Any, start: Any) -> Answer | None:
-    if not isinstance(text, str) or not text or isinstance(start, bool) or not isinstance(start, int):
+    if isinstance(start, float) and start.is_integer():  # as some write whole numbers of a column with gaps
+        start = int(start)
+    if not isinstance(text, str) or is_blank(text) or isinstance(start, bool) or not isinstance(start, int):
         return None
     return {"text": text, "start": start}
 
