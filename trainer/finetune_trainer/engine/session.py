@@ -16,6 +16,8 @@ from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
+from finetune_trainer.data.examples import Split as SplitName
+from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze
@@ -183,10 +185,10 @@ class Session:
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
         data = self._inputs.data
-        self._train = self._features(data.train, training=True)
-        self._splits = [Split("validation", data.validation, self._features(data.validation))]
+        self._train = self._features(data.train, "train")
+        self._splits = [Split("validation", data.validation, self._features(data.validation, "validation"))]
         if data.test is not None:
-            self._splits.append(Split("test", data.test, self._features(data.test)))
+            self._splits.append(Split("test", data.test, self._features(data.test, "test")))
         logger.info(
             "%d examples to train on, %s; %s.",
             len(data.train),
@@ -204,8 +206,20 @@ class Session:
         for note in self._task.notes:
             logger.warning("%s", note)
 
-    def _features(self, examples: Examples, *, training: bool = False) -> Features:
-        return self._task.features(examples, training=training, folder=self._inputs.scratch, stop=self._stop.check)
+    def _features(self, examples: Examples, split: SplitName) -> Features:
+        """Raises JobError DATA_INVALID where nothing of the split counts: it would teach nothing, and be worth no number."""
+        known = len(self._task.notes)
+        training = split == "train"
+        found = self._task.features(examples, training=training, folder=self._inputs.scratch, stop=self._stop.check)
+        if not found.weights.any():
+            why = " ".join(self._task.notes[known:])
+            raise JobError(
+                FailureReason.DATA_INVALID,
+                f"none of the {len(examples):,} {rows_of(split)} has anything to {'learn' if training else 'measure'}{f': {why}' if why else ''}",
+                field=f"spec.dataset.splits.{split}",
+                remedy="Give other rows, or change what stands in the way of these.",
+            )
+        return found
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")

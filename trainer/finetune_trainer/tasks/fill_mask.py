@@ -156,6 +156,10 @@ class FillMask(TextTask):
         chosen = np.minimum(
             count, np.maximum(1, np.round(options.probability * count))
         )  # one at least of a text that has any
+        if without := int((count == 0).sum()):
+            self.notes.append(
+                f"The tokenizer makes no word of {without:,} of {len(examples):,} texts: nothing is masked in them."
+            )
         counted = f"{int(chosen.sum()):,} of {int(count.sum()):,} {'words' if whole else 'tokens'} masked"
         return Masks(
             texts,
