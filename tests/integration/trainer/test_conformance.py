@@ -17,14 +17,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from finetune_api.failures import JobError
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load as load_manifest
 from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
-from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.freeze import freeze, refuse_idle
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.steps import Steps
@@ -185,6 +185,26 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_is_trained(lab: Lab) -> Non
     assert held
     assert all(kept[name] for name in held)
     assert not all(kept[name] for name in kept.keys() - held)
+
+
+def test_what_has_no_part_in_the_answers_is_nothing_to_train(lab: Lab) -> None:
+    """It would have no gradient, and the run would end with the model that it began with."""
+    task = lab.task(Path(lab.inputs["model"]["uri"].removeprefix("file://")))
+    features = lab.features(task, lab.data.train, training=True)
+    first, _ = next(task.model.named_parameters())
+    task.model.register_parameter("idle", torch.nn.Parameter(torch.zeros(1)))
+
+    def train(*names: str) -> None:
+        for name, parameter in task.model.named_parameters():
+            parameter.requires_grad_(name in names)
+        refuse_idle(task, features, CPU)
+
+    drawn = torch.get_rng_state()
+    train(first, "idle")
+    with pytest.raises(JobError, match="what is left to train, idle, has no part in the answers") as caught:
+        train("idle")
+    assert (caught.value.reason, caught.value.field) == (FailureReason.INVALID_SPEC, "spec.method.freeze")
+    assert torch.equal(drawn, torch.get_rng_state())
 
 
 def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:

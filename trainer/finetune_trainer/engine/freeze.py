@@ -10,13 +10,19 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 
+import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze
+from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.randomness import random_state, set_random_state
+from finetune_trainer.tasks.base import Features, Task
 
 FIELD = "spec.method.freeze"
+SHOWN = 3
+"""Parameters that a message names."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,26 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
         trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
         frozen=sum(p.numel() for p in model.parameters() if not p.requires_grad),
     )
+
+
+def refuse_idle(task: Task, features: Features, arithmetic: Arithmetic) -> None:
+    """Raise JobError INVALID_SPEC where nothing that is left to train has a part in the loss, such as a pooler that the task does not read:
+    there would be no gradient, and the model would stay as it is."""
+    before = random_state()
+    task.model.eval()
+    few = [features.get(index, np.random.default_rng(index)) for index in range(min(2, len(features.rows)))]
+    given = arithmetic.move(task.collate(few))
+    loss = task.losses(arithmetic.outputs(task, given), given)
+    set_random_state(before)
+    if not loss.requires_grad:
+        left = [name for name, parameter in task.model.named_parameters() if parameter.requires_grad]
+        more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"what is left to train, {', '.join(left[:SHOWN])}{more}, has no part in the answers of this task, so nothing would be learnt",
+            field=FIELD,
+            remedy=f"Freeze less: leave out some of {FIELD}.",
+        )
 
 
 def depths(model: PreTrainedModel) -> list[list[str]]:

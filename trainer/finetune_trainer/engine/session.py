@@ -20,7 +20,7 @@ from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
 from finetune_trainer.engine.before import read_before, write_before
-from finetune_trainer.engine.freeze import ParameterCount, freeze
+from finetune_trainer.engine.freeze import ParameterCount, freeze, refuse_idle
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
@@ -116,6 +116,8 @@ class Session:
         self._choose_arithmetic()
         self._load_model()
         self._encode()
+        if self._spec.method.freeze is not None:
+            refuse_idle(self._task, self._train, self._arithmetic)
         quicken(self._task, self._train, self._arithmetic)
         if self._inputs.checkpoint is None:
             self._measure_baseline()
