@@ -1,5 +1,5 @@
 """Which parameters keep their pretrained values, found from the model's own structure: of encoders of texts and images, whose layers are one
-list or stages, and of models of two towers.
+list or stages, and of models of two towers, also where the second one reads the first one, as a decoder reads its encoder.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
     frozen: set[str] = set()
     if what is not None:
         if what.embeddings:
-            frozen |= _within(names, embeddings(model))
+            frozen |= _within(model, embeddings(model))
         if what.lowest_layers:
-            frozen |= _lowest(model, names, what.lowest_layers)
+            frozen |= _lowest(model, what.lowest_layers)
         if what.backbone:
-            frozen |= _within(names, _backbone(model)) - set(new)
+            frozen |= _within(model, _backbone(model)) - set(new)
         for index, pattern in enumerate(what.modules or ()):
             frozen |= _matching(model, names, pattern, f"{FIELD}.modules[{index}]")
     if names <= frozen:
@@ -100,7 +100,13 @@ def embeddings(model: PreTrainedModel) -> list[str]:
 
 
 def _towers(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
-    """The parts of a model that each have layers of their own, such as CLIP's for texts and for images; else the model itself, as ""."""
+    """The parts of a model that each have layers of their own, such as CLIP's for texts and for images, or encoder and decoder; else the
+    model itself, as ""."""
+    if model.config.is_encoder_decoder:
+        halves = (model.get_encoder(), model.get_decoder())
+        both = [part.base_model for part in halves if isinstance(part, PreTrainedModel)]
+        if len(both) == 2 and model not in both:
+            return [(_name_in(model, part), part) for part in both]
     parts = {f"{part.removesuffix('_config')}_model" for part in model.config.sub_configs}
     found = [(name, child) for name, child in model.base_model.named_children() if name in parts]
     if len(found) < 2:
@@ -127,7 +133,7 @@ def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
             remedy=f"Name what to keep by patterns in {FIELD}.modules.",
         ) from None
     parent = tokens.rpartition(".")[0]
-    if not layers.startswith(f"{parent}."):
+    if parent and not layers.startswith(f"{parent}."):
         return [_join(prefix, parent)]
     siblings = tower.get_submodule(parent).named_children()
     return [_join(prefix, parent, name) for name, module in siblings if isinstance(module, nn.Embedding)]
@@ -147,7 +153,7 @@ def _layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | No
     return _join(prefix, name), layers
 
 
-def _lowest(model: PreTrainedModel, names: set[str], count: int) -> set[str]:
+def _lowest(model: PreTrainedModel, count: int) -> set[str]:
     layers = depths(model)
     if not layers:
         raise JobError(
@@ -164,7 +170,7 @@ def _lowest(model: PreTrainedModel, names: set[str], count: int) -> set[str]:
             field=f"{FIELD}.lowestLayers",
             remedy=f"Set {FIELD}.lowestLayers to at most {len(layers)}.",
         )
-    return _within(names, [name for depth in layers[:count] for name in depth])
+    return _within(model, [name for depth in layers[:count] for name in depth])
 
 
 def _backbone(model: PreTrainedModel) -> list[str]:
@@ -207,6 +213,7 @@ def _matching(model: PreTrainedModel, names: set[str], pattern: str, field: str)
     return matched
 
 
-def _within(names: set[str], modules: Iterable[str]) -> set[str]:
-    prefixes = tuple(f"{module}." for module in modules)
-    return {name for name in names if name.startswith(prefixes)}
+def _within(model: nn.Module, modules: Iterable[str]) -> set[str]:
+    """The names of the parameters of these modules, also of those that they share with others and that are called after them."""
+    inside = {id(parameter) for module in modules for parameter in model.get_submodule(module).parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in inside}

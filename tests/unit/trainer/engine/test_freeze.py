@@ -8,12 +8,17 @@ from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
     BertConfig,
     CLIPConfig,
     ConvNextConfig,
+    EncoderDecoderConfig,
     ResNetConfig,
     SiglipConfig,
     SwinConfig,
+    T5Config,
     VisionTextDualEncoderConfig,
     ViTConfig,
 )
@@ -274,6 +279,95 @@ def test_a_tower_that_is_deeper_goes_on_alone():
         ["text_model.encoder.layers.1", "vision_model.encoder.layers.1"],
         ["text_model.encoder.layers.2"],
     ]
+
+
+WRITER = {"vocab_size": 50, "d_model": 16}
+LIKE_BART = {"encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+HEADS_OF_BART = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 16}
+DECODER = {**TEXT, "num_hidden_layers": 2, "is_decoder": True, "add_cross_attention": True}
+WRITERS = {
+    "t5": Shape(
+        AutoModelForSeq2SeqLM,
+        T5Config(**WRITER, d_kv=8, d_ff=32, num_layers=3, num_decoder_layers=2, num_heads=2),
+        ("shared.",),
+        ("encoder.block.0.", "decoder.block.0."),
+        3,
+        (),
+    ),
+    "bart": Shape(
+        AutoModelForSeq2SeqLM,
+        BartConfig(**WRITER, **LIKE_BART, **HEADS_OF_BART),
+        ("model.shared.", "model.encoder.embed_positions.", "model.decoder.embed_positions."),
+        ("model.encoder.layers.0.", "model.decoder.layers.0."),
+        3,
+        (),
+    ),
+    "two berts": Shape(
+        AutoModelForSeq2SeqLM,
+        EncoderDecoderConfig.from_encoder_decoder_configs(BertConfig(**TEXT), BertConfig(**DECODER)),
+        ("encoder.embeddings.", "decoder.bert.embeddings."),
+        ("encoder.encoder.layer.0.", "decoder.bert.encoder.layer.0."),
+        3,
+        ("decoder.cls.predictions.transform.", "decoder.cls.predictions.bias"),
+    ),
+    "a classifier of bart": Shape(
+        AutoModelForSequenceClassification,
+        BartConfig(**WRITER, **LIKE_BART, **HEADS_OF_BART),
+        ("model.shared.", "model.encoder.embed_positions.", "model.decoder.embed_positions."),
+        ("model.encoder.layers.0.", "model.decoder.layers.0."),
+        3,
+        ("classification_head.",),
+    ),
+}
+of_writers = pytest.mark.parametrize("shape", WRITERS.values(), ids=WRITERS)
+
+
+@of_writers
+@pytest.mark.parametrize("part", ["embeddings", "lowest", "backbone", "encoder", "decoder"])
+def test_what_is_frozen_of_an_encoder_and_its_decoder(shape, part):
+    """Embeddings that both share, and perhaps the output layer, too, are called after none of them."""
+    model = shape.loads.from_config(shape.config)
+    names = {name for name, _ in model.named_parameters()}
+    wanted = {
+        "embeddings": (Freeze(embeddings=True), all_below(model, *shape.embeddings)),
+        "lowest": (Freeze(lowestLayers=1), all_below(model, *shape.lowest)),
+        "backbone": (Freeze(backbone=True), names - all_below(model, *shape.head)),
+        "encoder": (
+            Freeze(modules=[f"{shape.lowest[0].partition('encoder.')[0]}encoder.*"]),
+            {name for name in names if name.removeprefix("model.").startswith("encoder.")},
+        ),
+        "decoder": (
+            Freeze(modules=[f"{shape.lowest[0].partition('encoder.')[0]}decoder.*"]),
+            {name for name in names if name.removeprefix("model.").startswith("decoder.")},
+        ),
+    }
+    if part == "backbone" and not shape.head:
+        with pytest.raises(JobError, match="every parameter is frozen"):
+            freeze(model, wanted[part][0])
+        return
+
+    freeze(model, wanted[part][0])
+
+    assert frozen(model) == wanted[part][1] != set()
+
+
+@of_writers
+def test_layers_of_encoder_and_decoder_are_counted_side_by_side(shape):
+    found = depths(shape.loads.from_config(shape.config))
+
+    assert [len(names) for names in found] == [2, 2, 1]
+    assert tuple(f"{name}." for name in found[0]) == shape.lowest
+
+
+def test_what_joins_two_encoders_is_trained_with_the_head():
+    model = AutoModelForSeq2SeqLM.from_config(WRITERS["two berts"].config)
+    crossing = {name for name, _ in model.named_parameters() if "crossattention" in name}
+
+    freeze(model, Freeze(backbone=True), new=crossing)
+
+    trained = {name for name, _ in model.named_parameters()} - frozen(model)
+    assert trained - crossing < trained
+    assert trained - crossing == all_below(model, *WRITERS["two berts"].head)
 
 
 def test_without_a_choice_everything_is_trained():
