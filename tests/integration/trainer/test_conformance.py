@@ -286,6 +286,18 @@ def test_the_saved_model_has_the_metrics_of_the_result(lab: Lab) -> None:
     assert not lab.tuned.new_parameters, "something was not saved"
 
 
+def test_how_it_was_trained_is_not_saved_as_a_part_of_the_model(lab: Lab) -> None:
+    """Such as that no keys and values were kept: whoever writes texts with the model would wait for these, token by token."""
+    before = Path(lab.inputs["model"]["uri"].removeprefix("file://")) / "config.json"
+    after = lab.undisturbed.results / "model/config.json"
+
+    def caches(file: Path) -> dict[str, Any]:
+        said = json.loads(file.read_text())
+        return {name: value for name, value in said.items() if "cache" in name or "attn" in name}
+
+    assert caches(after) == caches(before)
+
+
 def test_the_snippet_of_the_card_gives_the_answers_of_the_report(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     results = lab.undisturbed.results
     snippet = (results / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]

@@ -82,7 +82,6 @@ class Steps:
         """What the latest step was done with."""
         self._norms = [module for module in self._model.modules() if isinstance(module, _BatchNorm)]
         """They keep the statistics of pretraining: those of a batch would depend on how it is cut, and on what ran out of memory."""
-        self._model.config.use_cache = False  # keys and values for a next token, which nobody asks for here
 
     def run(self, step: int = 0, checkpoint: Path | None = None) -> None:
         """Do the steps that follow the first `step` ones, which `checkpoint`, a folder that `save` wrote, comes from. Its weights are

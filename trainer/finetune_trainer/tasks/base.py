@@ -133,12 +133,19 @@ class Task(ABC):
 
     def outputs(self, batch: Batch) -> Batch:
         """The forward pass, called under autocast: what `losses` and `answers` need of it."""
-        given = self.model(**{name: values for name, values in batch.items() if name in self._accepted})
+        inputs = {name: values for name, values in batch.items() if name in self._accepted}
+        given = self.model(**inputs, **self.without_cache)
         return {name: given[name] for name in self.reads}
 
     @cached_property
     def _accepted(self) -> frozenset[str]:
         return frozenset(inspect.signature(self.model.forward).parameters) - {LABELS}
+
+    @cached_property
+    def without_cache(self) -> Mapping[str, bool]:
+        """What a forward pass is given so that no keys and values are kept for a next token, which nobody asks for. Said in the call: in
+        the model's config it would be saved, and slow whoever writes texts with the model."""
+        return {"use_cache": False} if "use_cache" in self._accepted else {}
 
     @abstractmethod
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:

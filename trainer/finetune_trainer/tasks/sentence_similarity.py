@@ -150,7 +150,9 @@ class SentenceSimilarity(TextTask):
                 continue
             names = [name for name in (*self.reader.inputs, "attention_mask") if name in self._accepted]
             given = {name: batch[f"{_before(role)}{name}"] for name in names}
-            made[role] = normalize(self.pooling(self.model(**given).last_hidden_state.float(), mask), dim=-1)
+            made[role] = normalize(
+                self.pooling(self.model(**given, **self.without_cache).last_hidden_state.float(), mask), dim=-1
+            )
         return made
 
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
