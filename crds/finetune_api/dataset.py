@@ -141,6 +141,10 @@ class Columns(Model):
     in a file called `metadata.csv`, `.jsonl` or `.parquet` the one called `file_name`. Sounds in folders have no columns: each is
     labelled as its folder is called."""
 
+    target: ColumnName | None = None
+    """The column with the text that is to be written for the one in `text`. Rows with the same text give it several that are right: each is
+    learnt, and what the model writes is compared with all. Default: the one called `target`."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

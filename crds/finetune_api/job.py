@@ -26,6 +26,7 @@ from finetune_api.options import (
     Classification,
     Contrastive,
     FillMask,
+    Generation,
     Images,
     QuestionAnswering,
     Similarity,
@@ -184,6 +185,9 @@ class FineTuneJobSpec(Model):
 
     question_answering: QuestionAnswering | None = None
     """Options of question-answering. Default: those of the fields below it."""
+
+    generation: Generation | None = None
+    """Options of text2text-generation. Default: those of the fields below it."""
 
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""

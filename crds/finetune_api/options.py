@@ -123,6 +123,18 @@ class QuestionAnswering(Model):
     tokens: more than an answer has, so that each stands in some window as a whole. Default: a quarter of `training.maxLength`."""
 
 
+class Generation(Model):
+    """How text2text-generation writes texts, when it is measured and by default when the result is used."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)] = 128
+    """The most tokens that are written; a text that has not ended by then is cut off. It is saved in the model's
+    `generation_config.json`. Default: 128. What is learnt is as long as `training.maxLength` allows, whatever stands here."""
+
+    beams: Annotated[int, Field(ge=1, le=64)] = 1
+    """Beginnings of a text that are followed at once, of which the likeliest is kept (beam search). 1 takes the likeliest token each time;
+    more are slower in proportion. Saved like the other. Default: 1."""
+
+
 class Contrastive(Model):
     """What zero-shot-image-classification makes texts of, where images have labels and no texts."""
 

@@ -169,6 +169,18 @@ RECALL_AT_5 = Metric(
     "the part of the first 1,000 examples for which what belongs to it is among the nearest five",
     shown="recall@5",
 )
+CHRF = Metric(
+    "chrf",
+    "chrF: how many runs of characters a text shares with the reference that is most like it, in percent",
+    shown="chrF",
+)
+BLEU = Metric("bleu", "BLEU: how many runs of words texts share with their references, in percent", shown="BLEU")
+ROUGE_L = Metric(
+    "rouge_l",
+    "ROUGE-L: F1 of the longest sequence of words that a text shares with a reference, between 0 and 1",
+    shown="ROUGE-L",
+    hub="rouge",
+)
 ZERO_SHOT_ACCURACY = Metric(
     "zero_shot_accuracy",
     "the part of the images that are nearest to the text of their own label",
@@ -190,6 +202,7 @@ QUESTION = Role("question", Kind.TEXT)
 CONTEXT = Role("context", Kind.TEXT, together=True)
 ANSWERS = Role("answers", Kind.ANSWERS)
 AUDIO = Role("audio", Kind.AUDIO)
+TARGET = Role("target", Kind.TEXT, answer=True)
 
 _ALL = (
     TaskFacts(
@@ -342,6 +355,19 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForAudioClassification",
+    ),
+    TaskFacts(
+        "text2text-generation",
+        forms=(
+            Form(
+                (TEXT, TARGET),
+                (CHRF, BLEU, ROUGE_L, LOSS),
+                "writes a text for another, such as a translation or a summary",
+                frozenset({"generation.maxNewTokens", "generation.beams"}),
+                example="examples/samsum.yaml",
+            ),
+        ),
+        loads_with="AutoModelForSeq2SeqLM",
     ),
 )
 

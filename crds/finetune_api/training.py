@@ -49,7 +49,8 @@ class Freeze(Model):
     """Keep the embeddings. Default: false. Saves much optimiser memory: they are often half of a small model."""
 
     lowest_layers: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Keep this many layers, counted from the input. Default: 0. More than the model has is an error."""
+    """Keep this many layers, counted from the input; as many of each where a model has two lists of them, such as an encoder's and a
+    decoder's. Default: 0. More than the model has is an error."""
 
     backbone: bool = False
     """Keep everything but the task's head. Default: false. Fast, and the weakest of the choices."""

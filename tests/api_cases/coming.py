@@ -13,9 +13,9 @@ from finetune_api.dataset import ColumnName, Columns, Dataset
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import (
+    LABEL,
     LOSS,
     TASKS,
-    TEXT,
     Form,
     Kind,
     Metric,
@@ -28,24 +28,26 @@ from finetune_api.tasks import (
 from finetune_api.training import Evaluation, Training
 
 _form = partial(Form, example="")
-
-
-def _metrics(*names: str) -> tuple[Metric, ...]:
-    return (*(Metric(name, "how good it is") for name in names), LOSS)
-
+_PROMPTED = (Role("prompt", Kind.TEXT), Role("completion", Kind.TEXT, answer=True))
 
 COMING = (
     TaskFacts(
-        "text2text-generation",
+        "text-generation",
         (
             _form(
-                (TEXT, Role("target", Kind.TEXT, answer=True)),
-                _metrics("chrf", "bleu", "rouge_l"),
-                "writes a text for another",
-                frozenset({"generation.maxNewTokens", "generation.beams"}),
+                (*_PROMPTED, LABEL),
+                (Metric("reward_accuracy", "how good it is"), LOSS),
+                "goes on with a text as people like it",
+                frozenset({"textGeneration.beta"}),
+            ),
+            _form(
+                _PROMPTED,
+                (Metric("perplexity", "how good it is", more_is_better=False), LOSS),
+                "goes on with a text",
+                frozenset({"textGeneration.packing"}),
             ),
         ),
-        "AutoModelForSeq2SeqLM",
+        "AutoModelForCausalLM",
     ),
 )
 
@@ -67,6 +69,8 @@ VALUES: dict[str, Any] = {
     "questionAnswering.stride": 128,
     "similarity.loss": "symmetric",
     "similarity.temperature": 0.05,
+    "textGeneration.beta": 0.1,
+    "textGeneration.packing": True,
     "tokenClassification.stride": 32,
 }
 """By option, a value that it takes."""

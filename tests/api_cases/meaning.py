@@ -22,6 +22,8 @@ TAGGED = {"spec.task": "token-classification"}
 MASKS = {"spec.task": "fill-mask"}
 PAIRS = {"spec.task": "sentence-similarity"}
 ASKED = {"spec.task": "question-answering"}
+HEARD = {"spec.task": "audio-classification"}
+WRITTEN = {"spec.task": "text2text-generation"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -63,6 +65,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.fillMask": MASKS,
         "spec.similarity": PAIRS,
         "spec.questionAnswering": ASKED,
+        "spec.generation": WRITTEN,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
@@ -90,6 +93,8 @@ CALLED_LIKE_THEIR_ROLE = [
     *(Written(f"spec.dataset.columns.{role}", role, TAGGED) for role in ("tokens", "tags")),
     *(Written(f"spec.dataset.columns.{role}", role, PAIRS) for role in ("text", "textPair")),
     *(Written(f"spec.dataset.columns.{role}", role, ASKED) for role in ("question", "context", "answers")),
+    *(Written(f"spec.dataset.columns.{role}", role, WRITTEN) for role in ("text", "target")),
+    *(Written(f"spec.dataset.columns.{role}", role, HEARD) for role in ("audio", "label")),
 ]
 NO_DEFAULT_TO_WRITE = {
     "spec.task": "required",
@@ -169,6 +174,10 @@ CHANGED = [
     Written("spec.dataset.columns.context", "passage", ASKED),
     Written("spec.dataset.columns.answers", "gold", ASKED),
     Written("spec.questionAnswering.stride", 16, ASKED),
+    Written("spec.dataset.columns.target", "summary", WRITTEN),
+    Written("spec.dataset.columns.audio", "recording", HEARD),
+    Written("spec.generation.maxNewTokens", 64, WRITTEN),
+    Written("spec.generation.beams", 4, WRITTEN),
     Written("spec.task", "text-regression", {}),
     Written("spec.tokenClassification.stride", 16, TAGGED),
     Written("spec.dataset.columns.score", "score", PAIRS),

@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-MEASUREMENTS = ("startup", "throughput", "mrpc", "stsb", "goemotions", "wnut17", "store", "data", "operator_200")
+MEASUREMENTS = (
+    "startup",
+    "throughput",
+    "mrpc",
+    "stsb",
+    "goemotions",
+    "wnut17",
+    "e2e_nlg",
+    "store",
+    "data",
+    "operator_200",
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or MEASUREMENTS:

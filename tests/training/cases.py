@@ -26,6 +26,7 @@ from tests.training.pictures import saved
 from tests.training.sentences import ROWS
 from tests.training.sounds import save_tiny_sounds, sound_file, tone
 from tests.training.tiny import write_rows
+from tests.training.writers import save_writer
 
 HOSTILE = "<script>alert(1)</script><b>&amp; ``` {{ 7*7 }} | $x$"
 """What no page and no card may take for anything but a text. Data of a case has it where the report shows it: as a label, a tag or a text."""
@@ -324,7 +325,45 @@ def passage(printed: str, answer: Mapping[str, Any], task: Task) -> None:
     assert printed.strip() == (context[begin:end].strip() if begin >= 0 else "no answer")
 
 
+def _text2text(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The first words of a text. Of the texts for validation two have two targets each."""
+    rows = [
+        {"text": text, "target": " ".join([*text.split()[: 2 + number % 3], HOSTILE])}
+        for number, (text, _) in enumerate(ROWS)
+    ]
+    for number in (41, 45):
+        rows[number]["text"] = rows[number - 1]["text"]
+    found = _in_two_files(folder, dropout, [json.dumps(row) for row in rows], "jsonl")
+    shutil.rmtree(folder / "model")
+    save_writer("bart", folder / "model", dropout=dropout)
+    return {**found, "generation": {"maxNewTokens": 12}}
+
+
+def a_text(printed: str, answer: Mapping[str, Any], task: Task) -> None:
+    assert printed.removesuffix("\n") == answer["said"]
+
+
 CASES: Mapping[str, Case] = {
+    "text2text-generation": Case(
+        "text2text-generation",
+        _text2text,
+        bad={
+            "no target": Bad(
+                append("train.jsonl", '{"text": "Salt.", "target": " "}'),
+                ("train.jsonl, line 41", 'column "target"', "is empty"),
+            ),
+            "no text": Bad(
+                append("validation.jsonl", '{"text": "", "target": "Salt."}'),
+                ("validation.jsonl, line 9", 'column "text"', "is empty"),
+            ),
+            "a target that is a number": Bad(
+                append("train.jsonl", '{"text": "Salt.", "target": 3}'),
+                ("train.jsonl, line 41", 'column "target"', "not a string"),
+            ),
+        },
+        asked={"text": "A text."},
+        agrees=a_text,
+    ),
     "sentence-similarity": Case(
         "sentence-similarity",
         lambda folder, dropout: _similarity(folder, dropout, "score"),

@@ -44,6 +44,11 @@ class Reporter:
         """Remember these numbers, such as `eval_f1` or `checkpoint_step`, for this and the next reports."""
         self._numbers.update(numbers)
 
+    def written(self, done: int, of: int) -> None:
+        """So many texts are written in this phase."""
+        if self._clock() - self._sent >= INTERVAL or done == of:
+            self._send(f"{done:,} of {of:,} texts written")
+
     def step(self, step: int, total: int, batch_size: int, **numbers: float) -> None:
         """An optimiser step was done; `batch_size` in examples."""
         now = self._clock()

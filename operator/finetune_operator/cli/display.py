@@ -40,7 +40,7 @@ def open_display(console: Console) -> Iterator[Display]:
 
 
 def describe(progress: Progress) -> str:
-    """`step 120 of 840 · 2m 5s left · loss 0.512 · f1 0.871 · epoch 0.4 · 31 samples/s`: what of it is known."""
+    """`step 120 of 840 · 2m 5s left · loss 0.512 · f1 0.871 · epoch 0.4 · 31 samples/s`: what of it is known, after what the phase says."""
     parts = []
     step, total = progress.metric("step"), progress.metric("total_steps")
     if step is not None:
@@ -60,7 +60,7 @@ def describe(progress: Progress) -> str:
         value = progress.metric(name)
         if value is not None:
             parts.append(text.format(value))
-    return " · ".join(parts) or progress.message
+    return " · ".join(filter(None, [progress.message, *parts]))
 
 
 def duration(seconds: float) -> str:

@@ -66,13 +66,13 @@ def refusal(cluster: ControlPlane, changes: dict[str, Any]) -> str:
     return ""
 
 
-def test_a_good_job_of_each_of_ten_tasks_is_taken(coming: ControlPlane) -> None:
-    assert len(ALL) == 10
+def test_a_good_job_of_each_of_eleven_tasks_is_taken(coming: ControlPlane) -> None:
+    assert len(ALL) == 11
     said = {case.claim: refusal(coming, case.changes) for case in good(ALL, VALUES)}
     assert not any(said.values()), said
 
 
-def test_a_bad_job_of_each_of_ten_tasks_is_refused_in_the_same_words(coming: ControlPlane) -> None:
+def test_a_bad_job_of_each_of_eleven_tasks_is_refused_in_the_same_words(coming: ControlPlane) -> None:
     said = {case.claim: case.says in refusal(coming, case.changes) for case in bad(ALL, VALUES)}
     assert all(said.values()), [claim for claim, same in said.items() if not same]
 

@@ -205,7 +205,7 @@ class Loop:
         self._reporter.phase(TrainerPhase.EVALUATING)
         begin = time.monotonic()
         split = self._splits.validation
-        answers = answer(self._task, split, self._arithmetic, self._stop.check, self._training)
+        answers = answer(self._task, split, self._arithmetic, self._stop.check, self._training, self._reporter.written)
         found = scores(self._task, split, answers)
         loss = found[0].result
         if not math.isfinite(loss):

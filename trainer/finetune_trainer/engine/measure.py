@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from finetune_api.training import Training
 from finetune_trainer.data.examples import Examples
+from finetune_trainer.engine.generate import Tell, generate
 from finetune_trainer.engine.predict import Arithmetic, predict
 from finetune_trainer.scores import Score, mean, values
 from finetune_trainer.tasks.base import Features, Task
@@ -29,17 +30,32 @@ class Split:
     features: Features
 
 
-def answer(task: Task, split: Split, arithmetic: Arithmetic, check: Callable[[], None], training: Training) -> pa.Table:
-    """What the model as it is says of a split, one row an example, with its loss. `check` is called now and then and may raise."""
+def answer(
+    task: Task,
+    split: Split,
+    arithmetic: Arithmetic,
+    check: Callable[[], None],
+    training: Training,
+    tell: Tell = lambda done, of: None,
+) -> pa.Table:
+    """What the model as it is says of a split, one row an example, with its loss. `check` is called now and then and may raise, `tell`
+    where the model writes texts."""
     features = split.features
     predicted = predict(task, features, arithmetic, check, seed=training.seed, batch_size=training.batch_size)
-    answers = task.merge(features, predicted.answers)
+    found = [task.merge(features, predicted.answers)]
     rows = len(split.examples)
+    asked = task.asked(split.examples)
+    if len(asked):
+        assert len(features.rows) == rows, "there is one feature of each example"
+        written = generate(task, features, asked, arithmetic, check, tell, seed=training.seed)
+        place = np.full(rows, -1)
+        place[asked] = np.arange(len(asked))
+        found.append(written.take(pa.array(place, mask=place < 0)))  # null where nothing was asked
     sums = {
         LOSS: np.bincount(features.rows, predicted.losses, minlength=rows),
         WEIGHT: np.bincount(features.rows, features.weights, minlength=rows),
     }
-    return pa.table({**{name: answers.column(name) for name in answers.column_names}, **sums})
+    return pa.table({**{name: table.column(name) for table in found for name in table.column_names}, **sums})
 
 
 def scores(task: Task, split: Split, answers: pa.Table) -> list[Score]:

@@ -34,8 +34,12 @@ class Arithmetic:
 
     def outputs(self, task: Task, batch: Batch) -> Batch:
         """The forward pass."""
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with self.precision():
             return task.outputs(batch)
+
+    def precision(self) -> torch.autocast:
+        """Within, products are of this precision."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     def move(self, batch: Batch) -> Batch:
         """The batch on the device. To a GPU it goes in one copy, in the background, for which it must come from pinned memory."""

@@ -262,7 +262,8 @@ class Session:
 
     def _answers(self, split: Split) -> pa.Table:
         """What the model as it is says."""
-        return answer(self._task, split, self._arithmetic, self._stop.check, self._spec.training)
+        check, tell = self._stop.check, self._reporter.written
+        return answer(self._task, split, self._arithmetic, check, self._spec.training, tell)
 
     def _metric_results(self) -> list[MetricResult]:
         results = [

@@ -88,6 +88,15 @@ def mean(name: str, each: ArrayLike, weights: ArrayLike | None = None) -> Score:
     )
 
 
+def of_some(score: Score, rows: NDArray[np.integer], examples: int) -> Score:
+    """The same metric where only some of the examples have it: those in these rows, to which `score` has a sum each. The others add
+    nothing, so it takes part in the draws of all."""
+    assert not isinstance(score.sums, Sparse)  # no metric of some examples has such
+    sums = np.zeros((examples, score.sums.shape[1]))
+    sums[rows] = score.sums
+    return Score(score.name, sums, score.value)
+
+
 def ratio(part: ArrayLike, whole: ArrayLike, *, undefined: float = 0.0) -> Numbers:
     """part / whole, and `undefined` where the whole is 0."""
     above, below = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))

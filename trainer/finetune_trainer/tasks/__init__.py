@@ -6,6 +6,7 @@ from finetune_trainer.tasks.fill_mask import FillMask
 from finetune_trainer.tasks.image_classification import ImageClassification
 from finetune_trainer.tasks.question_answering import QuestionAnswering
 from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
+from finetune_trainer.tasks.text2text_generation import Text2TextGeneration
 from finetune_trainer.tasks.text_classification import TextClassification
 from finetune_trainer.tasks.text_regression import TextRegression
 from finetune_trainer.tasks.token_classification import TokenClassification
@@ -23,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
         SentenceSimilarity,
         QuestionAnswering,
         AudioClassification,
+        Text2TextGeneration,
     )
 }
 """By the hub's name of the task."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -170,6 +170,18 @@ class Task(ABC):
     def merge(self, features: Features, answers: pa.Table) -> pa.Table:
         """One row an example of one row a feature. Default: these are the same."""
         return answers
+
+    beams: int = 1
+    """How many texts are followed at once for each that is written."""
+
+    def asked(self, examples: Examples) -> NDArray[np.int64]:
+        """The examples for which the model is to write a text, ascending; of each there is one feature. Default: none."""
+        return np.empty(0, np.int64)
+
+    def write(self, batch: Batch, check: Callable[[], None]) -> Columns:
+        """What the model writes to each feature, for `scores` and `blocks`, one row each; called under autocast. `check` is called at
+        each token and may raise."""
+        raise NotImplementedError
 
     @abstractmethod
     def scores(self, examples: Examples, answers: pa.Table) -> list[Score]:

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | a row a label or tag | `Head(names=…)` | the head, where the weights have none for these names | rows are put in the order of the names, or drawn anew |
 | so many numbers without names: 1 for a score, 2 for the ends of an answer | `Head(rows=…)` | the head, where the weights have none of so many rows | its shape |
-| what was pretrained too: words, embeddings | `None` | nothing | every parameter is in the weights |
+| what was pretrained too: words, embeddings | `None` | nothing; of two encoders put together what joins them | every parameter is in the weights |
 
 Of all: no quantised weights; every parameter of the body is in the weights, in the shape of config.json, and none of the body is left
 over; all of them are numbers.
@@ -12,7 +12,7 @@ over; all of them are numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,10 @@ def load_model(
     *,
     trust_remote_code: bool,
     reads_pooler: bool = True,
+    may_be_new: Callable[[PreTrainedModel], Collection[str]] = lambda model: (),
 ) -> Pretrained:
-    """The model in `folder` as transformers' class `loads` loads it; `config` is changed to describe `head`. Where there is none and the
-    task does not read the body's pooler, that one may be missing.
+    """The model in `folder` as transformers' class `loads` loads it; `config` is changed to describe `head`. Where there is none,
+    parameters that `may_be_new` names may be missing, and the body's pooler, if the task does not read it.
 
     Raises JobError MODEL_INVALID, and what transformers raises where the files make no sense; see `said_as_invalid`.
     """
@@ -94,7 +95,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     if head is None:
-        new = check_weights(model, loaded, folder, None, reads_pooler=reads_pooler)
+        new = check_weights(model, loaded, folder, None, reads_pooler=reads_pooler, may_be_new=may_be_new(model))
         return Pretrained(model, new, has_new_head=False, notes=[])
     layer = output_layer(model, head.rows)
     answering = frozenset(f"{layer[0]}.{name}" for name, _ in layer[1].named_parameters()) if layer else frozenset()

@@ -184,6 +184,14 @@ class Reader:
         fill_empty(encoding, self.tokenizer)
         return [{name: encoding[name][row] for name in self.inputs} for row in range(len(texts))]
 
+    def bare(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of texts that are to be written, read as text, without special tokens; in the target's language and vocabulary where
+        the tokenizer has them."""
+        found: list[list[int]] = self.tokenizer(text_target=list(self._texts(texts)), add_special_tokens=False)[
+            "input_ids"
+        ]
+        return found
+
     def gives_as_is(self, texts: Sequence[str]) -> bool:
         """Whether the tokenizer gets these texts as they are, so that places that it tells are places in them."""
         return list(self._plain.texts(texts)) == list(texts)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples, Stop
@@ -46,12 +46,19 @@ class TextTask(Task):
             settled = settle_attention(config)
             tokenizer = self.fit(load_tokenizer(folder, config, trust_remote_code=trusted))
             loaded = load_model(
-                folder, config, self.loads, self.head(), trust_remote_code=trusted, reads_pooler=self.reads_pooler
+                folder,
+                config,
+                self.loads,
+                self.head(),
+                trust_remote_code=trusted,
+                reads_pooler=self.reads_pooler,
+                may_be_new=self.may_be_new,
             )
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
         self.notes += [*loaded.notes, *settled]
         self.reader = Reader(tokenizer, self.model, self.notes, self.along, saved_as_it_came=self.saved_as_it_came)
         self.tokenizer = self.reader.tokenizer
+        self.settle()
         with said_as_invalid("cannot read a text"):
             found = self._try_out()
         self.depends_on_padding = PADDED in found
@@ -60,6 +67,13 @@ class TextTask(Task):
     @abstractmethod
     def head(self) -> Head | None:
         """What the model ends in; None where all of it was pretrained."""
+
+    def may_be_new(self, model: PreTrainedModel) -> Collection[str]:
+        """The names of parameters that the weights may lack, of a model without a head. Default: none."""
+        return ()
+
+    def settle(self) -> None:
+        """Prove and set what else model and tokenizer must agree on, before the model is tried out. Default: nothing."""
 
     @abstractmethod
     def shapes(self, features: int, tokens: int) -> Mapping[str, tuple[int, ...]]:

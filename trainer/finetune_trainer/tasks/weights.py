@@ -59,14 +59,16 @@ def check_weights(
     head: Iterable[str] | None,
     *,
     reads_pooler: bool = True,
+    may_be_new: Collection[str] = (),
 ) -> frozenset[str]:
     """The names of the parameters that were drawn at random. `loaded` is transformers' loading info; `head` names the parameters that
-    may be new where the model does not tell body from head, and is None where none may, but for a pooler that nobody reads.
+    may be new where the model does not tell body from head, and is None where none may but those in `may_be_new`, and a pooler that
+    nobody reads.
 
     Raises JobError MODEL_INVALID when any of them is of the body, when weights of the body are left over, or when there are some that
     are no numbers.
     """
-    prefix, excused = body_prefix(model), frozenset(head or ())
+    prefix, excused = body_prefix(model), frozenset(head or may_be_new)
     parts = _parts(model, excused)
 
     def is_body(name: str) -> bool:
@@ -100,7 +102,7 @@ def check_weights(
         more = f"; and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         raise _invalid(f"config.json does not describe these weights: {'; '.join(sorted(others)[:SHOWN])}{more}")
     if head is None:
-        _refuse_new(model, missing | frozenset(mismatched), reads_pooler)
+        _refuse_new(model, (missing | frozenset(mismatched)) - excused, reads_pooler)
     _refuse_what_is_no_float(stored)
     _refuse_what_is_no_number(model)
     return missing | frozenset(mismatched)

@@ -46,6 +46,11 @@ def test_before_there_are_numbers_the_message_is_told() -> None:
     assert describe(progress(TrainerPhase.RESUMING, message="from step 27")) == "from step 27"
 
 
+def test_what_a_phase_says_comes_before_the_numbers_of_training() -> None:
+    known = progress(TrainerPhase.EVALUATING, message="31 of 547 texts written", **NUMBERS)
+    assert describe(known).startswith("31 of 547 texts written · step 120 of 840 · ")
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(8.4, "8s"), (59.6, "1m 0s"), (125, "2m 5s"), (3780, "1h 3m")])
 def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said

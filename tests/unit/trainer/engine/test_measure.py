@@ -58,6 +58,9 @@ class Counting:
         last = [int(np.flatnonzero(features.rows == row)[-1]) for row in range(3)]
         return answers.take(last)
 
+    def asked(self, examples):
+        return np.empty(0, np.int64)
+
     def scores(self, examples, answers):
         nobody = Score("pearson", np.zeros((3, 1)), lambda sums: np.full(sums.shape[:-1], np.nan))
         return [mean("said", answers.column("said").to_numpy()), nobody]

@@ -73,6 +73,18 @@ def test_a_change_of_phase_is_reported_at_once():
     ]
 
 
+def test_texts_that_are_written_are_counted_once_a_second_and_the_last_always():
+    sink, clock = Kept(), Clock()
+    reporter = Reporter(sink, clock)
+    reporter.phase(TrainerPhase.EVALUATING)
+    for done in range(100, 1300, 200):
+        clock.now += 0.4
+        reporter.written(done, 1100)
+
+    messages = [report.message for report in sink.reports[1:]]
+    assert messages == ["500 of 1,100 texts written", "1,100 of 1,100 texts written"]
+
+
 class Server:
     """An HTTP server that keeps the bodies it got, and answers when `gate` is open."""
 
