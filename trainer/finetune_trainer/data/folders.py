@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from posixpath import (
     basename,
@@ -13,7 +13,7 @@ from posixpath import (
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Split
 from finetune_trainer.data.kinds import KINDS
-from finetune_trainer.data.problems import data_invalid
+from finetune_trainer.data.problems import data_invalid, listed, shortened
 from finetune_trainer.data.rows import FIRST, RowsWriter
 
 METADATA = "metadata"
@@ -38,8 +38,8 @@ def is_told_by_folders(form: Form) -> bool:
     return len(kinds) == 2 and Kind.LABEL in kinds and any(map(_is_file, kinds))
 
 
-def read_folder(split: Split, names: Sequence[str], form: Form, into: RowsWriter) -> None:
-    """Put these files `into` where rows go, one a row. Raises JobError (DataInvalid) where their folders tell too little."""
+def read_folder(split: Split, names: Sequence[str], form: Form, into: RowsWriter) -> list[str]:
+    """Put these files `into` where rows go, one a row; returns warnings. Raises JobError (DataInvalid) where their folders tell too little."""
     field = f"spec.dataset.splits.{split}"
     files = next(role.name for role in form.roles if _is_file(role.kind))
     others = [role for role in form.required if role != files]
@@ -60,6 +60,37 @@ def read_folder(split: Split, names: Sequence[str], form: Form, into: RowsWriter
         block = slice(begin, begin + FIRST)
         into({files: names[block], others[0]: labels[block]}, [1] * len(names[block]))
     into.files(names)
+    return _warn_of_folders(split, {dirname(name) for name in names})
+
+
+def _warn_of_folders(split: Split, folders: Collection[str]) -> list[str]:
+    """Of folders by which files are perhaps sorted within their labels: each is a label of its own."""
+    warnings = []
+    inside = sorted(one for one in folders if any(outer in folders for outer in _around(one)))
+    if inside:
+        outer = next(outer for outer in _around(inside[0]) if outer in folders)
+        warnings.append(
+            f"{len(inside):,} folders of the {split} split lie in others that hold files, too, such as {shortened(inside[0])} in "
+            f"{shortened(outer)}: the label of a file is the name of the folder that it lies in, here {shortened(basename(inside[0]))}, not "
+            f"{shortened(basename(outer))}. Put all files of a label into one folder, if that is meant."
+        )
+    by_label: dict[str, list[str]] = {}
+    for folder in sorted(folders):
+        by_label.setdefault(basename(folder), []).append(folder)
+    several = {label: of_label for label, of_label in by_label.items() if len(of_label) > 1}
+    if several:
+        label, of_label = next(iter(several.items()))
+        warnings.append(
+            f"{len(several):,} labels of the {split} split are called as several folders are, such as {shortened(label)}: "
+            f"{listed(of_label, 4)}. All files in these have that one label. If the label is the folder around them, put the files there."
+        )
+    return warnings
+
+
+def _around(folder: str) -> Iterator[str]:
+    """The folders that it lies in, from the inside out."""
+    while folder := dirname(folder):
+        yield folder
 
 
 def file_column(name: str, form: Form, columns: dict[str, str]) -> dict[str, str]:

@@ -173,7 +173,7 @@ def _read_files(
         writer = _writer(split, form, dataset, columns, workspace, beside, separator)
         if not names:
             beside.folder = ""
-            read_folder(split, chosen[split], form, writer)
+            warnings += read_folder(split, chosen[split], form, writer)
             splits.append(writer.finish())
             continue
         empty = []

@@ -87,9 +87,7 @@ class LocalPlace:
     def names(self) -> list[str]:
         if self.path.is_file():
             return [self.path.name]
-        if self.path.is_dir():
-            os.scandir(self.path).close()  # raises where this user may not look: `rglob` would just find nothing
-        return _shown(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if path.is_file())
+        return _shown(_below(self.path)) if self.path.is_dir() else []
 
     def stamps(self) -> dict[str, str]:
         found = {name: path.stat() for name, path in self.local(self.names(), lambda: None).items()}
@@ -99,6 +97,26 @@ class LocalPlace:
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
         folder = self.path.parent if self.path.is_file() else self.path
         return {name: folder / name for name in names}
+
+
+def _below(folder: Path) -> Iterator[str]:
+    """All files, relative to `folder`, also those in folders that links lead to, but for a link to where it lies in itself. Raises
+    PermissionError where this user may not look."""
+
+    def walk(path: str, prefix: str, around: frozenset[str]) -> Iterator[str]:
+        real = os.path.realpath(path)
+        if real in around:
+            return
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue  # hidden ones are nobody's data
+                if entry.is_dir():
+                    yield from walk(entry.path, f"{prefix}{entry.name}/", around | {real})
+                elif entry.is_file():
+                    yield prefix + entry.name
+
+    return walk(str(folder), "", frozenset())
 
 
 @dataclass(frozen=True)

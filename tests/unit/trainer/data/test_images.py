@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping
@@ -220,6 +221,50 @@ def test_values_that_are_no_images_are_told(tmp_path: Path) -> None:
     assert "in 3 of 4 training rows" in told.message
     assert "neither the content of a file nor the path of one, such as 7" in told.message
     assert "train.jsonl, line 4" in told.message and "it is missing" in told.message
+
+
+@pytest.mark.parametrize("before", ["", "data:image/png;base64,"])
+def test_contents_that_are_written_as_text_are_told_for_what_they_are(before: str, tmp_path: Path) -> None:
+    text = before + base64.b64encode(picture(1)).decode()
+    told = refusal(written(tmp_path / "data", _json({"images/1.png": "a", text: "b"})))
+    assert "in 1 of 2 training rows" in told.message and "written as text (base64)" in told.message
+    assert "in Parquet their bytes" in told.remedy
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (["cat", "dog"], []),
+        (
+            ["cat/in", "cat/out", "dog/in"],
+            ['1 labels of the train split are called as several folders are, such as "in"'],
+        ),
+        (
+            ["cat", "dog", "dog/small"],
+            ['1 folders of the train split lie in others that hold files, too, such as "train/dog/small"'],
+        ),
+        (["", "dog"], ['such as "train/dog" in "train"']),
+    ],
+)
+def test_folders_by_which_files_are_perhaps_sorted_within_their_label_are_told(
+    folders: list[str], said: list[str], tmp_path: Path
+) -> None:
+    files = {f"train/{folder}/{n}.png": picture(10 * row + n) for row, folder in enumerate(folders) for n in range(3)}
+    warnings = load_images(written(tmp_path / "data", files), validationFraction=0.4).warnings
+    assert len([one for one in warnings if "folder" in one]) == len(said)
+    assert all(any(words in one for one in warnings) for words in said)
+
+
+def test_folders_may_be_links_to_others_but_not_to_where_they_are(tmp_path: Path) -> None:
+    written(tmp_path, by_class("elsewhere"))
+    folder = written(tmp_path / "data", by_class("train"))
+    (folder / "train/bird").symlink_to(tmp_path / "elsewhere/dog")
+    (folder / "train/mouse").symlink_to(tmp_path / "elsewhere/dog")
+    (folder / "train/itself").symlink_to(folder)
+    (folder / "train/gone").symlink_to(tmp_path / "nowhere")
+    data = load_images(folder, validationFraction=0.3)
+    assert data.names["label"] == ("bird", "cat", "dog", "mouse")
+    assert len(data.train) + len(data.validation) == 12
 
 
 def test_only_a_few_of_many_bad_images_are_listed(tmp_path: Path) -> None:

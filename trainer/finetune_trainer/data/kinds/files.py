@@ -7,6 +7,7 @@ are looked at: what is in them would take ten times the room.
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,9 @@ Source = bytes | Path
 
 TOGETHER = 256
 """Files that are decoded between two looks at the stop signal."""
+
+_BASE64 = re.compile(r"(?:data:[^,]*;base64,)?[A-Za-z0-9+/\s]{64,}={0,2}\s*")
+"""Too long for a path without a point in it."""
 
 TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """As `datasets` keeps images and sounds: a file's content, or where it lies. Beside a content the path is but a name."""
@@ -107,6 +111,11 @@ class Files(Values):
             local = next(found)
             if isinstance(local, Path):
                 return local
+            if _BASE64.fullmatch(path):
+                return Unusable(
+                    f"is the content of a file, written as text (base64): {shortened(path, 30)}",
+                    "Write the files themselves and their paths into the table, or in Parquet their bytes.",
+                )
             return Unusable(
                 f"is {shortened(path)}, which {local}",
                 f"Put the {self.noun} there, correct the path, or remove the row.",
