@@ -34,6 +34,13 @@ def fitting(task: TaskFacts, spec: Any) -> list[Form]:
     return [form for form in task.forms if not any(says(spec, field) for field in _others(task, form))]
 
 
+def narrowing(task: TaskFacts, spec: FineTuneJobSpec) -> list[str]:
+    """What in a spec, besides columns, is not for all forms of its task, so that examples cannot have the others: `contrastive.prompts`."""
+    fit = fitting(task, spec)
+    fields = {field for form in task.forms if form not in fit for field in _others(task, form) if says(spec, field)}
+    return sorted({field.partition("=")[0] for field in fields if not field.startswith("dataset.columns.")})
+
+
 def columns_of(form: Form, columns: Model) -> dict[str, str]:
     """The column of each role that the examples have, named or not, in the order of the form's roles."""
     names = named(columns)

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import forms_of
+from finetune_api.forms import forms_of, narrowing
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
 from finetune_api.tasks import TASKS
+from finetune_api.words import listed
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
@@ -199,15 +201,18 @@ class Attempt:
         def data() -> Data:
             seed = spec.training.seed
             forms = forms_of(TASKS[spec.task], spec)
-            found = load(
-                spec.dataset,
-                forms,
-                storage=spec.storage,
-                workspace=workspace,
-                seed=seed,
-                stop=stop,
-                separator=None if spec.classification is None else spec.classification.separator,
-            )
+            try:
+                found = load(
+                    spec.dataset,
+                    forms,
+                    storage=spec.storage,
+                    workspace=workspace,
+                    seed=seed,
+                    stop=stop,
+                    separator=None if spec.classification is None else spec.classification.separator,
+                )
+            except JobError as error:
+                raise of_forms(error, spec) from error
             self._fetch_seconds = time.monotonic() - begin
             return found
 
@@ -331,6 +336,16 @@ def _open_workspace() -> Path:
             remedy=f"Let this user write there, free some space, or name another folder in {WORKSPACE_ENV}.",
         ) from error
     return workspace
+
+
+def of_forms(error: JobError, spec: FineTuneJobSpec) -> JobError:
+    """The same error; of a column that is missing with what else in the spec says that examples have it."""
+    said = narrowing(TASKS[spec.task], spec) if error.reason is FailureReason.COLUMN_MISSING else []
+    if not said:
+        return error
+    fields = listed([f"spec.{field}" for field in said])
+    remedy = f"{error.remedy} That examples have it follows from {fields}: without {'that' if len(said) == 1 else 'these'} they may have others."
+    return JobError(error.reason, error.message, field=error.field, remedy=remedy)
 
 
 def _explain(error: Exception) -> JobError:

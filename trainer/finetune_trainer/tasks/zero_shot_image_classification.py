@@ -257,8 +257,24 @@ class OfLabels(ZeroShot):
                 f"{len(long)} of {len(texts)} texts made of labels are cut at {length} tokens, such as {shortened(long[0])}."
             )
         self._said = self.reader.read(texts, length)
+        self._refuse_equal_labels()
         self._classes: tuple[int, torch.Tensor] | None = None
         return tried
+
+    def _refuse_equal_labels(self) -> None:
+        """Labels that the tokenizer makes the same of, such as in other letters or cut off: nothing could tell them apart."""
+        each = len(self.prompts)
+        first: dict[tuple[tuple[int, ...], ...], str] = {}
+        for number, name in enumerate(self.names):
+            of_label = tuple(tuple(text["input_ids"]) for text in self._said[number * each : (number + 1) * each])
+            if (other := first.setdefault(of_label, name)) != name:
+                raise JobError(
+                    FailureReason.LABEL_INVALID,
+                    f"the labels {shortened(other)} and {shortened(name)} are the same to the model once prompts make texts of them, such as "
+                    f"{shortened(self.prompts[0].replace('{}', name))}: it cannot tell them apart",
+                    field="spec.dataset.columns.label",
+                    remedy="Give them names that differ in more than letters' case, and early in the text, or make one label of them.",
+                )
 
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         labels = examples.numbers("label")

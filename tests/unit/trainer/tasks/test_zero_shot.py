@@ -190,12 +190,13 @@ def test_it_learns_to_find_what_belongs_together_and_loads_again(
 
 @pytest.fixture
 def of_labels(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def load(folder: Path, **spec: Any) -> Any:
+    def load(folder: Path, names: tuple[str, ...] = LABELS, **spec: Any) -> Any:
         forms = FACTS["zero-shot-image-classification"].forms
         facts = replace(FACTS["zero-shot-image-classification"], forms=(forms[1],))
         monkeypatch.setitem(loading.TASK_FACTS, "zero-shot-image-classification", facts)  # type: ignore[attr-defined]
         monkeypatch.setitem(loading.TASKS, "zero-shot-image-classification", OfLabels)
-        return task_of(folder, pairs(labels=True), **spec)
+        torch.manual_seed(0)
+        return task_for(folder, pairs(labels=True), names, task="zero-shot-image-classification", **spec)
 
     return load
 
@@ -224,6 +225,29 @@ def test_labels_become_texts_by_prompts_as_a_pipeline_makes_them(
         )
         found = {one["label"]: one["score"] for one in said}
         assert np.allclose([found[label] for label in LABELS], wanted[number], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "prompts", "said"),
+    [
+        (("Red", "blue", "red"), None, '"Red" and "red"'),
+        (("blue", "red\u200b", "red"), None, "are the same to the model"),
+        (("blue", "green", "red"), [f"{'a ' * 80}{{}}"], '"blue" and "green"'),
+        (("Red", "blue", "red"), ["a {}", "{}"], '"Red" and "red"'),
+        (("blue", "green", "red"), None, None),
+        (("blue", "green", "red"), [f"{'a ' * 80}{{}}", "a {}"], None),
+    ],
+)
+def test_labels_of_which_the_tokenizer_makes_the_same_are_refused(
+    names: tuple[str, ...], prompts: list[str] | None, said: str | None, of_labels: Any, folders: dict[str, Path]
+) -> None:
+    spec = {"contrastive": {"prompts": prompts}} if prompts else {}
+    if said is None:
+        of_labels(folders["clip"], names, **spec)
+        return
+    with pytest.raises(JobError, match="are the same to the model once prompts make texts of them") as caught:
+        of_labels(folders["clip"], names, **spec)
+    assert caught.value.reason is FailureReason.LABEL_INVALID and said in caught.value.message
 
 
 def test_training_draws_a_prompt_and_evaluation_does_not(of_labels: Any, folders: dict[str, Path]) -> None:
