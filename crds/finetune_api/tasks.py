@@ -171,7 +171,7 @@ RECALL_AT_5 = Metric(
 )
 CHRF = Metric(
     "chrf",
-    "chrF: how many runs of characters a text shares with the reference that is most like it, in percent",
+    "chrF: how many runs of characters a text shares with the reference that is most like it, in percent; of 1,000 texts at most",
     shown="chrF",
 )
 BLEU = Metric("bleu", "BLEU: how many runs of words texts share with their references, in percent", shown="BLEU")

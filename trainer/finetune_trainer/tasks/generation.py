@@ -103,7 +103,7 @@ def settle(
     dropped = sorted(
         name
         for name, value in given.to_diff_dict().items()
-        if not name.startswith("_") and name not in OF_NO_CONCERN and name not in KEPT
+        if value and not name.startswith("_") and name not in OF_NO_CONCERN and name not in KEPT
         and value not in (getattr(settled, name, None), usual.get(name))
     )  # fmt: skip
     if dropped:

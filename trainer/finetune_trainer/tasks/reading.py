@@ -129,8 +129,8 @@ class Reader:
             rows.append(begin + np.asarray(owners, dtype=np.int64))
             begin += len(columns[0])
             unknown += sum(row.count(self.tokenizer.unk_token_id) for row in encoding["input_ids"])
-            if windows is None:  # only the tokenizers written in Rust tell what they cut
-                cut += sum(bool(one.overflowing) for one in encoding.encodings or ())
+            if windows is None:
+                cut += self._cut(encoding, columns, length)
         starts = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         of_row = np.concatenate(rows)
         self._notes += judge_unknown(unknown, int(starts[-1]), len(of_row), self.tokenizer, pairs=pairs)
@@ -152,6 +152,16 @@ class Reader:
                 if len(of_row) == len(examples)
                 else f"{len(of_row):,} windows of at most {length} tokens",
             ),
+        )
+
+    def _cut(self, encoding: BatchEncoding, columns: Sequence[Sequence[Any]], length: int) -> int:
+        """How many of these rows are cut. Only the tokenizers written in Rust tell; others are asked again for rows that are full."""
+        if encoding.encodings is not None:
+            return sum(bool(one.overflowing) for one in encoding.encodings)
+        full = [row for row, ids in enumerate(encoding["input_ids"]) if len(ids) >= length]
+        return sum(
+            len(self.tokenizer(*(self._texts([column[row]])[0] for column in columns))["input_ids"]) > length
+            for row in full
         )
 
     def pad(self, features: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:

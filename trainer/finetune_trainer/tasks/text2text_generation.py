@@ -26,6 +26,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import Generation as Options
 from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.keys import different as different_keys
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score, of_some, values
 from finetune_trainer.scores.texts import text_scores
@@ -69,7 +70,7 @@ class Pairs:
 
     @property
     def costs(self) -> NDArray[np.int64]:
-        """Tokens of both."""
+        """Tokens of both. Beside one of equal cost a feature may be padded, but no model is taken for which that matters."""
         return self.texts.costs + self.targets.costs
 
     @property
@@ -140,19 +141,28 @@ class Text2TextGeneration(TextTask):
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         texts = self.encode(examples, ("text",), folder=folder, stop=stop)
         targets, cut = self._targets(examples, folder=folder, stop=stop)
-        most = self.model.generation_config.max_new_tokens
-        beyond = int((targets.costs > most).sum())
-        if beyond and not training:
-            self.notes.append(
-                f"{beyond:,} of {len(examples):,} targets have more than {most} tokens, and no more are written: raise "
-                "spec.generation.maxNewTokens to let the model write all of them."
-            )
-        if training:
-            self.notes += self._unwritable(examples)
+        found = self._unwritable(examples) if training else self._unmeasured(examples, targets)
+        self.notes += [note for note in found if note not in self.notes]
         notes = [f"{len(targets.along[LABELS]) / len(examples):.0f} tokens a target in the mean"]
         if cut:
             notes.append(f"{cut:,} targets cut at {int(targets.costs.max())} tokens, of whose ends nothing is learnt")
         return Pairs(texts, targets, (*texts.notes, *notes))
+
+    def _unmeasured(self, examples: Examples, targets: Ragged) -> Iterator[str]:
+        """Sentences about texts that are not written, or not as long as they might be."""
+        most = self.model.generation_config.max_new_tokens
+        beyond = int((targets.costs > most).sum())
+        if beyond:
+            yield (
+                f"{beyond:,} of {len(examples):,} targets to measure on have more than {most} tokens, and no more are written: raise "
+                "spec.generation.maxNewTokens to let the model write all of them."
+            )
+        different = len(different_keys(_keys(examples)))
+        if different > MOST:
+            yield (
+                f"Texts are written for {MOST:,} of the {different:,} different ones to measure on, evenly apart: chrF, BLEU and ROUGE-L "
+                "are of these, the loss is of all."
+            )
 
     def _room(self, length: int) -> int:
         """Tokens of a target within what stands around it, for features of at most `length` tokens."""

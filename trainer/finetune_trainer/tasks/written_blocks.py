@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.report.blocks import Block, Card, Cards, Diff, Part, Table, Text, sentence
+from finetune_trainer.scores.texts import bleu_tokenizer
 
 SHOWN = 8
 """Texts of each kind."""
@@ -38,7 +39,8 @@ def written_blocks(
         "Written texts",
         ("texts", *(["before training"] if before is not None else []), "after training"),
         tuple((name, *(counts[name] for counts in counted)) for name in counted[0]),
-        note=f"References have {_characters([text for texts in references for text in texts])} characters in the mean.",
+        note=f"References have {_characters([text for texts in references for text in texts])} characters in the mean. BLEU is that of "
+        f"sacrebleu with the tokenizer {bleu_tokenizer(references)}.",
     )
     alike = _alike(after.said, references)
     former = None if before is None else _alike(before.said, references)

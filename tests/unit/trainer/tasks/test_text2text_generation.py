@@ -186,6 +186,7 @@ def test_of_very_many_texts_some_evenly_apart_are_asked(
     right = [target if n in (0, 3, 6) else None for n, (_, target) in enumerate([*SOME, *SOME[:5]])]
     found = values(task.scores(task.data.validation, with_texts(answers, right)))
     assert found == {"chrf": 100, "bleu": pytest.approx(100), "rouge_l": 1}, "what was not asked counts"
+    assert any("written for 4 of the 10 different ones" in note for note in task.notes)
 
 
 def test_of_a_target_that_is_cut_nothing_is_learnt_of_its_end(folder_of: Any, tmp_path: Path) -> None:
@@ -209,7 +210,15 @@ def test_of_a_target_that_is_cut_nothing_is_learnt_of_its_end(folder_of: Any, tm
 def test_targets_that_are_longer_than_what_is_written_are_said(folder_of: Any, tmp_path: Path) -> None:
     task = writing(folder_of("bart"), tmp_path, [("Salt.", TEXTS[0]), ("Mars.", "It.")])
     answers_of(task)
-    assert any("1 of 2 targets have more than 10 tokens" in note for note in task.notes)
+    answers_of(task)
+    [note] = [note for note in task.notes if "have more than 10 tokens" in note]
+    assert note.startswith("1 of 2 targets")
+
+
+def test_texts_that_are_cut_are_counted_whoever_tokenises_them(folder_of: Any, tmp_path: Path) -> None:
+    for name in ("bart", "marian"):
+        task = writing(folder_of(name), tmp_path / name, [("Salt.", "a"), (TEXTS[0], "b")], training={"maxLength": 20})
+        assert "1 examples cut at 20 tokens" in pairs_of(task).notes, name
 
 
 def test_targets_that_the_tokenizer_cannot_write_are_said_with_what_can_be_had(folder_of: Any, tmp_path: Path) -> None:
@@ -242,7 +251,8 @@ def test_how_it_searched_before_is_not_taken_over_and_that_is_said(tmp_path: Pat
     saved = json.loads((tmp_path / "saved/generation_config.json").read_text())
     assert not {"min_length", "length_penalty", "no_repeat_ngram_size", "forced_eos_token_id"} & set(saved)
     again = writing(tmp_path / "saved", tmp_path / "again")
-    assert not any("taken over" in note for note in again.notes), "what we have set ourselves is news"
+    plain = writing(save_writer("bart", tmp_path / "plain"), tmp_path / "once")
+    assert not any("taken over" in note for note in (*again.notes, *plain.notes)), "nothing else was set"
 
 
 def test_tokens_that_are_never_to_be_written_stay_so(tmp_path: Path) -> None:
@@ -263,6 +273,7 @@ def test_tokens_that_are_never_to_be_written_stay_so(tmp_path: Path) -> None:
             "training would teach to write from de_DE on",
         ),
         ("mbart", "tokenizer_config.json", {"tgt_lang": LANGUAGES[0]}, "training would teach to write from en_XX on"),
+        ("mbart", "tokenizer_config.json", {"tgt_lang": None}, "does not say which one is written"),
         ("two berts", "config.json", {"quantization_config": {"bits": 4}}, "quantization_config"),
     ],
 )
