@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 MAX_IMAGE = 20 * 1024
 """Bytes that the PNG of one image in a report may have."""
+MAX_SOUND = 28 * 1024
+"""Bytes that the MP3 of one sound may have."""
 
 Mark = Literal["truth", "said"]
 """What the data says, or what the model says."""
@@ -81,6 +83,22 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """A sound of an example, to be heard and seen."""
+
+    mp3: bytes
+    picture: Image
+    note: str = ""
+    """What of it is to be heard, where that is not all."""
+    name: str = ""
+    kind: ClassVar[str] = "sound"
+
+    def __post_init__(self) -> None:
+        if len(self.mp3) > MAX_SOUND:
+            raise ValueError(f"a sound of a report is an MP3 of at most {MAX_SOUND:,} bytes")
+
+
+@dataclass(frozen=True)
 class Message:
     """What one side of a chat says."""
 
@@ -98,7 +116,7 @@ class Chat:
     kind: ClassVar[str] = "chat"
 
 
-Part = Text | Marked | Diff | Image | Chat
+Part = Text | Marked | Diff | Image | Sound | Chat
 
 
 def sentence(*phrases: str | tuple[str, Mark]) -> Marked:

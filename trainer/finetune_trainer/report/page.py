@@ -6,7 +6,21 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from finetune_trainer.report.blocks import Bars, Block, Card, Cards, Curve, Grid, Image, Line, Marked, PerLabel, Scatter
+from finetune_trainer.report.blocks import (
+    Bars,
+    Block,
+    Card,
+    Cards,
+    Curve,
+    Grid,
+    Image,
+    Line,
+    Marked,
+    Part,
+    PerLabel,
+    Scatter,
+    Sound,
+)
 from finetune_trainer.report.data import data_blocks
 from finetune_trainer.report.drawing import Plot
 from finetune_trainer.report.facts import ReportFacts
@@ -171,9 +185,13 @@ def _has_marks(cards: Cards) -> bool:
 
 def _is_of_pictures(cards: Cards) -> bool:
     """Whether the cards are pictures and nothing else, so that many find room side by side."""
-    return bool(cards.cards) and all(len(card.parts) == 1 and isinstance(card.parts[0], Image) for card in cards.cards)
+    return bool(cards.cards) and all(len(card.parts) == 1 and _is_picture(card.parts[0]) for card in cards.cards)
 
 
 def _is_beside_picture(card: Card) -> bool:
     """Whether a picture leads, so that what follows stands beside it."""
-    return len(card.parts) > 1 and isinstance(card.parts[0], Image)
+    return len(card.parts) > 1 and _is_picture(card.parts[0])
+
+
+def _is_picture(part: Part) -> bool:
+    return isinstance(part, Image | Sound)

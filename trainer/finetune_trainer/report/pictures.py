@@ -1,4 +1,4 @@
-"""Pictures small enough for a page that carries all it needs."""
+"""Pictures small enough for a page that carries all it needs, and how it carries them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 
 from PIL import Image as Pictures
 
-from finetune_trainer.report.blocks import MAX_IMAGE, Image
+from finetune_trainer.report.blocks import MAX_IMAGE, Image, Sound
 
 SIDE = 128
 """Pixels of a thumbnail's longer side at most."""
@@ -24,8 +24,9 @@ def thumbnail(picture: Pictures.Image, alt: str, name: str = "") -> Image:
     return Image(png, alt, name)
 
 
-def data_uri(image: Image) -> str:
-    return f"data:image/png;base64,{base64.b64encode(image.png).decode()}"
+def data_uri(part: Image | Sound) -> str:
+    kind, content = ("image/png", part.png) if isinstance(part, Image) else ("audio/mpeg", part.mp3)
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _png(picture: Pictures.Image) -> bytes:

@@ -27,6 +27,7 @@ from finetune_trainer.report.blocks import (
     Sample,
     Samples,
     Scatter,
+    Sound,
     Span,
     Table,
     Text,
@@ -35,8 +36,10 @@ from finetune_trainer.report.blocks import (
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.pictures import thumbnail
 from finetune_trainer.report.write import write_report
+from tests.training.sounds import sound_file, tone
 from tests.unit.trainer.report.runs import finished_run
 
+SOUND = sound_file(tone("low", 1), format="MP3", subtype="MPEG_LAYER_III")
 ARTICLE = (
     "Ada Lovelace met Charles Babbage in London in 1833. " + "Nothing of note is told of the months between. " * 30
 ) + "She published the first program in 1843, in Taylor's Scientific Memoirs."
@@ -91,6 +94,18 @@ def gallery() -> list[Block]:
                     (thumbnail(picture(n), f"an image of the label cat, number {n}"),),
                 )
                 for n in range(9)
+            ),
+        ),
+        Cards(
+            "sounds",
+            "The surest mistakes of sounds",
+            tuple(
+                Card(
+                    f"sounds/{n}.wav",
+                    sentence(("low", "said"), " at 98.1 %, truly ", ("عالي", "truth")),
+                    (Sound(SOUND, thumbnail(picture(n), f"the tones of sound {n}"), "the first 8 s" if n else ""),),
+                )
+                for n in range(3)
             ),
         ),
         Cards(

@@ -15,6 +15,7 @@ from PIL import Image as Pictures
 
 from finetune_trainer.report.blocks import (
     MAX_IMAGE,
+    MAX_SOUND,
     Bar,
     Bars,
     Block,
@@ -33,6 +34,7 @@ from finetune_trainer.report.blocks import (
     Sample,
     Samples,
     Scatter,
+    Sound,
     Span,
     Table,
     Text,
@@ -41,7 +43,7 @@ from finetune_trainer.report.blocks import (
 from finetune_trainer.report.pictures import thumbnail
 from finetune_trainer.report.plots import POINTS, block_plot
 from finetune_trainer.report.write import write_report
-from tests.unit.trainer.report.gallery import gallery, noise, picture
+from tests.unit.trainer.report.gallery import SOUND, gallery, noise, picture
 from tests.unit.trainer.report.runs import NASTY, finished_run
 from tests.unit.trainer.report.test_report import Page, one_line
 
@@ -56,7 +58,7 @@ def test_each_kind_of_block_and_of_part_is_in_the_gallery() -> None:
     blocks = gallery()
     assert {type(block) for block in blocks} == set(Block.__args__) - {Grid}  # which other tests look at
     parts = {type(part) for block in blocks if isinstance(block, Cards) for card in block.cards for part in card.parts}
-    assert parts == {Text, Marked, Diff, Image}
+    assert parts == {Text, Marked, Diff, Image, Sound}
     assert any(isinstance(s.prompt, Chat) for block in blocks if isinstance(block, Samples) for s in block.samples)
 
 
@@ -91,6 +93,8 @@ def test_who_does_not_see_the_page_is_told_the_same(tmp_path: Path) -> None:
     for tag, attributes in page.elements:
         if tag == "img":
             assert attributes["alt"]
+        if tag == "audio":
+            assert attributes["aria-label"] and "controls" in attributes
         if tag == "svg":
             assert attributes["role"] == "img" and attributes["aria-label"]
         if tag == "th":
@@ -120,6 +124,7 @@ HOSTILE: dict[str, Block] = {
                 sentence((NASTY, "said"), NASTY, (NASTY, "truth")),
                 (
                     thumbnail(picture(1), NASTY, NASTY),
+                    Sound(SOUND, thumbnail(picture(1), NASTY), NASTY, NASTY),
                     Text(NASTY, NASTY),
                     Marked(NASTY, (Span(2, 60, "said", NASTY), Span(5, 70, "truth", NASTY)), NASTY),
                     Diff(NASTY, f"{NASTY} <b>", NASTY),
@@ -143,6 +148,7 @@ def test_what_users_wrote_is_text_in_every_block(kind: str, tmp_path: Path) -> N
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")]
         assert tag != "img" or str(attributes["src"]).startswith("data:image/png;base64,")
+        assert tag != "audio" or str(attributes["src"]).startswith("data:audio/mpeg;base64,")
         assert "url(" not in (attributes.get("style") or "")
     assert one_line(NASTY) in one_line(page.text)
     assert "{{ 7*7 }}" in page.text
@@ -166,6 +172,7 @@ def test_a_page_is_small_whatever_the_data_is(tmp_path: Path) -> None:
         sentence((long, "said"), " at ", (long, "truth")),
         (
             *loud,
+            Sound(bytes(MAX_SOUND), loud[0], long),
             Text(long, "a text"),
             Marked(long, tuple(Span(n, n + 50, "said", "x" * 999) for n in range(0, 19_000, 25))),
             Diff(long, "犬" * 20_000),
@@ -230,6 +237,16 @@ def test_pictures_in_a_page_are_the_thumbnails(tmp_path: Path) -> None:
     html = page_of(tmp_path, Cards("k", "t", (Card("a.png", None, (small,)),)))
     (found,) = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="two">', html)
     assert base64.b64decode(found) == small.png
+
+
+def test_sounds_in_a_page_are_those_that_the_task_pressed(tmp_path: Path) -> None:
+    html = page_of(tmp_path, Cards("k", "t", (Card("a.wav", None, (Sound(SOUND, thumbnail(picture(2), "two")),)),)))
+    (found,) = re.findall(
+        r'<audio controls preload="none" src="data:audio/mpeg;base64,([^"]+)" aria-label="two">', html
+    )
+    assert base64.b64decode(found) == SOUND
+    with pytest.raises(ValueError, match="MP3"):
+        Sound(bytes(MAX_SOUND + 1), thumbnail(picture(2), "two"))
 
 
 def test_a_scatter_of_very_many_examples_shows_some_of_them_and_the_same_each_time() -> None:

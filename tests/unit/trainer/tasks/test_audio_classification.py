@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import soxr
 import torch
+from PIL import Image
 from transformers import AutoModelForAudioClassification, pipeline
 
 from finetune_api.failures import FailureReason, JobError
@@ -22,8 +24,9 @@ from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import load_weights
-from finetune_trainer.report.blocks import Cards, Image as Shown
+from finetune_trainer.report.blocks import MAX_SOUND, Cards, Sound
 from finetune_trainer.tasks.hearing import Hearing
+from finetune_trainer.tasks.shown_sound import shown
 from tests.training.images import save_tiny_images
 from tests.training.models import save_tiny_bert
 from tests.training.sounds import CONFIGS, RATE, extractor_for, save_tiny_sounds, sound_file, tone
@@ -323,8 +326,8 @@ def test_the_report_shows_the_mistaken_sounds(folders: dict[str, Path]) -> None:
     assert 0 < len(cards.cards) == min(wrong, 12)
     for card in cards.cards:
         (part,) = card.parts
-        assert isinstance(part, Shown) and part.png.startswith(b"\x89PNG")
-        assert card.origin in part.alt and " s, its tones and its wave" in part.alt
+        assert isinstance(part, Sound) and part.picture.png.startswith(b"\x89PNG")
+        assert card.origin in part.picture.alt and " s, its tones and its wave" in part.picture.alt
 
 
 def test_a_sound_that_changed_meanwhile_is_told_with_its_row(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -341,3 +344,32 @@ def test_a_sound_that_changed_meanwhile_is_told_with_its_row(folders: dict[str, 
     (tmp_path / "1.wav").unlink()
     with pytest.raises(JobError, match=r"row 2 was whole before training, and now it is gone"):
         ask(task, features)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.5, 8.0, 20.0])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+def test_a_report_plays_the_sound_itself_in_few_bytes(seconds: float, rate: int) -> None:
+    wave = (2 * rising(rate, seconds)).astype(np.float32)  # beyond full scale
+    part = shown(wave, rate, "The sound")
+    assert len(part.mp3) <= MAX_SOUND
+    assert part.note == ("the first 8 s" if seconds > 8 else "")
+    played, found = decode(part.mp3)
+    assert found == 16_000 and abs(len(played) / found - min(seconds, 8)) < 0.15
+    if seconds >= 0.5:
+        wanted = soxr.resample(wave[: 8 * rate], rate, found)
+        many = 2 * len(played)
+        likeness = np.fft.irfft(np.fft.rfft(played, many) * np.fft.rfft(wanted, many).conj())  # at any delay
+        assert likeness.max() / np.linalg.norm(played) / np.linalg.norm(wanted) > 0.95
+        assert abs(np.abs(played).max() - np.abs(wave[: 8 * rate]).max().clip(None, 1)) < 0.1
+
+
+def test_a_picture_of_a_sound_shows_its_tones_where_they_are() -> None:
+    """A tone of a quarter of the highest one, in the second half only: time goes to the right, tones go up, what is loud is dark."""
+    rate = 8000
+    wave = np.sin(2 * np.pi * 1000 * np.arange(rate) / rate).astype(np.float32)
+    wave[: rate // 2] = 0
+    png = shown(wave, rate, "The sound").picture.png
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(int)
+    tones, outline = pixels[:96], pixels[96:]
+    assert (tones[:, :50] == 255).all() and abs(int(tones[:, 100].argmin()) - 96 * 3 // 4) <= 1
+    assert (outline[:, 100] == 0).all() and (outline[:, 20] == 0).sum() <= 2
