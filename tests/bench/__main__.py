@@ -12,6 +12,7 @@ MEASUREMENTS = (
     "stsb",
     "goemotions",
     "wnut17",
+    "similarity",
     "e2e_nlg",
     "store",
     "data",

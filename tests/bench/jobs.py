@@ -49,3 +49,10 @@ def run_example(name: str, data: Path, output: Path, settings: Mapping[str, Any]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
     folder = output / "bench"
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in ("run", "result")}
+
+
+def best(files: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A metric of the best model on the validation rows, as result.json has it: `value`, and `baseline` of the untuned model."""
+    [metric] = [one for one in files["result"]["metrics"] if (one["name"], one["split"]) == (name, "validation")]
+    assert isinstance(metric, dict)
+    return metric
