@@ -19,7 +19,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from finetune_api.failures import FailureReason, JobError
 
-POOLER = re.compile(r"(^|\.)(pooler|pooling)(\.|$)")
+POOLER = re.compile(r"(^|\.)(pooler|pooling)(\.|$)|^projector\.")
 """Between body and head: some weights have one and the task's model has none, or the other way round."""
 BUFFERS = re.compile(
     r"(^|\.)(position_ids|token_type_ids|inv_freq|original_inv_freq|masked_bias|num_batches_tracked|version"

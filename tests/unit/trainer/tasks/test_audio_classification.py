@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,14 @@ import pytest
 import soxr
 import torch
 from PIL import Image
-from transformers import AutoModelForAudioClassification, pipeline
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForAudioClassification,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForPreTraining,
+    WhisperForConditionalGeneration,
+    pipeline,
+)
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze, Training
@@ -268,6 +277,38 @@ def test_gradients_end_at_convolutions_of_which_none_is_trained(folders: dict[st
     steps_of(task, features, steps=2).run()
     changed = {name for name, value in task.model.state_dict().items() if not torch.equal(before[name], value)}
     assert changed and not [name for name in changed if "feature_extractor" in name or "feature_projection" in name]
+
+
+FROM: dict[str, tuple[str, Callable[[], Any]]] = {
+    "pretraining": (
+        "wav2vec2",
+        lambda: Wav2Vec2ForPreTraining(CONFIGS["wav2vec2"](codevector_dim=16, num_codevectors_per_group=8)),
+    ),
+    "speech recognition": ("wav2vec2", lambda: Wav2Vec2ForCTC(CONFIGS["wav2vec2"](vocab_size=20))),
+    "speech recognition by Whisper": ("whisper", lambda: WhisperForConditionalGeneration(CONFIGS["whisper"]())),
+}
+
+
+@pytest.mark.parametrize("what", FROM)
+def test_other_heads_and_decoders_are_left_behind(what: str, tmp_path: Path) -> None:
+    kind, model = FROM[what]
+    model().save_pretrained(tmp_path)
+    extractor_for(kind).save_pretrained(tmp_path)
+    task = task_of(tmp_path)
+    assert task.has_new_head
+    assert {name.split(".")[0] for name in task.new_parameters} == {"classifier", "projector"}
+
+
+def test_weights_of_before_torch_named_the_norm_of_weights_otherwise_are_read(tmp_path: Path) -> None:
+    """As those of facebook/wav2vec2-base are."""
+    save_tiny_sounds(tmp_path)
+    file, old = tmp_path / "model.safetensors", {"original0": "weight_g", "original1": "weight_v"}
+    weights = load_file(file)
+    names = {name: re.sub(r"parametrizations\.weight\.(original\d)", lambda m: old[m[1]], name) for name in weights}
+    assert any(name.endswith("weight_g") for name in names.values())
+    save_file({names[name]: value for name, value in weights.items()}, file, metadata={"format": "pt"})
+    model = task_of(tmp_path).model.wav2vec2.state_dict()
+    assert all(torch.equal(model[name], value) for name, value in weights.items())
 
 
 def _config(folder: Path, **changes: Any) -> None:
