@@ -45,8 +45,9 @@ class Features(Protocol):
 
     @property
     def costs(self) -> NDArray[np.int64]:
-        """Of a forward pass, shape (features,): tokens, or pixels / 256. Batches, micro-batches and evaluations are cut by it. Two features
-        of one cost are padded with nothing beside each other."""
+        """Of a forward pass, shape (features,), in what about equals a token: tokens, pixels / 256, 20 ms of sound. Batches, micro-batches
+        and evaluations are cut by it. Of a task that `depends_on_padding`, two features of one cost are padded with nothing beside each
+        other."""
 
     @property
     def weights(self) -> NDArray[np.float64]:
