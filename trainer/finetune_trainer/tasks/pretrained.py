@@ -12,6 +12,7 @@ over; all of them are numbers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ INVALID = (
     *(AssertionError, ArithmeticError, AttributeError, IndexError, TypeError, StrictDataclassError),
 )
 """What transformers raises where files of a model do not make sense."""
+
+
+_SENSES = {"image processor": "looks at images", "feature extractor": "hears sounds"}
+_ABSENT = re.compile(f"Can't load ({'|'.join(_SENSES)}) for")
+"""How transformers begins where a folder has no preprocessor_config.json; it goes on about its hub."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,13 @@ def said_as_invalid(what: str) -> Iterator[None]:
     except INVALID as error:
         if shortage(error) is not None:
             raise  # the machine's fault, not the model's
+        if absent := _ABSENT.match(str(error).strip()):
+            raise JobError(
+                FailureReason.MODEL_INVALID,
+                f"there is no {absent[1]} beside the model (preprocessor_config.json), by which it {_SENSES[absent[1]]}",
+                field="spec.model.uri",
+                remedy="Name a model that was made for this task; or put its preprocessor_config.json beside its weights.",
+            ) from error
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise JobError(
             FailureReason.MODEL_INVALID,

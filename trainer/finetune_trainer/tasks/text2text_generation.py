@@ -27,6 +27,7 @@ from finetune_api.options import Generation as Options
 from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.keys import different as different_keys
+from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score, of_some, values
 from finetune_trainer.scores.texts import text_scores
@@ -201,7 +202,8 @@ class Text2TextGeneration(TextTask):
         return targets, int(cut.sum())
 
     def _unwritable(self, examples: Examples) -> list[str]:
-        """A sentence where the tokenizer has no way to write some of the first targets as they are."""
+        """A sentence where the tokenizer has no way to write some of the first targets as they are. Raises JobError MODEL_INVALID where it
+        has none to write anything of any of them."""
         targets = next(examples.blocks("target", size=MOST))["target"]
         written = self._decoded(self.reader.bare(targets))
         other = [n for n, text in enumerate(written) if text.split() != targets[n].split()]
@@ -209,6 +211,14 @@ class Text2TextGeneration(TextTask):
             return []
         chrf = values(text_scores(written, [[target] for target in targets]))["chrf"]
         first = other[0]
+        if not chrf:
+            raise JobError(
+                FailureReason.MODEL_INVALID,
+                f"the tokenizer cannot write any of the first {len(targets):,} targets: of {shortened(targets[first])} it leaves "
+                f"{shortened(written[first])}",
+                field="spec.model.uri",
+                remedy="Name a model whose tokenizer knows the language or the signs of the targets.",
+            )
         return [
             f"The tokenizer cannot write {len(other):,} of the first {len(targets):,} targets as they are, such as "
             f"{written[first][:80]!r} for {targets[first][:80]!r}: chrF can be {chrf:.1f} there at most."

@@ -336,7 +336,10 @@ def _other_layers(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (_no_extractor, "preprocessor_config"),
+        (
+            _no_extractor,
+            "there is no feature extractor beside the model (preprocessor_config.json), by which it hears sounds",
+        ),
         (_no_rate, "sampling_rate"),
         (_other_extractor, "cannot hear a sound"),
         (_other_layers, "config.json does not describe these weights"),

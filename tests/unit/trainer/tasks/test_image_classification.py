@@ -209,7 +209,10 @@ def _other_positions(folder: Path) -> None:
     ("spoil", "words"),
     [
         (_grey, "images of 1 channels"),
-        (_no_processor, "preprocessor_config"),
+        (
+            _no_processor,
+            "there is no image processor beside the model (preprocessor_config.json), by which it looks at",
+        ),
         (_other_size, "doesn't match model"),
         (_any_size, "does not make images of one size"),
         (_other_layers, "config.json does not describe these weights"),

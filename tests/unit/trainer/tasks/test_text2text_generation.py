@@ -231,6 +231,13 @@ def test_targets_that_the_tokenizer_cannot_write_are_said_with_what_can_be_had(f
     assert not any("cannot write" in note for note in task.notes)
 
 
+def test_a_tokenizer_that_can_write_nothing_of_any_target_is_refused(folder_of: Any, tmp_path: Path) -> None:
+    task = writing(folder_of("t5"), tmp_path, [("Salt.", "\u4f60\u597d"), ("Mars.", "\u4e16\u754c")])
+    with pytest.raises(JobError, match="cannot write any of the first 2 targets") as caught:
+        pairs_of(task)
+    assert (caught.value.reason, caught.value.field) == (FailureReason.MODEL_INVALID, "spec.model.uri")
+
+
 SETTINGS = {
     "num_beams": 4,
     "no_repeat_ngram_size": 3,
