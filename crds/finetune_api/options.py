@@ -132,7 +132,7 @@ class Generation(Model):
 
     beams: Annotated[int, Field(ge=1, le=64)] = 1
     """Beginnings of a text that are followed at once, of which the likeliest is kept (beam search). 1 takes the likeliest token each time;
-    more are slower in proportion. Saved like the other. Default: 1."""
+    more are slower in proportion. It is saved, too. Default: 1."""
 
 
 class Contrastive(Model):

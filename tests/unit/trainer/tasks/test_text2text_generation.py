@@ -14,7 +14,7 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EncoderDecoderModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.engine.measure import Split, answer
@@ -22,6 +22,7 @@ from finetune_trainer.report.blocks import Cards, Diff, Table
 from finetune_trainer.scores import paired_intervals, values
 from finetune_trainer.tasks import text2text_generation
 from finetune_trainer.tasks.text2text_generation import ENDED, SAID, Pairs, Text2TextGeneration
+from tests.bench.jobs import minilm
 from tests.training.architectures import TEXTS
 from tests.training.writers import LANGUAGES, WRITERS, change, save_writer, without_cross_attention
 from tests.unit.trainer.data.folders import written
@@ -327,6 +328,22 @@ def test_what_joins_two_encoders_is_said_to_be_drawn_at_random(tmp_path: Path) -
             task.model.get_parameter(name).add_(0.01)
     task.save(tmp_path / "tuned")
     assert not writing(tmp_path / "tuned", tmp_path / "c").new_parameters
+
+
+def test_two_real_encoders_are_put_together_as_transformers_does_it(tmp_path: Path) -> None:
+    """The folder that its documentation tells people to make holds cross-attention that nobody has trained, and says no token to begin with."""
+    joined = EncoderDecoderModel.from_encoder_decoder_pretrained(str(minilm()), str(minilm()))
+    joined.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(minilm()).save_pretrained(tmp_path / "model")
+    task = writing(tmp_path / "model", tmp_path, SOME[:2])
+    del joined
+    pairs_of(task)
+    assert sum("crossattention" in name for name in task.new_parameters) == 6 * 10
+    assert any("texts begin from [CLS]" in note for note in task.notes)
+    assert any("cannot write 2 of the first 2 targets as they are" in note for note in task.notes), (
+        "it knows no capitals"
+    )
+    assert len(answers_of(task)) == 2
 
 
 def test_weights_that_lack_anything_else_are_refused(tmp_path: Path) -> None:
