@@ -161,6 +161,8 @@ def hold(table: nn.Embedding, part: Part) -> None:
 
 def _table(model: PreTrainedModel) -> nn.Embedding | None:
     """What looks up tokens, if that is all that it does, and nothing else has its weight."""
+    if model.config.is_encoder_decoder:  # its decoder begins with a token of its own
+        return None
     try:
         table: nn.Module = model.get_input_embeddings()
     except NotImplementedError:  # of images, or by code that came with the model

@@ -217,8 +217,13 @@ def is_of_another_kind(model):
     model.get_input_embeddings().__class__ = type("Scaled", (nn.Embedding,), {})
 
 
+def has_a_decoder(model):
+    model.config.is_encoder_decoder = True
+
+
 @pytest.mark.parametrize(
-    "change", [head_that_has_the_table, renorms, is_frozen, is_read_past_the_look_up, is_of_another_kind]
+    "change",
+    [head_that_has_the_table, renorms, is_frozen, is_read_past_the_look_up, is_of_another_kind, has_a_decoder],
 )
 def test_a_table_that_is_more_than_looked_up_is_trained_as_it_is(change, folder):
     task, features = loaded(folder)
