@@ -53,8 +53,18 @@ def test_what_was_decided_here_and_what_it_ran_on_is_said(run):
     assert (said["precision"], said["microBatchSize"], said["totalSteps"], said["threads"]) == ("fp32", 4, 15, 1)
     assert set(said["hardware"]) >= {"cpu", "memory"}
     assert set(said["versions"]) >= {"python", "torch", "transformers", "tokenizers", "datasets", "numpy"}
-    assert set(said["durations"]) == {"fetch", "baseline", "train", "evaluate"}
+    assert set(said["durations"]) == {"fetch", "baseline", "train", "save", "evaluate"}
     assert all(seconds > 0 for seconds in said["durations"].values())
+
+
+def test_what_was_stored_on_the_way_is_said(run):
+    said, job, _ = run
+    least = (
+        2 * (job.results / "model/model.safetensors").stat().st_size
+    )  # a best model, and a checkpoint with moments beside it
+
+    assert said["storedBytes"] > least
+    assert "Stored on the way" in (job.results / "report.html").read_text()
 
 
 def test_the_metrics_go_by_split_and_the_choosing_one_leads(run):

@@ -90,6 +90,8 @@ class Loop:
         self.best = best
         """The folder with the weights of the best model so far."""
         self._new_best = False
+        self.save_seconds = 0.0
+        """For which training stood still in this attempt, to write checkpoints and best models."""
         self._checkpoints = checkpoints
         self._attempt = attempt
         self._reporter = reporter
@@ -251,12 +253,14 @@ class Loop:
             )  # fmt: skip
 
     def _keep(self) -> None:
+        begin = time.monotonic()
         former, self.best = self.best, self._folder / f"best-{self.state.step}"
         self.best.mkdir(parents=True, exist_ok=True)
         save_weights(self._task.model, self.best)
         self._new_best = True
         if former is not None and former != self.best:
             shutil.rmtree(former)  # the store has links of its own to what it still needs
+        self.save_seconds += time.monotonic() - begin
 
     @property
     def _save_due(self) -> bool:
@@ -267,6 +271,7 @@ class Loop:
         return time.monotonic() - self._saved_at >= self._save_after
 
     def _save(self) -> None:
+        begin = time.monotonic()
         # Looked at here as well: a checkpoint of a diverged model would make each next attempt diverge at once.
         self._tell_rows(wait=True)
         self.state.window_steps = self._window.steps
@@ -274,7 +279,7 @@ class Loop:
         self.state.micro_batch_size = self.micro.limit
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
-        self._steps.save(folder)
+        self._steps.save(folder, weights=self.best if self.state.best_step == self.state.step else None)
         (folder / METRICS_FILE).write_bytes(dump_rows(self.state.rows))
         self._write_extra(folder)
         self._checkpoints.commit(
@@ -290,6 +295,7 @@ class Loop:
         self._saved_step = self.state.step
         self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
         self._saved_at = self._step_ended = time.monotonic()
+        self.save_seconds += self._saved_at - begin
 
     def _add_row(self, step: int, at: float, /, **values: float) -> None:
         self.state.rows.append({"step": step, "epoch": round(step / self.steps_per_epoch, 6), **values, "time": at})

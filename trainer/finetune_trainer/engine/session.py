@@ -146,6 +146,7 @@ class Session:
             "bf16" if self._arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
+        self._durations["save"] = loop.save_seconds
         assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
         load_weights(self._task.model, loop.best)
         self._measure_best()
@@ -319,6 +320,7 @@ class Session:
             hardware=hardware(self._arithmetic.device),
             versions=versions(),
             durations=self._durations,
+            stored_bytes=self._checkpoints.stored_bytes,
             data_fingerprint=data.fingerprint,
             model_fingerprint=inputs.model.fingerprint,
             model_revision=inputs.model.revision,

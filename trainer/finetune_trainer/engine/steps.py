@@ -18,6 +18,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.serialization import set_crc32_options
 
 from finetune_api.training import Training
 from finetune_trainer.engine.ahead import made
@@ -29,8 +30,9 @@ from finetune_trainer.engine.occurring import parts
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
-from finetune_trainer.engine.weights import save_weights
+from finetune_trainer.engine.weights import WEIGHTS, save_weights
 from finetune_trainer.stop import Preempted
+from finetune_trainer.store.checkpoints import link_or_copy
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
 from finetune_trainer.threads import available_threads
 
@@ -172,9 +174,13 @@ class Steps:
         self.optimizer.zero_grad()
         set_random_state(state)
 
-    def save(self, folder: Path) -> None:
-        """All that `run` needs to go on exactly from here."""
-        save_weights(self._model, folder)
+    def save(self, folder: Path, weights: Path | None = None) -> None:
+        """All that `run` needs to go on exactly from here. `weights` is a folder where `save_weights` has written the model as it is."""
+        if weights is None:
+            save_weights(self._model, folder)
+        else:
+            link_or_copy(weights / WEIGHTS, folder / WEIGHTS)
+        set_crc32_options(False)  # half of the time of writing; the manifest has a SHA-256 of each file
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
         save_random_state(folder)

@@ -61,7 +61,7 @@ class ReportFacts:
     """Such as `{"torch": "2.13.0"}`."""
     durations: Mapping[str, float]
     """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `baseline`, `train` (all steps of all
-    attempts, without evaluations), `evaluate` of the kept model."""
+    attempts, without evaluations), `save` (for which the last attempt's training stood still), `evaluate` of the kept model."""
     data_fingerprint: str
     model_fingerprint: str
     model_revision: str | None = None
@@ -71,6 +71,8 @@ class ReportFacts:
     best_step: int | None = None
     """The optimiser step that the kept model comes from."""
     attempts: int = 1
+    stored_bytes: int = 0
+    """What the last attempt wrote to the store on the way: checkpoints and best models."""
     warnings: Sequence[str] = field(default_factory=tuple)
     """About the data."""
     new_parameters: Sequence[str] = field(default_factory=tuple)

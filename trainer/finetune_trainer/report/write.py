@@ -51,6 +51,7 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "attempts": facts.attempts,
         "metrics": [metric.wire() for metric in facts.metrics],
         "durations": {name: round(seconds, 3) for name, seconds in facts.durations.items()},
+        "storedBytes": facts.stored_bytes,
         "warnings": list(facts.warnings),
         "newParameters": list(facts.new_parameters),
         "notes": list(facts.notes),

@@ -58,6 +58,8 @@ class Checkpoints:
         self._keep = keep
         self._may_write = may_write
         self._saved_step = 0
+        self.stored_bytes = 0
+        """What has been written to the store: checkpoints and best models."""
         self._best: str | None = None
         self._background = LatestOnly(self._store, name="checkpoints")
 
@@ -87,7 +89,7 @@ class Checkpoints:
             self._best = folder_name(best_step or step, attempt)
             staged_best = directory.with_name(f".{directory.name}.best.uploading")
             shutil.rmtree(staged_best, ignore_errors=True)
-            shutil.copytree(best, staged_best, copy_function=_link_or_copy)
+            shutil.copytree(best, staged_best, copy_function=link_or_copy)
         self._background.put(_Save(staged, step, attempt, facts, format, staged_best, self._best), _merge)
 
     def flush(self) -> None:
@@ -159,6 +161,7 @@ class Checkpoints:
         self._may_write()
         digests = self._patient.upload_all(source, place)
         files = [Artifact(path=path, size=found.size, sha256=found.sha256) for path, found in digests.items()]
+        self.stored_bytes += sum(file.size for file in files)
         self._may_write()
         self._patient.write(f"{place}/{MANIFEST}", seal(manifest.model_copy(update={"files": files})))
         shutil.rmtree(source, ignore_errors=True)
@@ -232,7 +235,8 @@ def _merge(waiting: _Save, newer: _Save) -> _Save:
     return newer
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Let `target` be the same file, or a copy of it where there are no links."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without links
