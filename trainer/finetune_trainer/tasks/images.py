@@ -188,7 +188,7 @@ def load_processor(folder: Path, size: int | None, *, trust_remote_code: bool) -
     if size is None:
         return processor
     settings = processor.to_dict()
-    return type(processor).from_dict(settings | sized(settings, size))
+    return type(processor).from_dict(settings | {"do_resize": True} | sized(settings, size))
 
 
 def sized(settings: Mapping[str, Any], size: int) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class Transform:
         if len(shapes) != 1 or len(min(shapes)) != 3:
             sizes = " and ".join(" × ".join(map(str, shape)) for shape in sorted(shapes))
             raise ValueError(
-                f"the image processor does not make images of one size of all images, but values of {sizes}"
+                f"the image processor does not make images of one size of all images, but values of {sizes}; spec.images.size says which one "
+                "it shall be"
             )
         _, self.height, self.width = shapes.pop()
         resample = getattr(processor, "resample", None)

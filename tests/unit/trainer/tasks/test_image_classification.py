@@ -261,6 +261,21 @@ def test_another_size_cuts_as_much_from_the_sides(settings: dict[str, Any], tmp_
     assert np.abs(np.subtract(*ends)).max() <= 6
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"do_resize": False, "do_center_crop": False}, {"size": {"shortest_edge": 32}, "do_center_crop": False}],
+)
+def test_a_size_makes_images_of_one_size_where_the_processor_alone_does_not(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    save_tiny_images(tmp_path, "resnet")
+    processor("clip", "CLIP", **settings).save_pretrained(tmp_path)
+    with pytest.raises(JobError, match=r"images of one size of all images, .*; spec\.images\.size says which one"):
+        task_of(tmp_path)
+    transform = task_of(tmp_path, images={"size": 48}).transform
+    assert (transform.height, transform.width) == (48, 48)
+
+
 def test_the_report_shows_the_mistaken_images(folders: dict[str, Path]) -> None:
     task = task_of(folders["resnet"])
     examples = rows()
