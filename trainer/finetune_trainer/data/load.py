@@ -22,7 +22,7 @@ from finetune_trainer.data.examples import HUB_SPLIT, Data, Examples, Split, Sto
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.folders import are_values, file_column, files_of, is_told_by_folders, read_folder
 from finetune_trainer.data.foreign import Format
-from finetune_trainer.data.keys import Keys, keys_of
+from finetune_trainer.data.keys import keys_of
 from finetune_trainer.data.kinds import Kinds, kind_of
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.places import open_place, told_of
@@ -31,7 +31,7 @@ from finetune_trainer.data.rows import Rows, RowsWriter, some_of
 from finetune_trainer.data.split import choose_validation
 from finetune_trainer.data.survey import survey
 from finetune_trainer.data.tables import EXTENSIONS, has_columns, read_table
-from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows
+from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows, warn_of_shared_parts
 
 MOST_WARNINGS = 40
 """Warnings that are told; more are counted."""
@@ -79,14 +79,16 @@ def load(
     }
     keys = {split: keys_of(some, kinds, stop) for split, some in examples.items()}
     warnings += warn_of_rows(examples, kinds, names, keys)
+    together = {role.name: kinds[role.name] for role in form.roles if role.together}
+    apart = {split: keys_of(some, together, stop) for split, some in examples.items()} if together else keys
+    if together:
+        warnings += warn_of_shared_parts(examples, list(together), keys, apart)
     stop()
     drawn = "validation" not in examples
     if drawn:
         fraction = dataset.validation_fraction or DEFAULT_VALIDATION_FRACTION
         train = examples["train"]
-        aside, more = choose_validation(
-            train, form, _keys_apart(train, form, kinds, keys["train"], stop), fraction, seed
-        )
+        aside, more = choose_validation(train, form, apart["train"], fraction, seed)
         warnings += more
         folder = workspace / "rows"
         examples["train"] = some_of(train, ~aside, folder / "train-rest.arrow")
@@ -106,12 +108,6 @@ def load(
         survey=survey(examples, names, keys),
         sources=tuple(source for rows in splits for source in rows.sources()),
     )
-
-
-def _keys_apart(train: Examples, form: Form, kinds: Kinds, keys: Keys, stop: Stop) -> Keys:
-    """By which training rows stay together; `keys` are those of all inputs."""
-    together = {role.name: kinds[role.name] for role in form.roles if role.together}
-    return keys_of(train, together, stop) if together else keys
 
 
 def _few(warnings: list[str]) -> tuple[str, ...]:

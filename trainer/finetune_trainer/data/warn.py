@@ -66,6 +66,21 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
     ]
 
 
+def warn_of_shared_parts(splits: Mapping[Split, Examples], roles: Sequence[str], keys: Keys, parts: Keys) -> list[str]:
+    """Rows of validation or test that have what stays together, `roles`, of a training row and are another row all the same, such as
+    another question to a context that was trained on. `parts` are the keys of these roles, `keys` those of all inputs."""
+    known, rows = different(parts["train"]), different(keys["train"])
+    warnings = []
+    for split, others in splits.items():
+        shared = np.flatnonzero(among(parts[split], known) & ~among(keys[split], rows))
+        if split != "train" and len(shared):
+            warnings.append(
+                f"{len(shared):,} of {len(others):,} {rows_of(split)} have the {' and '.join(roles)} of a training row and are other ones, so "
+                f"their metrics flatter: {at(others.origins.take(shared))}."
+            )
+    return warnings
+
+
 def warn_of_absent_labels(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, *, drawn: bool) -> list[str]:
     """Labels that are trained and that a split has no row of; `drawn` says that validation was drawn from the training rows."""
     warnings = []

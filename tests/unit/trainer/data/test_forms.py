@@ -77,6 +77,20 @@ def test_examples_with_the_same_of_a_role_that_is_kept_together_go_the_same_way(
     assert set(again.validation.values("context")) != validation
 
 
+def test_given_splits_that_share_what_is_kept_together_are_said(tmp_path: Path) -> None:
+    asked = form(Role("question", Kind.TEXT), Role("context", Kind.TEXT, together=True))
+    rows = "".join(f"question {row},context {row % 20}\n" for row in range(100))
+    dev = "question 0,context 0\nquestion 0,context 1\nquestion 0,another\nquestion 1,context 19\n"
+    written(tmp_path, {"train.csv": f"question,context\n{rows}", "dev.csv": f"question,context\n{dev}"})
+    same, shared = load_forms(tmp_path, asked, splits={"validation": "dev.csv"}).warnings
+    assert "1 of 4 validation rows have the text of a training row, so their metrics flatter: dev.csv, line 2." in same
+    assert (
+        shared
+        == "2 of 4 validation rows have the context of a training row and are other ones, so their metrics flatter: "
+        "dev.csv, line 3; dev.csv, line 5."
+    )
+
+
 def test_a_text_that_is_to_be_written_is_no_input(tmp_path: Path) -> None:
     translated = form(TEXT, Role("target", Kind.TEXT, answer=True))
     rows = "".join(f"text {row // 2},target {row}\n" for row in range(40))
