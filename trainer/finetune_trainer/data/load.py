@@ -163,7 +163,7 @@ def _read_files(
     lists = [role for role, kind in _kinds(form, dataset).items() if kind.is_list]
     beside = Beside(place, stop)
     splits: list[Rows] = []
-    warnings: list[str] = []
+    warnings = [warning for split, names in tables.items() for warning in _warn_of_namesakes(dataset, split, names)]
     for split, names in tables.items():
         columns = _columns_in(chosen[split][0], form, dataset)
         writer = _writer(split, form, dataset, columns, workspace, beside, separator)
@@ -198,6 +198,18 @@ def _read_files(
             "spec.dataset.csv says how CSV and TSV files are written, and none of the files that are read is one."
         )
     return form, splits, warnings, None, fingerprint_files(paths | beside.fetched, stop)
+
+
+def _warn_of_namesakes(dataset: Dataset, split: Split, names: Sequence[str]) -> list[str]:
+    """Of files that are read for a split because their names begin with it, beside one that is called so: `train_old.csv`."""
+    pattern = _wanted_splits(dataset)[split]
+    called_so = [name for name in names if str(PurePosixPath(name).with_suffix("")) == pattern]
+    if not called_so or len(names) == 1:
+        return []
+    return [
+        f'All {len(names):,} files whose names begin with "{pattern}" are read for the {split} split: {listed(names, 4)}. If only '
+        f"{listed(called_so, 2)} {'is' if len(called_so) == 1 else 'are'} meant, name that in spec.dataset.splits.{split}."
+    ]
 
 
 _MORE_EXTENSIONS: tuple[tuple[Kind, str, Format], ...] = (

@@ -320,3 +320,23 @@ def test_thousands_of_files_do_not_make_thousands_of_warnings(tmp_path: Path) ->
     warnings = load_from(tmp_path, splits={"validation": "train-0.tsv", "train": "train-[!0]*.tsv"}).warnings
     assert len(warnings) == 40
     assert "more warnings" in warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["train.csv", "train_old.csv"], 'read for the train split: "train.csv", "train_old.csv". If only "train.csv" is meant'),
+        (["train.csv", "train.tsv", "train-2.csv"], 'If only "train.csv", "train.tsv" are meant'),
+        (["train.csv"], None),
+        (["train-00000.csv", "train-00001.csv"], None),
+        (["train/a.csv", "train/b.csv"], None),
+        (["train.csv", "test.csv", "dev.csv"], None),
+    ],
+)  # fmt: skip
+def test_files_that_are_perhaps_read_by_mistake_are_told(files: list[str], said: str | None, tmp_path: Path) -> None:
+    rows = [reviews(20).replace("text ", f"text {number} of ") for number in range(len(files))]
+    texts = {name: of.replace(",", "\t") if name.endswith("tsv") else of for name, of in zip(files, rows, strict=True)}
+    warnings = load_from(written(tmp_path, texts)).warnings
+    assert [said is not None and said in one for one in warnings if "whose names begin with" in one] == [True] * bool(
+        said
+    )
