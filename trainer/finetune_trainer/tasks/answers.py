@@ -44,9 +44,10 @@ def try_answers(
     shapes: Mapping[str, tuple[int, ...]],
     *,
     left: bool = False,
+    what: str = "a text",
 ) -> Sequence[str]:
     """Sentences about how the model answers: `RANDOM`, `PADDED` or none. `short` is a batch of one feature, `both` begins with it and is
-    padded on the `left` or on the right; `shapes` are those of what is asked of `short`.
+    padded on the `left` or on the right; `shapes` are those of what is asked of `short`, and `what` is asked.
 
     Raises JobError MODEL_INVALID when the answers are not finite numbers of these shapes, and what the model raises.
     """
@@ -63,11 +64,11 @@ def try_answers(
         alone, again, together = (answers[name] for answers in found)
         if alone.shape != shape:
             raise _invalid(
-                f"the model answers a text with numbers of the shape {tuple(alone.shape[1:])}, not {shape[1:]}"
+                f"the model answers {what} with numbers of the shape {tuple(alone.shape[1:])}, not {shape[1:]}"
             )
         padded = _unpadded(together, shape, left)
         if not torch.isfinite(torch.cat([alone, padded])).all():
-            raise _invalid("the model answers a text with values that are no numbers (NaN or infinite)")
+            raise _invalid(f"the model answers {what} with values that are no numbers (NaN or infinite)")
         noise = MOST_NOISE * float(alone.abs().max())
         if float((alone - again).abs().max()) > noise:
             notes.add(RANDOM)

@@ -162,7 +162,7 @@ class ImageTask(Task):
             with said_as_invalid("cannot look at an image"):
                 features = self.tried()
                 alone, both = self.collate(features[:1]), self.collate(features)
-                found = try_answers(self.model, self.outputs, alone, both, self.shapes(1))
+                found = try_answers(self.model, self.outputs, alone, both, self.shapes(1), what="an image")
         except JobError as error:
             if self._size is None:
                 raise
