@@ -156,6 +156,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "notes.mid": (b"MThd\x00\x00\x00\x06" + bytes(range(100)), "MIDI"),
     "picture.wav": (b"\x89PNG\r\n\x1a\n" + bytes(range(100)), "PNG"),
     "sounds.zip": (b"PK\x03\x04" + bytes(range(100)), "archive"),
+    "sphere.wav": (_file(format="NIST"), "NIST Sphere.* not read here"),
     "matrix.wav": (_matrix(), "not read here"),
     "raw.vox": (bytes(np.random.default_rng(0).integers(0, 256, 4000, np.uint8)), "no sound"),
 }

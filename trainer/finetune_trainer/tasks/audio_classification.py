@@ -21,7 +21,7 @@ from transformers import pipeline
 
 classify = pipeline("audio-classification", model="model")  # the folder `model` beside this card
 sound, rate = soundfile.read("sound.wav", dtype="float32", always_2d=True)
-sound = sound[: {seconds:g} * rate].mean(axis=1)  # as much as was heard in training, of all channels
+sound = sound[: int({seconds:g} * rate)].mean(axis=1)  # as much as was heard in training, of all channels
 print(classify(soxr.resample(sound, rate, {rate})))
 """
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoFeatureExtractor
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples, Stop
-from finetune_trainer.data.kinds.files import source_of
-from finetune_trainer.data.kinds.waves import BadSound, Length, decode, length
+from finetune_trainer.data.kinds.files import Source, source_of
+from finetune_trainer.data.kinds.waves import BadSound, Length, Wave, decode, length
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.base import Batch, Feature, Task
@@ -28,6 +28,8 @@ from finetune_trainer.tasks.hearing import MASK, Hearing, noise
 from finetune_trainer.tasks.pretrained import INVALID, Head, load_model, said_as_invalid
 from finetune_trainer.tasks.weights import refuse_quantised
 from finetune_trainer.threads import available_threads
+
+A = TypeVar("A")
 
 PER_SECOND = 50
 """Vectors that wav2vec2 and its kin make of a second of sound: each costs about as much as a token."""
@@ -52,7 +54,7 @@ class Sounds:
         self._origins = examples.origins
         self._hearing = hearing
         self._fixed = fixed
-        self.lengths = list(self._measured(stop))
+        self.lengths = self._measured(examples, role, stop)
         """Of each sound as it was recorded."""
         most = int(hearing.seconds * hearing.rate)
         self.samples = np.array([min(most, one.at(hearing.rate)) for one in self.lengths], np.int64)
@@ -63,12 +65,13 @@ class Sounds:
         self.rows = np.arange(len(examples))
         self.notes = tuple(self._notes())
 
-    def _measured(self, stop: Stop) -> list[Length]:
+    def _measured(self, examples: Examples, role: str, stop: Stop) -> list[Length]:
         found: list[Length] = []
         with ThreadPoolExecutor(available_threads()) as threads:
-            for chunk in self._sounds.chunks:
+            for block in examples.blocks(role):
                 stop()
-                found += threads.map(lambda value: length(source_of(value.as_py())), chunk)
+                numbers = range(len(found), len(found) + len(block[role]))
+                found += threads.map(lambda index, value: self._read(index, length, value), numbers, block[role])
         return found
 
     def _notes(self) -> list[str]:
@@ -88,10 +91,17 @@ class Sounds:
             **{name: values[index] for name, values in self._fixed.items()},
         }
 
-    def wave(self, index: int) -> NDArray[np.float32]:
+    def wave(self, index: int) -> Wave:
         """What is heard of a sound, at the rate of the model."""
+        wave, rate = self._read(index, self._decoded, self._sounds[index].as_py())
+        return self._hearing.resampled(wave, rate)[: self.samples[index]]
+
+    def _decoded(self, source: Source) -> tuple[Wave, int]:
+        return decode(source, self._hearing.seconds)
+
+    def _read(self, index: int, how: Callable[[Source], A], value: Mapping[str, Any]) -> A:
         try:
-            wave, rate = decode(source_of(self._sounds[index].as_py()), self._hearing.seconds)
+            return how(source_of(value))
         except (BadSound, FileNotFoundError) as error:  # it was whole when the data was read
             raise JobError(
                 FailureReason.DATA_INVALID,
@@ -99,7 +109,6 @@ class Sounds:
                 field="spec.dataset.uri",
                 remedy="Let the files be while a run reads them.",
             ) from error
-        return self._hearing.resampled(wave, rate)[: self.samples[index]]
 
 
 def _says(error: Exception) -> str:
@@ -157,10 +166,10 @@ class SoundTask(Task):
         short = np.flatnonzero(sounds.samples < self.shortest)
         if len(short):
             column = getattr(self.spec.dataset.columns, role) or role
-            files = all(examples.origins[int(row)].unit == "file" for row in short[:1])
+            are_files = examples.origins[int(short[0])].unit == "file"
             raise data_invalid(
                 f"{len(short):,} of {len(examples):,} sounds are shorter than the {1000 * self.shortest / self.hearing.rate:g} ms that this "
-                f"model takes to hear anything: {at(examples.origins.take(short), None if files else column)}",
+                f"model takes to hear anything: {at(examples.origins.take(short), None if are_files else column)}",
                 "Leave them out: there is hardly anything in them.",
                 f"spec.dataset.columns.{role}",
             )
@@ -240,7 +249,8 @@ class SoundTask(Task):
         """What there is to say of the model's answers to a sound, alone and beside a longer one."""
         rate = self.hearing.rate
         features = [dict(self.hearing.values(noise(samples))) for samples in (7 * rate // 10, rate)]
-        return try_answers(self.model, self._asked, self.collate(features[:1]), self.collate(features), self.shapes(1))
+        alone, both = self.collate(features[:1]), self.collate(features)
+        return try_answers(self.model, self._asked, alone, both, self.shapes(1), what="a sound")
 
     def _shortest(self, *, training: bool) -> int:
         """The fewest samples, of a second at most, that the model can hear; or that it can be trained on."""

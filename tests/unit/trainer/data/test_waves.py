@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_of_a_long_sound_the_beginning_is_heard() -> None:
 def test_libsndfile_is_the_wheels_own() -> None:
     """The image has none of its own: it is Python's slim one."""
     assert Path(soundfile._full_path).is_file() and not hasattr(soundfile, "_libname")
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    for name, (content, *_) in {**GOOD, **BAD}.items():
+        (tmp_path / name).write_bytes(content)
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for name in {**GOOD, **BAD}:
+        with suppress(BadSound):
+            prove(tmp_path / name)
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 def test_an_unreadable_disk_is_no_bad_sound(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -205,6 +206,24 @@ def test_a_pipeline_of_what_is_saved_says_what_the_task_says(
         assert np.allclose([found[label] for label in LABELS], wanted[number], atol=1e-4)
 
 
+def test_the_card_hears_as_much_as_the_task(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that hears 2.1 s, a sound of 4 s in stereo at another rate."""
+    task = task_of(folders["ast"])
+    task.save(tmp_path / "model")
+    wave = np.concatenate([rising(44_100, 2.0), tone("low", 1, 44_100), np.ones(88_200) / 2])
+    content = sound_file(np.stack([wave, wave[::-1]], axis=1), 44_100)
+    (tmp_path / "sound.wav").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+
+    exec(compile(task.snippet(), "README.md", "exec"), {})
+
+    printed = {one["label"]: one["score"] for one in ast.literal_eval(capsys.readouterr().out)}
+    [wanted] = said(task, features_of(task, rows([content])))
+    assert printed == pytest.approx(dict(zip(LABELS, wanted.tolist(), strict=True)), abs=1e-4)
+
+
 def test_the_rows_of_a_head_are_put_in_the_order_of_the_labels(folders: dict[str, Path], tmp_path: Path) -> None:
     task = task_of(folders["wav2vec2"])
     task.save(tmp_path)
@@ -386,8 +405,9 @@ def test_a_sound_that_changed_meanwhile_is_told_with_its_row(folders: dict[str, 
     with pytest.raises(JobError, match=r"sound of a.parquet, row 2 was whole before training, and now it is not whole"):
         ask(task, features)
     (tmp_path / "1.wav").unlink()
-    with pytest.raises(JobError, match=r"row 2 was whole before training, and now it is gone"):
-        ask(task, features)
+    for read in (lambda: ask(task, features), lambda: features_of(task, examples)):
+        with pytest.raises(JobError, match=r"row 2 was whole before training, and now it is gone"):
+            read()
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.5, 8.0, 20.0])

@@ -29,7 +29,7 @@ Wave = NDArray[np.float32]
 """Samples of one channel, shape (samples,)."""
 
 FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF"})
-"""What is read, by libsndfile's names: formats of sounds that people have. It would take a matrix of MATLAB for one, too."""
+"""What is read, by libsndfile's names: of these it is known whether a file is whole. It would take a matrix of MATLAB for a sound, too."""
 EXTENSIONS = frozenset(
     [
         ".wav",
