@@ -37,6 +37,7 @@ def run_example(name: str, data: Path, output: Path, settings: Mapping[str, Any]
     """The same of any example, on the data in a folder."""
     values = {
         "model.uri": str(minilm()),
+        "model.revision": "null",
         "dataset.uri": str(data),
         "dataset.subset": "null",
         "runId": "bench",
