@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from finetune_trainer.report.blocks import Block, Curve, Grid, Scatter
@@ -55,14 +55,20 @@ def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -
     series = {key.removeprefix("eval_"): points for key in keys if (points := _series(history, key))}
     if not series:
         return None
+    shares = {name for name, points in series.items() if all(0 <= value <= 1 for _, value in points)}
     with figure(5.6, 3.1) as (drawn, axes):
+        # Beside percents or perplexities, shares would lie on the ground.
+        of_shares = axes.twinx() if 0 < len(shares) < len(series) else axes
         for index, (name, points) in enumerate(series.items()):
-            _line(axes, points, index % len(SERIES), metric_name(name))
+            right = " (right)" if name in shares and of_shares is not axes else ""
+            _line(of_shares if name in shares else axes, points, index % len(SERIES), f"{metric_name(name)}{right}")
         _mark_best(axes, best_step)
         axes.set_ylabel("validation score")
-        if all(0 <= value <= 1 for points in series.values() for _, value in points):
-            axes.set_ylim(-0.02, 1.02)
-        _by_step(axes)
+        if shares:
+            of_shares.set_ylim(-0.02, 1.02)
+        if of_shares is not axes:
+            of_shares.grid(visible=False)
+        _by_step(axes, of_shares)
         return plot("metrics", "Validation metrics by optimiser step", drawn)
 
 
@@ -132,9 +138,13 @@ def curve_plot(curve: Curve, split: str) -> Plot:
         axes.set_ylim(-0.02, 1.02)
         if ranks:
             places = sorted({x for line in curve.lines for x in line.x})
-            axes.xaxis.set_major_locator(
-                FixedLocator(places) if len(places) <= 8 else MaxNLocator(integer=True, nbins=8)
-            )
+            if len(places) <= 8:
+                axes.set_xscale("log")  # so that 1, 2 and 3 stand apart where there is a 50
+                axes.xaxis.set_major_locator(FixedLocator(places))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_locator(NullLocator())
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         else:
             axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(curve.x_title)
@@ -211,11 +221,13 @@ def _mark_best(axes: Axes, step: int | None) -> None:
         axes.axvline(step, color=INK, linewidth=1, linestyle=(0, (2, 3)), label="kept model")
 
 
-def _by_step(axes: Axes) -> None:
+def _by_step(axes: Axes, beside: Axes | None = None) -> None:
+    """The axis of steps, and the names of all lines, those over the same steps on axes `beside` it too."""
     axes.set_xlabel("optimiser step")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    drawn = [line for one in dict.fromkeys((axes, beside)) if one for line in one.get_legend_handles_labels()[0]]
+    axes.legend(handles=drawn, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
 
 
 def _smooth(values: Sequence[float]) -> NDArray[np.float64]:

@@ -227,7 +227,7 @@ class FillMask(TextTask):
             "masked",
             "The hardest masks",
             cards,
-            note="Marked are the words behind masks; those that the model did not find have beside them what it said.",
+            note="Marked are the words behind masks. Beside one that the model did not find stands what it said.",
             empty="No text has a word to mask.",
         )
 
@@ -245,7 +245,7 @@ def _card(examples: Examples, answer: Mapping[str, Any], row: int) -> Card:
     for said, start, end in zip(answer["said"], answer[START], answer[END], strict=True):
         start, end = min(start, len(text)), min(end, len(text))
         found = said.casefold() == text[start:end].strip().casefold()
-        spans.append(Span(start, end, "truth") if found else Span(start, end, "said", said))
+        spans += [Span(start, end, "truth"), Span(start, end, "said", "" if found else said)]
     verdict = Marked(f"{answer['right']} of {answer['words']} found", ())
     return Card(str(examples.origins[row]), verdict, (Marked(text, tuple(spans)),))
 

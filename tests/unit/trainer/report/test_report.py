@@ -18,7 +18,7 @@ from PIL import Image
 from finetune_trainer.report import fonts
 from finetune_trainer.report.blocks import Grid
 from finetune_trainer.report.facts import ReportFacts
-from finetune_trainer.report.plots import block_plot
+from finetune_trainer.report.plots import block_plot, metric_plot
 from finetune_trainer.report.story import base_name
 from finetune_trainer.report.write import write_report
 from finetune_trainer.tasks.label_blocks import label_blocks
@@ -149,6 +149,14 @@ def test_plots_are_readable_pictures(tmp_path: Path) -> None:
             colours = picture.convert("RGB").getcolors(1 << 24)
             assert colours is not None
             assert len(colours) > 50
+
+
+def test_shares_have_an_axis_of_their_own_beside_percents() -> None:
+    """So that they do not lie on the ground."""
+    rows = [{"step": step, "eval_chrf": 2.0 * step, "eval_rouge_l": step / 50} for step in range(0, 50, 10)]
+    mixed, alike = metric_plot(rows, 40), metric_plot([{**row, "eval_chrf": 0.5} for row in rows], 40)
+    assert mixed is not None and "ROUGE-L (right)" in mixed.svg and "chrF" in mixed.svg
+    assert alike is not None and "(right)" not in alike.svg
 
 
 @pytest.mark.parametrize("number", [3, 60])
