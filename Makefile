@@ -31,8 +31,9 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@$(UV) sync --locked --all-extras --quiet --python "$(PYTHON)"
 	@touch $(READY)
 
-demo: $(READY) ## fine-tune a real model on this machine, no cluster: one to three minutes
-	@$(BIN)/python -m examples.demo
+TASK := text-classification
+demo: $(READY) ## fine-tune a model on this machine, no cluster: one to two minutes; TASK=image-classification, or any other
+	@$(BIN)/python -m examples.demo $(TASK)
 
 test: $(READY) ## every test, against a real etcd and API server and a real S3 server
 	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl helm versitygw

@@ -34,6 +34,11 @@ def page_of(task: TaskFacts, examples: Mapping[str, str]) -> str:
     return "\n".join(_page(task, examples)) + "\n"
 
 
+def picture_of(task: TaskFacts) -> str:
+    """What a report of the task shows, as a picture in the repository that docs/images/record.py makes."""
+    return f"docs/images/{task.name}.png"
+
+
 def table() -> str:
     """What the README has between two comments."""
     lines = ["| `task` | examples | best model by | all weights | frozen parts |", "|---|---|---|---|---|"]
@@ -80,6 +85,9 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
         )
     yield from ("", "## The model", "")
     yield f"`model/` of the results is what `{task.loads_with}` loads. Its card has a snippet that does, and predicts."
+    yield from ("", "## The report", "")
+    yield f"`make demo TASK={task.name}` tunes a model on this machine, with data that is shipped or made there. From its report:"
+    yield from ("", f"![What the report of a run shows](../../{picture_of(task)})")
 
 
 def _columns(form: Form) -> Iterator[str]:

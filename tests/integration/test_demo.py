@@ -5,18 +5,35 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from examples.demo import MANIFEST, command
+from examples.demo import DEMOS, EXAMPLES, command
 from tests.bench.tfidf import macro_f1 as tfidf_macro_f1
 
 pytestmark = pytest.mark.timeout(900)  # it trains for two minutes where nothing else runs
 
-TRAIN, TEST = (MANIFEST.parent / f"{split}.csv" for split in ("train", "test"))
+TRAIN, TEST = (EXAMPLES / f"topics/{split}.csv" for split in ("train", "test"))
+GAINS: dict[str, tuple[str, float, float]] = {
+    "text-classification": ("macro_f1", 0.2, 0.75),
+    "text-regression": ("pearson", 0.3, 0.75),
+    "image-classification": ("accuracy", 0.2, 0.7),
+    "zero-shot-image-classification": ("recall_at_1", 0.03, 0.25),
+    "token-classification": ("f1", 0.1, 0.65),
+    "fill-mask": ("perplexity", 500, 40),
+    "sentence-similarity": ("recall_at_1", 0.3, 0.7),
+    "question-answering": ("f1", 20, 80),
+    "audio-classification": ("accuracy", 0.3, 0.6),
+    "text2text-generation": ("chrf", 20, 80),
+}
+"""By task: what the best model is chosen by, and, on the test rows, what it is no better than before training, and no worse than after."""
+QUICK = "audio-classification"
+"""The demo that takes least, which is run whenever all tests are."""
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +87,31 @@ def test_a_second_time_it_is_finished_already_and_says_so_in_seconds(demo: tuple
     assert time.monotonic() - begin < 20
     assert "✓ topics is finished already, nothing had to be trained" in said
     assert "Training for" not in said
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[] if task == QUICK else pytest.mark.soak) for task in DEMOS]
+)
+def test_each_task_has_a_demo_whose_model_learns(task: str, tmp_path: Path) -> None:
+    """As `make demo TASK=…` runs it, in a checkout of its own."""
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.demo", task],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout
+    first, *_ = done.stdout.splitlines()
+    assert first == DEMOS[task].says
+    metric, before, after = GAINS[task]
+    end = done.stdout[done.stdout.index("✓ ") :]
+    found = re.search(rf"^  {metric} +test +([0-9.]+) → ([0-9.]+)$", end, re.MULTILINE)
+    assert found, end
+    sign = 1 if after > before else -1  # less may be better
+    assert sign * float(found[1]) <= sign * before, end
+    assert sign * float(found[2]) >= sign * after, end

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from examples.demo import DEMOS
 from finetune_api.manifest import load
 from finetune_operator.cli.main import main
-from tests.unit.examples.manifests import MANIFESTS, in_a_cluster, name_of
+from tests.api_cases.meaning import RUN_IDS_OF_EXAMPLES
+from tests.unit.examples.manifests import EXAMPLES, MANIFESTS, in_a_cluster, name_of
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder as it is once demos have made their data and models, of which only the folders are there."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for demo in DEMOS.values():
+        spec = load(EXAMPLES / demo.manifest)[0]["spec"]
+        for name in re.findall(r"\.\./\.\./(runs/made/[\w-]+)", f"{spec['model']['uri']} {spec['dataset']['uri']}"):
+            (folder / name).mkdir(parents=True)
+    return Path(shutil.copytree(EXAMPLES, folder / "examples"))
 
 
 def test_there_are_manifests() -> None:
@@ -19,10 +34,10 @@ def test_there_are_manifests() -> None:
 
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=name_of)
-def test_it_is_valid_strictly_and_begins_with_what_it_is_for(file: Path) -> None:
+def test_it_is_valid_strictly_and_begins_with_what_it_is_for(file: Path, examples: Path) -> None:
     assert file.read_text().startswith("# ")
     local = ["--local"] if in_a_cluster(file) != load(file)[0] else []
-    said = CliRunner().invoke(main, ["validate", *local, str(file)])
+    said = CliRunner().invoke(main, ["validate", *local, str(examples / name_of(file))])
     assert said.exit_code == 0, said.output
 
 
@@ -33,3 +48,13 @@ def test_it_renders_as_a_job_of_a_cluster(file: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(main, ["render", str(manifest), "--trainer-image", "trainer:1"])
     assert said.exit_code == 0, said.output
     assert yaml.safe_load(said.output)["kind"] == "Job"
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=name_of)
+def test_it_says_what_it_takes_and_which_model_it_means(file: Path) -> None:
+    comment = "".join(line for line in file.read_text().splitlines() if line.startswith("#"))
+    assert "GPU" in comment
+    assert "estimate" in comment or "measured" in comment
+    model = load(file)[0]["spec"]["model"]
+    if file.name not in RUN_IDS_OF_EXAMPLES:  # whose runs are to stay those of version 0.1.0
+        assert re.fullmatch("[0-9a-f]{40}", model.get("revision", "")) or not model["uri"].startswith("hf://")
