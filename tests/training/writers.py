@@ -61,6 +61,8 @@ def save_writer(
         for parameter in model.parameters():
             if parameter.ndim >= 2:
                 parameter.normal_(0, std)
+    if name == "bart":
+        model.generation_config.forced_bos_token_id = config.bos_token_id
     for key, value in (generation or {}).items():
         setattr(model.generation_config, key, value)
     model.save_pretrained(folder)
@@ -96,7 +98,7 @@ def _bart_like(model_type: str, tokenizer: PreTrainedTokenizerBase, dropout: flo
 def _bart(folder: Path, dropout: float) -> Any:
     tokenizer = save_tokenizer("bart", folder)
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return _bart_like("bart", tokenizer, dropout, bos_token_id=bos, decoder_start_token_id=eos, forced_bos_token_id=bos)
+    return _bart_like("bart", tokenizer, dropout, bos_token_id=bos, decoder_start_token_id=eos)
 
 
 def _t5(folder: Path, dropout: float) -> Any:

@@ -55,13 +55,14 @@ def written_blocks(
         cards(every),
         note=f"Rows evenly apart. {'' if before is None else HOW}".strip(),
     )
-    worst = np.argsort(alike, kind="stable")[:SHOWN].tolist()
-    yield Cards(
-        "worst",
-        "The texts least like their references",
-        cards(worst),
-        note="Mistakes in the data often show here.",
-    )
+    worst = [row for row in np.argsort(alike, kind="stable").tolist() if row not in every][:SHOWN]
+    if worst:
+        yield Cards(
+            "worst",
+            "Others least like their references",
+            cards(worst),
+            note="Mistakes in the data often show here.",
+        )
 
 
 def _alike(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
