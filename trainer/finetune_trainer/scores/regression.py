@@ -9,6 +9,8 @@ from finetune_trainer.scores.score import Numbers, Score, ratio
 
 NOISE = 1e-12
 """Spread below this part of the size of the numbers is rounding: they are all the same."""
+LAST_BITS = 8
+"""Steps of their last bit by which numbers differ that only the order of sums tells apart."""
 
 
 def regression_scores(truth: NDArray[np.floating], said: NDArray[np.floating]) -> list[Score]:
@@ -36,7 +38,8 @@ def spearman(truth: NDArray[np.floating], said: NDArray[np.floating]) -> Score:
 
     Of a resample, too, the ranks are those among all examples. Its own would differ in ties and, by the order of 1/n, in spacing.
     """
-    return pearson(ranks(truth), ranks(said), "spearman")
+    of_truth, of_said = (np.zeros(len(side)) if is_noise(side) else ranks(side) for side in (truth, said))
+    return pearson(of_truth, of_said, "spearman")
 
 
 def ranks(numbers: NDArray[np.floating]) -> Numbers:
@@ -53,8 +56,16 @@ def _centred(numbers: NDArray[np.floating]) -> Numbers:
     if not len(exact):
         return exact
     apart = exact - exact.mean()
-    spread = np.abs(apart).max()
-    return np.zeros_like(apart) if spread <= NOISE * np.abs(exact).max() else apart / spread
+    return np.zeros_like(apart) if is_noise(numbers) else apart / np.abs(apart).max()
+
+
+def is_noise(numbers: NDArray[np.floating]) -> bool:
+    """Whether they are all the same but for rounding, of a few last bits where they are what a model said in fp32."""
+    if not len(numbers):
+        return False
+    exact = np.asarray(numbers, dtype=np.float64)
+    least = LAST_BITS * float(np.finfo(numbers.dtype).eps) if np.issubdtype(numbers.dtype, np.floating) else 0.0
+    return bool(np.abs(exact - exact.mean()).max() <= max(NOISE, least) * np.abs(exact).max())
 
 
 def _correlation(sums: Numbers) -> Numbers:

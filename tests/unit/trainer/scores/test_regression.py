@@ -96,3 +96,15 @@ def test_the_intervals_are_those_of_scipys_paired_bootstrap() -> None:
         width = theirs.high - theirs.low
         assert ours[name].low == pytest.approx(theirs.low, abs=0.1 * width), name
         assert ours[name].high == pytest.approx(theirs.high, abs=0.1 * width), name
+
+
+@pytest.mark.parametrize("value", [2.3384343, -7.5, 1e-6, 1e6])
+def test_what_a_model_says_that_differs_in_last_bits_only_correlates_with_nothing(value: float) -> None:
+    """As of one that says the same to everything: which of its sums is rounded up depends on the batch."""
+    truth = np.linspace(0, 5, 50)
+    said = np.full(50, value, np.float32)
+    said[25:] = np.nextafter(said[25:], np.float32(np.inf))
+    assert [score.result for score in regression_scores(truth, said)[:2]] == [0, 0]
+    assert all(score.result > 0.5 for score in regression_scores(truth, said.astype(np.float64))[:2])
+    told_apart = (value * (1 + 1e-5 * truth)).astype(np.float32)
+    assert all(abs(score.result) > 0.99 for score in regression_scores(truth, told_apart)[:2])
