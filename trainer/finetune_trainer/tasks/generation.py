@@ -86,7 +86,7 @@ def settle(
     notes: list[str] = []
     start = _start(model, tokenizer, given, frame, notes)
     forced = given.forced_bos_token_id
-    first = frame.around([tokenizer(text_target=PROBE, add_special_tokens=False)["input_ids"][0]])[0]
+    first = _probed(tokenizer, frame)[0]
     if forced is not None and forced != first:
         raise _invalid(
             f"generation begins every text with {_name(tokenizer, forced)} (forced_bos_token_id of generation_config.json), and training "
@@ -135,7 +135,7 @@ def _start(
     if told is not None and getattr(model.config, "decoder_start_token_id", None) is None:
         model.config.decoder_start_token_id = told
     try:
-        taught = int(shifted(model, torch.tensor([frame.around([0])]))[0, 0])
+        taught = int(shifted(model, torch.tensor([_probed(tokenizer, frame)]))[0, 0])
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise _invalid(
             "config.json has no decoder_start_token_id, so nothing says from which token on texts are written",
@@ -185,6 +185,11 @@ def _end(
         f"The tokenizer puts no end behind a text: {_name(tokenizer, usable[0])} is learnt there, so that texts come to an end."
     )
     return Frame(frame.before, (usable[0], *frame.after)), told if usable[0] in ends else usable[0]
+
+
+def _probed(tokenizer: PreTrainedTokenizerBase, frame: Frame) -> list[int]:
+    """The labels of some text."""
+    return frame.around(tokenizer(text_target=PROBE, add_special_tokens=False)["input_ids"])
 
 
 def longest(model: PreTrainedModel) -> int | None:

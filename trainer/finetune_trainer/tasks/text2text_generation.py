@@ -244,8 +244,9 @@ class Text2TextGeneration(TextTask):
         return cross_entropy(logits, batch[LABELS], reduction="none", ignore_index=NO_TARGET).sum(dim=-1)
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
-        """How many of the tokens are the likeliest after those before them."""
-        return {"right": (outputs["logits"].argmax(dim=-1) == batch[LABELS]).sum(dim=1)}
+        """How many of the tokens are the likeliest after those before them, and of how many that is asked."""
+        learnt = (batch[LABELS] != NO_TARGET).sum(dim=1)
+        return {"tokens": learnt, "right": (outputs["logits"].argmax(dim=-1) == batch[LABELS]).sum(dim=1)}
 
     def asked(self, examples: Examples) -> NDArray[np.int64]:
         """The first row of each text; of more than `MOST` texts as many, evenly apart."""
@@ -279,7 +280,8 @@ class Text2TextGeneration(TextTask):
 
         def texts(answers: pa.Table) -> Texts:
             asked = answers.take(pa.array(rows))
-            return Texts(asked.column(SAID).to_pylist(), asked.column(ENDED).to_pylist())
+            right, tokens = (int(answers.column(name).to_numpy().sum()) for name in ("right", "tokens"))
+            return Texts(asked.column(SAID).to_pylist(), asked.column(ENDED).to_pylist(), right / max(1, tokens))
 
         most = self.model.generation_config.max_new_tokens
         former = None if before is None else texts(before)

@@ -14,17 +14,18 @@ import pytest
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EncoderDecoderModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer, EncoderDecoderModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.engine.measure import Split, answer
 from finetune_trainer.report.blocks import Cards, Diff, Table
 from finetune_trainer.scores import paired_intervals, values
 from finetune_trainer.tasks import text2text_generation
+from finetune_trainer.tasks.generation import shifted
 from finetune_trainer.tasks.text2text_generation import ENDED, SAID, Pairs, Text2TextGeneration
 from tests.bench.jobs import minilm
 from tests.training.architectures import TEXTS
-from tests.training.writers import LANGUAGES, WRITERS, change, save_writer, without_cross_attention
+from tests.training.writers import LANGUAGES, LIKE_BART, WRITERS, change, save_writer, without_cross_attention
 from tests.unit.trainer.data.folders import written
 from tests.unit.trainer.tasks.loading import CPU, features_of, never, take, task_of
 
@@ -104,6 +105,20 @@ def test_what_is_learnt_is_what_transformers_own_loss_learns(name: str, folder_o
         assert features.costs[index] == labels.numel() + source["input_ids"].numel()
         torch.testing.assert_close(task.losses(task.outputs(batch), batch)[0] / labels.numel(), theirs)
         torch.testing.assert_close(losses[index] / labels.numel(), theirs)
+
+
+@pytest.mark.parametrize("model_type", ["m2m_100", "blenderbot", "bart", "mbart"])
+def test_the_decoder_reads_what_the_models_own_loss_lets_it_read(model_type: str) -> None:
+    """Also where the model has no method for that, but does it in its loss."""
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    torch.manual_seed(0)
+    model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(model_type, vocab_size=50, **{**LIKE_BART, **ids}))
+    model.eval()
+    labels = torch.tensor([[9, 8, 7, 6, 2], [5, 4, 2, -100, -100]])
+    with torch.no_grad():
+        theirs = model(input_ids=labels.clamp(min=3), labels=labels).logits
+        ours = model(input_ids=labels.clamp(min=3), decoder_input_ids=shifted(model, labels.clone())).logits
+    torch.testing.assert_close(ours, theirs)
 
 
 @every_writer
@@ -415,6 +430,8 @@ def test_the_report_shows_texts_before_and_after_beside_their_references(folder_
     assert counts["empty"][1] == counts["empty"][0] + 1
     assert counts["equal to a reference"] == (0, 1)
     assert counts["equal to what they are written for"][1] >= 1
+    right, tokens = (sum(before.column(name).to_pylist()) for name in ("right", "tokens"))
+    assert counts["next tokens found, where those before are told"] == (f"{right / tokens:.1%}",) * 2
     first = samples.cards[0]
     assert first.origin == "dev.jsonl, line 1"
     assert Diff(said[0], SOME[0][1], "written") in first.parts
