@@ -9,6 +9,7 @@ MEASUREMENTS = (
     "startup",
     "throughput",
     "mrpc",
+    "banking77",
     "stsb",
     "goemotions",
     "wnut17",
