@@ -15,6 +15,7 @@ MEASUREMENTS = (
     "wnut17",
     "similarity",
     "e2e_nlg",
+    "twemoji",
     "store",
     "data",
     "operator_200",
