@@ -33,12 +33,15 @@ from tests.training.attempts import Job
 from tests.training.cases import CASES, HOSTILE, Case
 from tests.training.inside import at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
+from tests.training.no_values import steps_done
 from tests.unit.examples.manifests import MANIFESTS
 from tests.unit.trainer.tasks.loading import CPU, never
 
 TRAINING = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
 PER_EPOCH = 5
 """Optimiser steps of about 40 examples."""
+WAIT_THEMSELVES = {"audio-classification"}
+"""Models of transformers that look at values in a step: of wav2vec2 and its kin how long each sound is, to hide parts of it."""
 
 
 class Lab:
@@ -249,6 +252,17 @@ def test_the_tokens_of_its_batches_are_those_that_it_says(lab: Lab) -> None:
     ids = [np.unique(values.numpy()) for name, values in batch.items() if name.endswith("input_ids")]
     assert ids
     assert np.unique(np.concatenate(ids)).tolist() == said.tolist()
+
+
+def test_no_step_waits_for_the_device(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = lab.task(Path(lab.inputs["model"]["uri"].removeprefix("file://")))
+    features = lab.features(task, lab.data.train, training=True)
+
+    if lab.name in WAIT_THEMSELVES:
+        with pytest.raises(NotImplementedError):
+            steps_done(task, features, task.spec.training, monkeypatch)
+    else:
+        assert steps_done(task, features, task.spec.training, monkeypatch) == [1, 2]
 
 
 def test_the_loss_of_a_step_is_the_sum_of_losses_by_the_sum_of_weights(lab: Lab) -> None:
