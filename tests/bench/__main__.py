@@ -8,6 +8,9 @@ import sys
 MEASUREMENTS = (
     "startup",
     "throughput",
+    "ragged",
+    "pictures",
+    "evaluation",
     "mrpc",
     "banking77",
     "stsb",

@@ -10,12 +10,14 @@ import csv
 import sys
 import tempfile
 import time
+from typing import Any
 
 import torch
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -41,31 +43,29 @@ def main(padding: str, steps: int) -> None:
         }
         for row in rows
     ]
-    clock = _Clock()
+    print(rate(model, examples, DataCollatorWithPadding(tokenizer), steps))
+
+
+def rate(model: PreTrainedModel, examples: Any, collator: Any, steps: int, **arguments: Any) -> float:
+    """Samples per second of so many steps of transformers' Trainer."""
+    clock = Clock()
+    settings = {"per_device_train_batch_size": BATCH, "learning_rate": 5e-5, "weight_decay": 0.01, **arguments}
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
+        given = TrainingArguments(
+            folder,
             max_steps=steps,
-            per_device_train_batch_size=BATCH,
-            learning_rate=5e-5,
-            weight_decay=0.01,
             seed=42,
             use_cpu=True,
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
+            **settings,
         )
-        Trainer(
-            model,
-            arguments,
-            train_dataset=examples,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            callbacks=[clock],
-        ).train()
-    print(BATCH * steps / clock.seconds)
+        Trainer(model, given, train_dataset=examples, data_collator=collator, callbacks=[clock]).train()
+    return given.per_device_train_batch_size * steps / clock.seconds
 
 
-class _Clock(TrainerCallback):
+class Clock(TrainerCallback):
     """Seconds from the first step's begin to the last step's end, as the product counts them."""
 
     seconds = 0.0

@@ -56,15 +56,15 @@ def _ours(precision: str) -> tuple[float, str]:
 
 def _limit(precision: str) -> float:
     """Samples a second if nothing but the products of matrices took time."""
-    speed, operations = map(float, _printed("tests.bench.matrices", precision))
+    speed, operations = map(float, printed("tests.bench.matrices", precision))
     return speed / operations
 
 
 def _theirs(padding: str, steps: int) -> float:
-    return float(_printed("tests.bench.plain_transformers", padding, str(steps))[-1])
+    return float(printed("tests.bench.plain_transformers", padding, str(steps))[-1])
 
 
-def _printed(module: str, *arguments: str) -> list[str]:
+def printed(module: str, *arguments: str) -> list[str]:
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
 
