@@ -159,19 +159,21 @@ def _of_dialect(error: JobError, path: Path, roles: Mapping[str, str], csv: Csv,
     ):
         return None
     described = _yaml(found.dialect, _default(path, found.dialect.encoding, tabs=tabs), csv.column_names)
-    remedy = f"Under spec.dataset put: {described}" if described else "Leave out spec.dataset.csv."
-    columns = listed(found.header)
+    message = f"{error.message.rstrip('.')}. With {described or 'the defaults'}"
+    remedy = f"Under spec.dataset put: {described}" if described else "Leave out spec.dataset.csv"
     if found.misses:
-        columns = f"{_few(found.header)}.{''.join(nearest(column, found.header) for column in roles.values())}"
-        remedy += (
-            " and name its columns in spec.dataset.columns. If the first line is no header, add columnNames to csv."
-        )
-    message = f"{error.message.rstrip('.')}. With {described or 'the defaults'} its columns are {columns}"
+        remedy += " and name its columns in spec.dataset.columns"
     if found.dialect.encoding != now.encoding and (line := first_beyond_ascii(path, found.dialect.encoding)):
         # Whether that is right only people can see.
-        message += f", and line {line[0]} reads {shortened(line[1])}"
+        message += f" line {line[0]} reads {shortened(line[1])}, and"
         if found.dialect.encoding in ("cp1252", "latin-1"):
             remedy += ", if that line reads right; else name the encoding that the file was written in"
+    if found.misses:
+        meant = "".join(nearest(column, found.header) for column in roles.values())
+        message += f" its columns are {_few(found.header)}.{meant}"
+        remedy += ". If the first line is no header, add columnNames to csv"
+    else:
+        message += f" its columns are {listed(found.header)}"
     return JobError(error.reason, message, field="spec.dataset.csv", remedy=remedy)
 
 

@@ -236,6 +236,20 @@ def test_an_encoding_that_is_advised_is_shown_by_what_a_line_reads_in_it(tmp_pat
     assert "if that line reads right; else name the encoding" in caught.value.remedy
 
 
+def test_a_file_of_another_encoding_delimiter_and_other_columns_is_told_in_whole_sentences(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "Anfrage;Abteilung\nganz hübsch;x\nfein;y\n".encode("cp1252")})
+    with pytest.raises(JobError) as caught:
+        load_from(tmp_path)
+    dialect = 'csv: {delimiter: ";", encoding: "cp1252"}'
+    assert caught.value.message.rstrip(".").endswith(
+        f'is not utf-8. With {dialect} line 2 reads "ganz hübsch;x", and its columns are "Anfrage", "Abteilung"'
+    )
+    assert caught.value.remedy.rstrip(".") == (
+        f"Under spec.dataset put: {dialect} and name its columns in spec.dataset.columns, if that line reads right; "
+        "else name the encoding that the file was written in. If the first line is no header, add columnNames to csv"
+    )
+
+
 @pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize("content", ["hübsch\n".encode() + "schön\n".encode("latin-1"), b"a\xed\xa0\xbd\xed\xb8\x80\n"])
 def test_a_file_of_several_encodings_is_told_as_that(content: bytes, extension: str, tmp_path: Path) -> None:
