@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from examples.demo import DEMOS
+from finetune_api.generate import REPOSITORY
 from finetune_api.manifest import load
 from finetune_operator.cli.main import main
 from tests.api_cases.meaning import RUN_IDS_OF_EXAMPLES
@@ -58,3 +59,12 @@ def test_it_says_what_it_takes_and_which_model_it_means(file: Path) -> None:
     model = load(file)[0]["spec"]["model"]
     if file.name not in RUN_IDS_OF_EXAMPLES:  # whose runs are to stay those of version 0.1.0
         assert re.fullmatch("[0-9a-f]{40}", model.get("revision", "")) or not model["uri"].startswith("hf://")
+
+
+def test_the_manifest_in_the_readme_is_valid_in_a_cluster(tmp_path: Path) -> None:
+    [manifest] = re.findall(
+        r"^```yaml\n(.*?)^```$", (REPOSITORY / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "topics.yaml").write_text(manifest)
+    said = CliRunner().invoke(main, ["validate", str(tmp_path / "topics.yaml")])
+    assert said.exit_code == 0, said.output
