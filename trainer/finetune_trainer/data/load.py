@@ -156,7 +156,8 @@ def _read_files(
 ) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
     own, extensions = files_of(forms), extensions_of(forms)
-    chosen = choose_files(dataset, place.names(), own, extensions)
+    existing = place.names()
+    chosen = choose_files(dataset, existing, own, extensions)
     tables = {split: [] if are_values(names, own) else names for split, names in chosen.items()}
     paths = place.local([name for names in tables.values() for name in names], stop)
     form = _form_of_files(forms, {name: paths[name] for name in tables["train"]}, dataset, extensions, stop)
@@ -164,6 +165,7 @@ def _read_files(
     beside = Beside(place, stop)
     splits: list[Rows] = []
     warnings = [warning for split, names in tables.items() for warning in _warn_of_namesakes(dataset, split, names)]
+    warnings += _unused(chosen, existing, own, extensions)
     for split, names in tables.items():
         columns = _columns_in(chosen[split][0], form, dataset)
         writer = _writer(split, form, dataset, columns, workspace, beside, separator)
@@ -319,6 +321,30 @@ def choose_files(
     return chosen
 
 
+_CALLED: Mapping[Split, tuple[str, ...]] = {"validation": ("valid", "val", "dev"), "test": ("test",)}
+"""How names of files or folders begin that people mean to be a split."""
+
+
+def _unused(
+    chosen: Mapping[Split, list[str]], existing: list[str], own: frozenset[str], extensions: Mapping[str, Format]
+) -> list[str]:
+    """A warning for each split that the spec names no files for although some are called like it: nobody would miss their metrics."""
+    taken = {name for names in chosen.values() for name in names}
+    kind = own if are_values(chosen["train"], own) else frozenset(extensions)
+    warnings = []
+    for split, beginnings in _CALLED.items():
+        meant = [
+            name
+            for name in existing
+            if name.lower().startswith(beginnings) and name not in taken and PurePosixPath(name).suffix.lower() in kind
+        ]
+        if meant and split not in chosen:
+            warnings.append(
+                f"No split has {at(meant)}: name them in spec.dataset.splits.{split} if they are for {split}."
+            )
+    return warnings
+
+
 def _matching(pattern: str, existing: list[str], split: Split, extensions: Mapping[str, Format]) -> list[str]:
     if pattern in existing:
         return [pattern]
@@ -351,8 +377,12 @@ def _pattern_of(existing: list[str], extensions: Mapping[str, Format]) -> str:
     return f"{escape(f'{file.parent}/')}*{file.suffix}".removeprefix("./")
 
 
+_LINES = (
+    "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table. If each line is a text and nothing "
+    "else, set it to tsv, and spec.dataset.csv.columnNames to [text]."
+)
 _REMEDIES = {
-    **dict.fromkeys((".json", ".txt"), "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table."),
+    **dict.fromkeys((".json", ".txt"), _LINES),
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"), "It is an archive: unpack compressed files."),
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "It is a sheet: save it as CSV (UTF-8), and name that file."),
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5", ".pkl", ".pickle", ".npy", ".npz"), "Write it again as Parquet, and name that file."),

@@ -308,6 +308,13 @@ BROKEN: dict[str, Broken] = {
     "a file of blank lines": Broken(
         FailureReason.DATA_INVALID, {"train.csv": "\n\n"}, ("no rows: train.csv",), "spec.dataset.splits.train"
     ),
+    "lines of plain text": Broken(
+        FailureReason.DATA_INVALID,
+        {"train.txt": "one text\nanother text\n"},
+        ("format of train.txt",),
+        "spec.dataset.format",
+        remedy="If each line is a text and nothing else, set it to tsv, and spec.dataset.csv.columnNames to [text].",
+    ),
     "a compressed file": Broken(
         FailureReason.DATA_INVALID,
         {"train.csv.gz": b"?"},

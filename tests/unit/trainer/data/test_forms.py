@@ -94,10 +94,11 @@ def test_given_splits_that_share_what_is_kept_together_are_said(tmp_path: Path) 
 def test_a_text_that_is_to_be_written_is_no_input(tmp_path: Path) -> None:
     translated = form(TEXT, Role("target", Kind.TEXT, answer=True))
     rows = "".join(f"text {row // 2},target {row}\n" for row in range(40))
-    written(tmp_path, {"train.csv": f"text,target\n{rows}", "dev.csv": "text,target\ntext 3,another one\n"})
+    written(tmp_path, {"train.csv": f"text,target\n{rows}"})
     data = load_forms(tmp_path, translated, validationFraction=0.2)
     assert not set(data.train.values("text")) & set(data.validation.values("text"))
     assert (len(data.train), len(data.validation)) == (32, 8)
     assert data.warnings == ()  # several targets of one text are several references
+    written(tmp_path, {"dev.csv": "text,target\ntext 3,another one\n"})
     (warning,) = load_forms(tmp_path, translated, splits={"validation": "dev.csv"}).warnings
     assert warning.startswith("1 of 1 validation rows have the text of a training row")
