@@ -77,8 +77,8 @@ class Splits(Model):
     )
 
     train: Pattern = "train"
-    """The examples to train on: a hub split such as `train`, or a pattern such as `train.csv` or `train/*.parquet`.
-    Default: `train`; for files, every file whose name begins with `train`."""
+    """The examples to train on: a hub split such as `train`; of files a name such as `train.csv`, a pattern such as
+    `train/*.parquet`, or how names begin: `train` is also `train-1.csv`, and everything in the folder `train`. Default: `train`."""
 
     validation: Pattern | None = None
     """The examples to evaluate on after each epoch and to choose the best model by. Default: `validationFraction` of the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
@@ -25,6 +26,24 @@ HOLDS: Mapping[Kind, str] = {
     "JSON in a text; or the nested JSON of SQuAD. `answer_start` counts characters (Unicode code points) from 0",
 }
 """What a column of each kind holds, in each format."""
+
+SAMPLES: Mapping[str, object] = {
+    "text": "Anna went to Oslo by train.",
+    "textPair": "Anna took a train to Oslo.",
+    "negative": "Anna came from Oslo by train.",
+    "target": "Anna fuhr mit dem Zug nach Oslo.",
+    "label": "travel",
+    "labels": ["travel", "trains"],
+    "score": 4.5,
+    "image": "photos/1.jpg",
+    "audio": "sounds/1.flac",
+    "tokens": ["Anna", "went", "to", "Oslo"],
+    "tags": ["B-PER", "O", "O", "B-LOC"],
+    "question": "Where did Anna go?",
+    "context": "Anna went to Oslo by train.",
+    "answers": {"text": ["Oslo"], "answer_start": [13]},
+}
+"""By role, what stands in the example that a page shows."""
 
 BEGIN, END = "<!-- tasks: made by `make generate` -->", "<!-- end of tasks -->"
 
@@ -100,6 +119,8 @@ def _columns(form: Form) -> Iterator[str]:
         yield f"| `{role.name}`{optional} | {meaning} | {HOLDS[role.kind]} |"
     yield ""
     yield _rows(form)
+    yield f"One in JSON lines: `{sample(form)}`"
+    yield ""
     named = listed([f"`{role.name}`" for role in form.roles if not role.optional])
     yield f"Columns are called like the roles, {named}, unless `dataset.columns` names others."
     for role in form.roles:
@@ -119,6 +140,11 @@ def _columns(form: Form) -> Iterator[str]:
         )
 
 
+def sample(form: Form) -> str:
+    """A line of a JSON lines file, with what each example of the form has."""
+    return json.dumps({role: SAMPLES[role] for role in form.required})
+
+
 def _rows(form: Form) -> str:
     """What is an example."""
     kinds = {role.kind for role in form.roles}
@@ -128,9 +154,9 @@ def _rows(form: Form) -> str:
     elif Kind.ANSWERS in kinds:
         also = ", or each question of SQuAD's nested JSON,"
     elif {Kind.IMAGE, Kind.LABEL} <= kinds:
-        also = ", or each image in folders of their labels,"
+        also = ", or each image in folders of their labels, such as `train/cat/1.jpg`,"
     elif {Kind.AUDIO, Kind.LABEL} <= kinds:
-        also = ", or each sound in folders of their labels,"
+        also = ", or each sound in folders of their labels, such as `train/cat/1.flac`,"
     return f"Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files{also or ','} is an example."
 
 

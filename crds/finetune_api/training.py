@@ -119,7 +119,7 @@ class Training(Model):
     """Start of every random choice: the new head, the order of examples, dropout, the validation split. Default: 42."""
 
     evaluation: Evaluation = Evaluation()
-    """How models are compared. Default: by F1, without early stopping."""
+    """How models are compared. Default: by the task's first metric that fits, without early stopping."""
 
 
 class Checkpoints(Model):
