@@ -52,6 +52,7 @@ def test_no_text_occurs_twice_in_a_split_or_across_splits(splits: dict[str, list
     assert repeated == []
 
 
+@pytest.mark.slow
 def test_no_two_texts_are_near_duplicates(splits: dict[str, list[tuple[str, str]]]) -> None:
     assert near_duplicates(texts(splits)) == []
 

@@ -22,6 +22,8 @@ from finetune_operator.worlds.kube import names
 from tests.cluster.waiting import eventually
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "finetune_operator.main", "run"]
 
 

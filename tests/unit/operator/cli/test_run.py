@@ -12,6 +12,8 @@ import pytest
 from tests.unit.operator.cli.command import MANIFEST, Folder
 from tests.unit.operator.local.script import runs, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:

@@ -18,6 +18,8 @@ from tests.unit.trainer.data.folders import reviews
 from tests.unit.trainer.data.hub_client import Answers, fetched
 from tests.unit.trainer.data.loopback_hub import COMMIT, Repository, hub_of
 
+pytestmark = pytest.mark.slow
+
 MODEL_FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}", "vocab.txt": b"a\n"}
 CARD = b"""---
 configs:

@@ -17,6 +17,8 @@ from finetune_api.job import Storage
 from finetune_trainer.data import examples, load, rows
 from tests.unit.trainer.data.folders import FORMS, go_on, load_from
 
+pytestmark = pytest.mark.slow
+
 ROWS = 10_000
 LENGTH = 2_000
 """Characters of a text."""

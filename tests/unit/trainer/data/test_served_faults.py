@@ -20,6 +20,8 @@ from tests.unit.trainer.data.loopback_hub import PAGE, Repository, hub_of, porta
 from tests.unit.trainer.data.readers import READERS
 from tests.unit.trainer.data.test_faults import CONFLICT, FAULTS, FOREIGN, POINTER
 
+pytestmark = pytest.mark.slow
+
 WRITERS = {reader.extension: reader for reader in READERS if reader.extension != "ndjson"}
 
 

@@ -123,6 +123,7 @@ def test_resamples_in_which_a_metric_is_undefined_do_not_count() -> None:
     assert paired_intervals([nothing], [nothing], 1) == {}
 
 
+@pytest.mark.slow
 def test_a_thousand_labels_of_a_hundred_thousand_rows_take_little_memory() -> None:
     """Three sums of each label, of each row, would be 2.4 GB before and as much after."""
     random = np.random.default_rng(3)

@@ -63,6 +63,7 @@ def test_checkpoints_of_version_0_1_0_are_gone_on_from(whole: Any, tmp_path: Pat
     assert found.step == NEWER
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_leads_to_the_same_checkpoint_or_to_the_older_and_never_to_another(
