@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,12 @@ QUICK = {"epochs": 2, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32"}
 """Ten steps, five an epoch."""
 
 
+JobIn = Callable[[str], Job]
+
+
 @pytest.fixture
-def job_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+def job_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobIn:
+    """Runs by name, each with results of its own."""
     monkeypatch.setattr("finetune_trainer.engine.predict.COST", {"cpu": 1})  # each text alone
     given = CASES["text2text-generation"].inputs(tmp_path, 0.1)
 
@@ -27,7 +32,7 @@ def job_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     return job
 
 
-def test_told_to_stop_while_texts_are_written_it_goes_on_to_the_same_end(job_in) -> None:
+def test_told_to_stop_while_texts_are_written_it_goes_on_to_the_same_end(job_in: JobIn) -> None:
     """Before training, after an epoch, and of the best model. Of the eight texts for validation six are different ones."""
     undisturbed = job_in("undisturbed")
     complete_inside(undisturbed)
@@ -46,7 +51,7 @@ def test_told_to_stop_while_texts_are_written_it_goes_on_to_the_same_end(job_in)
     assert_equal_ends(job, undisturbed)
 
 
-def test_what_is_written_is_told_in_the_phase_of_evaluations(job_in) -> None:
+def test_what_is_written_is_told_in_the_phase_of_evaluations(job_in: JobIn) -> None:
     told: list[Progress] = []
     attempt_inside(job_in("told"), told_at=lambda progress: told.append(progress) is not None)
     written = [progress for progress in told if progress.message.endswith("texts written")]
