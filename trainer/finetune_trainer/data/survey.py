@@ -101,7 +101,10 @@ class Survey:
         for role, labels in self.labels.items():
             counts, few = [label.rows["train"] for label in labels], len(self.few(role))
             rare = f", {few:,} of them with fewer than {FEW}" if few else ""
-            parts.append(f"{role}: {len(labels):,} names with {min(counts):,} to {max(counts):,} training rows{rare}")
+            rows = f"{min(counts):,} training row{'s' * (min(counts) != 1)} each"
+            if min(counts) < max(counts):
+                rows = f"{min(counts):,} to {max(counts):,} training rows"
+            parts.append(f"{role}: {len(labels):,} names with {rows}{rare}")
         for one in self.lengths[:1]:
             half, most, longest = (f"{one.percentiles[share]:,}" for share in (50, 99, 100))
             parts.append(

@@ -103,6 +103,11 @@ def test_the_log_has_a_line_of_it() -> None:
     )
 
 
+def test_labels_of_equally_many_rows_have_so_many_each() -> None:
+    found = survey({"train": split_of(0, 1)}, {"label": ("no", "yes")}, {"train": keys("ab")})
+    assert "label: 2 names with 1 training row each" in str(found)
+
+
 def test_a_result_has_the_same_and_not_of_every_label() -> None:
     found = survey(
         {"train": split_of(*range(1000))},
