@@ -134,7 +134,7 @@ def _columns(form: Form) -> Iterator[str]:
         yield "Texts are cut after `training.maxLength` tokens."
     if form.of_kinds(frozenset({Kind.AUDIO})):
         yield (
-            f"Of a sound the first {MOST_SECONDS} seconds are heard, fewer where the model's feature extractor takes fewer (10.2 for AST); "
+            f"Of a sound the first {MOST_SECONDS} seconds are heard, fewer where the model's feature extractor takes fewer (10.3 for AST); "
             "how many sounds are cut is said in log and report. Any rate and number of channels will do: the mean of the channels is "
             "resampled to the rate of the model, as loud as it is."
         )
