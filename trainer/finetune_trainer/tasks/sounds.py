@@ -17,10 +17,12 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import MOST_SECONDS
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.files import Source, source_of
 from finetune_trainer.data.kinds.waves import BadSound, Length, Wave, decode, length
 from finetune_trainer.data.problems import at, data_invalid
+from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.base import Batch, Feature, Task
 from finetune_trainer.tasks.group_norm import norms_of_sounds
@@ -253,8 +255,12 @@ class SoundTask(Task):
         return try_answers(self.model, self._asked, alone, both, self.shapes(1), what="a sound")
 
     def _shortest(self, *, training: bool) -> int:
-        """The fewest samples, of a second at most, that the model can hear; or that it can be trained on."""
+        """The fewest samples that the model can hear; or that it can be trained on, which may be more where parts of them are masked."""
         least, most = 0, self.hearing.rate
+        while not self._hears(noise(most), training=training):
+            if most > MOST_SECONDS * self.hearing.rate:
+                raise ValueError("in training more of a sound is to be masked (mask_time_length) than is heard of any")
+            least, most = most, 2 * most
         while most - least > 1:
             samples = (least + most) // 2
             least, most = (least, samples) if self._hears(noise(samples), training=training) else (samples, most)
@@ -269,7 +275,9 @@ class SoundTask(Task):
                 warnings.simplefilter("ignore")  # of what extractors divide by nothing
                 answer = self._asked(self.collate([dict(self.hearing.values(wave))]))
             return all(bool(torch.isfinite(values.float()).all()) for values in answer.values())
-        except INVALID:
+        except INVALID as error:
+            if shortage(error) is not None:
+                raise  # the machine's fault, not the sound's
             return False
         finally:
             self.model.train(before)

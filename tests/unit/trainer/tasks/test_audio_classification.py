@@ -181,9 +181,10 @@ def test_masks_and_dropped_layers_resume_bitwise(kind: str, tmp_path: Path) -> N
     assert not torch.equal(first.outputs(batch)["logits"], first.outputs(batch)["logits"]), "nothing is random"
 
 
-def test_sounds_shorter_than_a_mask_are_trained_on(tmp_path: Path) -> None:
-    """transformers takes them for an error, in whatever step they come."""
-    task = task_of(save_tiny_sounds(tmp_path, mask_time_prob=0.5, mask_time_length=10))
+@pytest.mark.parametrize("length", [10, 150])
+def test_sounds_shorter_than_a_mask_are_trained_on(length: int, tmp_path: Path) -> None:
+    """transformers takes them for an error, in whatever step they come. 150 steps are 1.5 s."""
+    task = task_of(save_tiny_sounds(tmp_path, mask_time_prob=0.5, mask_time_length=length))
     short = rows([sound_file(tone("low", number)[: 200 + 20 * number]) for number in range(8)])
     steps_of(task, features_of(task, short), micro=3, steps=2).run()
 
@@ -346,6 +347,10 @@ def _no_rate(folder: Path) -> None:
 
 def _other_extractor(folder: Path) -> None:
     extractor_for("whisper").save_pretrained(folder)
+
+
+def _endless_masks(folder: Path) -> None:
+    _config(folder, mask_time_length=100_000)
 
 
 def _other_layers(folder: Path) -> None:
