@@ -19,6 +19,7 @@ MEASUREMENTS = (
     "similarity",
     "e2e_nlg",
     "twemoji",
+    "fsdd",
     "store",
     "data",
     "operator_200",

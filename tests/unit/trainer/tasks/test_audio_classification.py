@@ -364,6 +364,7 @@ def _other_layers(folder: Path) -> None:
             _no_extractor,
             "there is no feature extractor beside the model (preprocessor_config.json), by which it hears sounds",
         ),
+        (_endless_masks, "mask_time_length"),
         (_no_rate, "sampling_rate"),
         (_other_extractor, "cannot hear a sound"),
         (_other_layers, "config.json does not describe these weights"),
