@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from posixpath import join, normpath
+from posixpath import basename, join, normpath, relpath, splitext
 
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.places import Place
@@ -47,4 +48,12 @@ class Beside:
             return "lies beside the one file that spec.dataset.uri names: name the folder there, and the file in spec.dataset.splits"
         if not name:
             return "is no path relative to the file that names it, or leads out of the dataset's folder"
-        return f"is not there.{nearest(name, self._names)}"
+        if meant := self._moved.get(basename(name)) or self._moved.get(basename(splitext(name)[0])):
+            return f'is not there, but "{relpath(meant, self.folder or ".")}" is'
+        return "is not there" + (f".{near}" if (near := nearest(name, self._names)) else "")
+
+    @cached_property
+    def _moved(self) -> dict[str, str]:
+        """By their own names, with and without extensions, the files that people may mean who name a wrong folder or no extension."""
+        whole = {basename(name): name for name in reversed(self._names)}
+        return {splitext(own)[0]: name for own, name in whole.items()} | whole

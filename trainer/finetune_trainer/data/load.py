@@ -300,13 +300,7 @@ def choose_files(
         if is_one_file and split == "train" and dataset.splits.train == Splits().train:
             names = existing
         if not names:
-            raise JobError(
-                FailureReason.DATASET_NOT_FOUND,
-                f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, existing)} There {"is" if len(existing) == 1 else "are"} '
-                f"{listed(existing)}",
-                field=f"spec.dataset.splits.{split}",
-                remedy=f"Name one of these files, or a pattern such as {_pattern_of(existing, extensions)}, in spec.dataset.splits.{split}.",
-            )
+            raise _no_match(dataset, split, pattern, existing, extensions)
         for name in names:
             if name in taken:
                 raise data_invalid(
@@ -319,6 +313,30 @@ def choose_files(
                 _format_of(name, dataset, extensions)
         chosen[split] = names
     return chosen
+
+
+def _no_match(
+    dataset: Dataset, split: Split, pattern: str, existing: list[str], extensions: Mapping[str, Format]
+) -> JobError:
+    """That a split has no file, and which there are: of many the folders, by which they are named as well."""
+    field = f"spec.dataset.splits.{split}"
+    if ".." in PurePosixPath(pattern).parts:
+        return JobError(
+            FailureReason.DATASET_NOT_FOUND,
+            f'"{pattern}" leads out of {dataset.uri}, and splits are files in it',
+            field=field,
+            remedy=f"Name a folder that has all files in spec.dataset.uri, and the path from there in {field}.",
+        )
+    folders = list(dict.fromkeys(f"{PurePosixPath(name).parts[0]}/" for name in existing if "/" in name))
+    beginnings = [*folders, *(name for name in existing if "/" not in name)]
+    shown, what = (existing, "") if len(existing) <= 20 or not folders else (beginnings, "folders and ")
+    return JobError(
+        FailureReason.DATASET_NOT_FOUND,
+        f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, [*beginnings, *existing])} There {"is" if len(shown) == 1 else "are"} '
+        f"{listed(shown)}",
+        field=field,
+        remedy=f"Name one of these {what}files, or a pattern such as {_pattern_of(existing, extensions)}, in {field}.",
+    )
 
 
 _CALLED: Mapping[Split, tuple[str, ...]] = {"validation": ("valid", "val", "dev"), "test": ("test",)}
@@ -377,12 +395,10 @@ def _pattern_of(existing: list[str], extensions: Mapping[str, Format]) -> str:
     return f"{escape(f'{file.parent}/')}*{file.suffix}".removeprefix("./")
 
 
-_LINES = (
-    "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table. If each line is a text and nothing "
-    "else, set it to tsv, and spec.dataset.csv.columnNames to [text]."
-)
+_LINES = "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table."
 _REMEDIES = {
-    **dict.fromkeys((".json", ".txt"), _LINES),
+    ".txt": f"{_LINES} If each line is a text and nothing else, set it to tsv, and spec.dataset.csv.columnNames to [text].",
+    ".json": f"{_LINES} Of a file that is one JSON list write each row as a line of its own.",
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"), "It is an archive: unpack compressed files."),
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "It is a sheet: save it as CSV (UTF-8), and name that file."),
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5", ".pkl", ".pickle", ".npy", ".npz"), "Write it again as Parquet, and name that file."),

@@ -196,7 +196,9 @@ def _read_json_lines(
         )
     for role, column in wanted:
         if count and column not in seen and role in null and all(value is None for value in columns[role]):
-            raise column_missing(name, role, column, list(seen))
+            is_squad = {"data"} <= seen.keys() <= {"data", "version"}
+            hint = " If it is the nested JSON of SQuAD, set spec.dataset.format to squad." if is_squad else ""
+            raise column_missing(name, role, column, list(seen), hint=hint)
     if numbers:
         into(columns, numbers)
     return Told("line", {})

@@ -168,3 +168,10 @@ def test_xquad_is_read_as_it_is_distributed() -> None:
     data = load_forms(DATA / "xquad", ASKED, splits={"train": "xquad.en.json"})
     assert len(data.train) + len(data.validation) == 1190
     assert len({*data.train.values("context"), *data.validation.values("context")}) == 240
+
+
+def test_squad_that_is_read_as_json_lines_is_told_as_that(tmp_path: Path) -> None:
+    nested = json.dumps({"version": "1.1", "data": [{"paragraphs": []}]})
+    with pytest.raises(JobError, match='no column "question"') as caught:
+        load_forms(written(tmp_path, {"train.json": nested}), ASKED, format="jsonl")
+    assert "If it is the nested JSON of SQuAD, set spec.dataset.format to squad." in caught.value.remedy

@@ -202,6 +202,11 @@ def test_a_bad_image_is_told_with_its_file_and_row(name: str, tmp_path: Path) ->
     ("path", "words"),
     [
         ("images/9.png", r'it is "images/9.png", which is not there. Did you mean "images/\d.png"\?'),
+        ("1.png", 'it is "1.png", which is not there, but "images/1.png" is$'),
+        ("photos/1.png", 'not there, but "images/1.png" is$'),
+        ("images/1", 'not there, but "images/1.png" is$'),
+        ("images/1.jpg", 'not there, but "images/1.png" is$'),
+        ("other/none.gif", "which is not there$"),
         ("/etc/passwd", "is no path relative"),
         ("../../secrets.png", "leads out of the dataset's folder"),
         ("https://example.com/cat.png", "is no path relative"),

@@ -118,7 +118,7 @@ class Files(Values):
                 )
             return Unusable(
                 f"is {shortened(path)}, which {local}",
-                f"Put the {self.noun} there, correct the path, or remove the row.",
+                f"Paths are relative to the file that names them: put the {self.noun} there, correct the path, or remove the row.",
             )
 
         return [locate(one) if isinstance(one, str) else one for one in named]
