@@ -192,7 +192,7 @@ class Dataset(Model):
 
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The part of the training examples set aside for validation when there is no `splits.validation`, drawn by `seed`, each
-    label in its proportion. Default: 0.1."""
+    label in its proportion where examples have one. Rows with equal inputs stay together. Default: 0.1."""
 
     columns: Columns = Columns()
     """Which column plays which role. Default: each role's column is called like the role, such as `text` and `label`."""
