@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest
 from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.encoding import is_encodable
 from finetune_trainer.data.examples import BLOCK, Origins, Split
+from finetune_trainer.data.kinds.lists import written_as_json
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 
@@ -50,7 +51,8 @@ class Answers(Values):
             raise data_invalid(
                 f"the answers are not written as answers in {bad.count:,} of {self.rows:,} {rows_of(self.split)}, such as "
                 f"{shortened(bad.example)}: {at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
-                'Write {"text": ["…"], "answer_start": [0]}, and two empty lists where the context does not answer.',
+                'Write {"text": ["…"], "answer_start": [0]}, and two empty lists where the context does not answer.'
+                + written_as_json(bad.example),
                 self.field,
             )
         outside, other, any_answer = Bad(), Bad(), False

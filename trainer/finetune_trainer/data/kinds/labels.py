@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.label import Column, Distinct, encode_labels
-from finetune_trainer.data.kinds.lists import Flat, flattened, starts_of
+from finetune_trainer.data.kinds.lists import Flat, flattened, starts_of, written_as_json
 from finetune_trainer.data.kinds.values import Bad, Named, Values
 from finetune_trainer.data.problems import at, rows_of, shortened
 
@@ -63,7 +63,8 @@ class Labels(Values):
             raise self._invalid(
                 f"the {self.noun} {what} in {bad:,} of {self.rows:,} {rows_of(self.split)}{example}: "
                 f"{at([origins[row] for row in self._no_lists.rows], self.column, count=bad)}",
-                'Write them as a list, such as ["a", "b"], an empty one where a row has none of the labels.',
+                'Write them as a list, such as ["a", "b"], an empty one where a row has none of the labels.'
+                + written_as_json(self._no_lists.example),
                 self.field,
             )
         if bad := self._unseparated.count:

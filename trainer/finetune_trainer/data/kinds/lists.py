@@ -52,6 +52,12 @@ def _listed(value: Any, separator: str | None, alone: bool) -> list[Any] | None:
     return [text] if separator is None else [part.strip() for part in value.split(separator)]
 
 
+def written_as_json(example: object) -> str:
+    """What a remedy adds where a text seems to be a list or an object as Python prints it, which is what pandas writes into CSV."""
+    is_like_it = isinstance(example, str) and example.lstrip().startswith(("[", "{"))
+    return " In a text it is JSON, which has double quotes." if is_like_it else ""
+
+
 def starts_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each row begins among the values, and the end of the last; shape (rows + 1,)."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

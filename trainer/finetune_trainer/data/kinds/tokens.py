@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from finetune_trainer.data.alike import look
 from finetune_trainer.data.examples import Origins, Split
-from finetune_trainer.data.kinds.lists import flattened, starts_of
+from finetune_trainer.data.kinds.lists import flattened, starts_of, written_as_json
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 
@@ -56,7 +56,12 @@ class Tokens(Values):
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         for bad, said, remedy in (
-            (self._no_lists, "are no list", 'Write them as a list of strings, such as ["A", "word", "."].'),
+            (
+                self._no_lists,
+                "are no list",
+                'Write them as a list of strings, such as ["A", "word", "."].'
+                + written_as_json(self._no_lists.example),
+            ),
             (self._no_strings, "are no strings", "Write every word as a string."),
             (self._no_words, "are none", "Remove these rows, or give them words."),
         ):
