@@ -18,6 +18,7 @@ MEASUREMENTS = (
     "wnut17",
     "similarity",
     "e2e_nlg",
+    "clip",
     "twemoji",
     "fsdd",
     "store",
