@@ -327,15 +327,18 @@ def _no_match(
             field=field,
             remedy=f"Name a folder that has all files in spec.dataset.uri, and the path from there in {field}.",
         )
-    folders = list(dict.fromkeys(f"{PurePosixPath(name).parts[0]}/" for name in existing if "/" in name))
-    beginnings = [*folders, *(name for name in existing if "/" not in name)]
-    shown, what = (existing, "") if len(existing) <= 20 or not folders else (beginnings, "folders and ")
+    shown = existing
+    remedy = f"Name one of these files, or a pattern such as {_pattern_of(existing, extensions)}, in {field}."
+    if len(existing) > 20 and any("/" in name for name in existing):
+        folders = dict.fromkeys(f"{PurePosixPath(name).parts[0]}/" for name in existing if "/" in name)
+        shown = [*folders, *(name for name in existing if "/" not in name)]
+        remedy = f"Name one of these in {field}; a folder stands for all that is in it."
     return JobError(
         FailureReason.DATASET_NOT_FOUND,
-        f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, [*beginnings, *existing])} There {"is" if len(shown) == 1 else "are"} '
+        f'no file at {dataset.uri} matches "{pattern}".{nearest(pattern, dict.fromkeys([*shown, *existing]))} There {"is" if len(shown) == 1 else "are"} '
         f"{listed(shown)}",
         field=field,
-        remedy=f"Name one of these {what}files, or a pattern such as {_pattern_of(existing, extensions)}, in {field}.",
+        remedy=remedy,
     )
 
 

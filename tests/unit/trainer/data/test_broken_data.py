@@ -293,7 +293,7 @@ BROKEN: dict[str, Broken] = {
         ('matches "test"', 'There are "train/", "val/", "about.md"'),
         "spec.dataset.splits.test",
         {"splits": {"test": "test"}},
-        remedy="Name one of these folders and files, or a pattern such as train/*.csv",
+        remedy="Name one of these in spec.dataset.splits.test; a folder stands for all that is in it.",
     ),
     "one JSON list": Broken(
         FailureReason.DATA_INVALID,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.data.folders import load_from, reviews, written
+from tests.unit.trainer.data.folders import csv, load_from, reviews, written
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,9 @@ def test_lines_of_plain_text_are_read_as_the_message_about_them_says(tmp_path: P
     written(tmp_path, {"train.txt": "".join(f'text {n}, "quoted\n' for n in range(20))})
     data = load_from(tmp_path, task="fill-mask", format="tsv", csv={"columnNames": ["text"]}, validationFraction=0.1)
     assert 'text 0, "quoted' in {*data.train.values("text"), *data.validation.values("text")}
+
+
+def test_a_folder_that_is_named_stands_for_all_that_is_in_it(tmp_path: Path) -> None:
+    files = {f"{part}/{n}.csv": csv(f"{part} {n},a", f"{n} of {part},b") for part in ("train", "val") for n in range(3)}
+    data = load_from(written(tmp_path, files), splits={"train": "train/", "validation": "val/"})
+    assert (len(data.train), len(data.validation)) == (6, 6)
