@@ -73,7 +73,7 @@ def copied(rows: Sequence[Row]) -> float:
 
 
 def save_t5(folder: Path, rows: Sequence[Row]) -> None:
-    """A T5 of 2.4 million parameters, as it is drawn, and a tokenizer learnt from these rows."""
+    """A T5 of 1.6 million parameters, as it is drawn, and a tokenizer learnt from these rows."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
