@@ -1,3 +1,15 @@
 """Fixtures for all tests: the real servers of tests/cluster."""
 
+import pytest
+
 pytest_plugins = ["tests.cluster.fixtures"]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse parameters that have no order: each worker would collect the tests in another one, and none would run."""
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        names, values = marker.args[:2]
+        if isinstance(values, (set, frozenset)):
+            raise pytest.UsageError(
+                f"{metafunc.definition.nodeid}: {names} come from a set, which has no order. Take a list."
+            )
