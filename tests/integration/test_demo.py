@@ -47,7 +47,7 @@ def run(output: Path) -> str:
     # One thread: with two, each waits for a core that other tests use.
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command(output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env
+        command(output=output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
