@@ -12,6 +12,9 @@ from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.metrics import metric_name, more_is_better
 from finetune_trainer.scores import Interval, resamples_of
 
+CAPITAL_WITHIN = re.compile("[a-z]+[A-Z]")
+"""How names begin that stay as they are at the head of a sentence, such as chrF."""
+
 
 @dataclass(frozen=True)
 class MetricRow:
@@ -73,7 +76,7 @@ def headline_metric(rows: list[MetricRow]) -> MetricRow:
 
 def headline(row: MetricRow) -> str:
     """One sentence: what training did."""
-    name = row.title[0].upper() + row.title[1:]
+    name = row.title if CAPITAL_WITHIN.match(row.title) else row.title[0].upper() + row.title[1:]
     where = f"on the {row.rows:,} {row.split} rows"
     if row.baseline is None or row.difference is None:
         return f"{name} is {row.value:.3f} {where}."
@@ -88,6 +91,8 @@ def certainty(row: MetricRow) -> str:
     if row.interval is None or row.difference is None:
         return "There is no baseline of the same rows to compare with."
     interval = f"95 % interval {signed(row.interval.low)} to {signed(row.interval.high)}"
+    if row.interval.low == row.interval.high == 0:
+        return "Whichever of these rows are measured, it is the same before and after."
     if not row.interval.is_clear:
         return f"The difference of {signed(row.difference)} may be chance ({interval})."
     if not row.is_better:

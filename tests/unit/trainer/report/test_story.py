@@ -26,7 +26,10 @@ from tests.unit.trainer.report.runs import finished_run
         ("f1", 0.5, 0.52, Interval(-0.02, 0.06), "F1 rose from 0.500 to 0.520", "may be chance (95 % interval −0.020"),
         ("f1", 0.8, 0.5, Interval(-0.4, -0.2), "F1 fell from 0.800 to 0.500", "The model got worse by 0.300"),
         ("loss", 0.7, 0.3, Interval(-0.5, -0.3), "Loss fell from 0.700 to 0.300", "That is −0.400"),
-        ("f1", 0.5, 0.5, Interval(0, 0), "F1 stayed at 0.500", "may be chance"),
+        ("f1", 0.5, 0.5, Interval(-0.1, 0.1), "F1 stayed at 0.500", "may be chance"),
+        ("f1", 0.5, 0.5, Interval(0, 0), "F1 stayed at 0.500", "it is the same before and after"),
+        ("macro_f1", 0.5, 0.7, Interval(0.1, 0.3), "Macro-F1 rose from 0.500 to 0.700", "That is +0.200"),
+        ("chrf", 50, 70, Interval(10, 30), "chrF rose from 50.000 to 70.000", "That is +20.000"),
     ],
 )
 def test_the_words_say_what_the_interval_says(
