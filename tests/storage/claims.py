@@ -142,11 +142,11 @@ class ClaimSuite:
             assert claim_file(folder)["renewedAt"] != first
 
     def test_after_a_pause_in_which_another_owner_took_the_claim_nothing_is_written(self, folder: Folder) -> None:
-        claim = take(folder)
-        rewrite_claim(folder, owner="team/second/2", token="2")
-        expire(claim)
-        with pytest.raises(JobError, match="taken over by pod-1 of team/second/2") as caught:
-            claim.check()
+        with take(folder) as claim:
+            rewrite_claim(folder, owner="team/second/2", token="2")
+            expire(claim)
+            with pytest.raises(JobError, match="taken over by pod-1 of team/second/2") as caught:
+                claim.check()
         assert caught.value.reason is FailureReason.OUTPUT_CONFLICT
 
     def test_a_claim_is_renewed_while_its_holder_lives(self, folder: Folder) -> None:

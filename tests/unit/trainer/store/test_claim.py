@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,16 +31,26 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     return memory_folder() if request.param == "memory" else memory_folder().with_conditions(Conditions(standard=False))
 
 
+@pytest.fixture(autouse=True)
+def _none_outlives_its_test() -> Iterator[None]:
+    """Its thread would go on to renew it, and to say in other tests' logs that it cannot."""
+    yield
+    left = [thread for thread in threading.enumerate() if thread.name == "claim"]
+    for thread in left:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in left)
+
+
 class TestClaims(ClaimSuite):
     pass
 
 
 def test_a_claim_whose_renewals_fail_permits_nothing_after_one_and_a_half_leases() -> None:
-    claim = take(FaultyFolder(memory_folder(), Broken(1)), lease=0.6)
-    claim.check()
-    eventually(lambda: claim._is_stale)
-    with pytest.raises(JobError) as caught:
+    with take(FaultyFolder(memory_folder(), Broken(1)), lease=0.6) as claim:
         claim.check()
+        eventually(lambda: claim._is_stale)
+        with pytest.raises(JobError) as caught:
+            claim.check()
     assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
 
 
