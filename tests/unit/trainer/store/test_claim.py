@@ -23,6 +23,8 @@ from tests.storage.faults import Broken, FaultyFolder
 from tests.storage.saves import memory_folder
 from tests.storage.waiting import eventually
 
+pytestmark = pytest.mark.slow  # leases have to run out
+
 
 @pytest.fixture(params=["memory", "file", "a store without conditions"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
