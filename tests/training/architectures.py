@@ -202,6 +202,17 @@ def _gemma() -> Vocabulary:
     )  # fmt: skip
 
 
+LIKE_BART: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": LONGEST,
+}
+
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": Architecture("bert", word_pieces, "BertTokenizer", POSITIONS, PAD),
     "roberta": Architecture(
@@ -280,16 +291,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         "bart",
         _roberta,
         "BartTokenizer",
-        {
-            "d_model": 16,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
-            "max_position_embeddings": LONGEST,
-        },
+        LIKE_BART,
         {**PAD, **ENDS, "decoder_start_token_id": "eos_token"},
     ),
     "gpt2": Architecture(

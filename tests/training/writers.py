@@ -25,19 +25,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tests.training.architectures import LONGEST, TEXTS, save_tokenizer
+from tests.training.architectures import LIKE_BART, LONGEST, TEXTS, save_tokenizer
 from tests.training.models import SIZES, tokenizer_for
 
-LIKE_BART: Mapping[str, Any] = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "max_position_embeddings": LONGEST,
-}
 LANGUAGES = ("en_XX", "de_DE")
 
 

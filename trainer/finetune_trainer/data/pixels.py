@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.foreign import HEAD, HOLE, text_kind
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of that is refused, and named
@@ -71,14 +72,6 @@ SAVE_AS = "Save it as JPEG or PNG, or leave it out."
 AGAIN = "Put the image there again, or leave it out."
 
 
-class BadImage(ValueError):  # it is the image that is bad
-    """What is no image, or not one that can be read. `str()` is half a sentence about it, such as `is a web page (HTML)`."""
-
-    def __init__(self, says: str, remedy: str) -> None:
-        super().__init__(says)
-        self.remedy = remedy
-
-
 @dataclass(frozen=True)
 class Look:
     """What there is to know of an image without its pixels."""
@@ -95,7 +88,7 @@ class Look:
 
 
 def decode(source: Source) -> Image.Image:
-    """The pixels in RGB, upright. Raises BadImage; OSError of the disk."""
+    """The pixels in RGB, upright. Raises BadFile; OSError of the disk."""
     with _opened(source) as image:
         return _seen(image)
 
@@ -113,22 +106,22 @@ def prove(source: Source) -> Look:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
-    """Open an image file; whatever Pillow raises about its content, here or inside, is a BadImage."""
+    """Open an image file; whatever Pillow raises about its content, here or inside, is a BadFile."""
     content = source if isinstance(source, bytes) else source.read_bytes()
     if not content:
-        raise BadImage("is empty: it has 0 bytes", AGAIN)
+        raise BadFile("is empty: it has 0 bytes", AGAIN)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse(image, content)
             yield image
-    except (BadImage, MemoryError):
+    except (BadFile, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(error) from error
     except UnidentifiedImageError as error:
         raise _no_image(content) from error
     except Exception as error:  # a broken file can make Pillow raise anything
-        raise BadImage(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
+        raise BadFile(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
 
 
 def _refuse(image: Image.Image, content: bytes) -> None:
@@ -136,15 +129,15 @@ def _refuse(image: Image.Image, content: bytes) -> None:
     if image.width * image.height > MOST_PIXELS:
         raise _too_large(f"{image.width:,} × {image.height:,}")
     if max(image.size) > MOST_ELONGATED * min(image.size):
-        raise BadImage(f"is but a line, {image.width:,} pixels wide and {image.height:,} high", "Leave it out.")
+        raise BadFile(f"is but a line, {image.width:,} pixels wide and {image.height:,} high", "Leave it out.")
     if image.mode in UNBOUNDED:
-        raise BadImage(
+        raise BadFile(
             f"has {UNBOUNDED[image.mode]} for pixels, of which nothing says how bright they are",
             "Scale them to 8 bits, and save it as PNG.",
         )
     hole = _hole_of(content, str(image.format))
     if hole is not None:
-        raise BadImage(f"is not whole: from byte {hole:,} on it consists of zero bytes", AGAIN)
+        raise BadFile(f"is not whole: from byte {hole:,} on it consists of zero bytes", AGAIN)
 
 
 def _look_of(image: Image.Image) -> Look:
@@ -199,30 +192,30 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def _no_image(content: bytes) -> BadImage:
+def _no_image(content: bytes) -> BadFile:
     """What it is, of content that Pillow does not know."""
     head = content[:HEAD]
     if _DRAWING.match(head):
-        return BadImage("is a drawing (SVG), which has no pixels", "Render it as PNG, or leave it out.")
+        return BadFile("is a drawing (SVG), which has no pixels", "Render it as PNG, or leave it out.")
     box = _BOX.match(head)
     if box and box[1] in (b"avif", b"avis"):
-        return BadImage("is broken or not whole: an AVIF image of which parts are missing", AGAIN)
+        return BadFile("is broken or not whole: an AVIF image of which parts are missing", AGAIN)
     if box:
         is_photo = box[1] in _PHOTO_BRANDS
-        return BadImage("is a HEIC photo, which cannot be read here" if is_photo else "is a video", SAVE_AS)
+        return BadFile("is a HEIC photo, which cannot be read here" if is_photo else "is a video", SAVE_AS)
     for begin, what in _OTHERS:
         if head.startswith(begin):
-            return BadImage(f"is {what}, which cannot be read here", SAVE_AS)
+            return BadFile(f"is {what}, which cannot be read here", SAVE_AS)
     kind = text_kind(head)
     if kind is not None:
-        return BadImage(f"is {kind.what}", kind.remedy)
+        return BadFile(f"is {kind.what}", kind.remedy)
     if not content.strip(b"\x00"):
-        return BadImage(f"consists of {len(content):,} zero bytes", AGAIN)
-    return BadImage(f"is no image that can be read: it begins with {head[:12]!r}", SAVE_AS)
+        return BadFile(f"consists of {len(content):,} zero bytes", AGAIN)
+    return BadFile(f"is no image that can be read: it begins with {head[:12]!r}", SAVE_AS)
 
 
-def _too_large(what: object) -> BadImage:
-    return BadImage(
+def _too_large(what: object) -> BadFile:
+    return BadFile(
         f"claims to be larger than {MOST_PIXELS:,} pixels, as a decompression bomb does: {_one_line(what)}",
         "Save it smaller, or leave it out.",
     )

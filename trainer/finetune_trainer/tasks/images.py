@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.data.bad_file import BadFile, changed
 from finetune_trainer.data.examples import Data, Examples
 from finetune_trainer.data.kinds.files import source_of
-from finetune_trainer.data.pixels import BadImage, decode
+from finetune_trainer.data.pixels import decode
 from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.augment import Augment
 from finetune_trainer.tasks.base import Batch, Feature, Task
@@ -68,22 +69,13 @@ class Pictures:
     def pixels(self, index: int, draw: np.random.Generator) -> NDArray[Any]:
         try:
             image = decode(source_of(self._images[index].as_py()))
-        except (BadImage, FileNotFoundError) as error:  # it was whole when the data was read
-            raise JobError(
-                FailureReason.DATA_INVALID,
-                f"the image of {self._origins[index]} was whole before training, and now it {_says(error)}",
-                field="spec.dataset.uri",
-                remedy="Let the files be while a run reads them.",
-            ) from error
+        except (BadFile, FileNotFoundError) as error:
+            raise changed("image", self._origins[index], error) from error
         return (
             self._transform.pixels(image)
             if self._augment is None
             else self._transform.altered(image, self._augment, draw)
         )
-
-
-def _says(error: Exception) -> str:
-    return str(error) if isinstance(error, BadImage) else "is gone"
 
 
 class ImageTask(Task):

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch.nn.functional import pad
 from transformers import AutoConfig, AutoFeatureExtractor
 
-from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import MOST_SECONDS
+from finetune_trainer.data.bad_file import BadFile, changed
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.files import Source, source_of
-from finetune_trainer.data.kinds.waves import BadSound, Length, Wave, decode, length
+from finetune_trainer.data.kinds.waves import Length, Wave, decode, length
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.answers import PADDED, try_answers
@@ -104,17 +104,8 @@ class Sounds:
     def _read(self, index: int, how: Callable[[Source], A], value: Mapping[str, Any]) -> A:
         try:
             return how(source_of(value))
-        except (BadSound, FileNotFoundError) as error:  # it was whole when the data was read
-            raise JobError(
-                FailureReason.DATA_INVALID,
-                f"the sound of {self._origins[index]} was whole before training, and now it {_says(error)}",
-                field="spec.dataset.uri",
-                remedy="Let the files be while a run reads them.",
-            ) from error
-
-
-def _says(error: Exception) -> str:
-    return str(error) if isinstance(error, BadSound) else "is gone"
+        except (BadFile, FileNotFoundError) as error:
+            raise changed("sound", self._origins[index], error) from error
 
 
 class SoundTask(Task):

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from transformers.image_utils import load_image
 
-from finetune_trainer.data.pixels import BadImage, decode, prove
+from finetune_trainer.data.bad_file import BadFile
+from finetune_trainer.data.pixels import decode, prove
 from tests.training.pictures import BAD, BASE, GOOD, saved
 
 WHITENED = {"16-bit.png", "16-bit.tiff", "16-bit-big-endian.tiff"}
@@ -56,11 +57,11 @@ def test_what_is_no_whole_image_is_told(name: str, tmp_path: Path) -> None:
     content, words = BAD[name]
     (tmp_path / name).write_bytes(content)
     for source in (content, tmp_path / name):
-        with pytest.raises(BadImage, match=words) as raised:
+        with pytest.raises(BadFile, match=words) as raised:
             prove(source)
         assert raised.value.remedy.endswith(".")
         assert "\n" not in str(raised.value)
-        with pytest.raises(BadImage, match=words):
+        with pytest.raises(BadFile, match=words):
             decode(source)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from finetune_trainer.data.kinds.waves import BLOCK, BadSound, Length, decode, length, prove
+from finetune_trainer.data.bad_file import BadFile
+from finetune_trainer.data.kinds.waves import BLOCK, Length, decode, length, prove
 from tests.training.sounds import sound_file
 from tests.training.waves import BAD, BASE, GOOD, RATE
 
@@ -32,7 +33,7 @@ def test_what_is_no_whole_sound_is_told(name: str, tmp_path: Path) -> None:
     content, words = BAD[name]
     (tmp_path / name).write_bytes(content)
     for source in (content, tmp_path / name):
-        with pytest.raises(BadSound, match=words) as raised:
+        with pytest.raises(BadFile, match=words) as raised:
             prove(source)
         assert raised.value.remedy.endswith(".")
         assert "\n" not in str(raised.value)
@@ -58,7 +59,7 @@ def test_what_is_odd_is_told_of_sounds_of_many_blocks_as_of_short_ones() -> None
     assert not prove(sound_file(quiet, RATE)).is_silent
     wave = np.tile(BASE, 2 * BLOCK // len(BASE) + 1)
     wave[BLOCK + 5] = np.nan
-    with pytest.raises(BadSound, match=f"after {(BLOCK + 5) / RATE:.3f} s"):
+    with pytest.raises(BadFile, match=f"after {(BLOCK + 5) / RATE:.3f} s"):
         prove(sound_file(wave, RATE, subtype="FLOAT"))
 
 
@@ -79,7 +80,7 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     before = len([*Path("/proc/self/fd").iterdir()])
     for name in {**GOOD, **BAD}:
-        with suppress(BadSound):
+        with suppress(BadFile):
             prove(tmp_path / name)
     assert len([*Path("/proc/self/fd").iterdir()]) == before
 

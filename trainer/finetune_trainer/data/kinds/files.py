@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
+from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.examples import Origin, Origins, Split
 from finetune_trainer.data.kinds.values import Values
 from finetune_trainer.data.problems import SHOWN, at, data_invalid, rows_of, shortened
@@ -64,7 +65,7 @@ class Files(Values):
     @staticmethod
     @abstractmethod
     def look(source: Source) -> Any:
-        """What there is to know of a file, all of which is decoded for it; or `Unusable`. Called from other threads, too."""
+        """What there is to know of a file, all of which is decoded for it. Raises BadFile. Called from other threads, too."""
 
     def read(self, values: Sequence[Any] | pa.Array) -> pa.Array:
         values = values.to_pylist() if isinstance(values, pa.Array) else values
@@ -83,7 +84,12 @@ class Files(Values):
         return pa.array([_as_struct(source) for source in sources], self.type)
 
     def _look(self, source: Source | Unusable) -> Any:
-        return source if isinstance(source, Unusable) else self.look(source)
+        if isinstance(source, Unusable):
+            return source
+        try:
+            return self.look(source)
+        except BadFile as error:
+            return Unusable(str(error), error.remedy)
 
     def _named(self, value: Any) -> bytes | str | Unusable:
         """Content or path of a file, as a table has it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from finetune_trainer.data.kinds.files import Files, Source, Unusable
-from finetune_trainer.data.pixels import EXTENSIONS, BadImage, Look, prove
+from finetune_trainer.data.kinds.files import Files, Source
+from finetune_trainer.data.pixels import EXTENSIONS, Look, prove
 
 
 class Images(Files):
@@ -25,8 +25,5 @@ class Images(Files):
     )
 
     @staticmethod
-    def look(source: Source) -> Look | Unusable:
-        try:
-            return prove(source)
-        except BadImage as error:
-            return Unusable(str(error), error.remedy)
+    def look(source: Source) -> Look:
+        return prove(source)

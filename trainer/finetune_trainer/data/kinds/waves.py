@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.foreign import HEAD, text_kind
 from finetune_trainer.data.kinds.files import Source
 
@@ -70,14 +71,6 @@ SAVE_AS = "Save it as WAV or FLAC, or leave it out."
 AGAIN = "Put the sound there again, or leave it out."
 
 
-class BadSound(ValueError):  # it is the sound that is bad
-    """What is no sound, or not one that can be read. `str()` is half a sentence about it, such as `is a web page (HTML)`."""
-
-    def __init__(self, says: str, remedy: str) -> None:
-        super().__init__(says)
-        self.remedy = remedy
-
-
 @dataclass(frozen=True)
 class Length:
     """How long a sound is."""
@@ -107,7 +100,7 @@ class Look:
 
 
 def decode(source: Source, seconds: float | None = None) -> tuple[Wave, int]:
-    """What is heard of the first so many seconds, and the samples a second. Raises BadSound; OSError of the disk."""
+    """What is heard of the first so many seconds, and the samples a second. Raises BadFile; OSError of the disk."""
     with _opened(source) as file:
         most = file.frames if seconds is None else min(file.frames, int(np.ceil(seconds * file.samplerate)))
         return _mixed(file.read(most, dtype="float32", always_2d=True)), int(file.samplerate)
@@ -127,7 +120,7 @@ def prove(source: Source) -> Look:
         while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
             if not np.isfinite(block).all():
                 row = samples + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-                raise BadSound(
+                raise BadFile(
                     f"holds samples that are no numbers (NaN or infinite), the first after {row / file.samplerate:.3f} s",
                     "Make it again from where it came from, or leave it out.",
                 )
@@ -154,38 +147,38 @@ def _mixed(channels: NDArray[np.float32]) -> Wave:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[SoundFile]:
-    """Open a sound file; whatever libsndfile raises about its content, here or inside, is a BadSound."""
+    """Open a sound file; whatever libsndfile raises about its content, here or inside, is a BadFile."""
     import soundfile  # which only sounds need
 
     head, size, tail = _ends(source)
     if not size:
-        raise BadSound("is empty: it has 0 bytes", AGAIN)
+        raise BadFile("is empty: it has 0 bytes", AGAIN)
     if head.startswith(b"OggS") and (hole := _cut_page(tail)) is not None:
-        raise BadSound(f"is not whole: {hole:,} bytes of its last page (Ogg) are missing", AGAIN)
+        raise BadFile(f"is not whole: {hole:,} bytes of its last page (Ogg) are missing", AGAIN)
     # By its number: a name would tell libsndfile what to take a file for that is no sound.
     opened: Any = io.BytesIO(source) if isinstance(source, bytes) else os.open(source, os.O_RDONLY)
     try:
         with soundfile.SoundFile(opened) as file:
             _refuse(file)
             yield file
-    except (BadSound, MemoryError):
+    except (BadFile, MemoryError):
         raise
     except soundfile.LibsndfileError as error:
         raise _no_sound(head, size, error.error_string) from error
     except Exception as error:  # a broken file can make the library raise anything
-        raise BadSound(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
+        raise BadFile(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
 
 
 def _refuse(file: SoundFile) -> None:
     """What libsndfile would decode, and should not."""
     if file.format not in FORMATS:
-        raise BadSound(f"is a file of the format {file.format_info}, which is not read here", SAVE_AS)
+        raise BadFile(f"is a file of the format {file.format_info}, which is not read here", SAVE_AS)
     if not 0 < file.samplerate <= MOST_RATE:
-        raise BadSound(f"says that it has {file.samplerate:,} samples a second", AGAIN)
+        raise BadFile(f"says that it has {file.samplerate:,} samples a second", AGAIN)
     for claimed, there in _CLAIMS.findall(file.extra_info):
         # A size of all ones is that of a sound that was written without knowing its end.
         if int(there) + 1 < int(claimed) and int(claimed) & 0x7FFFFFFF < 0x7FFFFFFF - 0xFFFF:
-            raise BadSound(
+            raise BadFile(
                 f"is not whole: of {int(claimed):,} bytes that it says to have there are {int(there):,}", AGAIN
             )
 
@@ -194,9 +187,9 @@ def _refuse_what_is_missing(file: SoundFile, samples: int) -> None:
     """Fewer samples than the file says, or none."""
     missing = file.frames - samples
     if missing > (LAST_FRAME if file.format == "MP3" else 0):
-        raise BadSound(f"is not whole: of {file.frames:,} samples that it says to have there are {samples:,}", AGAIN)
+        raise BadFile(f"is not whole: of {file.frames:,} samples that it says to have there are {samples:,}", AGAIN)
     if not samples:
-        raise BadSound("has no samples: its header is all that there is", AGAIN)
+        raise BadFile("has no samples: its header is all that there is", AGAIN)
 
 
 _CLAIMS = re.compile(r": (\d+) \(should be (\d+)\)")
@@ -248,21 +241,21 @@ _KNOWN = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"ID3", b"FORM",
 """How files begin that libsndfile reads."""
 
 
-def _no_sound(head: bytes, size: int, said: str) -> BadSound:
+def _no_sound(head: bytes, size: int, said: str) -> BadFile:
     """What it is, of content that libsndfile does not read."""
     for offset, magic, what in _OTHERS:
         if head.startswith(magic, offset):
-            return BadSound(f"is {what}, which cannot be read here", SAVE_AS)
+            return BadFile(f"is {what}, which cannot be read here", SAVE_AS)
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
-        return BadSound("is an AAC recording, which cannot be read here", SAVE_AS)
+        return BadFile("is an AAC recording, which cannot be read here", SAVE_AS)
     kind = text_kind(head)
     if kind is not None:
-        return BadSound(f"is {kind.what}", kind.remedy)
+        return BadFile(f"is {kind.what}", kind.remedy)
     if not head.strip(b"\x00"):
-        return BadSound(f"begins with {min(size, HEAD):,} zero bytes", AGAIN)
+        return BadFile(f"begins with {min(size, HEAD):,} zero bytes", AGAIN)
     if head.startswith(_KNOWN) or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
-        return BadSound(f"is broken or not whole: {_one_line(said)}", AGAIN)
-    return BadSound(f"is no sound that can be read: it begins with {head[:12]!r}", SAVE_AS)
+        return BadFile(f"is broken or not whole: {_one_line(said)}", AGAIN)
+    return BadFile(f"is no sound that can be read: it begins with {head[:12]!r}", SAVE_AS)
 
 
 def _one_line(what: object) -> str:
