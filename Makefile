@@ -31,6 +31,13 @@ $(READY): uv.lock pyproject.toml | $(UV)
 	@$(UV) sync --locked --all-extras --quiet --python "$(PYTHON)"
 	@touch $(READY)
 
+# Beside .venv, in which tests, and peers of most measurements, run without what a few measurements need.
+BENCH := .venv-bench
+$(BENCH)/.ready: uv.lock pyproject.toml | $(UV)
+	@echo "· installing the locked Python packages, and those of measurements, into $(BENCH)"
+	@UV_PROJECT_ENVIRONMENT=$(BENCH) $(UV) sync --locked --all-extras --group bench --quiet --python "$(PYTHON)"
+	@touch $@
+
 TASK := text-classification
 demo: $(READY) ## fine-tune a model on this machine, no cluster: one to two minutes; TASK=image-classification, or any other
 	@$(BIN)/python -m examples.demo $(TASK)
@@ -90,8 +97,8 @@ format: $(READY) ## format and fix what can be fixed
 e2e: $(READY) ## a whole cluster on this machine: chart, real pods, real S3 (Linux, root, 25 GB of disk)
 	@$(BIN)/python -m tests.e2e
 
-bench: $(READY) ## measurements beside peers, as JSON lines
-	@$(BIN)/python -m tests.bench
+bench: $(READY) $(BENCH)/.ready ## measurements beside peers, as JSON lines; NAMES="mrpc xquad", or others of tests/bench, only these
+	@$(BIN)/python -m tests.bench $(NAMES)
 
 clean: ## remove what make has made in this folder; the cache $(CACHE) is separate
 	rm -rf .venv* .pytest_cache .ruff_cache .hypothesis runs
