@@ -1,6 +1,12 @@
 """Fixtures for all tests: the real servers of tests/cluster."""
 
+import os
+
 import pytest
+
+# For torch in each of several workers, and in what they start: equal numbers need equal threads, and two of one worker, which wait for
+# each other actively, would wait for a core that another has. Read once, when torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_plugins = ["tests.cluster.fixtures"]
 

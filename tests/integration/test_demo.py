@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shutil
 import subprocess
@@ -44,10 +43,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def run(output: Path) -> str:
-    # One thread: with two, each waits for a core that other tests use.
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command(output=output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, env=env
+        command(output=output), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -95,7 +92,6 @@ def test_a_second_time_it_is_finished_already_and_says_so_in_seconds(demo: tuple
 def test_each_task_has_a_demo_whose_model_learns(task: str, tmp_path: Path) -> None:
     """As `make demo TASK=…` runs it, in a checkout of its own."""
     shutil.copytree(EXAMPLES, tmp_path / "examples")
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "examples.demo", task],
         cwd=tmp_path,
@@ -103,7 +99,6 @@ def test_each_task_has_a_demo_whose_model_learns(task: str, tmp_path: Path) -> N
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        env=env,
     )
     assert done.returncode == 0, done.stdout
     first, *_ = done.stdout.splitlines()

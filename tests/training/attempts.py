@@ -100,7 +100,6 @@ class Attempt:
         self._log = self.folder / "stdout.txt"
         environment = {
             **os.environ,
-            "OMP_NUM_THREADS": "1",  # equal numbers need equal threads
             "PYTHONFAULTHANDLER": "1",  # a hang says where
             RUN_ENV: self.run.to_env(),
             RESULT_ENV: str(self.folder / "termination-log"),

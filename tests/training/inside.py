@@ -92,7 +92,6 @@ def _process_of_its_own(stop: StopSignal, log: Path) -> Iterator[None]:
     environment, threads = dict(os.environ), torch.get_num_threads()
     handler = logging.FileHandler(log, encoding="utf-8")
     level = logger.level
-    os.environ["OMP_NUM_THREADS"] = "1"
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     stop.install()

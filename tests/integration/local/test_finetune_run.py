@@ -48,7 +48,7 @@ def finetune(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [Path(sys.executable).with_name("finetune"), "run", "my job.yaml", *arguments],
         cwd=folder,
-        env={**os.environ, "XDG_STATE_HOME": str(folder / "my state"), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "XDG_STATE_HOME": str(folder / "my state")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

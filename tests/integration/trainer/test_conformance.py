@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from functools import cached_property
 from pathlib import Path
@@ -116,11 +115,8 @@ class Lab:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Lab(CASES[request.param], tmp_path_factory.mktemp("lab"))
-    torch.set_num_threads(threads)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(CASES[request.param], tmp_path_factory.mktemp("lab"))
 
 
 def test_every_task_has_its_row_here_and_its_facts_in_the_api() -> None:

@@ -93,7 +93,6 @@ def test_tuned_on_other_labels_it_is_ahead_of_the_same_model_from_scratch(
     pretrained: int, steps: int, ahead: float, tmp_path: Path
 ) -> None:
     """At equal steps, with the body frozen and with all of it tuned."""
-    threads = torch.get_num_threads()
     model = _new()
     _plain_loop(model, _rows("train", FIRST), FIRST, pretrained)
     model.resnet.save_pretrained(tmp_path / "model")
@@ -111,6 +110,5 @@ def test_tuned_on_other_labels_it_is_ahead_of_the_same_model_from_scratch(
     )
     unfrozen = _tuned(tmp_path / "unfrozen", tmp_path / "model", steps, training={"learningRate": 3e-3})
 
-    torch.set_num_threads(threads)
     print(f"frozen {frozen:.3f}, unfrozen {unfrozen:.3f}, from scratch {from_scratch:.3f}")
     assert min(frozen, unfrozen) > from_scratch + ahead

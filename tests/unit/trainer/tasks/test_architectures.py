@@ -46,8 +46,6 @@ def tuned(tmp_path_factory):
     """A function from an architecture's name to a folder of it with a head."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more would only wait for each other, at this size
     folders: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
@@ -55,8 +53,7 @@ def tuned(tmp_path_factory):
             folders[name] = save(name, tmp_path_factory.mktemp(name), labels=TUNED)
         return folders[name]
 
-    yield folder
-    torch.set_num_threads(threads)
+    return folder
 
 
 @pytest.fixture(scope="module")
