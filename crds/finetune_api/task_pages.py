@@ -138,6 +138,10 @@ def _columns(form: Form) -> Iterator[str]:
             "how many sounds are cut is said in log and report. Any rate and number of channels will do: the mean of the channels is "
             "resampled to the rate of the model, as loud as it is."
         )
+        yield (
+            "Where the model's config.json asks for it (`mask_time_prob`, `mask_feature_prob`: wav2vec2, HuBERT, WavLM and their kin), "
+            "parts of each sound are hidden in training, other ones each epoch (SpecAugment), and none in evaluations."
+        )
 
 
 def sample(form: Form) -> str:

@@ -24,7 +24,7 @@ from tests.training.images import coloured, save_tiny_images, save_two_towers
 from tests.training.models import save_tiny_bert
 from tests.training.pictures import saved
 from tests.training.sentences import ROWS
-from tests.training.sounds import save_tiny_sounds, sound_file, tone
+from tests.training.sounds import HIDDEN, save_tiny_sounds, sound_file, tone
 from tests.training.tiny import write_rows
 from tests.training.writers import save_writer
 
@@ -211,15 +211,9 @@ SOUND = sound_file(np.stack([tone("low", 77, 44_100)] * 2, axis=1), 44_100)
 
 
 def _audio_classification(folder: Path, dropout: float) -> Mapping[str, Any]:
-    """A wav2vec2 that normalises over time; sounds of unequal length. All that is random about it where there is dropout."""
-    random = {
-        "mask_time_prob": 4 * dropout,
-        "mask_time_length": 2,
-        "mask_feature_prob": dropout,
-        "mask_feature_length": 2,
-    }
+    """A wav2vec2 that normalises over time, of whose sounds of unequal length parts are hidden in training."""
     names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
-    save_tiny_sounds(folder / "model", **random, **dict.fromkeys(names, dropout))
+    save_tiny_sounds(folder / "model", **HIDDEN, **dict.fromkeys(names, dropout))
     (folder / "data/sounds").mkdir(parents=True)
     labels = ["low", HOSTILE]
     for file, count in (("train", 40), ("validation", 8)):

@@ -52,6 +52,14 @@ HEARS: dict[str, Any] = {
     "layerdrop": 0.0,
 }
 WITH_LAYERS: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+HIDDEN: dict[str, Any] = {
+    "mask_time_prob": 0.4,
+    "mask_time_length": 2,
+    "mask_feature_prob": 0.3,
+    "mask_feature_length": 2,
+    "mask_feature_min_masks": 0,  # without which transformers hides no channels of a WavLM
+}
+"""For configs of wav2vec2 and its kin: what they hide of a sound in training."""
 WHISPER: dict[str, Any] = {
     "d_model": 16,
     "encoder_layers": 2,

@@ -39,8 +39,6 @@ from tests.unit.trainer.tasks.loading import CPU, never
 TRAINING = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
 PER_EPOCH = 5
 """Optimiser steps of about 40 examples."""
-WAIT_THEMSELVES = {"audio-classification"}
-"""Models of transformers that look at values in a step: of wav2vec2 and its kin how long each sound is, to hide parts of it."""
 
 
 class Lab:
@@ -254,11 +252,7 @@ def test_no_step_waits_for_the_device(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     task = lab.task(Path(lab.inputs["model"]["uri"].removeprefix("file://")))
     features = lab.features(task, lab.data.train, training=True)
 
-    if lab.name in WAIT_THEMSELVES:
-        with pytest.raises(NotImplementedError):
-            steps_done(task, features, task.spec.training, monkeypatch)
-    else:
-        assert steps_done(task, features, task.spec.training, monkeypatch) == [1, 2]
+    assert steps_done(task, features, task.spec.training, monkeypatch) == [1, 2]
 
 
 def test_the_loss_of_a_step_is_the_sum_of_losses_by_the_sum_of_weights(lab: Lab) -> None:

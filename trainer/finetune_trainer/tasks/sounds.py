@@ -12,11 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import pad
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.tasks import MOST_SECONDS
 from finetune_trainer.data.bad_file import BadFile, changed
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.kinds.files import Source, source_of
@@ -28,6 +26,7 @@ from finetune_trainer.tasks.base import Batch, Feature, Task
 from finetune_trainer.tasks.group_norm import norms_of_sounds
 from finetune_trainer.tasks.hearing import MASK, Hearing, noise
 from finetune_trainer.tasks.pretrained import INVALID, Head, load_model, said_as_invalid
+from finetune_trainer.tasks.spec_augment import CHANNELS, STEPS, SpecAugment
 from finetune_trainer.tasks.weights import refuse_quantised
 from finetune_trainer.threads import available_threads
 
@@ -49,12 +48,19 @@ class Sounds:
     decodes = True
 
     def __init__(
-        self, examples: Examples, role: str, hearing: Hearing, fixed: Mapping[str, NDArray[Any]], stop: Stop
+        self,
+        examples: Examples,
+        role: str,
+        hearing: Hearing,
+        augment: SpecAugment | None,
+        fixed: Mapping[str, NDArray[Any]],
+        stop: Stop,
     ) -> None:
-        """`fixed` has a value a feature, by name."""
+        """`augment` is for training; `fixed` has a value a feature, by name."""
         self._sounds = examples.column(role)
         self._origins = examples.origins
         self._hearing = hearing
+        self._augment = augment
         self._fixed = fixed
         self.lengths = self._measured(examples, role, stop)
         """Of each sound as it was recorded."""
@@ -88,8 +94,12 @@ class Sounds:
         return notes
 
     def get(self, index: int, draw: np.random.Generator) -> Feature:
+        values = self._hearing.values(self.wave(index))
+        size = len(values[self._hearing.input])
+        heard = int(values[MASK].sum()) if MASK in values else size
         return {
-            **self._hearing.values(self.wave(index)),
+            **values,
+            **(self._augment.drawn(size, heard, draw) if self._augment else {}),
             **{name: values[index] for name, values in self._fixed.items()},
         }
 
@@ -125,13 +135,11 @@ class SoundTask(Task):
         self.notes += loaded.notes
         self._norms = norms_of_sounds(self.model)
         self._one_by_one = False
-        self._least_in_training = 0
-        """Values of a sound that training takes at least."""
+        self._augment: SpecAugment | None = None
         with said_as_invalid("cannot hear a sound"):
             found = self._try_out()
-            self.shortest = self._shortest(training=False)
-            in_training = noise(self._shortest(training=True))
-            self._least_in_training = len(self.hearing.values(in_training)[self.hearing.input])
+            self.shortest = self._shortest()
+            self._augment = SpecAugment.of(self.model, self.hearing)
         self._one_by_one = PADDED in found
         self.notes += [ONE_BY_ONE if note == PADDED else note for note in found]
 
@@ -155,7 +163,7 @@ class SoundTask(Task):
         """Raises JobError DATA_INVALID where a sound is too short for the model."""
         if training:
             self._end_gradients()
-        sounds = Sounds(examples, role, self.hearing, fixed, stop)
+        sounds = Sounds(examples, role, self.hearing, self._augment if training else None, fixed, stop)
         short = np.flatnonzero(sounds.samples < self.shortest)
         if len(short):
             column = getattr(self.spec.dataset.columns, role) or role
@@ -170,23 +178,15 @@ class SoundTask(Task):
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         name = self.hearing.input
+        fillers = {name: self.hearing.padding, MASK: 0, STEPS: False}
+        batch = {}
+        for key in features[0]:
+            values = [np.asarray(feature[key]) for feature in features]
+            batch[key] = torch.from_numpy(np.stack(_filled(values, fillers[key]) if key in fillers else values))
         lengths = [len(feature[name]) for feature in features]
-        batch = {
-            key: torch.from_numpy(
-                np.stack([self._filled(key, np.asarray(feature[key]), max(lengths)) for feature in features])
-            )
-            for key in features[0]
-        }
         if min(lengths) < max(lengths) and MASK not in batch and MASK in self._accepted:
             batch[LENGTHS] = torch.tensor(lengths)
         return batch
-
-    def _filled(self, name: str, values: NDArray[Any], length: int) -> NDArray[Any]:
-        """What has a value a step of the sound, as long as the longest of its batch."""
-        if name not in (self.hearing.input, MASK) or len(values) == length:
-            return values
-        padding = 0 if name == MASK else self.hearing.padding
-        return np.pad(values, [(0, length - len(values)), *[(0, 0)] * (values.ndim - 1)], constant_values=padding)
 
     def outputs(self, batch: Batch) -> Batch:
         if self._one_by_one and not self.model.training and LENGTHS in batch:
@@ -194,28 +194,15 @@ class SoundTask(Task):
         return self._asked(batch)
 
     def _asked(self, batch: Batch) -> Batch:
-        name = self.hearing.input
-        given = self._long_enough(batch) if self.model.training else dict(batch)
-        values, lengths = given[name], given.pop(LENGTHS, None)
+        given = dict(batch)
+        values, lengths = given[self.hearing.input], given.pop(LENGTHS, None)
         if lengths is not None:
             given[MASK] = (torch.arange(values.shape[1], device=values.device) < lengths[:, None]).long()
         for norm in self._norms:
             norm.lengths = lengths
+        if self._augment:
+            self._augment.hidden = {key: given[key] for key in (STEPS, CHANNELS) if key in given}
         return super().outputs(given)
-
-    def _long_enough(self, batch: Batch) -> Batch:
-        """The batch, filled up to what transformers can mask parts of at random: it takes less for an error."""
-        name = self.hearing.input
-        values = batch[name]
-        missing = self._least_in_training - values.shape[1]
-        if missing <= 0 or not self.hearing.is_ragged:
-            return dict(batch)
-        filled = {name: pad(values, (*[0] * (2 * values.ndim - 3), missing), value=self.hearing.padding)}
-        if MASK in batch:
-            return batch | filled | {MASK: pad(batch[MASK], (0, missing))}
-        if LENGTHS in batch or MASK not in self._accepted:
-            return batch | filled
-        return batch | filled | {LENGTHS: torch.full((len(values),), values.shape[1], device=values.device)}
 
     def _by_lengths(self, batch: Batch) -> Batch:
         """The answers of a model that mixes what fills up a batch into them: sounds of one length at a time, filled up with nothing."""
@@ -245,24 +232,18 @@ class SoundTask(Task):
         alone, both = self.collate(features[:1]), self.collate(features)
         return try_answers(self.model, self._asked, alone, both, self.shapes(1), what="a sound")
 
-    def _shortest(self, *, training: bool) -> int:
-        """The fewest samples that the model can hear; or that it can be trained on, which may be more where parts of them are masked."""
-        least, most = 0, self.hearing.rate
-        while not self._hears(noise(most), training=training):
-            if most > MOST_SECONDS * self.hearing.rate:
-                raise ValueError("in training more of a sound is to be masked (mask_time_length) than is heard of any")
-            least, most = most, 2 * most
+    def _shortest(self) -> int:
+        """The fewest samples that the model can hear."""
+        least, most = 0, self.hearing.rate  # it was tried with so many
         while most - least > 1:
             samples = (least + most) // 2
-            least, most = (least, samples) if self._hears(noise(samples), training=training) else (samples, most)
+            least, most = (least, samples) if self._hears(noise(samples)) else (samples, most)
         return most
 
     @torch.no_grad()
-    def _hears(self, wave: NDArray[np.float32], *, training: bool) -> bool:
-        before, drawn = self.model.training, np.random.get_state()
+    def _hears(self, wave: NDArray[np.float32]) -> bool:
         try:
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # training draws what is masked
-                self.model.train(training)
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what extractors divide by nothing
                 answer = self._asked(self.collate([dict(self.hearing.values(wave))]))
             return all(bool(torch.isfinite(values.float()).all()) for values in answer.values())
@@ -270,6 +251,9 @@ class SoundTask(Task):
             if shortage(error) is not None:
                 raise  # the machine's fault, not the sound's
             return False
-        finally:
-            self.model.train(before)
-            np.random.set_state(drawn)
+
+
+def _filled(values: Sequence[NDArray[Any]], filler: float) -> list[NDArray[Any]]:
+    """Each as long as the longest."""
+    most = max(len(one) for one in values)
+    return [np.pad(one, [(0, most - len(one)), *[(0, 0)] * (one.ndim - 1)], constant_values=filler) for one in values]

@@ -39,13 +39,20 @@ from finetune_trainer.tasks.hearing import Hearing
 from finetune_trainer.tasks.shown_sound import shown
 from tests.training.images import save_tiny_images
 from tests.training.models import save_tiny_bert
-from tests.training.sounds import CONFIGS, RATE, extractor_for, save_tiny_sounds, sound_file, tone
+from tests.training.sounds import CONFIGS, HIDDEN, RATE, extractor_for, save_tiny_sounds, sound_file, tone
 from tests.training.waves import rising
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, said, task_for
 
 LABELS = ("high", "low")
 CONTENTS = [sound_file(tone(label, number)) for number in range(8) for label in LABELS]
 TRUTH = np.arange(len(CONTENTS)) % len(LABELS)
+NO_DROPOUT = dict.fromkeys(
+    (
+        *("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout", "dropout"),
+        *("conformer_conv_dropout", "activation_dropout", "feature_projection_dropout"),
+    ),
+    0.0,
+)
 ONE_BY_ONE = {"data2vec", "conformer", "sew"}
 """They mix what fills up a batch into their answers, by convolutions over several steps or by pooling."""
 
@@ -133,18 +140,8 @@ def test_models_that_normalise_over_time_answer_in_a_batch_as_transformers_answe
 @pytest.mark.parametrize("micro", [1, 3])
 @pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in ONE_BY_ONE])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(kind: str, micro: int, tmp_path: Path) -> None:
-    """Where nothing is dropped or masked at random."""
-    names = (
-        "hidden_dropout",
-        "attention_dropout",
-        "activation_dropout",
-        "feat_proj_dropout",
-        "final_dropout",
-        "dropout",
-    )
-    task = task_of(
-        save_tiny_sounds(tmp_path, kind, **dict.fromkeys([*names, "mask_time_prob", "conformer_conv_dropout"], 0.0))
-    )
+    """With parts of the sounds hidden, as configs of wav2vec2 and its kin ask. Where nothing is dropped at random."""
+    task = task_of(save_tiny_sounds(tmp_path, kind, **HIDDEN, **NO_DROPOUT))
     features = features_of(task, rows())
     found = []
     for size in (len(CONTENTS), micro):
@@ -154,12 +151,12 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(kind: str, micro: in
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5)
 
 
-RANDOM = {"mask_time_prob": 0.4, "mask_time_length": 3, "layerdrop": 0.4, "hidden_dropout": 0.1}
+RANDOM = {**HIDDEN, "layerdrop": 0.4, "hidden_dropout": 0.1}
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "wavlm", "wav2vec2-bert"])
 def test_masks_and_dropped_layers_resume_bitwise(kind: str, tmp_path: Path) -> None:
-    """transformers draws them from numpy's global generator and from torch's: both come back with a checkpoint. Two batches an epoch."""
+    """transformers draws layers from numpy's global generator and from torch's: both come back with a checkpoint. Two batches an epoch."""
     folder = save_tiny_sounds(tmp_path / "model", kind, **RANDOM)
     whole = task_of(folder)
     steps_of(whole, features_of(whole, rows()), steps=6).run()
@@ -183,7 +180,7 @@ def test_masks_and_dropped_layers_resume_bitwise(kind: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("length", [10, 150])
 def test_sounds_shorter_than_a_mask_are_trained_on(length: int, tmp_path: Path) -> None:
-    """transformers takes them for an error, in whatever step they come. 150 steps are 1.5 s."""
+    """Whole; transformers takes them for an error, in whatever step they come. 150 steps are 1.5 s."""
     task = task_of(save_tiny_sounds(tmp_path, mask_time_prob=0.5, mask_time_length=length))
     short = rows([sound_file(tone("low", number)[: 200 + 20 * number]) for number in range(8)])
     steps_of(task, features_of(task, short), micro=3, steps=2).run()
