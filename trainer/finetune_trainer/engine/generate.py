@@ -13,9 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from finetune_trainer.engine import predict
-from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
-from finetune_trainer.engine.predict import Arithmetic, arrow
+from finetune_trainer.engine.predict import Arithmetic, arrow, dearest_first, passes
 from finetune_trainer.tasks.base import Columns, Features, Task
 
 Tell = Callable[[int, int], None]
@@ -34,26 +32,15 @@ def generate(
 ) -> pa.Table:
     """What the model writes to these features, one row each. `check` is called at each token and may raise."""
     costs = features.costs[asked] * task.beams
-    order = np.argsort(-costs, kind="stable")  # the dearest first, where memory runs out if at all
-    most = predict.COST[arithmetic.device.type]
     parts: list[pa.Table] = []
-    done = 0
-    task.model.eval()
-    while done < len(order):
-        dearest = int(costs[order[done]])
-        part = asked[order[done : done + max(1, most // dearest)]].tolist()
-        try:
-            parts.append(arrow(_written(task, features, part, arithmetic, check, seed)))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(part) == 1:
-                raise does_not_fit(error, one_example(dearest, task.unit)) from error
-            most = dearest * len(part) // 2
-            continue
-        done += len(part)
-        tell(done, len(order))
-    return pa.concat_tables(parts).take(pa.array(np.argsort(order))).combine_chunks()
+
+    def write(part: NDArray[np.int64]) -> pa.Table:
+        return arrow(_written(task, features, asked[part].tolist(), arithmetic, check, seed))
+
+    for part in passes(task, costs, arithmetic, write):
+        parts.append(part)
+        tell(sum(map(len, parts)), len(asked))
+    return pa.concat_tables(parts).take(pa.array(np.argsort(dearest_first(costs)))).combine_chunks()
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,8 @@ from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 from finetune_trainer.threads import available_threads
+
+A = TypeVar("A")
 
 COST = {"cpu": 4096, "cuda": 65536}
 """Padded tokens, or what costs as much, of one forward pass without gradients."""
@@ -78,37 +81,21 @@ def predict(
 ) -> Predicted:
     """Answers and losses of all features. `check` is called between two batches and may raise. What is random about a feature comes of
     `seed` and its index. A loss that compares features compares `batch_size` neighbours in the order of the data, as training does."""
-    costs = features.costs
-    order = np.argsort(
-        -costs, kind="stable"
-    )  # neighbours of like cost; the dearest first, where memory runs out if at all
-    most = COST[arithmetic.device.type]
-    parts: list[_Part] = []
-    done = 0
-    task.model.eval()
+    order = dearest_first(features.costs)
     chunks = (order[begin : begin + CHUNK].tolist() for begin in range(0, len(order), CHUNK))
     threads = available_threads() if features.decodes else 0
     with made(chunks, lambda index: features.get(index, np.random.default_rng([seed, index])), threads=threads) as some:
         coming = chain.from_iterable(some)
-        given: list[Feature] = []
-        while done < len(order):
+        given: list[Feature] = []  # what a pass has left that ran out of memory
+
+        def ask(part: NDArray[np.int64]) -> _Part:
             check()
-            dearest = int(costs[order[done]])
-            part = order[done : done + max(1, most // dearest)]
-            if task.depends_on_padding:
-                part = part[costs[part] == dearest]
-            given += islice(coming, max(0, len(part) - len(given)))
-            try:
-                parts.append(_pass(task, given[: len(part)], arithmetic))
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(part) == 1:
-                    raise does_not_fit(error, one_example(dearest, task.unit)) from error
-                most = dearest * len(part) // 2
-                continue
-            given = given[len(part) :]
-            done += len(part)
+            given.extend(islice(coming, max(0, len(part) - len(given))))
+            said = _pass(task, given[: len(part)], arithmetic)
+            del given[: len(part)]
+            return said
+
+        parts = list(passes(task, features.costs, arithmetic, ask))
     place = np.argsort(order)  # from the order of the passes to that of the features
     # A pass all of whose lists are empty does not know of what they would be.
     whole = pa.concat_tables([part.answers for part in parts], promote_options="permissive")
@@ -120,6 +107,37 @@ def predict(
         )
         return Predicted(answers, _grouped_losses(task, outputs, batch, arithmetic, batch_size))
     return Predicted(answers, np.concatenate([part.losses for part in parts])[place])
+
+
+def dearest_first(costs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The order in which `passes` asks: neighbours of like cost, and where memory runs out, if at all, at the beginning."""
+    return np.argsort(-costs, kind="stable")
+
+
+def passes(
+    task: Task, costs: NDArray[np.int64], arithmetic: Arithmetic, ask: Callable[[NDArray[np.int64]], A]
+) -> Iterator[A]:
+    """What `ask` answers about features of these costs, so many at once as memory holds; it gets their places in `costs`."""
+    order = dearest_first(costs)
+    most = COST[arithmetic.device.type]
+    done = 0
+    task.model.eval()
+    while done < len(order):
+        dearest = int(costs[order[done]])
+        part = order[done : done + max(1, most // dearest)]
+        if task.depends_on_padding:
+            part = part[costs[part] == dearest]
+        try:
+            said = ask(part)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                raise does_not_fit(error, one_example(dearest, task.unit)) from error
+            most = dearest * len(part) // 2
+            continue
+        yield said
+        done += len(part)
 
 
 @dataclass(frozen=True)
