@@ -41,6 +41,7 @@ from finetune_trainer.data.foreign import CONFLICT, PARQUET, conflict_of, kind_o
 from finetune_trainer.data.problems import column_missing, columns_repeat, data_invalid, listed, nearest
 from finetune_trainer.data.rows import OwnNames
 from finetune_trainer.data.tables import class_names
+from finetune_trainer.said import first_line
 from finetune_trainer.shortage import causes, shortage
 
 ANSWER_WITHIN = 10.0
@@ -268,14 +269,10 @@ def _unreadable(repo: str, error: Exception) -> Exception:
         return found
     return JobError(
         FailureReason.DATA_INVALID,
-        f"the hub dataset {repo} cannot be read: {_first_line(error.__cause__ or error)}",
+        f"the hub dataset {repo} cannot be read: {first_line(error.__cause__ or error)}",
         field="spec.dataset.uri",
         remedy="Name a subset whose files agree, or copy the files to object storage and describe them there.",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _is_of_machine(error: Exception) -> bool:

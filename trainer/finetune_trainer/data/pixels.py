@@ -23,6 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.foreign import HEAD, HOLE, text_kind
+from finetune_trainer.said import one_line
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters of that is refused, and named
 
@@ -121,7 +122,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     except UnidentifiedImageError as error:
         raise _no_image(content) from error
     except Exception as error:  # a broken file can make Pillow raise anything
-        raise BadFile(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
+        raise BadFile(f"is broken or not whole: {one_line(error)}", AGAIN) from error
 
 
 def _refuse(image: Image.Image, content: bytes) -> None:
@@ -216,10 +217,6 @@ def _no_image(content: bytes) -> BadFile:
 
 def _too_large(what: object) -> BadFile:
     return BadFile(
-        f"claims to be larger than {MOST_PIXELS:,} pixels, as a decompression bomb does: {_one_line(what)}",
+        f"claims to be larger than {MOST_PIXELS:,} pixels, as a decompression bomb does: {one_line(what)}",
         "Save it smaller, or leave it out.",
     )
-
-
-def _one_line(what: object) -> str:
-    return " ".join(str(what).split()) or type(what).__name__

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.said import first_line
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
 from finetune_trainer.tasks.weights import check_weights
@@ -125,10 +126,9 @@ def said_as_invalid(what: str) -> Iterator[None]:
                 field="spec.model.uri",
                 remedy="Name a model that was made for this task; or put its preprocessor_config.json beside its weights.",
             ) from error
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise JobError(
             FailureReason.MODEL_INVALID,
-            f"the model {what}: {first_line}",
+            f"the model {what}: {first_line(error)}",
             field="spec.model.uri",
             remedy=TRUST if "custom code" in str(error) else None,
         ) from error

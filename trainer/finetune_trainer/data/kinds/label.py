@@ -28,7 +28,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.alike import is_blank, look
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.number import NUMBER
-from finetune_trainer.data.kinds.values import Named, Values
+from finetune_trainer.data.kinds.values import Named, Read, Values
 from finetune_trainer.data.problems import (
     at,
     data_invalid,
@@ -75,11 +75,7 @@ class Label(Values):
         """Only names tell what is wrong with a label; see `named`."""
 
     @classmethod
-    def named(
-        cls,
-        splits: Sequence[tuple[Values, Origins, Sequence[Sequence[str] | None]]],
-        listed_labels: Sequence[str] | None,
-    ) -> Named:
+    def named(cls, splits: Sequence[Read], listed_labels: Sequence[str] | None) -> Named:
         columns = [values.coded(origins, own) for values, origins, own in splits if isinstance(values, cls)]
         names, numbers, warnings = encode_labels(columns, listed_labels)
         _check_counts(columns[0], numbers[0], names)

@@ -14,7 +14,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.label import Column, Distinct, encode_labels
 from finetune_trainer.data.kinds.lists import Flat, flattened, starts_of, written_as_json
-from finetune_trainer.data.kinds.values import Bad, Named, Values
+from finetune_trainer.data.kinds.values import Bad, Named, Read, Values
 from finetune_trainer.data.problems import at, rows_of, shortened
 
 SEPARATORS = ",;|"
@@ -84,11 +84,7 @@ class Labels(Values):
         return Column(self, self._distinct.values, codes, origins, own_names, row), lengths
 
     @classmethod
-    def named(
-        cls,
-        splits: Sequence[tuple[Values, Origins, Sequence[Sequence[str] | None]]],
-        listed_labels: Sequence[str] | None,
-    ) -> Named:
+    def named(cls, splits: Sequence[Read], listed_labels: Sequence[str] | None) -> Named:
         read = [values._coded(origins, own) for values, origins, own in splits if isinstance(values, cls)]
         if not len(read[0][0].codes):
             raise cls._invalid(

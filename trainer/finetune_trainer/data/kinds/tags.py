@@ -13,7 +13,7 @@ from finetune_trainer.data.examples import Origins
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.lists import Flat, flattened, starts_of
 from finetune_trainer.data.kinds.tokens import lengths_of
-from finetune_trainer.data.kinds.values import Named, Values
+from finetune_trainer.data.kinds.values import Named, Read, Values
 from finetune_trainer.data.problems import at, rows_of, shortened
 
 
@@ -41,11 +41,7 @@ class Tags(Labels):
             )
 
     @classmethod
-    def named(
-        cls,
-        splits: Sequence[tuple[Values, Origins, Sequence[Sequence[str] | None]]],
-        listed_labels: Sequence[str] | None,
-    ) -> Named:
+    def named(cls, splits: Sequence[Read], listed_labels: Sequence[str] | None) -> Named:
         named = super().named(splits, listed_labels)
         train = named.columns[0]
         present = np.unique(train.values.to_numpy()).tolist()

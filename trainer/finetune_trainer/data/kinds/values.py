@@ -89,16 +89,9 @@ class Values(ABC):
         """
 
     @classmethod
-    def named(
-        cls,
-        splits: Sequence[tuple[Values, Origins, Sequence[Sequence[str] | None]]],
-        listed_labels: Sequence[str] | None,
-    ) -> Named | None:
-        """The columns of a kind whose values have names; None of others.
-
-        Of each split (training first) its values, their origins, and for each file the names that it tells of its whole numbers;
-        `listed_labels` are those of the spec. Raises JobError.
-        """
+    def named(cls, splits: Sequence[Read], listed_labels: Sequence[str] | None) -> Named | None:
+        """The columns of a kind whose values have names; None of others. `splits` are in order, training first; `listed_labels` those
+        of the spec. Raises JobError."""
         return None
 
     @abstractmethod
@@ -119,6 +112,9 @@ class Values(ABC):
         """A text for each value, by which it can be told from any other."""
         return map(str, values)
 
+
+Read = tuple[Values, Origins, Sequence[Sequence[str] | None]]
+"""Of one split the values of a role, their origins, and for each file the names that it tells of its whole numbers."""
 
 Kinds = Mapping[str, type[Values]]
 """By role, in the order of the form."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.foreign import HEAD, text_kind
 from finetune_trainer.data.kinds.files import Source
+from finetune_trainer.said import one_line
 
 if TYPE_CHECKING:
     from soundfile import SoundFile
@@ -166,7 +167,7 @@ def _opened(source: Source) -> Iterator[SoundFile]:
     except soundfile.LibsndfileError as error:
         raise _no_sound(head, size, error.error_string) from error
     except Exception as error:  # a broken file can make the library raise anything
-        raise BadFile(f"is broken or not whole: {_one_line(error)}", AGAIN) from error
+        raise BadFile(f"is broken or not whole: {one_line(error)}", AGAIN) from error
 
 
 def _refuse(file: SoundFile) -> None:
@@ -254,9 +255,5 @@ def _no_sound(head: bytes, size: int, said: str) -> BadFile:
     if not head.strip(b"\x00"):
         return BadFile(f"begins with {min(size, HEAD):,} zero bytes", AGAIN)
     if head.startswith(_KNOWN) or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
-        return BadFile(f"is broken or not whole: {_one_line(said)}", AGAIN)
+        return BadFile(f"is broken or not whole: {one_line(said)}", AGAIN)
     return BadFile(f"is no sound that can be read: it begins with {head[:12]!r}", SAVE_AS)
-
-
-def _one_line(what: object) -> str:
-    return " ".join(str(what).split()).rstrip(".") or type(what).__name__
