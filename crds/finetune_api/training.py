@@ -33,6 +33,9 @@ ModuleName = Annotated[
 ]
 
 
+_BACKBONE_IS_FROZEN = "has(self.freeze) && has(self.freeze.backbone) && self.freeze.backbone"
+
+
 class Freeze(Model):
     """What keeps its pretrained weights. Everything else is trained."""
 
@@ -61,13 +64,34 @@ class Freeze(Model):
 
 
 class Method(Model):
-    """Which weights are tuned."""
+    """Which weights are tuned, and how fast."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "layerDecay slows layers down, and freeze.backbone keeps all of them; remove one of the two",
+            f"!has(self.layerDecay) || self.layerDecay == 1.0 || !({_BACKBONE_IS_FROZEN})",
+            lambda m: m.layer_decay == 1 or not m.freezes_backbone,
+        ),
+    )
 
     type: Literal["full"] = "full"
     """`full`: the weights of the model themselves. Default: full."""
 
     freeze: Freeze | None = None
     """What to leave as it is. Default: nothing is frozen."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The last layer's learning rate as a part of `training.learningRate`, and each layer's as a part of that of the layer above it;
+    what comes before the first layer counts as one more layer, what follows the last one keeps the full rate. Two towers, or encoder and
+    decoder, are counted from the top of each. Default: 1, one rate for all. 0.65 to 0.95 are usual."""
+
+    head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The highest learning rate of the task's head, and of all else that is drawn at random as the pretrained weights do not hold it;
+    it moves as `training.learningRate` does. Default: training.learningRate."""
+
+    @property
+    def freezes_backbone(self) -> bool:
+        return self.freeze is not None and self.freeze.backbone
 
 
 class Evaluation(Model):

@@ -78,6 +78,12 @@ GOOD = [
     Good("frozen embeddings and layers", {"spec.method.freeze": {"embeddings": True, "lowestLayers": 4}}),
     Good("a backbone and nothing beside it", {"spec.method.freeze": {"backbone": True, "lowestLayers": 0}}),
     Good("frozen patterns", {"spec.method.freeze.modules": ["*.layer.5.*", "bert.pooler.[dw]*"]}),
+    Good("slower layers and a faster head", {"spec.method": {"layerDecay": 0.9, "headLearningRate": 1e-3}}),
+    Good(
+        "layers as fast as the rest, a whole number", {"spec.method": {"layerDecay": 1, "freeze": {"backbone": True}}}
+    ),
+    Good("slower layers of which some are frozen", {"spec.method": {"layerDecay": 0.5, "freeze": {"lowestLayers": 4}}}),
+    Good("a head alone, at its own rate", {"spec.method": {"headLearningRate": 1, "freeze": {"backbone": True}}}),
     Good("an epoch written 3.0", {"spec.training.epochs": 3.0}),
     Good("a learning rate of 1, a whole number", {"spec.training.learningRate": 1}),
     Good("the largest micro-batch", {"spec.training.batchSize": 8, "spec.training.microBatchSize": 8}),
@@ -478,6 +484,9 @@ BAD = [
         "spec.method.freeze.modules[0]",
         "dotted",
     ),
+    Bad("layers that do not move at all", {"spec.method.layerDecay": 0}, "spec.method.layerDecay", "0"),
+    Bad("layers that are faster than the head", {"spec.method.layerDecay": 1.1}, "spec.method.layerDecay", "1"),
+    Bad("a head that does not move", {"spec.method.headLearningRate": 0}, "spec.method.headLearningRate", "0"),
     # rules over several fields
     Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
     Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),
@@ -531,6 +540,12 @@ BAD = [
         },
         "spec.method.freeze",
         "remove embeddings",
+    ),
+    Bad(
+        "slower layers of a frozen backbone",
+        {"spec.method": {"layerDecay": 0.9, "freeze": {"backbone": True}}},
+        "spec.method",
+        "layerDecay",
     ),
     Bad(
         "a micro-batch larger than the batch",

@@ -38,7 +38,7 @@ class Standing(torch.optim.SGD):
 def steps_done(task: Task, features: Features, training: Training, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Two steps in micro-batches of five, as fast as they are done; their numbers, if none asked for a value."""
     monkeypatch.setattr(
-        steps_module, "adamw", lambda model, _: Standing([one for _, one in occurring.trained(model)], lr=0.1)
+        steps_module, "adamw", lambda model, *_: Standing([one for _, one in occurring.trained(model)], lr=0.1)
     )
     monkeypatch.setattr(occurring, "MOST", 1.0)  # the vocabularies of tests are small
     quicken(task, features, CPU)  # which looks at values, but before any step

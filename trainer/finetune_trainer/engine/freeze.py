@@ -1,14 +1,11 @@
-"""Which parameters keep their pretrained values, found from the model's own structure: of encoders of texts and images, whose layers are one
-list or stages, and of models of two towers, also where the second one reads the first one, as a decoder reads its encoder.
-"""
+"""Which parameters keep their pretrained values."""
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 from torch import nn
@@ -16,6 +13,7 @@ from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze
+from finetune_trainer.engine.layers import backbone, depths, join, layer_list, name_in, towers, within
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.tasks.base import Features, Task
@@ -48,11 +46,11 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
     frozen: set[str] = set()
     if what is not None:
         if what.embeddings:
-            frozen |= _within(model, embeddings(model))
+            frozen |= within(model, embeddings(model))
         if what.lowest_layers:
             frozen |= _lowest(model, what.lowest_layers)
         if what.backbone:
-            frozen |= _within(model, _backbone(model)) - set(new)
+            frozen |= within(model, _backbone(model)) - set(new)
         for index, pattern in enumerate(what.modules or ()):
             frozen |= _matching(model, names, pattern, f"{FIELD}.modules[{index}]")
     if names <= frozen:
@@ -85,47 +83,24 @@ def refuse_idle(task: Task, features: Features, arithmetic: Arithmetic) -> None:
         )
 
 
-def depths(model: PreTrainedModel) -> list[list[str]]:
-    """The dotted names of the layers by depth, counted from the input; a layer of each tower where the model has two. Of a model whose
-    layers come in stages these are the stages. Empty where there is no list of layers."""
-    lists = [_layer_list(name, tower) for name, tower in _towers(model)]
-    layers = [[f"{name}.{index}" for index in range(len(found))] for name, found in filter(None, lists)]
-    return [[name for name in names if name] for names in zip_longest(*layers, fillvalue="")]
-
-
 def embeddings(model: PreTrainedModel) -> list[str]:
     """The dotted names of what stands before the first layer: the modules that hold the embeddings of tokens or patches with positions,
     types and their norm, or, where these lie beside the layers, each of them."""
-    return [name for prefix, tower in _towers(model) for name in _embeddings(prefix, tower)]
-
-
-def _towers(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
-    """The parts of a model that each have layers of their own, such as CLIP's for texts and for images, or encoder and decoder; else the
-    model itself, as ""."""
-    if model.config.is_encoder_decoder:
-        halves = (model.get_encoder(), model.get_decoder())
-        both = [part.base_model for part in halves if isinstance(part, PreTrainedModel)]
-        if len(both) == 2 and model not in both:
-            return [(_name_in(model, part), part) for part in both]
-    parts = {f"{part.removesuffix('_config')}_model" for part in model.config.sub_configs}
-    found = [(name, child) for name, child in model.base_model.named_children() if name in parts]
-    if len(found) < 2:
-        return [("", model)]
-    return [(_join(_name_in(model, model.base_model), name), tower) for name, tower in found]
+    return [name for prefix, tower in towers(model) for name in _embeddings(prefix, tower)]
 
 
 def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
-    found = _layer_list("", tower)
+    found = layer_list("", tower)
     layers = found[0] if found else ""
     try:
-        tokens = _name_in(tower, tower.get_input_embeddings())
+        tokens = name_in(tower, tower.get_input_embeddings())
     except NotImplementedError:  # of most models of images
-        body = _name_in(tower, tower.base_model)
+        body = name_in(tower, tower.base_model)
         names = []
         for name, _ in tower.base_model.named_children():
-            names.append(_join(body, name))
+            names.append(join(body, name))
             if layers.startswith(f"{names[-1]}.") or layers == names[-1]:
-                return [_join(prefix, name) for name in names[:-1]]
+                return [join(prefix, name) for name in names[:-1]]
         raise JobError(
             FailureReason.INVALID_SPEC,
             f"{type(tower).__name__} does not tell its embeddings from its layers",
@@ -134,23 +109,9 @@ def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
         ) from None
     parent = tokens.rpartition(".")[0]
     if parent and not layers.startswith(f"{parent}."):
-        return [_join(prefix, parent)]
+        return [join(prefix, parent)]
     siblings = tower.get_submodule(parent).named_children()
-    return [_join(prefix, parent, name) for name, module in siblings if isinstance(module, nn.Embedding)]
-
-
-def _layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The name and the list of a tower's layers: its longest list of modules that is not inside another one. Of models with matrices in
-    some of them these only: convolutions of a sound, or of positions, are what stands before the layers."""
-    lists = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
-    outermost = [
-        (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
-    ]
-    if not outermost:
-        return None
-    with_matrices = [item for item in outermost if any(parameter.ndim == 2 for parameter in item[1].parameters())]
-    name, layers = max(with_matrices or outermost, key=lambda item: len(item[1]))
-    return _join(prefix, name), layers
+    return [join(prefix, parent, name) for name, module in siblings if isinstance(module, nn.Embedding)]
 
 
 def _lowest(model: PreTrainedModel, count: int) -> set[str]:
@@ -170,31 +131,19 @@ def _lowest(model: PreTrainedModel, count: int) -> set[str]:
             field=f"{FIELD}.lowestLayers",
             remedy=f"Set {FIELD}.lowestLayers to at most {len(layers)}.",
         )
-    return _within(model, [name for depth in layers[:count] for name in depth])
+    return within(model, [name for depth in layers[:count] for name in depth])
 
 
 def _backbone(model: PreTrainedModel) -> list[str]:
-    towers = _towers(model)
-    if len(towers) > 1:
-        return [name for name, _ in towers]
-    if model.base_model is model:
+    found = backbone(model)
+    if not found:
         raise JobError(
             FailureReason.INVALID_SPEC,
             f"{type(model).__name__} does not tell its backbone from its head",
             field=f"{FIELD}.backbone",
             remedy=f"Name what to keep by patterns in {FIELD}.modules.",
         )
-    return [_name_in(model, model.base_model)]
-
-
-def _name_in(model: nn.Module, wanted: nn.Module) -> str:
-    """The dotted name of a module of the model."""
-    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    return names[id(wanted)]
-
-
-def _join(*names: str) -> str:
-    return ".".join(name for name in names if name)
+    return found
 
 
 def _matching(model: PreTrainedModel, names: set[str], pattern: str, field: str) -> set[str]:
@@ -211,9 +160,3 @@ def _matching(model: PreTrainedModel, names: set[str], pattern: str, field: str)
             remedy="Correct the pattern, or remove it.",
         )
     return matched
-
-
-def _within(model: nn.Module, modules: Iterable[str]) -> set[str]:
-    """The names of the parameters of these modules, also of those that they share with others and that are called after them."""
-    inside = {id(parameter) for module in modules for parameter in model.get_submodule(module).parameters()}
-    return {name for name, parameter in model.named_parameters() if id(parameter) in inside}

@@ -24,6 +24,7 @@ from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
+from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import save_weights
 from finetune_trainer.engine.window import Number, Window
 from finetune_trainer.log import logger
@@ -73,6 +74,7 @@ class Loop:
         reporter: Reporter,
         stop: StopSignal,
         folder: Path,
+        tuning: Tuning | None = None,
         write_extra: Callable[[Path], None] = lambda folder: None,
     ) -> None:
         """`metric` chooses the best model; `best` holds the weights of the one that `state` names; `write_extra` puts more files
@@ -116,6 +118,7 @@ class Loop:
             total_steps=self.total_steps,
             check=stop.check,
             after_step=self._after_step,
+            tuning=tuning,
         )
 
     def run(self, checkpoint: Path | None) -> None:

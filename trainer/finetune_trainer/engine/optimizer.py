@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -21,16 +22,21 @@ NOT_DECAYED = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_no
 """Parts of names, in lower case, that transformers' Trainer takes for biases and normalisation."""
 
 
-def adamw(model: nn.Module, training: Training) -> torch.optim.AdamW:
-    """The optimiser of all parameters that are trained, in two groups: with weight decay, and without."""
-    names = decayed(model)
-    parameters = list(trained(model))
+def adamw(model: nn.Module, training: Training, rates: Mapping[str, float] | None = None) -> torch.optim.AdamW:
+    """The optimiser of all parameters that are trained, in two groups for each rate, from the highest down: with weight decay, and without.
+
+    `rates` are the highest learning rates of parameters by their names; that of `training` where there are none.
+    """
+    names, base = decayed(model), training.learning_rate
+    parameters = [(name, p, base if rates is None else rates[name]) for name, p in trained(model)]
     groups = [
-        {"params": [p for name, p in parameters if name in names], "weight_decay": training.weight_decay},
-        {"params": [p for name, p in parameters if name not in names], "weight_decay": 0.0},
+        {"params": [p for name, p, its in parameters if its == rate and (name in names) == decays], "lr": rate}
+        | {"weight_decay": training.weight_decay if decays else 0.0}
+        for rate in sorted({its for _, _, its in parameters}, reverse=True)
+        for decays in (True, False)
     ]
     # Torch's own betas and epsilon, which are those of transformers too.
-    return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=base, fused=True)
 
 
 def shorten(optimizer: torch.optim.AdamW) -> None:

@@ -28,6 +28,7 @@ from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
@@ -137,6 +138,7 @@ class Session:
             reporter=self._reporter,
             stop=self._stop,
             folder=self._inputs.scratch,
+            tuning=self._tuning,
             write_extra=self._write_before,
         )
         self.total_steps = loop.total_steps
@@ -182,8 +184,11 @@ class Session:
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task: Task = kind(self._inputs.model.path, data, self._spec)
         self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
+        self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
         logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
+        if len(self._tuning.told) > 1:
+            logger.info("Highest learning rates: %s.", self._tuning)
 
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
@@ -309,6 +314,7 @@ class Session:
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
             parameters_frozen=self._parameters.frozen,
+            moving=self._tuning.told,
             has_new_head=self._task.has_new_head,
             new_parameters=sorted(self._task.new_parameters),
             notes=self._task.notes,

@@ -30,6 +30,7 @@ from finetune_trainer.engine.occurring import parts
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
+from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import WEIGHTS, save_weights
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.checkpoints import link_or_copy
@@ -58,9 +59,11 @@ class Steps:
         total_steps: int,
         check: Callable[[], None],
         after_step: Callable[[int], bool],
+        tuning: Tuning | None = None,
         exact: bool = False,
     ) -> None:
-        """`exact`: to the last bit as the Trainer does; else gradients are clipped faster and round otherwise."""
+        """`tuning`: None for one rate of all. `exact`: to the last bit as the Trainer does; else gradients are clipped faster and round
+        otherwise."""
         self._exact = exact
         self._task = task
         self._model = task.model
@@ -73,7 +76,8 @@ class Steps:
         self._check = check
         self._after_step = after_step
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
-        self.optimizer = adamw(self._model, training)
+        self._highest_rate = training.learning_rate
+        self.optimizer = adamw(self._model, training, None if tuning is None else tuning.rates)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
         for part in parts(self._model).values():
             part.follow(self.optimizer, self._schedule)
@@ -81,7 +85,7 @@ class Steps:
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
-        """What the latest step was done with."""
+        """What the latest step was done with, but for parameters that have rates of their own."""
         self._norms = [module for module in self._model.modules() if isinstance(module, _BatchNorm)]
         """They keep the statistics of pretraining: those of a batch would depend on how it is cut, and on what ran out of memory."""
 
@@ -118,7 +122,7 @@ class Steps:
             nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
         else:
             shorten(self.optimizer)
-        self.learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.learning_rate = self._highest_rate * self._schedule.lr_lambdas[0](self._schedule.last_epoch)
         self.optimizer.step()
         self._schedule.step()
         self.optimizer.zero_grad()

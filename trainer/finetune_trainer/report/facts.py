@@ -17,6 +17,20 @@ from finetune_trainer.scores import Interval
 
 
 @dataclass(frozen=True)
+class Moving:
+    """Parameters that are trained alike."""
+
+    where: str
+    """In the model: `layer 2 from the top`."""
+    learning_rate: float
+    """The highest one, from which all fall by one schedule."""
+    parameters: int
+
+    def __str__(self) -> str:
+        return f"{self.where} {self.learning_rate:.3g}"
+
+
+@dataclass(frozen=True)
 class ReportFacts:
     """A finished run."""
 
@@ -45,6 +59,8 @@ class ReportFacts:
     train_rows: int
     parameters_trained: int
     parameters_frozen: int
+    moving: Sequence[Moving]
+    """What is trained, from the top of the model down."""
     has_new_head: bool
     """Whether the pretrained weights had no head that gives these answers."""
     seed: int

@@ -47,6 +47,10 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "sources": [{"split": source.split, "name": source.name, "rows": source.rows} for source in facts.sources],
         "trainRows": facts.train_rows,
         "parameters": {"trained": facts.parameters_trained, "frozen": facts.parameters_frozen},
+        "moving": [
+            {"where": one.where, "learningRate": one.learning_rate, "parameters": one.parameters}
+            for one in facts.moving
+        ],
         "bestStep": facts.best_step,
         "attempts": facts.attempts,
         "metrics": [metric.wire() for metric in facts.metrics],

@@ -25,7 +25,8 @@ from transformers import (
 
 from finetune_api.failures import JobError
 from finetune_api.training import Freeze
-from finetune_trainer.engine.freeze import depths, freeze
+from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.layers import depths
 from tests.training.models import CONFIGS, LAYERS, SIZES, tiny
 from tests.training.sounds import CONFIGS as OF_SOUNDS
 

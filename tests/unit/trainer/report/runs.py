@@ -17,7 +17,7 @@ from finetune_api.run import identify
 from finetune_trainer.data import Examples, Origins, Source
 from finetune_trainer.data.survey import LabelRows, SplitSurvey, Survey
 from finetune_trainer.report.blocks import Block, Text
-from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.facts import Moving, ReportFacts
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval, Score, paired_intervals, values
 from finetune_trainer.scores.labels import label_scores, log_loss
@@ -163,6 +163,7 @@ def finished_run(
         train_rows=3668,
         parameters_trained=10_000_000,
         parameters_frozen=12_713_216,
+        moving=[Moving("the head", 1e-3, 770), Moving("all else", 5e-5, 9_999_230)],
         has_new_head=True,
         seed=42,
         threads=2,

@@ -1,0 +1,102 @@
+"""What is where in a model, found from its own structure: of encoders of texts and images, whose layers are one list or stages, and of
+models of two towers, also where the second one reads the first one, as a decoder reads its encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from itertools import zip_longest
+
+from torch import nn
+from transformers import PreTrainedModel
+
+
+def depths(model: PreTrainedModel) -> list[list[str]]:
+    """The dotted names of the layers by depth, counted from the input; a layer of each tower where the model has two. Of a model whose
+    layers come in stages these are the stages. Empty where there is no list of layers."""
+    lists = [layer_list(name, tower) for name, tower in towers(model)]
+    layers = [[f"{name}.{index}" for index in range(len(found))] for name, found in filter(None, lists)]
+    return [[name for name in names if name] for names in zip_longest(*layers, fillvalue="")]
+
+
+def distances(model: PreTrainedModel) -> dict[str, int]:
+    """How far from the top each parameter is, by its name: 0 what follows the last layer, such as the head; 1 the last layer, and so on; one
+    more than there are layers what comes before the first one. Each tower is counted from its own top; what two share is of the longer way.
+    Empty where there is no list of layers."""
+    found: dict[int, int] = {}
+    for prefix, tower in towers(model):
+        listed = layer_list(prefix, tower)
+        if listed is None:
+            continue
+        layers, body = listed[1], tower.base_model
+        own = {id(p): len(layers) - index for index, layer in enumerate(layers) for p in layer.parameters()}
+        tables = {
+            id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)
+        }  # DeBERTa's stand after its layers
+        begun = False
+        for parameter in body.parameters():  # in the order in which the model was put together
+            begun = begun or id(parameter) in own
+            below = len(layers) + 1 if not begun or id(parameter) in tables else 0
+            distance = own.get(id(parameter), below)
+            found[id(parameter)] = max(distance, found.get(id(parameter), 0))
+    return {name: found.get(id(parameter), 0) for name, parameter in model.named_parameters()} if found else {}
+
+
+def head(model: PreTrainedModel, new: Collection[str]) -> set[str]:
+    """The names of the parameters that a task has put on its pretrained model, and of those without pretrained values, `new`."""
+    body = backbone(model)
+    outside = {name for name, _ in model.named_parameters()} - within(model, body) if body else set()
+    return outside | set(new)
+
+
+def backbone(model: PreTrainedModel) -> list[str]:
+    """The dotted names of what is not the head; none where the model does not tell."""
+    found = towers(model)
+    if len(found) > 1:
+        return [name for name, _ in found]
+    return [] if model.base_model is model else [name_in(model, model.base_model)]
+
+
+def towers(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
+    """The parts of a model that each have layers of their own, such as CLIP's for texts and for images, or encoder and decoder; else the
+    model itself, as ""."""
+    if model.config.is_encoder_decoder:
+        halves = (model.get_encoder(), model.get_decoder())
+        both = [part.base_model for part in halves if isinstance(part, PreTrainedModel)]
+        if len(both) == 2 and model not in both:
+            return [(name_in(model, part), part) for part in both]
+    parts = {f"{part.removesuffix('_config')}_model" for part in model.config.sub_configs}
+    found = [(name, child) for name, child in model.base_model.named_children() if name in parts]
+    if len(found) < 2:
+        return [("", model)]
+    return [(join(name_in(model, model.base_model), name), tower) for name, tower in found]
+
+
+def layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | None:
+    """The name and the list of a tower's layers: its longest list of modules that is not inside another one. Of models with matrices in
+    some of them these only: convolutions of a sound, or of positions, are what stands before the layers."""
+    lists = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
+    outermost = [
+        (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
+    ]
+    if not outermost:
+        return None
+    with_matrices = [item for item in outermost if any(parameter.ndim == 2 for parameter in item[1].parameters())]
+    name, layers = max(with_matrices or outermost, key=lambda item: len(item[1]))
+    return join(prefix, name), layers
+
+
+def name_in(model: nn.Module, wanted: nn.Module) -> str:
+    """The dotted name of a module of the model."""
+    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+    return names[id(wanted)]
+
+
+def join(*names: str) -> str:
+    return ".".join(name for name in names if name)
+
+
+def within(model: nn.Module, modules: Iterable[str]) -> set[str]:
+    """The names of the parameters of these modules, also of those that they share with others and that are called after them."""
+    inside = {id(parameter) for module in modules for parameter in model.get_submodule(module).parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in inside}

@@ -1,0 +1,90 @@
+"""How fast each parameter moves: a function of model and spec alone, so that a resumed run goes on exactly.
+
+The rate of a layer is a part of the rate of the layer above it, as in Howard and Ruder 2018 (Universal Language Model Fine-tuning for Text
+Classification), Clark et al. 2020 (ELECTRA) and Bao et al. 2021 (BEiT), where what follows the last layer has the full rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.engine.layers import distances, head
+from finetune_trainer.report.facts import Moving
+
+FIELD = "spec.method"
+MOST_SAID = 5
+"""Groups that a line of the log names."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is trained, and how."""
+
+    rates: Mapping[str, float]
+    """The highest learning rate of each parameter, by its name."""
+    told: tuple[Moving, ...]
+    """The same in words, from the top down."""
+
+    def __str__(self) -> str:
+        said = [str(one) for one in self.told]
+        return ", ".join(said if len(said) <= MOST_SAID else [*said[: MOST_SAID - 2], "…", said[-1]])
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, spec: FineTuneJobSpec, new: Collection[str]) -> Tuning:
+        """Of the parameters that `freeze` left to train; `new` are those without pretrained values. Raises JobError INVALID_SPEC where
+        nothing would obey what was asked for."""
+        method, rate = spec.method, spec.training.learning_rate
+        trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
+        far = _far(model, trained) if method.layer_decay < 1 else {}
+        tops = _tops(model, trained, new) if method.head_learning_rate is not None else set()
+        rates, places = {}, {}
+        for name in trained:
+            distance = far.get(name, 0)
+            if method.head_learning_rate is not None and name in tops:
+                rates[name], places[name] = method.head_learning_rate, (0, "the head")
+            else:
+                rates[name] = rate * method.layer_decay**distance
+                places[name] = (distance + 1, _where(distance, max(far.values(), default=0), bool(tops)))
+        told = []
+        for place in sorted(set(places.values())):
+            of_it = [name for name in trained if places[name] == place]
+            told.append(Moving(place[1], rates[of_it[0]], sum(trained[name] for name in of_it)))
+        return cls(rates, tuple(told))
+
+
+def _where(distance: int, deepest: int, beside_head: bool) -> str:
+    if not deepest:
+        return "all else" if beside_head else "all"
+    if distance == 0:
+        return "above the layers"
+    return "below the layers" if distance == deepest else f"layer {distance} from the top"
+
+
+def _far(model: PreTrainedModel, trained: Collection[str]) -> dict[str, int]:
+    found = distances(model)
+    if not any(found.get(name, 0) for name in trained):
+        lacks = "is trained, as spec.method.freeze keeps them" if found else f"is told in {type(model).__name__}"
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"no layer {lacks}, so nothing is slowed down",
+            field=f"{FIELD}.layerDecay",
+            remedy=f"Remove {FIELD}.layerDecay.",
+        )
+    return found
+
+
+def _tops(model: PreTrainedModel, trained: Collection[str], new: Collection[str]) -> set[str]:
+    found = head(model, new) & set(trained)
+    if not found:
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"{type(model).__name__} has no head that is trained, and nothing of it was drawn at random, so nothing has this rate",
+            field=f"{FIELD}.headLearningRate",
+            remedy=f"Remove {FIELD}.headLearningRate.",
+        )
+    return found
