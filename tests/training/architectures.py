@@ -22,7 +22,6 @@ from tokenizers import (
     Tokenizer,
     decoders,
     models,
-    normalizers,
     pre_tokenizers,
     processors,
     trainers,
@@ -38,6 +37,7 @@ from transformers import (
 )
 
 from tests.training.sentences import ROWS
+from tests.training.word_pieces import learn_word_pieces
 
 TEXTS = [text for text, _ in ROWS]
 LONGEST = 64
@@ -73,21 +73,13 @@ DECODER = {**POSITIONS, "num_key_value_heads": 1, "head_dim": 8}
 PAD, ENDS = {"pad_token_id": "pad_token"}, {"bos_token_id": "bos_token", "eos_token_id": "eos_token"}
 
 
-def _learn_words(special: Sequence[str]) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=list(special)))
-    return tokenizer
-
-
 @functools.cache
 def word_pieces(**names: str) -> Vocabulary:
     """vocab.txt, as of BERT. `names` of the special tokens in the order of their ids."""
     names = names or {
         "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"
     }  # fmt: skip
-    vocabulary = _learn_words(list(names.values())).get_vocab()
+    vocabulary = learn_word_pieces(TEXTS, list(names.values())).get_vocab()
     lines = "".join(f"{token}\n" for token in sorted(vocabulary, key=lambda token: vocabulary[token]))
     return Vocabulary({"vocab.txt": lines.encode()}, {**names, "do_lower_case": True})
 
