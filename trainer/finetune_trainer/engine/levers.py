@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from finetune_trainer.engine import attention, first_token, occurring
+from finetune_trainer.engine import attention, channels_last, first_token, occurring
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.tasks.base import Features, Task
@@ -28,5 +28,7 @@ def quicken(task: Task, features: Features, arithmetic: Arithmetic) -> None:
     some = [features.get(int(order[place]), np.random.default_rng(0)) for place in (0, min(longer, len(order) - 1))]
     # Two, one of which is padded, and one, where a model may go without a mask.
     two, one = (arithmetic.move(task.collate(batch)) for batch in (some, some[:1]))
+    if arithmetic.bf16:
+        channels_last.use(task, two)
     occurring.use(task, features, two)
     first_token.use(task, [two, one])

@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.serialization import set_crc32_options
 
 from finetune_api.training import Training
+from finetune_trainer.engine import channels_last
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
@@ -79,6 +80,7 @@ class Steps:
         self._highest_rate = training.learning_rate
         self.optimizer = adamw(self._model, training, None if tuning is None else tuning.rates)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
+        channels_last.follow(self.optimizer)
         for part in parts(self._model).values():
             part.follow(self.optimizer, self._schedule)
         self.margins = MarginsSeen(task, len(features.rows), arithmetic)
