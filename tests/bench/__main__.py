@@ -23,11 +23,12 @@ MEASUREMENTS = (
     "clip",
     "twemoji",
     "fsdd",
+    "suspects",
     "store",
     "data",
     "operator_200",
 )
-MORE_PACKAGES: frozenset[str] = frozenset()
+MORE_PACKAGES = frozenset({"suspects"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""
 
 if __name__ == "__main__":
