@@ -143,6 +143,12 @@ class FineTuneJobSpec(Model):
             lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
         ),
         Rule(
+            "method.unfreeze adds layers with each epoch after the first; set training.epochs to 2 or more, or remove it",
+            "!has(self.method) || !has(self.method.unfreeze) || !has(self.training) || !has(self.training.epochs) || "
+            "self.training.epochs >= 2",
+            lambda s: s.method.unfreeze is None or s.training.epochs >= 2,
+        ),
+        Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
             "!self.output.uri.startsWith('file:')",
             lambda s: not s.output.uri.startswith("file:"),

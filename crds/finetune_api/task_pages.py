@@ -60,11 +60,14 @@ def picture_of(task: TaskFacts) -> str:
 
 def table() -> str:
     """What the README has between two comments."""
-    lines = ["| `task` | examples | best model by | all weights | frozen parts |", "|---|---|---|---|---|"]
+    lines = ["| `task` | examples | best model by | all weights | frozen parts | rates of layers, unfreezing |"]
+    lines += ["|---|---|---|---|---|---|"]
     for task in TASKS.values():
         for form in task.forms:
             chosen = ", else ".join(f"`{metric.name}`" for metric in _defaults(form))
-            lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | yes | yes |")
+            lines.append(
+                f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | yes | yes | yes |"
+            )
     return "\n".join([BEGIN, *lines, END])
 
 

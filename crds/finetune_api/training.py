@@ -63,6 +63,16 @@ class Freeze(Model):
     Default: none. A pattern that matches nothing is an error."""
 
 
+class Unfreeze(Model):
+    """Layers begin to move one after another, from the top of the model down, so that a head that was drawn at random is trained before it
+    moves what was pretrained."""
+
+    layers_per_epoch: Annotated[int, Field(ge=1, le=1000)]
+    """In the first epoch only what follows the layers is trained, such as the head, or, where that has no part in the answers, the last
+    layer too; each further epoch adds this many layers. What comes before the first layer counts as one more. What no epoch of the
+    training reaches stays as it is."""
+
+
 class Method(Model):
     """Which weights are tuned, and how fast."""
 
@@ -71,6 +81,11 @@ class Method(Model):
             "layerDecay slows layers down, and freeze.backbone keeps all of them; remove one of the two",
             f"!has(self.layerDecay) || self.layerDecay == 1.0 || !({_BACKBONE_IS_FROZEN})",
             lambda m: m.layer_decay == 1 or not m.freezes_backbone,
+        ),
+        Rule(
+            "unfreeze lets layers move one after another, and freeze.backbone keeps all of them; remove one of the two",
+            f"!has(self.unfreeze) || !({_BACKBONE_IS_FROZEN})",
+            lambda m: m.unfreeze is None or not m.freezes_backbone,
         ),
     )
 
@@ -88,6 +103,9 @@ class Method(Model):
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """The highest learning rate of the task's head, and of all else that is drawn at random as the pretrained weights do not hold it;
     it moves as `training.learningRate` does. Default: training.learningRate."""
+
+    unfreeze: Unfreeze | None = None
+    """Let layers begin to move one after another. Default: all that is not frozen moves from the first step."""
 
     @property
     def freezes_backbone(self) -> bool:

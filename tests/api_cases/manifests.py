@@ -84,6 +84,19 @@ GOOD = [
     ),
     Good("slower layers of which some are frozen", {"spec.method": {"layerDecay": 0.5, "freeze": {"lowestLayers": 4}}}),
     Good("a head alone, at its own rate", {"spec.method": {"headLearningRate": 1, "freeze": {"backbone": True}}}),
+    Good("layers that begin to move one after another", {"spec.method.unfreeze.layersPerEpoch": 1}),
+    Good(
+        "all of it at once, but for some layers",
+        {
+            "spec.method": {
+                "layerDecay": 0.9,
+                "headLearningRate": 1e-3,
+                "unfreeze": {"layersPerEpoch": 2},
+                "freeze": {"embeddings": True, "lowestLayers": 4},
+            },
+            "spec.training.epochs": 2,
+        },
+    ),
     Good("an epoch written 3.0", {"spec.training.epochs": 3.0}),
     Good("a learning rate of 1, a whole number", {"spec.training.learningRate": 1}),
     Good("the largest micro-batch", {"spec.training.batchSize": 8, "spec.training.microBatchSize": 8}),
@@ -487,6 +500,10 @@ BAD = [
     Bad("layers that do not move at all", {"spec.method.layerDecay": 0}, "spec.method.layerDecay", "0"),
     Bad("layers that are faster than the head", {"spec.method.layerDecay": 1.1}, "spec.method.layerDecay", "1"),
     Bad("a head that does not move", {"spec.method.headLearningRate": 0}, "spec.method.headLearningRate", "0"),
+    Bad("no layers an epoch", {"spec.method.unfreeze.layersPerEpoch": 0}, "spec.method.unfreeze.layersPerEpoch", "1"),
+    Bad(
+        "unfreezing nobody knows what", {"spec.method.unfreeze": {}}, "spec.method.unfreeze.layersPerEpoch", "required"
+    ),
     # rules over several fields
     Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
     Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),
@@ -540,6 +557,18 @@ BAD = [
         },
         "spec.method.freeze",
         "remove embeddings",
+    ),
+    Bad(
+        "layers that begin to move, of a frozen backbone",
+        {"spec.method": {"unfreeze": {"layersPerEpoch": 1}, "freeze": {"backbone": True}}},
+        "spec.method",
+        "unfreeze",
+    ),
+    Bad(
+        "layers that begin to move after the end",
+        {"spec.method.unfreeze.layersPerEpoch": 1, "spec.training.epochs": 1},
+        "spec",
+        "training.epochs",
     ),
     Bad(
         "slower layers of a frozen backbone",

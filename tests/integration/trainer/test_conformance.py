@@ -24,6 +24,7 @@ from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.freeze import freeze, refuse_idle
+from finetune_trainer.engine.layers import distances
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.steps import Steps
@@ -182,6 +183,26 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_is_trained(lab: Lab) -> Non
     assert held
     assert all(kept[name] for name in held)
     assert not all(kept[name] for name in kept.keys() - held)
+
+
+def test_layers_begin_to_move_one_after_another_at_rates_of_their_own(lab: Lab) -> None:
+    method = {"layerDecay": 0.9, "unfreeze": {"layersPerEpoch": 1}}
+    job = lab.job(method=method, training=TRAINING | {"epochs": 2})
+    assert attempt_inside(job, told_at=at_step(PER_EPOCH + 2)).result.outcome == "preempted"
+    log = complete_inside(job).log
+
+    before, after = (
+        lab.task(Path(folder)).model
+        for folder in (lab.inputs["model"]["uri"].removeprefix("file://"), job.results / "model")
+    )
+    far, now = distances(before), dict(after.named_parameters())
+    kept = {far[name] for name, values in before.named_parameters() if torch.equal(values, now[name])}
+    moved = {far[name] for name, values in before.named_parameters() if not torch.equal(values, now[name])}
+    assert max(far.values()) in kept - moved and max(moved) <= 2
+    assert "from epoch 2" in log
+    told = json.loads((job.results / "run.json").read_text())["moving"]
+    assert {group["fromEpoch"] for group in told} == {1, 2}
+    assert len({group["learningRate"] for group in told}) == len(told)
 
 
 def test_what_has_no_part_in_the_answers_is_nothing_to_train(lab: Lab) -> None:

@@ -30,6 +30,11 @@ class ParameterCount:
     trained: int
     frozen: int
 
+    @classmethod
+    def of(cls, model: nn.Module) -> ParameterCount:
+        moved = [(parameter.requires_grad, parameter.numel()) for parameter in model.parameters()]
+        return cls(sum(n for moves, n in moved if moves), sum(n for moves, n in moved if not moves))
+
     def __str__(self) -> str:
         total = self.trained + self.frozen
         return f"{self.trained:,} of {total:,} parameters are trained ({100 * self.trained / total:.1f} %), {self.frozen:,} frozen"
@@ -55,24 +60,31 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
             frozen |= _matching(model, names, pattern, f"{FIELD}.modules[{index}]")
     if names <= frozen:
         raise JobError(FailureReason.INVALID_SPEC, "every parameter is frozen, nothing is left to train", field=FIELD)
+    train_only(model, names - frozen)
+    return ParameterCount.of(model)
+
+
+def train_only(model: nn.Module, names: Collection[str]) -> None:
+    """Let these parameters get a gradient, and no others."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return ParameterCount(
-        trained=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        frozen=sum(p.numel() for p in model.parameters() if not p.requires_grad),
-    )
+        parameter.requires_grad_(name in names)
 
 
-def refuse_idle(task: Task, features: Features, arithmetic: Arithmetic) -> None:
-    """Raise JobError INVALID_SPEC where nothing that is left to train has a part in the loss, such as a pooler that the task does not read:
-    there would be no gradient, and the model would stay as it is."""
+def has_part(task: Task, features: Features, arithmetic: Arithmetic) -> bool:
+    """Whether anything that gets a gradient has a part in the loss. Nothing is drawn from the random generators."""
     before = random_state()
     task.model.eval()
     few = [features.get(index, np.random.default_rng(index)) for index in range(min(2, len(features.rows)))]
     given = arithmetic.move(task.collate(few))
     loss = task.losses(arithmetic.outputs(task, given), given)
     set_random_state(before)
-    if not loss.requires_grad:
+    return loss.requires_grad
+
+
+def refuse_idle(task: Task, features: Features, arithmetic: Arithmetic) -> None:
+    """Raise JobError INVALID_SPEC where nothing that is left to train has a part in the loss, such as a pooler that the task does not read:
+    there would be no gradient, and the model would stay as it is."""
+    if not has_part(task, features, arithmetic):
         left = [name for name, parameter in task.model.named_parameters() if parameter.requires_grad]
         more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         raise JobError(

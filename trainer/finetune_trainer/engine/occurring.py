@@ -71,12 +71,15 @@ class Part:
         self._written = True
 
     def follow(self, optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> None:
-        """Count the decay of the steps of `optimizer`; its state is saved, and loaded, in the shape of the table."""
+        """Count the decay of the steps of `optimizer`, but of those that the part has no gradient in, which leave it alone. The state of the
+        optimiser is saved, and loaded, in the shape of the table; that of `schedule` is loaded before."""
         groups = [(number, one) for number, group in enumerate(optimizer.param_groups) for one in group["params"]]
         [(index, number)] = [(i, number) for i, (number, one) in enumerate(groups) if one is self.weight]
         assert self._before is not None or not optimizer.param_groups[number]["weight_decay"]
 
         def stepped(*_: object) -> None:
+            if self.weight.grad is None:  # it is still frozen
+                return
             group = optimizer.param_groups[number]
             self._decay *= 1 - group["lr"] * group["weight_decay"]
             self._written = False
@@ -85,13 +88,17 @@ class Part:
             return _with(state, index, self._widened)
 
         def loaded(_: object, state: dict[str, Any]) -> dict[str, Any]:
-            moments = state["state"][index]
+            moments = state["state"].get(index)
+            if moments is None:  # it was still frozen
+                return state
             # All but those that have one are zero, or were trained by code that told tokens from texts otherwise.
             moved = torch.stack([values.any(dim=1) for values in moments.values() if values.ndim == 2]).any(dim=0)
             self._hold(np.union1d(self._rows.cpu().numpy(), moved.nonzero()[:, 0].cpu().numpy()))
             rate, decay = schedule.base_lrs[number], state["param_groups"][number]["weight_decay"]
             part_of_rate = schedule.lr_lambdas[number]
-            self._decay = math.prod(1 - rate * part_of_rate(step) * decay for step in range(int(moments["step"])))
+            end = schedule.last_epoch
+            steps = range(end - int(moments["step"]), end)
+            self._decay = math.prod(1 - rate * part_of_rate(step) * decay for step in steps)
             return _with(
                 state, index, lambda values: values[self._rows.to(values.device)] if values.ndim == 2 else values
             )

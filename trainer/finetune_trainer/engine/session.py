@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
 from finetune_trainer.engine.before import read_before, write_before
-from finetune_trainer.engine.freeze import ParameterCount, freeze, refuse_idle
+from finetune_trainer.engine.freeze import ParameterCount, freeze, has_part, refuse_idle, train_only
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
@@ -117,8 +118,7 @@ class Session:
         self._choose_arithmetic()
         self._load_model()
         self._encode()
-        if self._spec.method.freeze is not None:
-            refuse_idle(self._task, self._train, self._arithmetic)
+        self._choose_what_moves()
         quicken(self._task, self._train, self._arithmetic)
         if self._inputs.checkpoint is None:
             self._measure_baseline()
@@ -183,12 +183,9 @@ class Session:
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task: Task = kind(self._inputs.model.path, data, self._spec)
-        self._parameters: ParameterCount = freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
+        freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
         self._task.model.to(self._arithmetic.device)
-        logger.info("%s: %s.", type(self._task.model).__name__, self._parameters)
-        if len(self._tuning.told) > 1:
-            logger.info("Highest learning rates: %s.", self._tuning)
 
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
@@ -228,6 +225,24 @@ class Session:
                 remedy="Give other rows, or change what stands in the way of these.",
             )
         return found
+
+    def _choose_what_moves(self) -> None:
+        task, method = self._task, self._spec.method
+        if method.freeze is not None or method.unfreeze is not None:
+            refuse_idle(task, self._train, self._arithmetic)
+        if method.unfreeze is not None:
+            left = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+            for start in count():  # an epoch that moves nothing would be lost
+                train_only(task.model, left)
+                self._tuning = Tuning.of(task.model, self._spec, task.new_parameters, start)
+                train_only(task.model, self._tuning.moved_in(0))
+                if has_part(task, self._train, self._arithmetic):
+                    break
+            train_only(task.model, self._tuning.rates)
+        self._parameters = ParameterCount.of(task.model)
+        logger.info("%s: %s.", type(task.model).__name__, self._parameters)
+        if len(self._tuning.told) > 1:
+            logger.info("Highest learning rates: %s.", self._tuning)
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")

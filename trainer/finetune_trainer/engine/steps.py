@@ -27,7 +27,7 @@ from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
 from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
-from finetune_trainer.engine.occurring import parts
+from finetune_trainer.engine.occurring import parts, trained
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
@@ -78,6 +78,8 @@ class Steps:
         self._after_step = after_step
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self._highest_rate = training.learning_rate
+        self._tuning = tuning
+        self._trained = list(trained(self._model))
         self.optimizer = adamw(self._model, training, None if tuning is None else tuning.rates)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
         channels_last.follow(self.optimizer)
@@ -102,10 +104,18 @@ class Steps:
         threads = available_threads() if self._features.decodes else 0
         with made(self._order(step), self._made, threads=threads) as batches:
             while step < self._total_steps:
+                self._thaw(step // len(self._batches))
                 self._step(next(batches))
                 step += 1
                 if self._after_step(step):
                     break
+
+    def _thaw(self, epoch: int) -> None:
+        """Let what moves in an epoch, and nothing else, get a gradient: AdamW leaves alone what has none."""
+        if self._tuning is not None and self._tuning.unfreezes:
+            moved = self._tuning.moved_in(epoch)
+            for name, parameter in self._trained:
+                parameter.requires_grad_(name in moved)
 
     def _order(self, step: int) -> Iterator[list[tuple[int, int]]]:
         """Epoch and feature of each member of the batches from this step on."""
@@ -193,6 +203,6 @@ class Steps:
         self.margins.save(folder)
 
     def _load(self, folder: Path) -> None:
-        self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
         self._schedule.load_state_dict(torch.load(folder / SCHEDULE, weights_only=True))
+        self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
         load_random_state(folder)

@@ -1,7 +1,8 @@
-"""How fast each parameter moves: a function of model and spec alone, so that a resumed run goes on exactly.
+"""How fast each parameter moves, and from which epoch on: a function of model and spec alone, so that a resumed run goes on exactly.
 
 The rate of a layer is a part of the rate of the layer above it, as in Howard and Ruder 2018 (Universal Language Model Fine-tuning for Text
-Classification), Clark et al. 2020 (ELECTRA) and Bao et al. 2021 (BEiT), where what follows the last layer has the full rate.
+Classification), Clark et al. 2020 (ELECTRA) and Bao et al. 2021 (BEiT), where what follows the last layer has the full rate;
+that layers begin to move one after another is of the first of these, too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Tuning:
     """What is trained, and how."""
 
     rates: Mapping[str, float]
-    """The highest learning rate of each parameter, by its name."""
+    """The highest learning rate of each parameter that is trained, by its name."""
+    first_epochs: Mapping[str, int]
+    """The epoch, counted from 0, in which each of them begins to move."""
     told: tuple[Moving, ...]
     """The same in words, from the top down."""
 
@@ -35,26 +38,42 @@ class Tuning:
         return ", ".join(said if len(said) <= MOST_SAID else [*said[: MOST_SAID - 2], "…", said[-1]])
 
     @classmethod
-    def of(cls, model: PreTrainedModel, spec: FineTuneJobSpec, new: Collection[str]) -> Tuning:
-        """Of the parameters that `freeze` left to train; `new` are those without pretrained values. Raises JobError INVALID_SPEC where
+    def of(cls, model: PreTrainedModel, spec: FineTuneJobSpec, new: Collection[str], start: int = 0) -> Tuning:
+        """Of the parameters that `freeze` left to train; `new` are those without pretrained values, which are of the top wherever they are.
+        `start` is how far from the top what moves in the first epoch ends, if not everything does. Raises JobError INVALID_SPEC where
         nothing would obey what was asked for."""
         method, rate = spec.method, spec.training.learning_rate
         trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
-        far = _far(model, trained) if method.layer_decay < 1 else {}
+        field = "layerDecay" if method.layer_decay < 1 else "unfreeze"
+        far = _far(model, trained, field) if method.layer_decay < 1 or method.unfreeze is not None else {}
         tops = _tops(model, trained, new) if method.head_learning_rate is not None else set()
-        rates, places = {}, {}
+        deepest = max(far.values(), default=0)
+        rates, places, begins = {}, {}, {}
         for name in trained:
-            distance = far.get(name, 0)
+            distance = 0 if name in new else far.get(name, 0)
+            begin = 0 if method.unfreeze is None else -((start - distance) // method.unfreeze.layers_per_epoch)
+            if method.unfreeze is not None and begin >= spec.training.epochs:
+                continue
+            begins[name] = max(0, begin)
             if method.head_learning_rate is not None and name in tops:
                 rates[name], places[name] = method.head_learning_rate, (0, "the head")
             else:
                 rates[name] = rate * method.layer_decay**distance
-                places[name] = (distance + 1, _where(distance, max(far.values(), default=0), bool(tops)))
+                places[name] = (distance + 1, _where(distance, deepest, bool(tops)))
         told = []
         for place in sorted(set(places.values())):
-            of_it = [name for name in trained if places[name] == place]
-            told.append(Moving(place[1], rates[of_it[0]], sum(trained[name] for name in of_it)))
-        return cls(rates, tuple(told))
+            of_it = [name for name in rates if places[name] == place]
+            count = sum(trained[name] for name in of_it)
+            told.append(Moving(place[1], rates[of_it[0]], count, max(begins[name] for name in of_it) + 1))
+        return cls(rates, begins, tuple(told))
+
+    @property
+    def unfreezes(self) -> bool:
+        return any(self.first_epochs.values())
+
+    def moved_in(self, epoch: int) -> set[str]:
+        """The parameters that an epoch moves."""
+        return {name for name, first in self.first_epochs.items() if first <= epoch}
 
 
 def _where(distance: int, deepest: int, beside_head: bool) -> str:
@@ -65,15 +84,15 @@ def _where(distance: int, deepest: int, beside_head: bool) -> str:
     return "below the layers" if distance == deepest else f"layer {distance} from the top"
 
 
-def _far(model: PreTrainedModel, trained: Collection[str]) -> dict[str, int]:
+def _far(model: PreTrainedModel, trained: Collection[str], field: str) -> dict[str, int]:
     found = distances(model)
     if not any(found.get(name, 0) for name in trained):
         lacks = "is trained, as spec.method.freeze keeps them" if found else f"is told in {type(model).__name__}"
         raise JobError(
             FailureReason.INVALID_SPEC,
-            f"no layer {lacks}, so nothing is slowed down",
-            field=f"{FIELD}.layerDecay",
-            remedy=f"Remove {FIELD}.layerDecay.",
+            f"no layer {lacks}, so {field} has nothing to do",
+            field=f"{FIELD}.{field}",
+            remedy=f"Remove {FIELD}.{field}.",
         )
     return found
 

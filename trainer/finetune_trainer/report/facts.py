@@ -25,9 +25,12 @@ class Moving:
     learning_rate: float
     """The highest one, from which all fall by one schedule."""
     parameters: int
+    epoch: int = 1
+    """With which they begin to move, counted from 1."""
 
     def __str__(self) -> str:
-        return f"{self.where} {self.learning_rate:.3g}"
+        begin = f" from epoch {self.epoch}" if self.epoch > 1 else ""
+        return f"{self.where} {self.learning_rate:.3g}{begin}"
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,12 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "trainRows": facts.train_rows,
         "parameters": {"trained": facts.parameters_trained, "frozen": facts.parameters_frozen},
         "moving": [
-            {"where": one.where, "learningRate": one.learning_rate, "parameters": one.parameters}
+            {
+                "where": one.where,
+                "learningRate": one.learning_rate,
+                "fromEpoch": one.epoch,
+                "parameters": one.parameters,
+            }
             for one in facts.moving
         ],
         "bestStep": facts.best_step,

@@ -1,4 +1,4 @@
-"""How fast each parameter moves: by its distance from the top, or as the head, whatever the schedule makes of it."""
+"""How fast each parameter moves: by its distance from the top, or as the head, whatever the schedule makes of it; and from which epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import AutoModel, AutoModelForSeq2SeqLM, T5Config
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.engine import occurring
-from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.freeze import freeze, train_only
 from finetune_trainer.engine.layers import distances, head
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import adamw
@@ -172,6 +172,44 @@ def test_it_is_told_in_short_from_the_top_down():
     assert sum(one.parameters for one in tuning.told) == sum(p.numel() for p in tiny("bert").parameters())
 
 
+# from when on
+
+
+def test_layers_begin_from_the_top_and_what_no_epoch_reaches_is_not_trained():
+    tuning = tuned(tiny("bert"), {"unfreeze": {"layersPerEpoch": 2}}, epochs=2)
+
+    begins = tuning.first_epochs
+    assert {begins[name] for name in begins if name.startswith(("classifier.", "bert.pooler."))} == {0}
+    assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 1} == {"1", "2"}
+    assert begins.keys() == tuning.rates.keys()
+    assert not any(name.startswith(("bert.embeddings.", "bert.encoder.layer.0.")) for name in begins)
+    assert (
+        str(tuning)
+        == "above the layers 0.001, layer 1 from the top 0.001 from epoch 2, layer 2 from the top 0.001 from epoch 2"
+    )
+
+
+def test_what_is_frozen_never_begins_and_what_was_drawn_at_random_begins_at_once():
+    method = {"unfreeze": {"layersPerEpoch": 1}, "freeze": {"embeddings": True, "modules": ["*.layer.2.*"]}}
+    new = "bert.encoder.layer.0.output.dense.weight"
+
+    begins = tuned(tiny("bert"), method, new={new}, epochs=10).first_epochs
+
+    assert begins[new] == 0
+    assert begins["bert.encoder.layer.0.output.dense.bias"] == 3
+    assert begins["bert.encoder.layer.1.output.dense.bias"] == 2
+    assert not any(name.startswith(("bert.embeddings.", "bert.encoder.layer.2.")) for name in begins)
+
+
+def test_where_the_top_has_no_part_the_first_epoch_begins_further_down():
+    spec = spec_of({"unfreeze": {"layersPerEpoch": 1}}, epochs=2)
+
+    begins = Tuning.of(tiny("bert"), spec, (), start=1).first_epochs
+
+    assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 0 and ".layer." in name} == {"2"}
+    assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 1} == {"1"}
+
+
 # what makes no sense
 
 
@@ -212,6 +250,8 @@ def test_a_rate_of_a_head_that_is_not_there_or_not_trained_is_refused(build):
 METHODS = {
     "slower layers and a head": {"layerDecay": 0.5, "headLearningRate": 0.02},
     "slower layers, some frozen": {"layerDecay": 0.8, "freeze": {"lowestLayers": 1}},
+    "one after another": {"unfreeze": {"layersPerEpoch": 2}},
+    "all of it": {"layerDecay": 0.5, "headLearningRate": 0.02, "unfreeze": {"layersPerEpoch": 2}},
 }
 
 
@@ -233,6 +273,7 @@ class Run:
         features = features_of(self.task, TRAIN, 48)
         freeze(self.task.model, spec.method.freeze, self.task.new_parameters)
         self.tuning = Tuning.of(self.task.model, spec, self.task.new_parameters)
+        train_only(self.task.model, self.tuning.rates)
         if not all_rows:
             batch = self.task.collate([features.get(index, np.random.default_rng(0)) for index in range(2)])
             assert occurring.use(self.task, features, batch)
@@ -296,19 +337,45 @@ def test_all_rates_move_by_one_schedule_and_the_base_rate_is_what_is_told(folder
 @pytest.mark.parametrize("all_rows", [True, False], ids=["all rows", "rows that occur"])
 def test_an_interrupted_run_ends_with_the_same_weights_bit_for_bit(folder, method, all_rows, tmp_path):
     wanted = uninterrupted(folder, method, all_rows=all_rows)
-    for stop in (2, 3, 4):
+    for stop in (2, 3, 4, 8):
         saved = tmp_path / str(stop)
         saved.mkdir()
         assert_equal(interrupted(folder, method, stop, saved, all_rows=all_rows), wanted)
 
 
-def test_only_the_rows_that_occur_are_trained_to_the_weights_of_all_of_the_table(folder):
-    """At the table's own rate, by which the others decay."""
-    method = METHODS["slower layers and a head"]
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_only_the_rows_that_occur_are_trained_to_the_weights_of_all_of_the_table(folder, method):
+    """At the table's own rate, by which the others decay, from when on the table is trained."""
     wanted = uninterrupted(folder, method, learningRate=1e-2)
     found = uninterrupted(folder, method, learningRate=1e-2, all_rows=False)
 
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_each_epoch_moves_what_has_begun_and_nothing_else(folder):
+    seen = []
+
+    def look(step):
+        if step % PER_EPOCH == 0:
+            seen.append(run.weights())
+
+    run = Run(folder, {"unfreeze": {"layersPerEpoch": 1}}, steps=12, after_step=look, weightDecay=0.5, warmupRatio=0)
+    seen.append(run.weights())
+    far = distances(run.task.model)
+    run.steps.run()
+
+    for epoch in range(4):
+        before, after = seen[epoch : epoch + 2]
+        moved = {name for name in far if not torch.equal(before[name], after[name])}
+        assert moved == {name for name, distance in far.items() if distance <= epoch}, epoch
+
+
+def test_what_has_not_begun_has_no_moments_yet(folder, tmp_path):
+    run = Run(folder, {"unfreeze": {"layersPerEpoch": 1}}, after_step=lambda step: step == PER_EPOCH)
+    run.steps.run()
+
+    names = {id(parameter): name for name, parameter in run.task.model.named_parameters()}
+    assert {names[id(one)] for one in run.steps.optimizer.state} == run.tuning.moved_in(0)
 
 
 def test_what_is_faster_goes_further(folder):
