@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,27 @@ def test_frozen_parts_stay_are_counted_and_go_on_frozen(inputs, tmp_path):
     assert counts["frozen"] == sum(before[name].numel() for name in frozen)
     assert sum(counts.values()) == sum(tensor.numel() for tensor in after.values())
     assert f"{counts['trained']:,} of {sum(counts.values()):,} parameters are trained" in log
+    assert_equal_ends(job, undisturbed)
+
+
+def test_a_frozen_backbone_is_never_uploaded_and_a_killed_run_goes_on_to_the_same_end(inputs, tmp_path):
+    method = {"freeze": {"backbone": True}, "headLearningRate": 0.01}
+    undisturbed, job = (
+        Job(tmp_path / name, **inputs, method=method, training=QUICK | {"epochs": 8}, checkpoints={"everySteps": 1})
+        for name in ("undisturbed", "job")
+    )
+    complete_inside(undisturbed)
+    attempt = job.start()
+    assert attempt.wait_until(lambda: job.saved_step() >= 6, "step 6 is saved"), attempt.log
+    assert attempt.signal(signal.SIGKILL) == -signal.SIGKILL
+
+    files = [*job.results.glob("checkpoints/*/trained.safetensors"), *job.results.glob("best/*/trained.safetensors")]
+    assert {file.parts[-3] for file in files} == {"checkpoints", "best"}
+    assert not list(job.results.glob("checkpoints/*/model.safetensors"))
+    assert all("classifier.weight" in load_file(file) for file in files)
+    whole = (undisturbed.results / "model/model.safetensors").stat().st_size
+    assert sum(file.stat().st_size for file in files) < whole / 10
+    assert "Going on from step" in complete_inside(job).log
     assert_equal_ends(job, undisturbed)
 
 

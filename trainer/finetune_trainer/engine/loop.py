@@ -259,7 +259,7 @@ class Loop:
         begin = time.monotonic()
         former, self.best = self.best, self._folder / f"best-{self.state.step}"
         self.best.mkdir(parents=True, exist_ok=True)
-        save_weights(self._task.model, self.best)
+        save_weights(self._task.model, self.best, self._steps.moved)
         self._new_best = True
         if former is not None and former != self.best:
             shutil.rmtree(former)  # the store has links of its own to what it still needs

@@ -13,10 +13,11 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from finetune_trainer.store.checkpoints import Checkpoint
 
 METRICS_FILE = "metrics.jsonl"
-FORMAT = 2
+FORMAT = 3
 """Of the facts and files in a checkpoint: another whenever the code of before could not go on from them."""
-READABLE = (1, FORMAT)
-"""Those that this code goes on from. 1 had a file more, with what transformers' Trainer says of itself."""
+READABLE = (1, 2, FORMAT)
+"""Those that this code goes on from. Until 2 all weights were there, also those that never move; 1 had a file more, with what
+transformers' Trainer says of itself."""
 
 
 def _nan_for_null(value: Any) -> Any:
@@ -70,8 +71,9 @@ class TrainingState:
         Raises ValueError, whose text is the end of a sentence about the checkpoint, when that is none to go on from.
         """
         if checkpoint.format not in READABLE:
-            known = " and ".join(map(str, READABLE))
-            raise ValueError(f"is of format {checkpoint.format}, this trainer goes on from formats {known}")
+            raise ValueError(
+                f"is of format {checkpoint.format}, this trainer goes on from formats {READABLE[0]} to {FORMAT}"
+            )
         missing = [f.name for f in fields(cls) if f.name != "rows" and f.name not in checkpoint.facts]
         if missing:
             raise ValueError(f"does not say its {missing[0]}")

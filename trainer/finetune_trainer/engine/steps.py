@@ -32,7 +32,7 @@ from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rat
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
 from finetune_trainer.engine.tuning import Tuning
-from finetune_trainer.engine.weights import WEIGHTS, save_weights
+from finetune_trainer.engine.weights import MOVED, save_weights
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.checkpoints import link_or_copy
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
@@ -80,6 +80,8 @@ class Steps:
         self._highest_rate = training.learning_rate
         self._tuning = tuning
         self._trained = list(trained(self._model))
+        self.moved = {name for name, _ in self._trained} | task.new_parameters
+        """Names of the parameters that are not as in the pretrained model: what is trained at some time, and what was drawn at random."""
         self.optimizer = adamw(self._model, training, None if tuning is None else tuning.rates)
         self._schedule = learning_rates(self.optimizer, training, total_steps)
         channels_last.follow(self.optimizer)
@@ -191,11 +193,11 @@ class Steps:
         set_random_state(state)
 
     def save(self, folder: Path, weights: Path | None = None) -> None:
-        """All that `run` needs to go on exactly from here. `weights` is a folder where `save_weights` has written the model as it is."""
+        """All that `run` needs to go on exactly from here. `weights` is a folder where `save_weights` has written what has moved."""
         if weights is None:
-            save_weights(self._model, folder)
+            save_weights(self._model, folder, self.moved)
         else:
-            link_or_copy(weights / WEIGHTS, folder / WEIGHTS)
+            link_or_copy(weights / MOVED, folder / MOVED)
         set_crc32_options(False)  # half of the time of writing; the manifest has a SHA-256 of each file
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import save_model
 from torch.utils.data import DataLoader
 
 from finetune_api.training import Training
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.optimizer import SCHEDULES
-from finetune_trainer.engine.weights import save_weights
+from finetune_trainer.engine.weights import WHOLE
 from finetune_trainer.tasks import Features, Task
 from finetune_trainer.tasks.base import Feature
 
@@ -99,7 +100,7 @@ class TheirTrainer(transformers.Trainer):
     def save(self, folder: Path) -> None:
         """A checkpoint as those versions wrote it."""
         folder.mkdir()
-        save_weights(self.model, folder)
+        save_model(self.model, str(folder / WHOLE))
         self._save_optimizer_and_scheduler(str(folder))
         self._save_rng_state(str(folder))
         self.state.save_to_json(str(folder / "trainer_state.json"))

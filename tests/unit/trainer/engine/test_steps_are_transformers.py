@@ -86,8 +86,8 @@ def steps_of(task, encoded, settings, after_step=lambda step: False):
     )
 
 
-def gone_on_from(saved, step, folder, settings):
-    task, encoded = load(folder)
+def gone_on_from(saved, step, folder, settings, frozen=None):
+    task, encoded = load(folder, frozen)
     load_weights(task.model, saved)
     steps_of(task, encoded, settings).run(step, saved)
     return task.model
@@ -137,6 +137,15 @@ def test_a_checkpoint_that_the_trainer_of_transformers_wrote_is_gone_on_from(fol
         interrupted.save(saved)
 
         assert_equal(gone_on_from(saved, stop, folder, settings), wanted)
+
+
+def test_so_is_one_of_a_run_with_frozen_layers_which_held_these_too(folder, tmp_path):
+    settings, frozen = INTERRUPTED["fp32"], Freeze(embeddings=True, lowestLayers=1)
+    wanted, _ = theirs(folder, settings, tmp_path, frozen=frozen)
+    _, interrupted = theirs(folder, settings, tmp_path, frozen=frozen, stop_after=4)
+    interrupted.save(tmp_path / "saved")
+
+    assert_equal(gone_on_from(tmp_path / "saved", 4, folder, settings, frozen), wanted)
 
 
 @pytest.mark.parametrize("frozen", [Freeze(embeddings=True, lowestLayers=1), Freeze(backbone=True)], ids=str)
