@@ -501,9 +501,7 @@ BAD = [
     Bad("layers that are faster than the head", {"spec.method.layerDecay": 1.1}, "spec.method.layerDecay", "1"),
     Bad("a head that does not move", {"spec.method.headLearningRate": 0}, "spec.method.headLearningRate", "0"),
     Bad("no layers an epoch", {"spec.method.unfreeze.layersPerEpoch": 0}, "spec.method.unfreeze.layersPerEpoch", "1"),
-    Bad(
-        "unfreezing nobody knows what", {"spec.method.unfreeze": {}}, "spec.method.unfreeze.layersPerEpoch", "required"
-    ),
+    Bad("unfreezing nobody knows what", {"spec.method.unfreeze": {}}, "spec.method.unfreeze.layersPerEpoch", "missing"),
     # rules over several fields
     Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
     Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),
