@@ -52,6 +52,7 @@ class Matching:
 
     whole_batch = True
     depends_on_padding = False
+    new_parameters = frozenset()
 
     def __init__(self):
         torch.manual_seed(0)

@@ -33,6 +33,7 @@ class Pictures:
 
 class Looking:
     whole_batch = False
+    new_parameters = frozenset()
 
     def __init__(self):
         torch.manual_seed(0)
