@@ -18,6 +18,7 @@ MEASUREMENTS = (
     "stsb",
     "goemotions",
     "wnut17",
+    "xquad",
     "similarity",
     "e2e_nlg",
     "clip",
