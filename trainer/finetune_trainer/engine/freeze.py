@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze
-from finetune_trainer.engine.layers import backbone, depths, join, layer_list, name_in, towers, within
+from finetune_trainer.engine.layers import backbone, depths, join, layer_lists, name_in, towers, within
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.tasks.base import Features, Task
@@ -40,8 +40,9 @@ class ParameterCount:
         return f"{self.trained:,} of {total:,} parameters are trained ({100 * self.trained / total:.1f} %), {self.frozen:,} frozen"
 
 
-def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = ()) -> ParameterCount:
-    """Take the parameters that `what` names out of training; they get no gradient and no optimiser state.
+def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = ()) -> None:
+    """Take the parameters that `what` names out of training; they get no gradient and no optimiser state. So it is with those that the
+    model itself keeps, such as positions that are sines.
 
     `new` are the names of parameters without pretrained values, such as a pooler that the weights did not hold:
     `backbone` leaves them in training with the head. Raises JobError INVALID_SPEC when a choice matches nothing, asks for more layers
@@ -58,10 +59,10 @@ def freeze(model: PreTrainedModel, what: Freeze | None, new: Collection[str] = (
             frozen |= within(model, _backbone(model)) - set(new)
         for index, pattern in enumerate(what.modules or ()):
             frozen |= _matching(model, names, pattern, f"{FIELD}.modules[{index}]")
-    if names <= frozen:
+    left = {name for name, parameter in model.named_parameters() if parameter.requires_grad} - frozen
+    if not left:
         raise JobError(FailureReason.INVALID_SPEC, "every parameter is frozen, nothing is left to train", field=FIELD)
-    train_only(model, names - frozen)
-    return ParameterCount.of(model)
+    train_only(model, left)
 
 
 def train_only(model: nn.Module, names: Collection[str]) -> None:
@@ -102,16 +103,16 @@ def embeddings(model: PreTrainedModel) -> list[str]:
 
 
 def _embeddings(prefix: str, tower: PreTrainedModel) -> list[str]:
-    found = layer_list("", tower)
-    layers = found[0] if found else ""
+    lists = layer_lists("", tower)
+    layers = lists[0][0] if lists else ""
     try:
         tokens = name_in(tower, tower.get_input_embeddings())
-    except NotImplementedError:  # of most models of images
+    except (NotImplementedError, KeyError):  # of most models of images; Perceiver names what is no module
         body = name_in(tower, tower.base_model)
         names = []
         for name, _ in tower.base_model.named_children():
             names.append(join(body, name))
-            if layers.startswith(f"{names[-1]}.") or layers == names[-1]:
+            if len(names) > 1 and (layers.startswith(f"{names[-1]}.") or layers == names[-1]):
                 return [join(prefix, name) for name in names[:-1]]
         raise JobError(
             FailureReason.INVALID_SPEC,

@@ -4,18 +4,25 @@ models of two towers, also where the second one reads the first one, as a decode
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from itertools import zip_longest
 
 from torch import nn
 from transformers import PreTrainedModel
 
+BEFORE = frozenset({"layernorm_embedding"})
+AFTER = frozenset({"norm", "final_layer_norm", "pooler"})
+"""What stands beside a list of layers by such a name comes before them, or after, also where a model was put together in another order."""
+NORMALISED_AT_THE_END = re.compile("StableLayerNorm|Conformer")
+"""Encoders of wav2vec2's kin whose `layer_norm` comes after the layers; that of the others comes before."""
+
 
 def depths(model: PreTrainedModel) -> list[list[str]]:
     """The dotted names of the layers by depth, counted from the input; a layer of each tower where the model has two. Of a model whose
     layers come in stages these are the stages. Empty where there is no list of layers."""
-    lists = [layer_list(name, tower) for name, tower in towers(model)]
-    layers = [[f"{name}.{index}" for index in range(len(found))] for name, found in filter(None, lists)]
+    lists = [found for name, tower in towers(model) for found in layer_lists(name, tower)]
+    layers = [[f"{name}.{index}" for index in range(len(found))] for name, found in lists]
     return [[name for name in names if name] for names in zip_longest(*layers, fillvalue="")]
 
 
@@ -25,21 +32,31 @@ def distances(model: PreTrainedModel) -> dict[str, int]:
     Empty where there is no list of layers."""
     found: dict[int, int] = {}
     for prefix, tower in towers(model):
-        listed = layer_list(prefix, tower)
-        if listed is None:
+        lists, body = layer_lists(prefix, tower), tower.base_model
+        if not lists:
             continue
-        layers, body = listed[1], tower.base_model
-        own = {id(p): len(layers) - index for index, layer in enumerate(layers) for p in layer.parameters()}
-        tables = {
-            id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)
-        }  # DeBERTa's stand after its layers
+        count = len(lists[0][1])
+        own = {id(p): count - at for _, layers in lists for at, layer in enumerate(layers) for p in layer.parameters()}
+        before, after = _beside(model.get_submodule(lists[0][0].rpartition(".")[0]))
+        # DeBERTa's tables stand after its layers.
+        before |= {id(m.weight) for m in body.modules() if isinstance(m, nn.Embedding)}
         begun = False
         for parameter in body.parameters():  # in the order in which the model was put together
             begun = begun or id(parameter) in own
-            below = len(layers) + 1 if not begun or id(parameter) in tables else 0
-            distance = own.get(id(parameter), below)
+            is_below = id(parameter) in before or not (begun or id(parameter) in after)
+            distance = own.get(id(parameter), count + 1 if is_below else 0)
             found[id(parameter)] = max(distance, found.get(id(parameter), 0))
     return {name: found.get(id(parameter), 0) for name, parameter in model.named_parameters()} if found else {}
+
+
+def _beside(holder: nn.Module) -> tuple[set[int], set[int]]:
+    """The ids of the parameters that come before the layers in what holds these, and of those that come after, as far as names tell."""
+    last = AFTER | {"layer_norm"} if NORMALISED_AT_THE_END.search(type(holder).__name__) else AFTER
+    before, after = (
+        {id(p) for name, child in holder.named_children() if name in names for p in child.parameters()}
+        for names in (BEFORE, last)
+    )
+    return before, after
 
 
 def head(model: PreTrainedModel, new: Collection[str]) -> set[str]:
@@ -72,18 +89,22 @@ def towers(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
     return [(join(name_in(model, model.base_model), name), tower) for name, tower in found]
 
 
-def layer_list(prefix: str, tower: nn.Module) -> tuple[str, nn.ModuleList] | None:
+def layer_lists(prefix: str, tower: nn.Module) -> list[tuple[str, nn.ModuleList]]:
     """The name and the list of a tower's layers: its longest list of modules that is not inside another one. Of models with matrices in
-    some of them these only: convolutions of a sound, or of positions, are what stands before the layers."""
+    some of them these only: convolutions of a sound, or of positions, are what stands before the layers. Several where parts of the layers
+    stand in lists of their own beside each other, such as XLM's attentions and what follows each, or what cuts an image before each stage."""
     lists = [(name, module) for name, module in tower.named_modules() if isinstance(module, nn.ModuleList)]
+    lists = [item for item in lists if not all(isinstance(layer, nn.Embedding) for layer in item[1])]
     outermost = [
         (name, module) for name, module in lists if not any(name.startswith(f"{outer}.") for outer, _ in lists)
     ]
     if not outermost:
-        return None
+        return []
     with_matrices = [item for item in outermost if any(parameter.ndim == 2 for parameter in item[1].parameters())]
     name, layers = max(with_matrices or outermost, key=lambda item: len(item[1]))
-    return join(prefix, name), layers
+    parent = name.rpartition(".")[0]
+    beside = [item for item in outermost if item[0].rpartition(".")[0] == parent and len(item[1]) == len(layers)]
+    return [(join(prefix, name), layers) for name, layers in beside]
 
 
 def name_in(model: nn.Module, wanted: nn.Module) -> str:
