@@ -133,6 +133,7 @@ class SoundTask(Task):
             loaded = load_model(folder, config, self.loads, self.head(), trust_remote_code=trusted)
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
         self.notes += loaded.notes
+        _end_gradients(self.model)
         self._norms = norms_of_sounds(self.model)
         self._one_by_one = False
         self._augment: SpecAugment | None = None
@@ -161,8 +162,6 @@ class SoundTask(Task):
         role: str = "audio",
     ) -> Sounds:
         """Raises JobError DATA_INVALID where a sound is too short for the model."""
-        if training:
-            self._end_gradients()
         sounds = Sounds(examples, role, self.hearing, self._augment if training else None, fixed, stop)
         short = np.flatnonzero(sounds.samples < self.shortest)
         if len(short):
@@ -219,12 +218,6 @@ class SoundTask(Task):
         self.model.save_pretrained(folder)
         self.hearing.save(folder)
 
-    def _end_gradients(self) -> None:
-        """At the convolutions, if none of them is trained: wav2vec2 and its kin would go on to the wave itself."""
-        for module in self.model.modules():
-            if hasattr(module, "_freeze_parameters") and not any(p.requires_grad for p in module.parameters()):
-                module._freeze_parameters()
-
     def _try_out(self) -> Sequence[str]:
         """What there is to say of the model's answers to a sound, alone and beside a longer one."""
         rate = self.hearing.rate
@@ -251,6 +244,13 @@ class SoundTask(Task):
             if shortage(error) is not None:
                 raise  # the machine's fault, not the sound's
             return False
+
+
+def _end_gradients(model: torch.nn.Module) -> None:
+    """At what is trained: wav2vec2 and its kin would go on to the wave itself in each step, for a way to save memory that is not used here."""
+    for module in model.modules():
+        if hasattr(module, "_freeze_parameters"):
+            module._requires_grad = False  # type: ignore[assignment]
 
 
 def _filled(values: Sequence[NDArray[Any]], filler: float) -> list[NDArray[Any]]:

@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.training import Freeze, Training
+from finetune_api.training import Training
 from finetune_trainer.data import Examples, Origins
 from finetune_trainer.data.kinds.audio import Sounds
 from finetune_trainer.data.kinds.waves import decode
-from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.freeze import train_only
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import load_weights
@@ -283,17 +283,23 @@ def test_silence_is_heard_as_any_other_sound(folders: dict[str, Path]) -> None:
         assert np.isfinite(said(task, features_of(task, rows([sound_file(np.zeros(2000)), CONTENTS[0]])))).all(), kind
 
 
-def test_gradients_end_at_convolutions_of_which_none_is_trained(folders: dict[str, Path]) -> None:
-    task = task_of(folders["wav2vec2"])
-    features_of(task, rows())
-    assert task.model.wav2vec2.feature_extractor._requires_grad
-    freeze(task.model, Freeze(embeddings=True), task.new_parameters)
+@pytest.mark.parametrize("kind", [kind for kind in CONFIGS if kind not in ("ast", "whisper", "wav2vec2-bert")])
+@pytest.mark.parametrize("part", [None, "feature_projection", "feature_extractor"])
+def test_gradients_end_at_what_is_trained(kind: str, part: str | None, folders: dict[str, Path]) -> None:
+    """Not at the wave, whatever of the convolutions is trained at the time."""
+    task = task_of(folders[kind])
     features = features_of(task, rows())
-    assert not task.model.wav2vec2.feature_extractor._requires_grad
+    held = [] if part is None else [name for name, _ in task.model.named_parameters() if part in name]
+    train_only(task.model, {name for name, _ in task.model.named_parameters()} - set(held))
+    seen = []
+    extractor = task.model.base_model.feature_extractor
+    extractor.register_forward_hook(lambda _, given, made: seen.append((given[0].requires_grad, made.requires_grad)))
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     steps_of(task, features, steps=2).run()
     changed = {name for name, value in task.model.state_dict().items() if not torch.equal(before[name], value)}
-    assert changed and not [name for name in changed if "feature_extractor" in name or "feature_projection" in name]
+    assert set(seen) == {(False, part != "feature_extractor")}
+    assert changed and not changed & set(held)
+    assert part is not None or any("feature_extractor" in name for name in changed)
 
 
 FROM: dict[str, tuple[str, Callable[[], Any]]] = {
