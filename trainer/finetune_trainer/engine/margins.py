@@ -53,8 +53,8 @@ class MarginsSeen:
         self.forget()
 
     def margins(self) -> Margins:
-        """What was seen so far. Waits for the device."""
-        return Margins(self._total.cpu().numpy(), self._times, self._other.cpu().numpy())
+        """What was seen so far, and stays so. Waits for the device."""
+        return Margins(self._total.cpu().numpy().copy(), self._times.copy(), self._other.cpu().numpy().copy())
 
     def save(self, folder: Path) -> None:
         if self._times.any():

@@ -48,9 +48,16 @@ def test_the_margin_of_the_first_step_is_that_of_the_model_as_it_was(task, encod
 
 
 def test_each_epoch_adds_one_margin_of_each_example(task, encoded):
-    steps = steps_of(task, encoded, total_steps=8, **BATCHES)  # two epochs
+    before = []
+    steps = steps_of(task, encoded, total_steps=8, after_step=lambda s: s == 4 and look(), **BATCHES)  # two epochs
+
+    def look():
+        before.append(steps.margins.margins())
+
     steps.run()
-    assert (steps.margins.margins().times == 2).all()
+    now = steps.margins.margins()
+    assert (now.times == 2).all()
+    assert (before[0].times == 1).all() and (before[0].total != now.total).all(), "what was told goes on to change"
 
 
 def test_a_step_that_is_done_again_counts_once(task, encoded, monkeypatch):
