@@ -13,6 +13,7 @@ from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.steps import Steps
+from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.window import Window
 from finetune_trainer.tasks import Features, Task
 from finetune_trainer.tasks.base import Batch
@@ -35,7 +36,9 @@ class Standing(torch.optim.SGD):
         assert self.grad_scale.device == self.found_inf.device == META  # type: ignore[attr-defined]
 
 
-def steps_done(task: Task, features: Features, training: Training, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def steps_done(
+    task: Task, features: Features, training: Training, monkeypatch: pytest.MonkeyPatch, tuning: Tuning | None = None
+) -> list[int]:
     """Two steps in micro-batches of five, as fast as they are done; their numbers, if none asked for a value."""
     monkeypatch.setattr(
         steps_module, "adamw", lambda model, *_: Standing([one for _, one in occurring.trained(model)], lr=0.1)
@@ -58,6 +61,7 @@ def steps_done(task: Task, features: Features, training: Training, monkeypatch: 
         total_steps=2,
         check=lambda: None,
         after_step=lambda step: bool(window.add(steps.loss) or done.append(step)),
+        tuning=tuning,
     )
     steps.run()
     return done

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_api.training import Training
+
 POOL = 50
 """Batches whose examples are sorted together. More gives less padding, fewer gives more random company."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long a training is, in optimiser steps, unless it stops early."""
+
+    per_epoch: int
+    steps: int
+
+    @classmethod
+    def of(cls, training: Training, features: int) -> Extent:
+        per_epoch = math.ceil(features / training.batch_size)
+        return cls(per_epoch, min(training.epochs * per_epoch, training.max_steps or 2**31))
+
+    @property
+    def epochs(self) -> int:
+        """That begin."""
+        return math.ceil(self.steps / self.per_epoch)
 
 
 class LengthBucketedBatches:

@@ -19,6 +19,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.training import DEFAULT_INTERVAL
+from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
@@ -81,8 +82,8 @@ class Loop:
         into each checkpoint; `folder` is for scratch files."""
         training = spec.training
         self.state = state
-        self.steps_per_epoch = math.ceil(len(splits.train.rows) / training.batch_size)
-        self.total_steps = min(training.epochs * self.steps_per_epoch, training.max_steps or 2**31)
+        extent = Extent.of(training, len(splits.train.rows))
+        self.steps_per_epoch, self.total_steps = extent.per_epoch, extent.steps
         self._training = training
         self._task = task
         self._splits = splits

@@ -20,6 +20,7 @@ from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inpu
 from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
+from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze, has_part, refuse_idle, train_only
 from finetune_trainer.engine.levers import quicken
@@ -231,18 +232,30 @@ class Session:
         if method.freeze is not None or method.unfreeze is not None:
             refuse_idle(task, self._train, self._arithmetic)
         if method.unfreeze is not None:
-            left = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
-            for start in count():  # an epoch that moves nothing would be lost
-                train_only(task.model, left)
-                self._tuning = Tuning.of(task.model, self._spec, task.new_parameters, start)
-                train_only(task.model, self._tuning.moved_in(0))
-                if has_part(task, self._train, self._arithmetic):
-                    break
+            self._tuning = self._one_after_another(self._tuning, method.unfreeze.layers_per_epoch)
             train_only(task.model, self._tuning.rates)
         self._parameters = ParameterCount.of(task.model)
         logger.info("%s: %s.", type(task.model).__name__, self._parameters)
         if len(self._tuning.told) > 1:
             logger.info("Highest learning rates: %s.", self._tuning)
+
+    def _one_after_another(self, all_at_once: Tuning, layers: int) -> Tuning:
+        """Raises JobError INVALID_SPEC where nothing begins to move after the first epoch."""
+        extent = Extent.of(self._spec.training, len(self._train.rows))
+        for start in count():  # an epoch that moves nothing would be lost
+            found = all_at_once.one_after_another(layers, extent.epochs, start)
+            train_only(self._task.model, found.moved_in(0))
+            if has_part(self._task, self._train, self._arithmetic):
+                break
+        if not found.unfreezes:
+            ends = f"training ends after {extent.steps:,} steps, and its first epoch has {extent.per_epoch:,}"
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f"{ends if extent.epochs == 1 else 'all that is trained moves in the first epoch'}, so unfreeze has nothing to do",
+                field="spec.method.unfreeze",
+                remedy="Remove spec.method.unfreeze" + (", or train for longer." if extent.epochs == 1 else "."),
+            )
+        return found
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")

@@ -105,8 +105,11 @@ class Steps:
         self.optimizer.zero_grad()
         threads = available_threads() if self._features.decodes else 0
         with made(self._order(step), self._made, threads=threads) as batches:
+            epoch = None
             while step < self._total_steps:
-                self._thaw(step // len(self._batches))
+                if step // len(self._batches) != epoch:
+                    epoch = step // len(self._batches)
+                    self._thaw(epoch)
                 self._step(next(batches))
                 step += 1
                 if self._after_step(step):

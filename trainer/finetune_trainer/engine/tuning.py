@@ -8,7 +8,7 @@ that layers begin to move one after another is of the first of these, too.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
@@ -23,57 +23,79 @@ MOST_SAID = 5
 
 
 @dataclass(frozen=True)
+class Pace:
+    """How a parameter is trained."""
+
+    place: tuple[int, str]
+    """What is trained as it is, in words, and before it the number of that, counted from the top of the model."""
+    numbers: int
+    """That it has."""
+    distance: int
+    """How far it is from the top; 0 of what was drawn at random, wherever that is."""
+    rate: float
+    """The highest learning rate."""
+    epoch: int = 0
+    """With which it begins to move, counted from 0."""
+
+
+@dataclass(frozen=True)
 class Tuning:
-    """What is trained, and how."""
+    """What is trained, and how, by the names of the parameters."""
 
-    rates: Mapping[str, float]
-    """The highest learning rate of each parameter that is trained, by its name."""
-    first_epochs: Mapping[str, int]
-    """The epoch, counted from 0, in which each of them begins to move."""
-    told: tuple[Moving, ...]
-    """The same in words, from the top down."""
-
-    def __str__(self) -> str:
-        said = [str(one) for one in self.told]
-        return ", ".join(said if len(said) <= MOST_SAID else [*said[: MOST_SAID - 2], "…", said[-1]])
+    paces: Mapping[str, Pace]
 
     @classmethod
-    def of(cls, model: PreTrainedModel, spec: FineTuneJobSpec, new: Collection[str], start: int = 0) -> Tuning:
-        """Of the parameters that `freeze` left to train; `new` are those without pretrained values, which are of the top wherever they are.
-        `start` is how far from the top what moves in the first epoch ends, if not everything does. Raises JobError INVALID_SPEC where
-        nothing would obey what was asked for."""
+    def of(cls, model: PreTrainedModel, spec: FineTuneJobSpec, new: Collection[str]) -> Tuning:
+        """Of the parameters that `freeze` left to train, all from the first step; `new` are those without pretrained values, which are of
+        the top wherever they are. Raises JobError INVALID_SPEC where nothing would obey what was asked for."""
         method, rate = spec.method, spec.training.learning_rate
         trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
         field = "layerDecay" if method.layer_decay < 1 else "unfreeze"
         far = _far(model, trained, field) if method.layer_decay < 1 or method.unfreeze is not None else {}
         tops = _tops(model, trained, new) if method.head_learning_rate is not None else set()
         deepest = max(far.values(), default=0)
-        rates, places, begins = {}, {}, {}
-        for name in trained:
+        paces = {}
+        for name, numbers in trained.items():
             distance = 0 if name in new else far.get(name, 0)
-            begin = 0 if method.unfreeze is None else -((start - distance) // method.unfreeze.layers_per_epoch)
-            if method.unfreeze is not None and begin >= spec.training.epochs:
-                continue
-            begins[name] = max(0, begin)
             if method.head_learning_rate is not None and name in tops:
-                rates[name], places[name] = method.head_learning_rate, (0, "the head")
+                paces[name] = Pace((0, "the head"), numbers, distance, method.head_learning_rate)
             else:
-                rates[name] = rate * method.layer_decay**distance
-                places[name] = (distance + 1, _where(distance, deepest, bool(tops)))
-        told = []
-        for place in sorted(set(places.values())):
-            of_it = [name for name in rates if places[name] == place]
-            count = sum(trained[name] for name in of_it)
-            told.append(Moving(place[1], rates[of_it[0]], count, max(begins[name] for name in of_it) + 1))
-        return cls(rates, begins, tuple(told))
+                place = (distance + 1, _where(distance, deepest, bool(tops)))
+                paces[name] = Pace(place, numbers, distance, rate * method.layer_decay**distance)
+        return cls(paces)
+
+    def one_after_another(self, layers: int, epochs: int, start: int = 0) -> Tuning:
+        """The same, but that each epoch adds `layers` of what is below that which moves in the first one. That ends `start` from the top.
+        What `epochs` do not reach is left out."""
+        begun = {n: replace(one, epoch=max(0, -((start - one.distance) // layers))) for n, one in self.paces.items()}
+        return Tuning({name: one for name, one in begun.items() if one.epoch < epochs})
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The highest learning rate of each parameter that is trained."""
+        return {name: one.rate for name, one in self.paces.items()}
 
     @property
     def unfreezes(self) -> bool:
-        return any(self.first_epochs.values())
+        """Whether something begins to move after the first epoch."""
+        return any(one.epoch for one in self.paces.values())
 
     def moved_in(self, epoch: int) -> set[str]:
-        """The parameters that an epoch moves."""
-        return {name for name, first in self.first_epochs.items() if first <= epoch}
+        """The parameters that an epoch, counted from 0, moves."""
+        return {name for name, one in self.paces.items() if one.epoch <= epoch}
+
+    @property
+    def told(self) -> tuple[Moving, ...]:
+        """In words, from the top down."""
+        found = []
+        for place in sorted({one.place for one in self.paces.values()}):
+            alike = [one for one in self.paces.values() if one.place == place]
+            found.append(Moving(place[1], alike[0].rate, sum(one.numbers for one in alike), alike[0].epoch + 1))
+        return tuple(found)
+
+    def __str__(self) -> str:
+        said = [str(one) for one in self.told]
+        return ", ".join(said if len(said) <= MOST_SAID else [*said[: MOST_SAID - 2], "…", said[-1]])
 
 
 def _where(distance: int, deepest: int, beside_head: bool) -> str:

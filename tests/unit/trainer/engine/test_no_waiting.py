@@ -10,7 +10,9 @@ import torch
 from finetune_api.training import Training
 from finetune_trainer.data import Examples, Origins
 from finetune_trainer.data.kinds.audio import Sounds
+from finetune_trainer.engine.freeze import train_only
 from finetune_trainer.engine.optimizer import shorten
+from finetune_trainer.engine.tuning import Tuning
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.no_values import META, Standing, steps_done
 from tests.training.sentences import ROWS
@@ -33,6 +35,22 @@ def test_no_step_asks_for_a_value_of_the_device(name, tmp_path, monkeypatch):
             steps_done(task, features, training, monkeypatch)
     else:
         assert steps_done(task, features, training, monkeypatch) == [1, 2]
+
+
+def test_no_step_does_where_layers_begin_to_move(tmp_path, monkeypatch):
+    """In the second of two epochs of one step."""
+    task = task_for(
+        save("bert", tmp_path, labels=["cooking", "sky"]),
+        EXAMPLES,
+        ["cooking", "sky"],
+        method={"layerDecay": 0.5, "headLearningRate": 1e-3},
+    )
+    features, training = features_of(task, EXAMPLES, 48), Training(batchSize=len(ROWS), epochs=2)
+    tuning = Tuning.of(task.model, task.spec, task.new_parameters).one_after_another(2, epochs=2)
+    train_only(task.model, tuning.rates)
+    assert steps_done(task, features, training, monkeypatch, tuning) == [1, 2]
+    moved = {name for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+    assert moved == tuning.moved_in(1) > tuning.moved_in(0)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

@@ -43,10 +43,18 @@ def spec_of(method, **training):
     )
 
 
-def tuned(model, method, new=(), **training):
+def tuned(model, method, new=(), start=0, **training):
     spec = spec_of(method, **training)
     freeze(model, spec.method.freeze, new)
-    return Tuning.of(model, spec, new)
+    found = Tuning.of(model, spec, new)
+    one_by_one = spec.method.unfreeze
+    return (
+        found.one_after_another(one_by_one.layers_per_epoch, spec.training.epochs, start=start) if one_by_one else found
+    )
+
+
+def first_epochs(tuning):
+    return {name: pace.epoch for name, pace in tuning.paces.items()}
 
 
 # where a parameter is
@@ -178,7 +186,7 @@ def test_it_is_told_in_short_from_the_top_down():
 def test_layers_begin_from_the_top_and_what_no_epoch_reaches_is_not_trained():
     tuning = tuned(tiny("bert"), {"unfreeze": {"layersPerEpoch": 2}}, epochs=2)
 
-    begins = tuning.first_epochs
+    begins = first_epochs(tuning)
     assert {begins[name] for name in begins if name.startswith(("classifier.", "bert.pooler."))} == {0}
     assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 1} == {"1", "2"}
     assert begins.keys() == tuning.rates.keys()
@@ -193,7 +201,7 @@ def test_what_is_frozen_never_begins_and_what_was_drawn_at_random_begins_at_once
     method = {"unfreeze": {"layersPerEpoch": 1}, "freeze": {"embeddings": True, "modules": ["*.layer.2.*"]}}
     new = "bert.encoder.layer.0.output.dense.weight"
 
-    begins = tuned(tiny("bert"), method, new={new}, epochs=10).first_epochs
+    begins = first_epochs(tuned(tiny("bert"), method, new={new}, epochs=10))
 
     assert begins[new] == 0
     assert begins["bert.encoder.layer.0.output.dense.bias"] == 3
@@ -202,9 +210,7 @@ def test_what_is_frozen_never_begins_and_what_was_drawn_at_random_begins_at_once
 
 
 def test_where_the_top_has_no_part_the_first_epoch_begins_further_down():
-    spec = spec_of({"unfreeze": {"layersPerEpoch": 1}}, epochs=2)
-
-    begins = Tuning.of(tiny("bert"), spec, (), start=1).first_epochs
+    begins = first_epochs(tuned(tiny("bert"), {"unfreeze": {"layersPerEpoch": 1}}, start=1, epochs=2))
 
     assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 0 and ".layer." in name} == {"2"}
     assert {name.split(".")[3] for name, epoch in begins.items() if epoch == 1} == {"1"}
@@ -271,8 +277,7 @@ class Run:
             folder, TRAIN, ["cooking", "sky"], method=method, training=spec.training.model_dump(by_alias=True)
         )
         features = features_of(self.task, TRAIN, 48)
-        freeze(self.task.model, spec.method.freeze, self.task.new_parameters)
-        self.tuning = Tuning.of(self.task.model, spec, self.task.new_parameters)
+        self.tuning = tuned(self.task.model, method, self.task.new_parameters, **settings)
         train_only(self.task.model, self.tuning.rates)
         if not all_rows:
             batch = self.task.collate([features.get(index, np.random.default_rng(0)) for index in range(2)])
