@@ -91,6 +91,9 @@ class Task(ABC):
     model: PreTrainedModel
     new_parameters: frozenset[str]
     """Names of the parameters that were drawn at random: those of a new head, or of a pooler, that the pretrained weights did not hold."""
+    head_parameters: frozenset[str] = frozenset()
+    """Names of the parameters of the layer that gives the task's answers, and of what else lies above the pretrained body: trained whole
+    whatever the method. None where all of the model was pretrained as it is."""
     has_new_head: bool
     """Whether the layer that gives the answers is among them."""
     notes: list[str]
@@ -196,9 +199,22 @@ class Task(ABC):
         """What run.json and the card say of the model, such as its label names below `labels`. Default: nothing."""
         return {}
 
-    @abstractmethod
     def save(self, folder: Path) -> None:
         """Write model and processor, as `loads` and `snippet` load them."""
+        self.model.save_pretrained(folder)
+        self.save_beside(folder)
+
+    def save_settings(self, folder: Path) -> None:
+        """Write all of that but the weights."""
+        self.model.config.architectures = [type(self.model).__name__]
+        self.model.config.save_pretrained(folder)
+        if self.model.can_generate():
+            self.model.generation_config.save_pretrained(folder)
+        self.save_beside(folder)
+
+    @abstractmethod
+    def save_beside(self, folder: Path) -> None:
+        """Write what stands beside the weights and config of the model: its processor, and whatever else `snippet` needs."""
 
     @abstractmethod
     def snippet(self) -> str:

@@ -231,8 +231,7 @@ class FillMask(TextTask):
             empty="No text has a word to mask.",
         )
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+    def save_beside(self, folder: Path) -> None:
         self._saved.save_pretrained(folder)
 
     def snippet(self) -> str:

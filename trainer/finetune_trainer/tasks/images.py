@@ -92,6 +92,7 @@ class ImageTask(Task):
             self.transform = Transform(self.processor)
             loaded = load_model(folder, config, self.loads, self.head(), trust_remote_code=trusted)
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
+        self.head_parameters = loaded.head
         self.notes += loaded.notes
         if not self.transform.is_followed:
             self.notes.append(ASKED)
@@ -135,8 +136,7 @@ class ImageTask(Task):
         factor, offset = self._scaling[pixels.device]
         return pixels * factor + offset
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+    def save_beside(self, folder: Path) -> None:
         self.processor.save_pretrained(folder)
 
     def tried(self) -> list[Feature]:

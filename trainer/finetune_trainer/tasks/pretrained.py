@@ -28,7 +28,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.said import first_line
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
-from finetune_trainer.tasks.weights import check_weights
+from finetune_trainer.tasks.weights import body_prefix, check_weights
 
 TRUST = "Use a model of an architecture that transformers knows; or read the code, and if you trust it set spec.model.trustRemoteCode."
 INVALID = (
@@ -68,6 +68,8 @@ class Pretrained:
     """Names of the parameters that were drawn at random, by torch's global generator."""
     has_new_head: bool
     notes: list[str]
+    head: frozenset[str] = frozenset()
+    """Names of the parameters of the layer that gives the answers and of what else is above the body; none without a `Head`."""
 
 
 def load_model(
@@ -108,7 +110,9 @@ def load_model(
     answering = frozenset(f"{layer[0]}.{name}" for name, _ in layer[1].named_parameters()) if layer else frozenset()
     drawn = check_weights(model, loaded, folder, answering)
     new, notes = fit_head(model, before, head.names, head.rows, drawn)
-    return Pretrained(model, new, has_new_head=bool(answering & new), notes=notes)
+    body = body_prefix(model)
+    above = frozenset(name for name, _ in model.named_parameters() if body and not name.startswith(body))
+    return Pretrained(model, new, has_new_head=bool(answering & new), notes=notes, head=answering | above)
 
 
 @contextmanager

@@ -199,8 +199,8 @@ class SentenceSimilarity(TextTask):
         given = {role: (matrix(answers.slice(0, len(first)), role), _keys(first, role)) for role in self._texts}
         return Search(*given[FIRST], *given[SECOND], given.get(NEGATIVE))
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save_beside(self, folder: Path) -> None:
+        super().save_beside(folder)
         self.pooling.save(
             folder,
             dimensions=self.model.config.get_text_config().hidden_size,

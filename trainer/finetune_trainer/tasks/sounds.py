@@ -132,6 +132,7 @@ class SoundTask(Task):
             self.hearing = Hearing(AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=trusted))
             loaded = load_model(folder, config, self.loads, self.head(), trust_remote_code=trusted)
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
+        self.head_parameters = loaded.head
         self.notes += loaded.notes
         _end_gradients(self.model)
         self._norms = norms_of_sounds(self.model)
@@ -214,8 +215,7 @@ class SoundTask(Task):
         place = torch.cat(order).argsort()
         return {key: torch.cat([outputs[key] for outputs in found])[place] for key in found[0]}
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+    def save_beside(self, folder: Path) -> None:
         self.hearing.save(folder)
 
     def _try_out(self) -> Sequence[str]:

@@ -55,6 +55,7 @@ class TextTask(Task):
                 may_be_new=self.may_be_new,
             )
         self.model, self.new_parameters, self.has_new_head = loaded.model, loaded.new, loaded.has_new_head
+        self.head_parameters = loaded.head
         self.notes += [*loaded.notes, *settled]
         self.reader = Reader(tokenizer, self.model, self.notes, self.along, saved_as_it_came=self.saved_as_it_came)
         self.tokenizer = self.reader.tokenizer
@@ -120,8 +121,7 @@ class TextTask(Task):
     def collate(self, features: Sequence[Feature]) -> Batch:
         return self.reader.pad(features)
 
-    def save(self, folder: Path) -> None:
-        self.model.save_pretrained(folder)
+    def save_beside(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
 
     def _try_out(self) -> Sequence[str]:

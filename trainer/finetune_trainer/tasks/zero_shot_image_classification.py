@@ -221,8 +221,8 @@ class ZeroShot(ImageTask):
         assert vectors[1] is not None
         return retrieved_blocks(first, vectors[0], vectors[1], *_keys(first))
 
-    def save(self, folder: Path) -> None:
-        super().save(folder)
+    def save_beside(self, folder: Path) -> None:
+        super().save_beside(folder)
         self.tokenizer.save_pretrained(folder)
 
     def snippet(self) -> str:
