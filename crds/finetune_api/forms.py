@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finetune_api.job import FineTuneJobSpec
 
 METRIC = "training.evaluation.metric"
+METHOD = "method.type"
 LABELS = "dataset.labels"
 MAX_LENGTH = "training.maxLength"
 

@@ -98,6 +98,18 @@ class SuspectResult(Contract):
     """By how much the logit of its label exceeds the largest other in the mean over training: negative, the lowest is the most suspicious."""
 
 
+class ModelResult(Contract):
+    """What of the model is among the results, and what it is loaded with."""
+
+    folder: str | None = None
+    """Where all of it is; None where only its adapters are kept."""
+    adapter: str | None = None
+    """Where its adapters are, in peft's files; None where there are none."""
+    base: str | None = None
+    """The URI of the model that adapters without it are loaded on, and below it the commit of a hub model."""
+    revision: str | None = None
+
+
 class ResultError(Contract):
     """Why an attempt failed, as its user should read it."""
 
@@ -140,6 +152,7 @@ class Result(Contract):
     """True when an equal finished result was found and nothing was trained."""
     metrics: list[MetricResult] = []
     """The metric that the best model was chosen by comes first."""
+    model: ModelResult | None = None
     data: DataResult | None = None
     suspects: list[SuspectResult] = []
     """Training rows to look at, the most suspicious first; a hundred at most."""

@@ -164,8 +164,10 @@ class Failure(Contract):
 class Artifacts(Contract):
     """Where the results are."""
 
-    model_uri: Uri
-    """The folder that `from_pretrained` loads."""
+    model_uri: Uri | None = None
+    """The folder that `from_pretrained` loads; absent where only the adapters of a model were kept."""
+    adapter_uri: Uri | None = None
+    """The folder with these, in peft's files, which are loaded on the model that the job names; absent where there are none."""
     report_uri: Uri
     """The report, an HTML page."""
 

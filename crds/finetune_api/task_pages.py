@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
-from finetune_api.tasks import MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
+from finetune_api.tasks import FULL, LORA, MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
 from finetune_api.words import listed, meaning_and_default, roles_of
 
 HOLDS: Mapping[Kind, str] = {
@@ -60,14 +60,13 @@ def picture_of(task: TaskFacts) -> str:
 
 def table() -> str:
     """What the README has between two comments."""
-    lines = ["| `task` | examples | best model by | all weights | frozen parts | rates of layers, unfreezing |"]
-    lines += ["|---|---|---|---|---|---|"]
+    lines = ["| `task` | examples | best model by | all weights | frozen parts | rates of layers, unfreezing | LoRA |"]
+    lines += ["|---|---|---|---|---|---|---|"]
     for task in TASKS.values():
         for form in task.forms:
             chosen = ", else ".join(f"`{metric.name}`" for metric in _defaults(form))
-            lines.append(
-                f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | yes | yes | yes |"
-            )
+            can = " | ".join("yes" if method in task.methods else "no" for method in (FULL, FULL, FULL, LORA))
+            lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | {can} |")
     return "\n".join([BEGIN, *lines, END])
 
 

@@ -13,6 +13,7 @@ from finetune_api.base import Rule
 from finetune_api.forms import (
     LABELS,
     MAX_LENGTH,
+    METHOD,
     METRIC,
     absent,
     all_different,
@@ -23,7 +24,7 @@ from finetune_api.forms import (
     obeyed,
     says,
 )
-from finetune_api.tasks import Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
+from finetune_api.tasks import METHODS, Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
 from finetune_api.words import in_words, listed, roles_of
 
 Tasks = Mapping[str, TaskFacts]
@@ -49,6 +50,8 @@ def _rules(tasks: Tasks) -> Iterator[Rule]:
             for metric in form.metrics:
                 if metric.labels is not None:
                     yield labels_rule(task, form, metric)
+        if task.methods != METHODS:
+            yield method_rule(task)
     for field in (LABELS, MAX_LENGTH, *all_blocks(tasks)):
         users = [task.name for task in tasks.values() if any(_obeys(form, field) for form in task.forms)]
         if len(users) < len(tasks):
@@ -85,6 +88,15 @@ def metric_rule(task: TaskFacts) -> Rule:
         f"{METRIC} of {task.name} is {listed(names, 'or')}; choose one of these, or leave it out",
         f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} in {list(names)}",
         lambda s: s.task != task.name or s.training.evaluation.metric in (None, *names),
+    )
+
+
+def method_rule(task: TaskFacts) -> Rule:
+    """The method is one that is proved for the task."""
+    return Rule(
+        f"{METHOD} of {task.name} is {listed(task.methods, 'or')}; choose one of these, or leave it out",
+        f"{_of_another(task)} || {absent(METHOD)} || self.{METHOD} in {list(task.methods)}",
+        lambda s: s.task != task.name or s.method.type in task.methods,
     )
 
 

@@ -113,6 +113,11 @@ class Form:
         return next(metric for metric in self.metrics if metric.labels in (None, labels))
 
 
+FULL, LORA = "full", "lora"
+METHODS = (FULL, LORA)
+"""Which weights of a model are tuned: its own, or adapters beside them."""
+
+
 @dataclass(frozen=True)
 class TaskFacts:
     """A task."""
@@ -127,6 +132,8 @@ class TaskFacts:
     """The hub's name for models of the task, where the hub has none of the task's name."""
     more_files: tuple[str, ...] = ()
     """Files below a model's folder that are read where they are there, besides those in the folder itself."""
+    methods: tuple[str, ...] = METHODS
+    """The values of `method.type` that are proved for it."""
 
 
 LOSS = Metric("loss", "the mean loss of an example, which training makes smaller", more_is_better=False)

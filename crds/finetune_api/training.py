@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetune_api.base import MAX_INT32, Duration, Model, Rule, says, seconds
-from finetune_api.tasks import TASKS, all_metrics
+from finetune_api.tasks import LORA, METHODS, TASKS, all_metrics
 from finetune_api.words import metrics_of_tasks
 
 DEFAULT_INTERVAL = "10m"
@@ -17,8 +17,10 @@ DEFAULT_MAX_LENGTH = 512
 
 if TYPE_CHECKING:
     MetricName = str
+    MethodName = str
 else:
     MetricName = Literal[all_metrics(TASKS)]
+    MethodName = Literal[METHODS]
 
 ModuleName = Annotated[
     str,
@@ -73,6 +75,34 @@ class Unfreeze(Model):
     training reaches stays as it is."""
 
 
+class Lora(Model):
+    """Adapters (Hu et al. 2021, LoRA): beside a layer's matrix W, which stays as it is, two thin ones A and B are trained, and the layer
+    computes W·x + B·A·x · alpha / rank. The names are peft's."""
+
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rows of A and columns of B. Default: 16. More can learn more, and take more memory."""
+
+    alpha: Annotated[int, Field(ge=1, le=65_536)] = 32
+    """What an adapter counts is alpha / rank. Default: 32."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of what goes into an adapter, in training. Default: 0."""
+
+    target_modules: Annotated[list[ModuleName], Field(min_length=1, max_length=64)] | None = None
+    """The layers that get an adapter: those whose dotted name, or the end of it, matches one of these patterns (`*`, `?`, `[…]`), such as
+    `q_proj` or `layer.11.*`. Default: every linear layer but the task's head, and but what `freeze` keeps. A pattern that matches no
+    layer that can have one is an error; besides linear ones convolutions can, if they are named."""
+
+    rslora: bool = False
+    """Count an adapter alpha / √rank, so that a larger rank makes no smaller steps (Kalajdzievski 2023). Default: false."""
+
+    dora: bool = False
+    """Train the length of each row of the matrix beside its direction (Liu et al. 2024, DoRA). Default: false. Slower."""
+
+
+_IS_LORA = "has(self.type) && self.type == 'lora'"
+
+
 class Method(Model):
     """Which weights are tuned, and how fast."""
 
@@ -87,10 +117,33 @@ class Method(Model):
             f"!has(self.unfreeze) || !({_BACKBONE_IS_FROZEN})",
             lambda m: m.unfreeze is None or not m.freezes_backbone,
         ),
+        Rule(
+            "lora says what adapters are like, and there are none; set type to lora, or remove the block",
+            f"!has(self.lora) || ({_IS_LORA})",
+            lambda m: m.lora is None or m.type == LORA,
+        ),
+        Rule(
+            "merge: false leaves adapters apart from the model, and there are none; set type to lora, or remove it",
+            f"!has(self.merge) || self.merge || ({_IS_LORA})",
+            lambda m: m.merge or m.type == LORA,
+        ),
+        Rule(
+            "type lora puts adapters beside layers, and freeze.backbone keeps all of these as they are; remove one of the two",
+            f"!({_IS_LORA}) || !({_BACKBONE_IS_FROZEN})",
+            lambda m: m.type != LORA or not m.freezes_backbone,
+        ),
     )
 
-    type: Literal["full"] = "full"
-    """`full`: the weights of the model themselves. Default: full."""
+    type: MethodName = "full"
+    """`full`: the weights of the model themselves. `lora`: adapters beside its layers, and the task's head, while all else stays as it
+    is. Default: full."""
+
+    lora: Lora | None = None
+    """What the adapters are like, with type lora. Default: those of the fields below it."""
+
+    merge: bool = True
+    """Whether the adapters are added to the model in the end, so that `model` of the results is whole and loads without peft; `adapter`
+    has them alone either way. Default: true. False saves the memory and the space of a whole model."""
 
     freeze: Freeze | None = None
     """What to leave as it is. Default: nothing is frozen."""

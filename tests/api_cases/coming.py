@@ -13,6 +13,7 @@ from finetune_api.dataset import ColumnName, Columns, Dataset
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import (
+    FULL,
     LABEL,
     LOSS,
     TASKS,
@@ -48,6 +49,7 @@ COMING = (
             ),
         ),
         "AutoModelForCausalLM",
+        methods=(FULL,),
     ),
 )
 

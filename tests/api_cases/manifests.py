@@ -97,6 +97,39 @@ GOOD = [
             "spec.training.epochs": 2,
         },
     ),
+    Good("adapters", {"spec.method.type": "lora"}),
+    Good("adapters, and a block that says nothing of them", {"spec.method": {"type": "lora", "lora": {}}}),
+    Good(
+        "adapters, all said",
+        {
+            "spec.method": {
+                "type": "lora",
+                "lora": {
+                    "rank": 8,
+                    "alpha": 16,
+                    "dropout": 0.05,
+                    "targetModules": ["q_proj", "*.self.query", "layer.1[01].*"],
+                    "rslora": True,
+                    "dora": True,
+                },
+                "merge": False,
+            }
+        },
+    ),
+    Good("adapters that are merged, said", {"spec.method": {"type": "lora", "merge": True}}),
+    Good("full tuning that is merged into itself", {"spec.method": {"type": "full", "merge": True}}),
+    Good(
+        "adapters at rates of their own, one after another, on some layers",
+        {
+            "spec.method": {
+                "type": "lora",
+                "layerDecay": 0.9,
+                "headLearningRate": 1e-3,
+                "unfreeze": {"layersPerEpoch": 1},
+                "freeze": {"embeddings": True, "lowestLayers": 4},
+            }
+        },
+    ),
     Good("an epoch written 3.0", {"spec.training.epochs": 3.0}),
     Good("a learning rate of 1, a whole number", {"spec.training.learningRate": 1}),
     Good("the largest micro-batch", {"spec.training.batchSize": 8, "spec.training.microBatchSize": 8}),
@@ -502,7 +535,33 @@ BAD = [
     Bad("a head that does not move", {"spec.method.headLearningRate": 0}, "spec.method.headLearningRate", "0"),
     Bad("no layers an epoch", {"spec.method.unfreeze.layersPerEpoch": 0}, "spec.method.unfreeze.layersPerEpoch", "1"),
     Bad("unfreezing nobody knows what", {"spec.method.unfreeze": {}}, "spec.method.unfreeze.layersPerEpoch", "missing"),
+    Bad("a method that nobody knows", {"spec.method.type": "qlora"}, "spec.method.type", "full, lora"),
+    *(
+        Bad(
+            f"{field} of adapters that is {value}",
+            {"spec.method": {"type": "lora", "lora": {field: value}}},
+            f"spec.method.lora.{field}{at}",
+            says,
+        )
+        for field, value, at, says in (
+            ("rank", 0, "", "from 1 to 1024"),
+            ("rank", 1025, "", "from 1 to 1024"),
+            ("alpha", 0, "", "from 1"),
+            ("dropout", 1, "", "below 1"),
+            ("targetModules", [], "", "1 to 64"),
+            ("targetModules", ["q proj"], "[0]", "dotted"),
+        )
+    ),
     # rules over several fields
+    Bad("adapters of full tuning", {"spec.method.lora.rank": 8}, "spec.method", "set type to lora"),
+    Bad("adapters of full tuning, said", {"spec.method": {"type": "full", "lora": {}}}, "spec.method", "type to lora"),
+    Bad("full tuning left apart", {"spec.method.merge": False}, "spec.method", "set type to lora"),
+    Bad(
+        "adapters on layers that all stay as they are",
+        {"spec.method": {"type": "lora", "freeze": {"backbone": True}}},
+        "spec.method",
+        "freeze.backbone",
+    ),
     Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
     Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),
     Bad(

@@ -24,6 +24,7 @@ PAIRS = {"spec.task": "sentence-similarity"}
 ASKED = {"spec.task": "question-answering"}
 HEARD = {"spec.task": "audio-classification"}
 WRITTEN = {"spec.task": "text2text-generation"}
+ADAPTERS = {"spec.method.type": "lora"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
 
@@ -58,6 +59,7 @@ def _beside(path: str) -> dict[str, Any]:
     """What a field cannot do without."""
     needed = {
         "spec.dataset.csv": CSV,
+        "spec.method.lora": ADAPTERS,
         "spec.classification": MANY,
         "spec.images": IMAGES,
         "spec.contrastive": LOOKED_FOR,
@@ -117,6 +119,7 @@ NO_DEFAULT_TO_WRITE = {
     "spec.questionAnswering.stride": "a quarter of maxLength, which the model decides",
     "spec.dataset.labels": "read from the data",
     "spec.method.freeze.modules": "none",
+    "spec.method.lora.targetModules": "every linear layer but the head",
     "spec.method.headLearningRate": "that of training.learningRate",
     "spec.method.unfreeze.layersPerEpoch": "all move from the first step",
     "spec.training.maxSteps": "none",
@@ -198,6 +201,14 @@ CHANGED = [
     Written("spec.method.freeze.lowestLayers", 1, {}),
     Written("spec.method.freeze.backbone", True, {}),
     Written("spec.method.freeze.modules", ["*.layer.0.*"], {}),
+    Written("spec.method.type", "lora", {}),
+    Written("spec.method.lora.rank", 8, ADAPTERS),
+    Written("spec.method.lora.alpha", 16, ADAPTERS),
+    Written("spec.method.lora.dropout", 0.1, ADAPTERS),
+    Written("spec.method.lora.targetModules", ["query"], ADAPTERS),
+    Written("spec.method.lora.rslora", True, ADAPTERS),
+    Written("spec.method.lora.dora", True, ADAPTERS),
+    Written("spec.method.merge", False, ADAPTERS),
     Written("spec.method.layerDecay", 0.9, {}),
     Written("spec.method.headLearningRate", 5e-5, {}),
     Written("spec.method.unfreeze.layersPerEpoch", 1, {}),
@@ -218,8 +229,6 @@ CHANGED = [
     Written("spec.training.evaluation.earlyStoppingPatience", 1, {}),
 ]
 """Each is another run with it than without."""
-
-ONLY_ONE_VALUE = {"spec.method.type"}
 
 
 def added(written: Written) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_api.forms import LABELS, MAX_LENGTH, METRIC
-from finetune_api.tasks import NAMED, TEXTS, Form, TaskFacts, all_metrics, all_roles
+from finetune_api.forms import LABELS, MAX_LENGTH, METHOD, METRIC
+from finetune_api.tasks import METHODS, NAMED, TEXTS, Form, TaskFacts, all_metrics, all_roles
 from tests.api_cases.manifests import Bad, Good
 
 Tasks = Mapping[str, TaskFacts]
@@ -25,6 +25,8 @@ def smallest(task: TaskFacts, form: Form) -> dict[str, Any]:
 def good(tasks: Tasks, values: Values) -> Iterator[Good]:
     for task in tasks.values():
         yield Good(f"{task.name}, and nothing said of its columns", {"spec.task": task.name})
+        for method in task.methods:
+            yield Good(f"{task.name} by {method}", {"spec.task": task.name, f"spec.{METHOD}": method})
         for form in task.forms:
             least = smallest(task, form)
             name = f"{task.name} of {' and '.join(form.required)}"
@@ -47,6 +49,10 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
     options = {option for task in tasks.values() for form in task.forms for option in form.options}
     for task in tasks.values():
         own = {option for form in task.forms for option in form.options}
+        for method in METHODS:
+            if method not in task.methods:
+                changes = {"spec.task": task.name, f"spec.{METHOD}": method}
+                yield Bad(f"{task.name} by {method}", changes, "spec", f"{METHOD} of {task.name} is")
         for form in task.forms:
             least = smallest(task, form)
             name = f"{task.name} of {' and '.join(form.required)}"

@@ -30,10 +30,11 @@ ROWS = [
     for thing in ("tea", "rain", "a book", "sleep")
 ]
 OUR_IMPORTS = """
-from finetune_trainer.imports import nothing_collected
+from finetune_trainer.imports import nothing_collected, spare_peft
 with nothing_collected():
     from finetune_trainer.attempt import prepare_libraries
     prepare_libraries()
+    spare_peft()
     import finetune_trainer.engine.session
 import os, time
 print(time.time(), flush=True)

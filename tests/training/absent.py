@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-ORACLES = ("accelerate", "scipy", "sklearn")
+ORACLES = ("scipy", "sklearn", "sentence_transformers")
 """Packages that the tests have and the trainer's image has not."""
 
 _HIDE = """\

@@ -63,6 +63,8 @@ class Case:
     """Asserts that what the snippet printed is the answer that the task gives, a row of its answers."""
     beside: Mapping[str, bytes] = field(default_factory=dict)
     """Files that the card's snippet reads, by name."""
+    adapted: Mapping[str, Any] = field(default_factory=dict)
+    """What `method.lora` needs for the model of the case, which has no linear layers perhaps."""
     alone_is_batched: bool = True
     """Whether the answer to an example never depends on others."""
 
@@ -468,6 +470,7 @@ CASES: Mapping[str, Case] = {
         asked={"image": {"bytes": PHOTO, "path": None}},
         agrees=one_label,
         beside={"image.jpg": PHOTO},
+        adapted={"targetModules": ["convolution"]},
     ),
     "audio-classification": Case(
         "audio-classification",

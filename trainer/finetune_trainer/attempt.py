@@ -21,12 +21,12 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
-from finetune_api.tasks import TASKS
+from finetune_api.tasks import LORA, TASKS
 from finetune_api.words import listed
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
-from finetune_trainer.imports import nothing_collected, spare_pandas
+from finetune_trainer.imports import nothing_collected, spare_pandas, spare_peft
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.shortage import shortage
@@ -127,7 +127,7 @@ class Attempt:
                 return self._adopt(finished, run_folder)
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
-            run_folder.try_out(self._number)
+            run_folder.try_out(self._number, ["adapter"] if spec.method.type == LORA else [])
             self._upload_log_now_and_then(run_folder)
             with Checkpoints(
                 folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
@@ -140,7 +140,12 @@ class Attempt:
             metrics = session.write(results)
             suspects = [suspect.result() for suspect in session.suspects]
             succeeded = self._result("succeeded").model_copy(
-                update={"metrics": metrics, "data": session.survey.result(), "suspects": suspects}
+                update={
+                    "metrics": metrics,
+                    "model": session.saved.result if session.saved else None,
+                    "data": session.survey.result(),
+                    "suspects": suspects,
+                }
             )
             result = run_folder.promote(results, succeeded, may_write=claim.check)
             self._stop.disarm()  # the run is complete, whatever comes now
@@ -235,6 +240,7 @@ class Attempt:
         pool.shutdown(wait=False)
 
         with nothing_collected():
+            spare_peft()
             from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()

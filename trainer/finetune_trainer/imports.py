@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 
 
 @contextmanager
@@ -33,6 +35,26 @@ def spare_pandas() -> None:
         pa.array([None])
     finally:
         sys.meta_path.remove(absent)
+
+
+def spare_peft() -> None:
+    """Let transformers take peft, and accelerate, which peft needs, for absent. It would import them for things that nobody asks of it here;
+    whoever imports them still finds them."""
+    if "transformers.modeling_utils" in sys.modules:
+        return
+    found = importlib.util.find_spec
+
+    def others(name: str, package: str | None = None) -> ModuleSpec | None:
+        return None if name in ("accelerate", "peft") else found(name, package)
+
+    importlib.util.find_spec = others
+    try:
+        from transformers.utils import is_accelerate_available, is_peft_available
+
+        for asked in (is_accelerate_available, is_peft_available):
+            asked()  # it remembers its answer
+    finally:
+        importlib.util.find_spec = found
 
 
 class _Absent(MetaPathFinder):

@@ -134,7 +134,9 @@ def _say_results(status: FineTuneJobStatus, say: Say) -> None:
         say(f"  {metric.name:<{width}} {metric.split:<11} {before:>8}{metric.value:.3f}")
     if status.artifacts:
         say(f"  report    {as_path(status.artifacts.report_uri)}")
-        say(f"  model     {as_path(status.artifacts.model_uri)}")
+        for what, uri in (("model", status.artifacts.model_uri), ("adapter", status.artifacts.adapter_uri)):
+            if uri:
+                say(f"  {what:<9} {as_path(uri)}")
 
 
 def command_line() -> list[str]:

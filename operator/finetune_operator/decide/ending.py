@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from finetune_api.exit_codes import NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_api.result import Result
+from finetune_api.result import ModelResult, Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.attempts import cause_of, result_of
 from finetune_operator.decide.case import Case, is_finished, wants
@@ -167,7 +167,7 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     run = case.run_told or case.run
     more: dict[str, Any] = {
         "completion_time": case.ended,
-        "artifacts": Artifacts(model_uri=f"{run.uri}/model", report_uri=f"{run.uri}/report.html"),
+        "artifacts": _artifacts(run.uri, result),
     }
     if result is None:
         message = f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
@@ -188,8 +188,21 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     summary = _summary(metrics)
     more["summary"] = summary or None
     adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
-    message = sentences(summary, adopted, f"The model is in {run.uri}/model", note)
+    kept: Artifacts = more["artifacts"]
+    where = f"The model is in {kept.model_uri}" if kept.model_uri else f"The adapters are in {kept.adapter_uri}"
+    message = sentences(summary, adopted, where, note)
     return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
+
+
+def _artifacts(uri: str, result: Result | None) -> Artifacts:
+    saved = result.model if result else None
+    if saved is None:  # of a trainer that knows no adapters, or that nobody could read
+        saved = ModelResult(folder="model")
+    return Artifacts(
+        model_uri=f"{uri}/{saved.folder}" if saved.folder else None,
+        adapter_uri=f"{uri}/{saved.adapter}" if saved.adapter else None,
+        report_uri=f"{uri}/report.html",
+    )
 
 
 def _summary(metrics: list[MetricStatus]) -> str:

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load as load_manifest
-from finetune_api.tasks import TASKS as FACTS
+from finetune_api.tasks import LORA, TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.freeze import freeze, refuse_idle
@@ -111,6 +112,23 @@ class Lab:
     def answers(self, task: Task, examples: Examples) -> pa.Table:
         split = Split("validation", examples, self.features(task, examples))
         return answer(task, split, CPU, never, task.spec.training)
+
+    def run_card(self, job: Job, task: Task, monkeypatch: pytest.MonkeyPatch) -> str:
+        """Run the snippet of a job's card, which must print what `task` answers; returns it."""
+        snippet = (job.results / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+        for name, content in self.case.beside.items():
+            (job.results / name).write_bytes(content)
+        monkeypatch.chdir(job.results)
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            exec(compile(snippet, "README.md", "exec"), {})
+        like = self.data.validation.table.schema
+        first = self.data.validation.table.slice(0, 1).to_pylist()[0]
+        table = pa.Table.from_pylist([{**first, **self.case.asked}], schema=like)
+        origins = Origins(("card",), ("row",), np.zeros(1, np.int32), np.ones(1, np.int64))
+        [wanted] = self.answers(task, Examples(table, origins)).to_pylist()
+        self.case.agrees(printed.getvalue(), wanted, task)
+        return snippet
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -203,6 +221,36 @@ def test_layers_begin_to_move_one_after_another_at_rates_of_their_own(lab: Lab) 
     told = json.loads((job.results / "run.json").read_text())["moving"]
     assert {group["fromEpoch"] for group in told} == {1, 2}
     assert len({group["learningRate"] for group in told}) == len(told)
+
+
+def test_adapters_end_as_if_not_stopped_alone_as_in_the_model_that_was_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run adds them to the model, and one, which is stopped in the middle of an epoch, leaves that to whoever loads them."""
+    if LORA not in FACTS[lab.name].methods:
+        pytest.skip("no adapters for this task, see its facts")
+    method = {"type": "lora", "lora": {"rank": 2, "dropout": 0.1, **lab.case.adapted}, "layerDecay": 0.9}
+    short = TRAINING | {"epochs": 1}
+    merged, apart = (lab.job(method=method | {"merge": merge}, training=short) for merge in (True, False))
+    complete_inside(merged)
+    assert attempt_inside(apart, told_at=at_step(PER_EPOCH - 2)).result.outcome == "preempted"
+    complete_inside(apart)
+
+    assert apart.rows() == merged.rows()
+    one, other = ((job.results / "adapter/adapter_model.safetensors").read_bytes() for job in (merged, apart))
+    assert one == other
+    assert (merged.results / "model").exists() and not (apart.results / "model").exists()
+    task = lab.task(merged.results / "model")
+    split = Split("validation", lab.data.validation, lab.features(task, lab.data.validation))
+    found = defined(scores(task, split, answer(task, split, CPU, never, task.spec.training)))
+    result = json.loads((merged.results / "result.json").read_text())
+    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == pytest.approx(found, rel=1e-5, abs=1e-5)
+    assert not task.new_parameters, "something was not saved"
+    lab.run_card(apart, task, monkeypatch)
+    one, other = (load_file(job.results / "model/model.safetensors") for job in (merged, apart))
+    torch.testing.assert_close(
+        {name: one[name] for name in one}, {name: other[name] for name in one}, rtol=0, atol=1e-6
+    )
 
 
 def test_what_has_no_part_in_the_answers_is_nothing_to_train(lab: Lab) -> None:
@@ -325,23 +373,8 @@ def test_how_it_was_trained_is_not_saved_as_a_part_of_the_model(lab: Lab) -> Non
 
 
 def test_the_snippet_of_the_card_gives_the_answers_of_the_report(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = lab.undisturbed.results
-    snippet = (results / "README.md").read_text("utf-8").split("```python\n")[1].split("```")[0]
+    snippet = lab.run_card(lab.undisturbed, lab.tuned, monkeypatch)
     assert snippet.strip() == lab.tuned.snippet().strip()
-    for name, content in lab.case.beside.items():
-        (results / name).write_bytes(content)
-    monkeypatch.chdir(results)
-    printed = io.StringIO()
-
-    with redirect_stdout(printed):
-        exec(compile(snippet, "README.md", "exec"), {})
-
-    like = lab.data.validation.table.schema
-    first = lab.data.validation.table.slice(0, 1).to_pylist()[0]
-    table = pa.Table.from_pylist([{**first, **lab.case.asked}], schema=like)
-    origins = Origins(("card",), ("row",), np.zeros(1, np.int32), np.ones(1, np.int64))
-    [wanted] = lab.answers(lab.tuned, Examples(table, origins)).to_pylist()
-    lab.case.agrees(printed.getvalue(), wanted, lab.tuned)
 
 
 def test_what_stands_in_the_data_is_shown_as_a_text_and_as_nothing_else(lab: Lab) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_api.result import MetricResult
+from finetune_api.result import MetricResult, ModelResult
 from finetune_api.status import Phase
 from finetune_operator.decide import RULES
 from finetune_operator.decide.diagnosis import AGAIN
@@ -548,6 +548,31 @@ def test_a_finished_run_reports_metrics_before_and_after_and_where_the_model_is(
     assert status.run.data_fingerprint == "d" * 64
     assert status.completion_time == story.now
     assert story.conditions() == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
+
+
+@pytest.mark.parametrize(
+    ("saved", "uris", "where"),
+    [
+        (ModelResult(folder="model"), ("s3://models/out/r/model", None), "The model is in s3://models/out/r/model."),
+        (
+            ModelResult(folder="model", adapter="adapter"),
+            ("s3://models/out/r/model", "s3://models/out/r/adapter"),
+            "The model is in s3://models/out/r/model.",
+        ),
+        (
+            ModelResult(adapter="adapter", base="hf://a/b"),
+            (None, "s3://models/out/r/adapter"),
+            "The adapters are in s3://models/out/r/adapter.",
+        ),
+    ],
+)
+def test_where_only_adapters_were_kept_no_model_is_said_to_be(
+    saved: ModelResult, uris: tuple[str | None, str | None], where: str
+) -> None:
+    status = Story(runId="r").starts().runs().ends(0, result_message(model=saved)).status
+    assert status.artifacts is not None
+    assert (status.artifacts.model_uri, status.artifacts.adapter_uri) == uris
+    assert status.message is not None and where in status.message
 
 
 def test_a_run_that_ended_without_a_message_succeeded_with_unknown_metrics() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
+from finetune_trainer.data.adapted import CONFIG, base_of, is_adapter, of_base
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.fingerprint import fingerprint_files
+from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_inputs
 from finetune_trainer.data.foreign import conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import listed, said_of_json, shortened
@@ -20,8 +21,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the files that the weights are spread over, where they are too many for one."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
-_NEEDED = (".json", ".safetensors", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
-"""Config, tokenizer, weights: what `from_pretrained` reads."""
+SETTINGS = (".json", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
+"""Config and tokenizer: what `from_pretrained` reads besides weights, and code where that is trusted."""
 _SETTINGS = frozenset(
     {
         "config.json",
@@ -45,6 +46,8 @@ class FetchedModel:
     """The commit of a hub model."""
     fingerprint: str
     """SHA-256 (hex) over the names and contents of the model's files."""
+    adapter: Path | None = None
+    """Where the model named is adapters in peft's files, their folder; `path` is that of the model that they are for."""
 
 
 def fetch_model(
@@ -53,10 +56,27 @@ def fetch_model(
     """The model at `model.uri`: `file://` in place, object storage and the hub downloaded below `workspace`.
 
     Only config, tokenizer and safetensors weights are fetched, Python files where `model.trustRemoteCode` asks for them, and those of
-    the files in `more` that are there, which may lie deeper.
+    the files in `more` that are there, which may lie deeper. Where adapters are at `model.uri`, the model that they are for is fetched as well.
     Raises JobError: ModelNotFound, ModelAccessDenied, ModelInvalid (no config, no safetensors), HubUnreachable,
     StorageDenied, StorageUnavailable.
     """
+    found = _fetch(model, storage=storage, workspace=workspace, stop=stop, more=more)
+    if found.adapter is None:
+        return found
+    base = base_of(found.adapter / CONFIG, model)
+    try:
+        whole = _fetch(base, storage=storage, workspace=workspace / "base", stop=stop, more=more)
+    except JobError as error:
+        raise of_base(error, model, base) from error
+    if whole.adapter is not None:
+        raise _invalid(
+            f"the adapters at {model.uri} are for {base.uri}, where there are adapters again",
+            "Name a folder with the whole model, such as `model` of the run that made these.",
+        )
+    return replace(found, path=whole.path, fingerprint=fingerprint_inputs(found.fingerprint, whole.fingerprint))
+
+
+def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: Collection[str]) -> FetchedModel:
     stop()
     revision = None
     with told_of("model", model.uri):
@@ -71,13 +91,14 @@ def fetch_model(
             place = open_place(model.uri, storage=storage, workspace=workspace / "model")
             names = _needed_files(place.names(), model, more)
             files = place.local(names, stop)
-            path = files["config.json"].parent
+            path = files[names[0]].parent
         for name, file in files.items():
             _refuse_stand_in(file, name, model.uri)
             if name in _SETTINGS:
                 _check_json(file, name, model.uri)
         _check_index(files, model)
-        return FetchedModel(path, revision, fingerprint_files(files, stop))
+        adapter = path if is_adapter(files, (WEIGHTS, INDEX)) else None
+        return FetchedModel(path, revision, fingerprint_files(files, stop), adapter)
 
 
 def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:
@@ -86,7 +107,13 @@ def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> l
     top = [name for name in names if "/" not in name]
     if not top:
         raise JobError(FailureReason.MODEL_NOT_FOUND, f"there is no file at {model.uri}", field="spec.model.uri")
-    if "config.json" not in top:
+    adapter = is_adapter(top, (WEIGHTS, INDEX))
+    if CONFIG in top and not adapter:
+        raise _invalid(
+            f"both a model and adapters ({CONFIG}) are at {model.uri}, and it is not said whether these belong to it",
+            "Name a folder with one of the two.",
+        )
+    if "config.json" not in top and not adapter:
         raise _invalid(
             f"there is no config.json at {model.uri}, only {listed(top, 8)}",
             "Name the folder that holds config.json, the tokenizer and safetensors weights.",
@@ -99,7 +126,7 @@ def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> l
             "Use a revision with safetensors weights, or load the model once where you trust it, save it with "
             "save_pretrained, and name that folder.",
         )
-    wanted = (*_NEEDED, ".py") if model.trust_remote_code else _NEEDED
+    wanted = (*SETTINGS, ".safetensors", *([".py"] if model.trust_remote_code else []))
     return [*(name for name in top if PurePosixPath(name).suffix in wanted), *(name for name in names if name in more)]
 
 

@@ -32,7 +32,10 @@ class ParameterCount:
 
     @classmethod
     def of(cls, model: nn.Module) -> ParameterCount:
-        moved = [(parameter.requires_grad, parameter.numel()) for parameter in model.parameters()]
+        named = (
+            model.named_parameters()
+        )  # beside adapters there is a second one of what is trained whole, which nothing reads
+        moved = [(p.requires_grad, p.numel()) for name, p in named if ".original_module." not in name]
         return cls(sum(n for moves, n in moved if moves), sum(n for moves, n in moved if not moves))
 
     def __str__(self) -> str:

@@ -29,6 +29,7 @@ def quicken(task: Task, features: Features, arithmetic: Arithmetic) -> None:
     # Two, one of which is padded, and one, where a model may go without a mask.
     two, one = (arithmetic.move(task.collate(batch)) for batch in (some, some[:1]))
     if arithmetic.bf16:
-        channels_last.use(task, two)
+        with arithmetic.precision():
+            channels_last.use(task, two)
     occurring.use(task, features, two)
     first_token.use(task, [two, one])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -16,10 +17,13 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
+from finetune_api.tasks import LORA
+from finetune_api.training import Lora
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
+from finetune_trainer.engine.adapters import Adapters, plain_name
 from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze, has_part, refuse_idle, train_only
@@ -29,9 +33,11 @@ from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.saved import Saved, save_model
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import load_weights
+from finetune_trainer.engine.whole import made_whole
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
@@ -96,6 +102,9 @@ class Session:
         """What is told of the data; with lengths once it is encoded."""
         self.suspects: list[Suspect] = []
         """Training rows whose label is probably wrong; known once it is trained."""
+        self.saved: Saved | None = None
+        """What of the model is among the results; known once it is written."""
+        self._adapters: Adapters | None = None
         self._durations = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
             self.state = TrainingState.of(inputs.checkpoint, inputs.checkpoint_folder)
@@ -120,7 +129,7 @@ class Session:
         self._load_model()
         self._encode()
         self._choose_what_moves()
-        quicken(self._task, self._train, self._arithmetic)
+        self._quicken()
         if self._inputs.checkpoint is None:
             self._measure_baseline()
         else:
@@ -157,7 +166,7 @@ class Session:
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
-        self._task.save(folder / "model")
+        self.saved = save_model(self._task, self._adapters, self._load, folder, self._inputs.model)
         (folder / METRICS_FILE).write_bytes(self.metrics_jsonl())
         metrics = self._metric_results()
         self._stop.check()
@@ -178,15 +187,45 @@ class Session:
         self._arithmetic = Arithmetic(device, uses_bf16(self._spec.training.precision, device))
 
     def _load_model(self) -> None:
-        data = self._inputs.data
-        kind = TASKS[self._spec.task].of(data.form)
-        self._metric = kind.choose_metric(data, self._spec)
+        self._metric = self._kind.choose_metric(self._inputs.data, self._spec)
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
-        self._task: Task = kind(self._inputs.model.path, data, self._spec)
+        self._task = self._load()
         freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
-        self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
-        self._task.model.to(self._arithmetic.device)
+        if self._spec.method.type == LORA:
+            self._adapters = Adapters.of(self._task, self._spec.method.lora or Lora())
+        else:
+            self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
+
+    @property
+    def _kind(self) -> type[Task]:
+        return TASKS[self._spec.task].of(self._inputs.data.form)
+
+    @cached_property
+    def _pretrained(self) -> Path:
+        """The folder of the model to start from."""
+        model, method = self._inputs.model, self._spec.method
+        if model.adapter is None:
+            return model.path
+        if not method.merge:
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                "merge is false, and there are adapters at spec.model.uri: the new ones would be for a model that nobody has",
+                field="spec.method.merge",
+                remedy="Leave spec.method.merge out, or name a whole model.",
+            )
+        logger.info("Adding the adapters at %s to the model that they are for.", self._spec.model.uri)
+        return made_whole(
+            model.path,
+            model.adapter,
+            self._inputs.scratch / "whole",
+            loads=self._kind.loads,
+            more=TASKS[self._spec.task].facts.more_files,
+            trust_remote_code=self._spec.model.trust_remote_code,
+        )
+
+    def _load(self) -> Task:
+        return self._kind(self._pretrained, self._inputs.data, self._spec)
 
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
@@ -229,6 +268,12 @@ class Session:
 
     def _choose_what_moves(self) -> None:
         task, method = self._task, self._spec.method
+        if self._adapters is not None:
+            self._adapters.put(self._train)
+            self._tuning = Tuning.of(task.model, self._spec, task.new_parameters)
+            if self._arithmetic.device.type != "cpu":  # where there may be no room for all of it in fp32
+                self._hold_what_stays()
+        task.model.to(self._arithmetic.device)
         if method.freeze is not None or method.unfreeze is not None:
             refuse_idle(task, self._train, self._arithmetic)
         if method.unfreeze is not None:
@@ -236,6 +281,8 @@ class Session:
             train_only(task.model, self._tuning.rates)
         self._parameters = ParameterCount.of(task.model)
         logger.info("%s: %s.", type(task.model).__name__, self._parameters)
+        if self._adapters is not None:
+            logger.info("%s.", self._adapters)
         if len(self._tuning.told) > 1:
             logger.info("Highest learning rates: %s.", self._tuning)
 
@@ -256,6 +303,15 @@ class Session:
                 remedy="Remove spec.method.unfreeze" + (", or train for longer." if extent.epochs == 1 else "."),
             )
         return found
+
+    def _quicken(self) -> None:
+        """Before the rest is in bf16 on a CPU: that the faster ways give the same is proved in fp32."""
+        quicken(self._task, self._train, self._arithmetic)
+        self._hold_what_stays()
+
+    def _hold_what_stays(self) -> None:
+        if self._adapters is not None and self._arithmetic.bf16:
+            self._adapters.hold(torch.bfloat16)
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")
@@ -324,7 +380,8 @@ class Session:
 
     def _facts(self, metrics: list[MetricResult]) -> ReportFacts:
         inputs, data = self._inputs, self._inputs.data
-        assert self.total_steps is not None  # it is trained by now,
+        assert self.saved is not None  # it is written by now,
+        assert self.total_steps is not None  # trained before,
         assert self.state.micro_batch_size is not None  # and its last step is saved
         return ReportFacts(
             run=inputs.run.run,
@@ -337,15 +394,17 @@ class Session:
             survey=self.survey,
             suspects=self.suspects,
             task_facts=self._task.known(),
-            snippet=self._task.snippet(),
+            snippet=self.saved.snippet,
+            adapters=str(self._adapters or ""),
+            saved=self.saved.result,
             sources=data.sources,
             train_rows=len(data.train),
             parameters_trained=self._parameters.trained,
             parameters_frozen=self._parameters.frozen,
             moving=self._tuning.told,
             has_new_head=self._task.has_new_head,
-            new_parameters=sorted(self._task.new_parameters),
-            notes=self._task.notes,
+            new_parameters=sorted(map(plain_name, self._task.new_parameters)),
+            notes=[*self._task.notes, *([self.saved.note] if self.saved.note else [])],
             seed=self._spec.training.seed,
             precision="bf16" if self._arithmetic.bf16 else "fp32",
             micro_batch_size=self.state.micro_batch_size,

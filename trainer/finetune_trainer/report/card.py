@@ -70,7 +70,7 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
         for row in metrics
     ]
     return ModelCardData(
-        library_name="transformers",
+        library_name="transformers" if facts.saved.folder else "peft",
         pipeline_tag=hub_task,
         base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,

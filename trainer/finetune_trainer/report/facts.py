@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.result import MetricResult
+from finetune_api.result import MetricResult, ModelResult
 from finetune_api.run import RunIdentity
 from finetune_trainer.data.examples import Source
 from finetune_trainer.data.survey import Survey
@@ -57,7 +57,7 @@ class ReportFacts:
     task_facts: Mapping[str, Any]
     """What the task knows of itself, for run.json and the card, such as its label names below `labels`."""
     snippet: str
-    """Python that loads the folder `model` and predicts."""
+    """Python that loads what is saved of the model and predicts."""
     sources: Sequence[Source]
     train_rows: int
     parameters_trained: int
@@ -92,6 +92,10 @@ class ReportFacts:
     attempts: int = 1
     stored_bytes: int = 0
     """What the last attempt wrote to the store on the way: checkpoints and best models."""
+    saved: ModelResult = field(default_factory=lambda: ModelResult(folder="model"))
+    """What of the model is among the results."""
+    adapters: str = ""
+    """What adapters there are, as a sentence without its full stop; empty where there are none."""
     warnings: Sequence[str] = field(default_factory=tuple)
     """About the data."""
     new_parameters: Sequence[str] = field(default_factory=tuple)

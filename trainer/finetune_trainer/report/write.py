@@ -56,6 +56,8 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
             }
             for one in facts.moving
         ],
+        "adapters": facts.adapters or None,
+        "saved": facts.saved.wire(),
         "bestStep": facts.best_step,
         "attempts": facts.attempts,
         "metrics": [metric.wire() for metric in facts.metrics],

@@ -8,7 +8,7 @@ it names. Otherwise the run goes on from its last checkpoint, and from its start
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -99,12 +99,13 @@ class RunFolder:
             number += 1
         return number
 
-    def try_out(self, attempt: int) -> None:
-        """Prove, while nothing is at stake yet, that all can be written that this attempt is to leave. Call it with the claim held.
+    def try_out(self, attempt: int, also: Collection[str] = ()) -> None:
+        """Prove, while nothing is at stake yet, that all can be written that this attempt is to leave, in folders of `also` too. Call it with
+        the claim held.
 
         Raises JobError StorageDenied with what is not permitted, and where.
         """
-        kept = [f"{prefix}/.keep" for prefix in (CHECKPOINTS, BEST, "model", "plots")]
+        kept = [f"{prefix}/.keep" for prefix in (CHECKPOINTS, BEST, "model", "plots", *also)]
         for name in kept:
             self._folder.write(name, b"This folder is filled by a run that is under way.\n")
         self._folder.write_in_parts(f"{ATTEMPTS}/{attempt}/log.txt", b"")

@@ -1,0 +1,246 @@
+"""Runs with adapters, from spec to results: killed, in bf16, on less memory than merging takes, and from where an earlier run ended."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from finetune_trainer.engine import saved
+from finetune_trainer.engine.weights import MOVED
+from tests.training.absent import as_in_the_image
+from tests.training.attempts import Job
+from tests.training.inside import at_step, attempt_inside, complete_inside
+from tests.training.interruptions import assert_equal_ends
+from tests.training.models import save_tiny_bert
+from tests.training.sentences import ROWS
+from tests.training.tiny import write_rows
+
+LORA = {"type": "lora", "lora": {"rank": 4, "dropout": 0.1}}
+TRAINING = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32", "seed": 3}
+PER_EPOCH = 5
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    save_tiny_bert(folder / "model", [text for text, _ in ROWS])
+    (folder / "data").mkdir()
+    write_rows(folder / "data/train.tsv", ROWS[:40])
+    write_rows(folder / "data/validation.tsv", ROWS[40:])
+    splits = {"train": "train.tsv", "validation": "validation.tsv"}
+    return {
+        "model": {"uri": f"file://{folder}/model"},
+        "dataset": {"uri": f"file://{folder}/data", "splits": splits, "labels": ["cooking", "sky"]},
+    }
+
+
+@pytest.fixture(scope="module")
+def tuned(inputs, tmp_path_factory):
+    """A run with adapters that are merged."""
+    job = Job(tmp_path_factory.mktemp("tuned"), method=LORA, training=TRAINING, **inputs)
+    complete_inside(job)
+    return job
+
+
+def probabilities(model, folder, rows=ROWS[40:]):
+    """What a model of transformers says of texts, with the tokenizer in a folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    given = tokenizer([text for text, _ in rows], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model.eval()(**given).logits.softmax(-1).numpy()
+
+
+def plain(folder):
+    return AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def result_of(job):
+    return json.loads((job.results / "result.json").read_text())
+
+
+def test_killed_at_some_step_it_ends_as_if_it_had_not_been(inputs, tuned, tmp_path):
+    job = Job(tmp_path, method=LORA, training=TRAINING, checkpoints={"everySteps": 1}, **inputs)
+    attempt = job.start_from_nothing(**as_in_the_image(tmp_path))  # where transformers takes peft for absent
+    assert attempt.wait_until(lambda: job.saved_step() >= 2, "step 2 is saved"), attempt.log
+    assert attempt.signal(signal.SIGKILL) == -signal.SIGKILL
+    kept = max(job.results.glob(f"checkpoints/*/{MOVED}"))
+    names = {name for name in load_file(kept) if not name.endswith("_ids")}
+    assert names and all(".lora_" in name or ".modules_to_save." in name for name in names)
+    log = complete_inside(job).log
+
+    assert "Going on from step" in log
+    assert_equal_ends(job, tuned)
+    one, other = ((run.results / "adapter/adapter_model.safetensors").read_bytes() for run in (job, tuned))
+    assert one == other
+
+
+def test_the_adapter_on_its_base_and_the_model_say_the_same_and_only_adapted_weights_differ(inputs, tuned):
+    base = inputs["model"]["uri"].removeprefix("file://")
+    model = tuned.results / "model"
+
+    torch.manual_seed(9)
+    adapted = peft.PeftModel.from_pretrained(plain(base), str(tuned.results / "adapter"))
+
+    np.testing.assert_allclose(probabilities(adapted, model), probabilities(plain(model), model), atol=1e-6)
+    said = json.loads((tuned.results / "adapter/adapter_config.json").read_text())
+    assert (said["base_model_name_or_path"], said["r"], said["lora_alpha"]) == (base, 4, 32)
+    before, after = load_file(f"{base}/model.safetensors"), load_file(model / "model.safetensors")
+    same = {name for name, values in before.items() if torch.equal(values, after[f"bert.{name}"])}
+    assert {name for name in before if "embeddings" in name or "LayerNorm" in name} <= same
+    assert not any(name.endswith(("query.weight", "dense.weight")) for name in same)
+    assert result_of(tuned)["model"] == {"folder": "model", "adapter": "adapter"}
+    run = json.loads((tuned.results / "run.json").read_text())
+    assert "Adapters of rank 4, alpha 32, beside 13 layers" in run["adapters"]
+    assert run["parameters"]["trained"] < run["parameters"]["frozen"]
+
+
+def test_in_bf16_the_model_says_what_was_measured_but_for_rounding(inputs, tmp_path):
+    job = Job(tmp_path, method=LORA, training=TRAINING | {"precision": "bf16"}, **inputs)
+    attempt_inside(job, told_at=at_step(PER_EPOCH - 2))
+    complete_inside(job)
+    other = Job(tmp_path / "other", method=LORA, training=TRAINING | {"precision": "bf16"}, **inputs)
+    complete_inside(other)
+    assert_equal_ends(job, other)
+
+    model = job.results / "model"
+    said = probabilities(plain(model), model)
+    truth = np.array([int(label == "sky") for _, label in ROWS[40:]])
+    loss = float(-np.log(said[np.arange(len(truth)), truth]).mean())
+    measured = {metric["name"]: metric["value"] for metric in result_of(job)["metrics"]}
+    assert measured["loss"] == pytest.approx(loss, abs=0.02)
+    after = load_file(model / "model.safetensors")
+    assert {values.dtype for values in after.values()} == {torch.float32}
+    before = load_file(f"{inputs['model']['uri'].removeprefix('file://')}/model.safetensors")
+    for name, values in before.items():
+        if "embeddings" in name or "LayerNorm" in name:
+            assert torch.equal(values, after[f"bert.{name}"]), f"{name} lost bits"
+
+
+def test_where_merging_takes_more_memory_than_there_is_the_adapter_is_left_alone_and_that_is_said(
+    inputs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(saved, "free_memory", lambda: 1000)
+    job = Job(tmp_path, method=LORA, training=TRAINING | {"precision": "bf16", "epochs": 1}, **inputs)
+    log = complete_inside(job).log
+
+    assert "The adapters were not added to the model, which takes" in log
+    assert not (job.results / "model").exists() and (job.results / "adapter/adapter_model.safetensors").exists()
+    assert result_of(job)["model"] == {"adapter": "adapter", "base": inputs["model"]["uri"]}
+    card = (job.results / "README.md").read_text()
+    assert "The adapters were not added to the model" in card and "PeftModel.from_pretrained" in card
+
+
+@pytest.mark.parametrize("method", [{}, {"type": "lora", "lora": {"rank": 2}}], ids=["full", "lora"])
+@pytest.mark.parametrize("start", ["model", "adapter"])
+def test_a_run_starts_from_what_an_earlier_one_left(inputs, tuned, start, method, tmp_path):
+    before = result_of(tuned)
+    job = Job(
+        tmp_path,
+        method=method,
+        training=TRAINING | {"epochs": 1},
+        model={"uri": f"file://{tuned.results}/{start}"},
+        dataset=inputs["dataset"],
+    )
+    log = complete_inside(job).log
+
+    after = result_of(job)
+    for was, now in zip(before["metrics"], after["metrics"], strict=True):
+        assert now["baseline"] == pytest.approx(was["value"], abs=1e-5), now["name"]
+    assert ("Adding the adapters" in log) == (start == "adapter")
+    assert after["model"].get("adapter") == ("adapter" if method and start == "model" else None)
+    model = job.results / "model"
+    assert not np.allclose(probabilities(plain(model), model), probabilities(plain(tuned.results / "model"), model))
+
+
+def test_adapters_on_adapters_that_stay_apart_are_refused(inputs, tuned, tmp_path):
+    job = Job(
+        tmp_path,
+        method=LORA | {"merge": False},
+        training=TRAINING,
+        model={"uri": f"file://{tuned.results}/adapter"},
+        dataset=inputs["dataset"],
+    )
+    error = attempt_inside(job).result.error
+
+    assert (error.reason, error.field) == ("InvalidSpec", "spec.method.merge")
+
+
+def changed(config):
+    def change(folder):
+        file = folder / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | config))
+
+    return change
+
+
+def without_a_tensor(folder):
+    file = folder / "adapter_model.safetensors"
+    values = load_file(file)
+    values.pop(next(name for name in values if "lora_B" in name))
+    save_file(values, file, {"format": "pt"})
+
+
+def without_labels(folder):
+    (folder / "config.json").unlink()
+    values = load_file(folder / "adapter_model.safetensors")
+    name = next(name for name in values if name.endswith("classifier.weight"))
+    values |= {name: values[name].repeat(2, 1), name.replace("weight", "bias"): torch.zeros(4)}
+    save_file(values, folder / "adapter_model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "says"),
+    [
+        (changed({"base_model_name_or_path": "/nowhere/bert"}), "ModelNotFound", "for the model file:///nowhere/bert"),
+        (changed({"base_model_name_or_path": "../bert"}), "ModelInvalid", "'../bert' (base_model_name_or_path), which is"),
+        (changed({"base_model_name_or_path": None}), "ModelInvalid", "nothing that can be fetched"),
+        (changed({"peft_type": "IA3"}), "ModelInvalid", "of the kind IA3"),
+        (without_a_tensor, "ModelInvalid", "is not among them"),
+        (without_labels, "ModelInvalid", "cannot be added to the model that they are for"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{"), "ModelInvalid", "adapter_config.json"),
+    ],
+)  # fmt: skip
+def test_adapters_whose_model_cannot_be_had_are_refused_with_what_to_do(inputs, tuned, spoil, reason, says, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(tuned.results / "adapter", adapter)
+    spoil(adapter)
+    job = Job(tmp_path / "job", training=TRAINING, model={"uri": f"file://{adapter}"}, dataset=inputs["dataset"])
+
+    error = attempt_inside(job).result.error
+
+    assert (error.reason, error.field) == (reason, "spec.model.uri")
+    assert says in error.message
+    assert error.remedy
+
+
+def test_a_folder_with_a_model_and_adapters_is_neither(inputs, tuned, tmp_path):
+    shutil.copytree(tuned.results / "adapter", tmp_path / "both")
+    shutil.copy(tuned.results / "model/model.safetensors", tmp_path / "both")
+    job = Job(tmp_path / "job", training=TRAINING, model={"uri": f"file://{tmp_path}/both"}, dataset=inputs["dataset"])
+
+    assert "both a model and adapters" in attempt_inside(job).result.error.message
+
+
+def test_a_finished_run_is_not_adopted_once_the_model_below_its_adapters_is_another(inputs, tuned, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(inputs["model"]["uri"].removeprefix("file://"), base)
+    shutil.copytree(tuned.results / "adapter", tmp_path / "adapter")
+    changed({"base_model_name_or_path": str(base)})(tmp_path / "adapter")
+    uri = {"uri": f"file://{tmp_path}/adapter"}
+    job = Job(tmp_path / "job", training=TRAINING | {"maxSteps": 1}, model=uri, dataset=inputs["dataset"])
+    complete_inside(job)
+    assert attempt_inside(job).result.adopted
+
+    values = load_file(base / "model.safetensors")
+    name = next(iter(values))
+    save_file(values | {name: values[name] + 1}, base / "model.safetensors", {"format": "pt"})
+
+    assert attempt_inside(job).result.error.reason == "OutputConflict"

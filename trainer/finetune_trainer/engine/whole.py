@@ -1,0 +1,104 @@
+"""A model that is given as adapters, as peft saves them, made whole before anything else: a folder like any other model's.
+
+Everything else then knows models only. They are added in fp32, and what is read in the end are the settings that lie beside the adapters,
+over those of the model that these are for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, REMEDY
+from finetune_trainer.data.fetch import INDEX, SETTINGS
+from finetune_trainer.said import first_line
+from finetune_trainer.shortage import shortage
+
+KINDS = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+"""transformers' class by peft's name of a task."""
+
+
+def made_whole(
+    base: Path, adapter: Path, folder: Path, *, loads: str, more: Collection[str], trust_remote_code: bool
+) -> Path:
+    """Put the model of `base`, with the adapters added to it, into `folder`. `loads` is the class that loads it where their config names
+    none, and `more` are files that may lie deeper. Raises JobError MODEL_INVALID where they are not for this model."""
+    import peft  # seconds, for models that are given so only
+
+    described = adapter if (adapter / CONFIG_NAME).exists() else base
+    try:
+        config = AutoConfig.from_pretrained(described, trust_remote_code=trust_remote_code)
+        model, loaded = _kind(json.loads((adapter / CONFIG).read_text()), loads).from_pretrained(
+            base,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # of a head that the adapters bring along
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is missing, which is looked for below
+            adapted = peft.PeftModel.from_pretrained(model, str(adapter))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        if shortage(error) is not None:
+            raise
+        raise _unfit(first_line(error)) from error
+    wanted = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
+        there = set(file.keys())
+    if lost := sorted(wanted ^ there):
+        where = "has no place in it" if lost[0] in there else "is not among them"
+        raise _unfit(f"{lost[0]} {where}, nor {len(lost) - 1} more" if len(lost) > 1 else f"{lost[0]} {where}")
+    brought = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "modules_to_save"))
+    drawn = {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
+    lacking = {name for name in drawn if not name.startswith(brought)}
+    whole = adapted.merge_and_unload()
+    # What neither of the two holds was drawn at random: it is as absent as before, for whoever loads the folder to find so.
+    kept = {name: values for name, values in whole.state_dict().items() if name not in lacking}
+    whole.save_pretrained(folder, state_dict=kept)
+    for source in (base, adapter):
+        _copy_settings(source, folder, more)
+    return folder
+
+
+def _copy_settings(source: Path, folder: Path, more: Collection[str]) -> None:
+    """Put what describes a model, and what it is used with, into a folder, over what is there."""
+    at_the_top = [file.name for file in source.iterdir() if file.suffix in (*SETTINGS, ".py")]
+    for name in (*at_the_top, *(name for name in more if (source / name).exists())):
+        if name not in (CONFIG, INDEX):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, folder / name)
+
+
+def _kind(said: dict[str, object], loads: str) -> type[PreTrainedModel]:
+    mapped = said.get("auto_mapping")
+    named = mapped.get("base_model_class") if isinstance(mapped, dict) else KINDS.get(str(said.get("task_type")))
+    found: type[PreTrainedModel] = getattr(transformers, str(named or loads), None) or getattr(transformers, loads)
+    return found
+
+
+def _unfit(why: str) -> JobError:
+    return JobError(
+        FailureReason.MODEL_INVALID,
+        f"the adapters at spec.model.uri cannot be added to the model that they are for: {why}",
+        field="spec.model.uri",
+        remedy=f"Put a {CONFIG_NAME} that describes both, such as the labels of a head, beside them. {REMEDY}",
+    )
