@@ -347,10 +347,12 @@ async def test_the_last_words_of_an_object_whose_deletion_was_missed_are_shown_t
     server.things = [thing("a", 5, fact="has ended")]
     server.later = []
     server.scripts = [[{"type": "ERROR", "object": GONE}]]
-    watching = await start(server)
-    await until(lambda: server.lists == 2)
+    watching, key = await start(server), Key("FineTuneJob", "ns", "a")
+    await until(
+        lambda: key in watching.reflector._parted
+    )  # the second list is taken in; until then it is there as ever
     await watching.shows("has ended")
-    watching.reflector.forget_parted(Key("FineTuneJob", "ns", "a"))
+    watching.reflector.forget_parted(key)
     assert watching.facts() == []
 
 
