@@ -54,6 +54,10 @@ def _facts(folder: Path) -> None:
     models.t5(folder, notices.written(folder))
 
 
+def _chats(folder: Path) -> None:
+    models.llama(folder, notices.told(folder))
+
+
 def _whistles(folder: Path) -> None:
     sounds.make(folder)
     models.ast(folder, sounds.RATE)
@@ -114,6 +118,13 @@ DEMOS: Mapping[str, Demo] = {
         "A T5 of 0.3 million weights, all drawn at random, learns to write notices of a town from facts, from 1,200 that are made here.",
         "demos/text2text-generation.yaml",
         _facts,
+        pretrained=False,
+    ),
+    "text-generation": Demo(
+        "A Llama of 0.3 million weights, all drawn at random, learns to answer with notices of a town, from 1,200 conversations that are made "
+        "here.",
+        "demos/text-generation.yaml",
+        _chats,
         pretrained=False,
     ),
 }

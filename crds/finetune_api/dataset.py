@@ -145,6 +145,39 @@ class Columns(Model):
     """The column with the text that is to be written for the one in `text`. Rows with the same text give it several that are right: each is
     learnt, and what the model writes is compared with all. Default: the one called `target`."""
 
+    messages: ColumnName | None = None
+    """The column with a conversation: its messages in order, each with `role` and `content` or, as ShareGPT has them, with `from` and
+    `value`. Default: the one called `messages`, else `conversations`."""
+
+    tools: ColumnName | None = None
+    """The column with the functions that the model may call in a conversation. Default: the one called `tools`, else `functions`, if the
+    data has it."""
+
+    system: ColumnName | None = None
+    """The column with what stands before a conversation, which has no message of that role itself. Default: the one called `system`, if the
+    data has it."""
+
+    instruction: ColumnName | None = None
+    """The column with what the model is told to do. Default: the one called `instruction`."""
+
+    input: ColumnName | None = None
+    """The column with what it is to do that with; it follows the instruction on a line of its own. Default: the one called `input`, if the
+    data has it."""
+
+    output: ColumnName | None = None
+    """The column with the answer. Default: the one called `output`."""
+
+    history: ColumnName | None = None
+    """The column with earlier turns: a list of pairs, an instruction and its answer each, which is learnt, too; or messages. Default: the
+    one called `history`, if the data has it."""
+
+    prompt: ColumnName | None = None
+    """The column with what is completed. A text stands as it is, without the chat template; messages are rendered by it. Default: the one
+    called `prompt`."""
+
+    completion: ColumnName | None = None
+    """The column with what completes the prompt: a text where that is one, else messages. Default: the one called `completion`."""
+
 
 class Dataset(Model):
     """The data to train and measure on."""

@@ -7,12 +7,14 @@ in CEL, `forms_of` in Python. Both leave aside what no form of the task has: oth
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pydantic.alias_generators import to_snake
 
 from finetune_api.base import Model
-from finetune_api.tasks import NAMED, TEXTS, Form, TaskFacts
+from finetune_api.tasks import NAMED, TEXTS, Form, Role, TaskFacts
 
 if TYPE_CHECKING:
     from finetune_api.job import FineTuneJobSpec
@@ -46,8 +48,28 @@ def columns_of(form: Form, columns: Model) -> dict[str, str]:
     """The column of each role that the examples have, named or not, in the order of the form's roles."""
     names = named(columns)
     return {
-        role.name: names.get(role.name, role.name) for role in form.roles if not role.optional or role.name in names
+        role.name: names.get(role.name, role.column or role.name)
+        for role in form.roles
+        if not role.optional or role.name in names
     }
+
+
+def variants(form: Form, columns: Model) -> tuple[Form, ...]:
+    """The form for data that has all of the columns which are read where they are found, and for data that has fewer and fewer of them, by
+    each of their names: the first holds whose columns the data has, and the last asks for least. What `columns` name is as they say."""
+    names = named(columns)
+    if not any(role.found or role.also for role in form.roles):
+        return (form,)
+
+    def ways(role: Role) -> list[Role | None]:
+        if role.name in names or not (role.found or role.also):
+            return [role]
+        called: list[Role | None] = [replace(role, column=name, optional=False) for name in (role.name, *role.also)]
+        return [*called, None] if role.found else called
+
+    found = [replace(form, roles=tuple(filter(None, roles))) for roles in product(*map(ways, form.roles))]
+    found.sort(key=lambda one: -len(one.roles))
+    return tuple(one for one in found if all_different(columns_of(one, columns))) or (form,)
 
 
 def named(columns: Model) -> dict[str, str]:

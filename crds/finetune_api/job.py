@@ -30,6 +30,7 @@ from finetune_api.options import (
     Images,
     QuestionAnswering,
     Similarity,
+    TextGeneration,
     TokenClassification,
 )
 from finetune_api.placement import Pod, Resources, SecretKey, SecretName
@@ -194,6 +195,9 @@ class FineTuneJobSpec(Model):
 
     generation: Generation | None = None
     """Options of text2text-generation. Default: those of the fields below it."""
+
+    text_generation: TextGeneration | None = None
+    """Options of text-generation. Default: those of the fields below it."""
 
     checkpoints: Checkpoints = Checkpoints()
     """When the state of training is saved. Default: every 10 minutes and at each epoch's end, keeping 2."""

@@ -161,3 +161,27 @@ class Contrastive(Model):
 
 DEFAULT_PROMPTS = ("a photo of a {}",)
 """What a label is made a text by."""
+
+
+class TextGeneration(Model):
+    """What text-generation learns of a conversation, and what it shows."""
+
+    loss: Literal["answers", "all"] | None = None
+    """`answers`: what the assistant says, and nothing else, is learnt; of a prompt with its completion the completion. `all`: all of it.
+    Plain texts are learnt whole. Default: answers."""
+
+    system_prompt: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
+    """What stands before each conversation that has no message of the role `system`. Default: nothing, or what the chat template puts
+    there itself."""
+
+    samples: Annotated[int, Field(ge=0, le=100)] = 8
+    """For so many rows to measure on, evenly apart, the model writes an answer before and after training, which report and card show beside
+    each other. Default: 8."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=131_072)] = 128
+    """The most tokens of such an answer; one that has not ended by then is cut off. It is saved in the model's `generation_config.json`.
+    Default: 128. What is learnt is as long as `training.maxLength` allows, whatever stands here."""
+
+
+DEFAULT_TEXT_LOSS = "answers"
+"""What is learnt of a conversation."""

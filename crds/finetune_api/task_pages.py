@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
-from finetune_api.tasks import FULL, LORA, MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, TaskFacts
+from finetune_api.tasks import FULL, LORA, MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, Role, TaskFacts
 from finetune_api.words import listed, meaning_and_default, roles_of
 
 HOLDS: Mapping[Kind, str] = {
@@ -24,6 +24,13 @@ HOLDS: Mapping[Kind, str] = {
     "`bytes`; in any table the path of one, relative to the table. Without a table, sounds in folders that are called like their labels",
     Kind.ANSWERS: 'passages of the context, as `{"text": ["…"], "answer_start": [0]}`, two empty lists where it does not answer, also as '
     "JSON in a text; or the nested JSON of SQuAD. `answer_start` counts characters (Unicode code points) from 0",
+    Kind.MESSAGES: 'a list of messages as OpenAI writes them, `{"role": "user", "content": "…"}`, with `tool_calls` or `function_call`, '
+    "`tool_call_id`, `name`, `reasoning_content` and, of the assistant's, `weight` (0: not learnt); roles are `system`, `developer`, `user`, "
+    '`assistant`, `tool` and `function`. Or as ShareGPT does, `{"from": "human", "value": "…"}`, from `system`, `human`, `gpt`, '
+    "`function_call` or `observation`. Contents are texts, or lists of parts that are. Also as JSON in a text",
+    Kind.PROMPT: "a text, or a list of messages",
+    Kind.TOOLS: 'a list of functions as OpenAI describes them, `{"type": "function", "function": {"name": "…", "parameters": {…}}}` or '
+    "what stands in `function` alone, also as JSON in a text; nothing where there are none",
 }
 """What a column of each kind holds, in each format."""
 
@@ -42,6 +49,14 @@ SAMPLES: Mapping[str, object] = {
     "question": "Where did Anna go?",
     "context": "Anna went to Oslo by train.",
     "answers": {"text": ["Oslo"], "answer_start": [13]},
+    "messages": [
+        {"role": "user", "content": "Where did Anna go?"},
+        {"role": "assistant", "content": "She went to Oslo."},
+    ],
+    "instruction": "Where did she go?",
+    "output": "She went to Oslo.",
+    "prompt": "Anna went to",
+    "completion": " Oslo by train.",
 }
 """By role, what stands in the example that a page shows."""
 
@@ -118,7 +133,7 @@ def _columns(form: Form) -> Iterator[str]:
         field = child(job_schema(), ("spec", "dataset", "columns", role.name))
         meaning, _ = meaning_and_default(field)
         optional = ", optional" if role.optional else ""
-        yield f"| `{role.name}`{optional} | {meaning} | {HOLDS[role.kind]} |"
+        yield f"| `{role.name}`{optional} | {meaning} | {_holds(role)} |"
     yield ""
     yield _rows(form)
     yield f"One in JSON lines: `{sample(form)}`"
@@ -127,7 +142,12 @@ def _columns(form: Form) -> Iterator[str]:
     yield f"Columns are called like the roles, {named}, unless `dataset.columns` names others."
     for role in form.roles:
         if role.optional:
-            yield f"`{role.name}` is read only where `dataset.columns` names its column."
+            where = (
+                "wherever the data has its column" if role.found else "only where `dataset.columns` names its column"
+            )
+            yield f"`{role.name}` is read {where}."
+    if form.options & {"textGeneration.loss"}:
+        yield from _CHATS
     if form.of_kinds(NAMED):
         yield "`dataset.labels` lists the names in the order of their numbers."
     if any(option.endswith(".stride") for option in form.options):
@@ -144,6 +164,23 @@ def _columns(form: Form) -> Iterator[str]:
             "Where the model's config.json asks for it (`mask_time_prob`, `mask_feature_prob`: wav2vec2, HuBERT, WavLM and their kin), "
             "parts of each sound are hidden in training, other ones each epoch (SpecAugment), and none in evaluations."
         )
+
+
+_CHATS = (
+    "A conversation is written by the model's own chat template, or by a plain one, which is saved with it, where it has none. Learnt is what the "
+    "assistant says, with what ends it: by the template's own marks (`{% generation %}`), else by what each answer adds to the conversation "
+    "before it, else, where templates write earlier answers otherwise once others follow, the last answer alone, which is said.",
+    "Names of control tokens in the data, such as `<|im_end|>`, are read as text. Words that the model writes itself, such as `<think>`, are "
+    "tokens in what the assistant says.",
+)
+
+
+def _holds(role: Role) -> str:
+    if role.found and role.kind is Kind.TEXT:
+        return "text, or nothing"
+    if role.found and role.kind is Kind.MESSAGES:
+        return "a list of pairs of texts, or of messages; nothing where there are none"
+    return HOLDS[role.kind]
 
 
 def sample(form: Form) -> str:

@@ -35,9 +35,15 @@ class Kind(StrEnum):
     """What a picture file shows."""
     AUDIO = "audio"
     """What a sound file plays."""
+    MESSAGES = "messages"
+    """A conversation, message by message."""
+    PROMPT = "prompt"
+    """A text, or the messages of a conversation."""
+    TOOLS = "tools"
+    """What functions a model may call."""
 
 
-TEXTS = frozenset({Kind.TEXT, Kind.TOKENS})
+TEXTS = frozenset({Kind.TEXT, Kind.TOKENS, Kind.MESSAGES, Kind.PROMPT})
 """Kinds that are tokenised, so that `training.maxLength` is about them."""
 NAMED = frozenset({Kind.LABEL, Kind.LABELS, Kind.TAGS})
 """Kinds whose values have the names in `dataset.labels`."""
@@ -57,6 +63,12 @@ class Role:
     """Whether it is what a model is to answer, of a kind that may be given to it, too."""
     together: bool = False
     """Whether examples with the same one stay together where validation is drawn from the training rows; all inputs where no role is so."""
+    also: tuple[str, ...] = ()
+    """What else its column may be called where `dataset.columns` does not name it, such as `conversations`."""
+    found: bool = False
+    """Of an optional one: whether an example has it wherever the data has its column, named or not. Rows may leave it empty."""
+    column: str = ""
+    """What its column is called where `dataset.columns` does not name it; empty: as the role."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,14 @@ RMSE = Metric(
 ENTITY_F1 = Metric("f1", "F1 of entities: a right one has the right words and the right type", shown="F1")
 PRECISION = Metric("precision", "the part of the entities said that are right")
 RECALL = Metric("recall", "the part of the true entities that are said")
+TOKEN_ACCURACY = Metric(
+    "accuracy", "the part of the learnt tokens that are the likeliest after those before them", shown="token accuracy"
+)
+TOKEN_LOSS = Metric("loss", "the mean loss of a learnt token, which training makes smaller", more_is_better=False)
+TOKEN_PERPLEXITY = Metric(
+    "perplexity", "e to the power of the loss: among how many tokens the model wavers", more_is_better=False
+)
+_TOKENS = (TOKEN_LOSS, TOKEN_PERPLEXITY, TOKEN_ACCURACY)
 WORD_ACCURACY = Metric("accuracy", "the part of the words that get the right tag")
 FOUND = Metric("accuracy", "the part of the masked words that are found")
 PERPLEXITY = Metric(
@@ -210,6 +230,10 @@ CONTEXT = Role("context", Kind.TEXT, together=True)
 ANSWERS = Role("answers", Kind.ANSWERS)
 AUDIO = Role("audio", Kind.AUDIO)
 TARGET = Role("target", Kind.TEXT, answer=True)
+_ASKED = frozenset({"textGeneration.samples", "textGeneration.maxNewTokens"})
+_ANSWERED = _ASKED | {"textGeneration.loss", "textGeneration.systemPrompt"}
+TOOLS = Role("tools", Kind.TOOLS, optional=True, found=True, also=("functions",))
+SYSTEM = Role("system", Kind.TEXT, optional=True, found=True)
 
 _ALL = (
     TaskFacts(
@@ -375,6 +399,46 @@ _ALL = (
             ),
         ),
         loads_with="AutoModelForSeq2SeqLM",
+    ),
+    TaskFacts(
+        "text-generation",
+        forms=(
+            Form(
+                (Role("messages", Kind.MESSAGES, also=("conversations",)), TOOLS, SYSTEM),
+                _TOKENS,
+                "answers in a conversation, and calls tools",
+                _ANSWERED,
+                example="examples/chat.yaml",
+            ),
+            Form(
+                (
+                    Role("instruction", Kind.TEXT),
+                    Role("input", Kind.TEXT, optional=True, found=True),
+                    Role("output", Kind.TEXT, answer=True),
+                    SYSTEM,
+                    Role("history", Kind.MESSAGES, optional=True, found=True),
+                ),
+                _TOKENS,
+                "follows an instruction",
+                _ANSWERED,
+                example="examples/alpaca.yaml",
+            ),
+            Form(
+                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS),
+                _TOKENS,
+                "completes a prompt",
+                _ANSWERED,
+                example="examples/completion.yaml",
+            ),
+            Form(
+                (TEXT,),
+                _TOKENS,
+                "goes on with a text",
+                _ASKED,
+                example="examples/plain-text.yaml",
+            ),
+        ),
+        loads_with="AutoModelForCausalLM",
     ),
 )
 

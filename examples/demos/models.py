@@ -60,19 +60,11 @@ def bert(folder: Path, texts: Iterable[str]) -> None:
 def t5(folder: Path, texts: Iterable[str]) -> None:
     """`tiny-t5`: a T5 (Raffel et al. 2020) of 0.3 million weights, and a tokenizer of byte pairs that is learnt from `texts`."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
     quiet()
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<pad>", "</s>"]
-    tokenizer.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
-    )
+    tokenizer = _byte_pairs(texts, ["<pad>", "</s>"])
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", model_max_length=128
@@ -82,6 +74,53 @@ def t5(folder: Path, texts: Iterable[str]) -> None:
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
     torch.manual_seed(0)
     T5ForConditionalGeneration(T5Config(vocab_size=len(fast), **sizes, **ids)).save_pretrained(folder / "tiny-t5")
+
+
+CHAT = """\
+{%- for message in messages -%}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""ChatML, as many models write conversations."""
+
+
+def llama(folder: Path, texts: Iterable[str]) -> None:
+    """`tiny-llama`: a Llama (Touvron et al. 2023) of 0.3 million weights, and a tokenizer of byte pairs, learnt from `texts`, with a chat
+    template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    quiet()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_pairs(texts, special),
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        model_max_length=256,
+        chat_template=CHAT,
+    )
+    fast.save_pretrained(folder / "tiny-llama")
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    ids = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2}
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=len(fast), max_position_embeddings=256, tie_word_embeddings=True, **sizes, **ids)
+    LlamaForCausalLM(config).save_pretrained(folder / "tiny-llama")
+
+
+def _byte_pairs(texts: Iterable[str], special: list[str]) -> Any:
+    """Tokens over bytes, of which the special ones come first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    return tokenizer
 
 
 def ast(folder: Path, rate: int) -> None:

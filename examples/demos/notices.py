@@ -118,6 +118,23 @@ def written(folder: Path) -> list[str]:
     return [*pairs, *pairs.values()]
 
 
+def told(folder: Path) -> list[str]:
+    """`chats/{train,validation,test}.jsonl` with the column `messages`: a town's desk is told facts and answers with a notice that says them.
+    Returns all that is said."""
+    texts = written(folder)
+    (folder / "chats").mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation", "test"):
+        rows = (folder / "facts" / f"{split}.jsonl").read_text().splitlines()
+        with (folder / "chats" / f"{split}.jsonl").open("w") as file:
+            for pair in map(json.loads, rows):
+                messages = [
+                    {"role": "user", "content": pair["text"]},
+                    {"role": "assistant", "content": pair["target"]},
+                ]
+                file.write(f"{json.dumps({'messages': messages})}\n")
+    return texts
+
+
 def _greeting(kind: str) -> str:
     return f"The {kind} welcomes everybody."
 

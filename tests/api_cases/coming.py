@@ -29,26 +29,26 @@ from finetune_api.tasks import (
 from finetune_api.training import Evaluation, Training
 
 _form = partial(Form, example="")
-_PROMPTED = (Role("prompt", Kind.TEXT), Role("completion", Kind.TEXT, answer=True))
+_RANKED = (Role("query", Kind.TEXT), Role("candidate", Kind.TEXT))
 
 COMING = (
     TaskFacts(
-        "text-generation",
+        "text-ranking",
         (
             _form(
-                (*_PROMPTED, LABEL),
-                (Metric("reward_accuracy", "how good it is"), LOSS),
-                "goes on with a text as people like it",
-                frozenset({"textGeneration.beta"}),
+                (*_RANKED, LABEL),
+                (Metric("ndcg", "how good it is"), LOSS),
+                "puts texts in the order that people like",
+                frozenset({"textRanking.margin"}),
             ),
             _form(
-                _PROMPTED,
+                _RANKED,
                 (Metric("perplexity", "how good it is", more_is_better=False), LOSS),
-                "goes on with a text",
-                frozenset({"textGeneration.packing"}),
+                "puts texts in an order",
+                frozenset({"textRanking.listwise"}),
             ),
         ),
-        "AutoModelForCausalLM",
+        "CrossEncoder",
         methods=(FULL,),
     ),
 )
@@ -71,8 +71,12 @@ VALUES: dict[str, Any] = {
     "questionAnswering.stride": 128,
     "similarity.loss": "symmetric",
     "similarity.temperature": 0.05,
-    "textGeneration.beta": 0.1,
-    "textGeneration.packing": True,
+    "textGeneration.loss": "all",
+    "textGeneration.maxNewTokens": 64,
+    "textGeneration.samples": 4,
+    "textGeneration.systemPrompt": "Be short.",
+    "textRanking.listwise": True,
+    "textRanking.margin": 0.1,
     "tokenClassification.stride": 32,
 }
 """By option, a value that it takes."""

@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "xquad",
     "similarity",
     "e2e_nlg",
+    "alpaca",
     "clip",
     "twemoji",
     "fsdd",
@@ -29,7 +30,7 @@ MEASUREMENTS = (
     "data",
     "operator_200",
 )
-MORE_PACKAGES = frozenset({"suspects"})
+MORE_PACKAGES = frozenset({"suspects", "alpaca"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""
 
 if __name__ == "__main__":

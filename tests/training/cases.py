@@ -20,6 +20,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
 from finetune_trainer.tasks import Task
+from tests.training.chatters import save_chatter
 from tests.training.images import coloured, save_tiny_images, save_two_towers
 from tests.training.models import save_tiny_bert
 from tests.training.pictures import saved
@@ -339,7 +340,106 @@ def a_text(printed: str, answer: Mapping[str, Any], task: Task) -> None:
     assert printed.removesuffix("\n") == answer["said"]
 
 
+def _written(folder: Path, dropout: float, rows: Sequence[Mapping[str, Any]], **options: Any) -> Mapping[str, Any]:
+    """A tiny Llama that learns these."""
+    found = _in_two_files(folder, dropout, [json.dumps(row) for row in rows], "jsonl")
+    shutil.rmtree(folder / "model")
+    save_chatter(folder / "model", dropout=dropout)
+    return {**found, "textGeneration": {"maxNewTokens": 12, "samples": 2, **options}}
+
+
+def _chats(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The first word of a text, and in every other row a tool that is called for it, whose answer is told."""
+    rows: list[dict[str, Any]] = []
+    for number, (text, label) in enumerate(ROWS):
+        messages: list[dict[str, Any]] = [{"role": "user", "content": text}]
+        if number % 2:
+            call = {"type": "function", "function": {"name": "look_up", "arguments": json.dumps({"of": label})}}
+            messages += [
+                {"role": "assistant", "content": "Let me see.", "tool_calls": [call], "weight": 0},
+                {"role": "tool", "content": HOSTILE},
+            ]
+        rows.append({"messages": [*messages, {"role": "assistant", "content": f"{text.split()[0]} {HOSTILE}"}]})
+        rows[-1]["tools"] = [{"type": "function", "function": {"name": "look_up", "parameters": {}}}] * (number % 2)
+    return _written(folder, dropout, rows)
+
+
+def _instructions(folder: Path, dropout: float) -> Mapping[str, Any]:
+    rows = [
+        {"instruction": "Say it.", "input": text * (number % 2), "output": f"{text.split()[0]} {HOSTILE}"}
+        for number, (text, _) in enumerate(ROWS)
+    ]
+    for number, row in enumerate(rows):
+        row["instruction"] = f"Say {number}."
+    return _written(folder, dropout, rows, systemPrompt="Be short.", loss="all")
+
+
+def _prompts(folder: Path, dropout: float) -> Mapping[str, Any]:
+    rows = [{"prompt": text, "completion": f" {text.split()[0]} {HOSTILE}"} for text, _ in ROWS]
+    return _written(folder, dropout, rows)
+
+
+def _plain_texts(folder: Path, dropout: float) -> Mapping[str, Any]:
+    return _written(folder, dropout, [{"text": f"{text.split()[0]} {HOSTILE}"} for text in TEXTS])
+
+
+def _answer_of(content: str) -> list[dict[str, Any]]:
+    """A conversation of the snippet's question with this answer."""
+    return [{"role": "user", "content": "A question."}, {"role": "assistant", "content": content}]
+
+
 CASES: Mapping[str, Case] = {
+    "text-generation": Case(
+        "text-generation",
+        _chats,
+        bad={
+            "no answer": Bad(
+                append("train.jsonl", '{"messages": [{"role": "user", "content": "Salt."}]}'),
+                ("train.jsonl, line 41", 'column "messages"', "have no answer"),
+            ),
+            "a role that is none": Bad(
+                append("validation.jsonl", '{"messages": [{"role": "robot", "content": "Salt."}]}'),
+                ("validation.jsonl, line 9", 'column "messages"', "robot", "message 1"),
+            ),
+        },
+        asked={"messages": _answer_of("An answer."), "tools": None},
+        agrees=a_text,
+    ),
+    "text-generation-of-instructions": Case(
+        "text-generation",
+        _instructions,
+        bad={
+            "no output": Bad(
+                append("train.jsonl", '{"instruction": "Salt.", "output": ""}'),
+                ("train.jsonl, line 41", 'column "output"', "is empty"),
+            ),
+        },
+        asked={"instruction": "A question.", "input": None, "output": "An answer."},
+        agrees=a_text,
+    ),
+    "text-generation-of-completions": Case(
+        "text-generation",
+        _prompts,
+        bad={
+            "a completion that is messages": Bad(
+                append("train.jsonl", '{"prompt": "Salt.", "completion": [{"role": "assistant", "content": "Yes."}]}'),
+                ("train.jsonl, line 41", 'column "completion"', "one is a text"),
+            ),
+        },
+        asked={"prompt": [{"role": "", "content": "A text"}], "completion": [{"role": "", "content": " more"}]},
+        agrees=a_text,
+    ),
+    "text-generation-of-texts": Case(
+        "text-generation",
+        _plain_texts,
+        bad={
+            "no text": Bad(
+                append("train.jsonl", '{"text": " "}'), ("train.jsonl, line 41", 'column "text"', "is empty")
+            ),
+        },
+        asked={"text": "A textA text"},
+        agrees=a_text,
+    ),
     "text2text-generation": Case(
         "text2text-generation",
         _text2text,

@@ -1,4 +1,4 @@
-"""The real API server takes a definition for ten tasks, rules and all, and judges jobs of each of them as Pydantic does."""
+"""The real API server takes a definition for twelve tasks, rules and all, and judges jobs of each of them as Pydantic does."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def refusal(cluster: ControlPlane, changes: dict[str, Any]) -> str:
     return ""
 
 
-def test_a_good_job_of_each_of_eleven_tasks_is_taken(coming: ControlPlane) -> None:
-    assert len(ALL) == 11
+def test_a_good_job_of_each_of_twelve_tasks_is_taken(coming: ControlPlane) -> None:
+    assert len(ALL) == 12
     said = {case.claim: refusal(coming, case.changes) for case in good(ALL, VALUES)}
     assert not any(said.values()), said
 
 
-def test_a_bad_job_of_each_of_eleven_tasks_is_refused_in_the_same_words(coming: ControlPlane) -> None:
+def test_a_bad_job_of_each_of_twelve_tasks_is_refused_in_the_same_words(coming: ControlPlane) -> None:
     said = {case.claim: case.says in refusal(coming, case.changes) for case in bad(ALL, VALUES)}
     assert all(said.values()), [claim for claim, same in said.items() if not same]
 

@@ -192,7 +192,7 @@ def as_a_newer_version(obj: Object) -> None:
     if obj["kind"] != "FineTuneJob":
         return
     spec, status = obj["spec"], obj["status"]
-    spec |= {"task": "text-generation", "nodes": 2, "training": spec.get("training", {}) | {"precision": "fp8"}}
+    spec |= {"task": "text-to-speech", "nodes": 2, "training": spec.get("training", {}) | {"precision": "fp8"}}
     status["usage"] = {"gpuSeconds": 7}
     status["reason"] = "Thinking"
     if "run" in status:
@@ -214,7 +214,7 @@ def newer_definition(control_plane: ControlPlane) -> Iterator[None]:
     schema = newer[0]["schema"]["openAPIV3Schema"]["properties"]
     open_up(schema["spec"])
     open_up(schema["status"])
-    schema["spec"]["properties"]["task"]["enum"].append("text-generation")
+    schema["spec"]["properties"]["task"]["enum"].append("text-to-speech")
     schema["spec"]["properties"]["training"]["properties"]["precision"]["enum"].append("fp8")
     control_plane.api.patch(CRD, {"spec": {"versions": newer}})
     eventually(lambda: takes_the_newer(control_plane.api) is True)
@@ -229,7 +229,7 @@ def takes_the_newer(api: Api) -> bool | None:
     job = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "probe"}}
     try:
         api.get(jobs)
-        api.post(f"{jobs}?dryRun=All", job | {"spec": SPEC | {"task": "text-generation"}})
+        api.post(f"{jobs}?dryRun=All", job | {"spec": SPEC | {"task": "text-to-speech"}})
     except ApiError as error:
         return False if error.status == 422 else None
     return True
@@ -260,7 +260,7 @@ def test_a_rolled_back_operator_stops_nothing_and_erases_nothing_of_what_a_newer
         for state in (*RUNNING, "starting"):
             phase = "Starting" if state == "starting" else "Running"
             status = there[state].until(phase=phase, reason="InvalidSpec")
-            assert 'This operator cannot read the spec: spec.task: "text-generation"' in status["message"]
+            assert 'This operator cannot read the spec: spec.task: "text-to-speech"' in status["message"]
             assert (status["usage"], status["run"]["contract"]) == ({"gpuSeconds": 7}, 2)
             states_of = {c["type"]: c["status"] for c in status["conditions"]}
             assert (states_of["Stalled"], states_of["Accepted"], states_of["Finished"]) == ("True", "Unknown", "False")

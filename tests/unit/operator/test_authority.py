@@ -31,7 +31,7 @@ from tests.unit.operator.story import NO_GPU, TUNED, Story, result_message
 STALLED = {"Ready": "False", "Reconciling": "False", "Stalled": "True", "Finished": "False"}
 
 NEWER: dict[str, dict[str, Any]] = {
-    "another value of an enum": {"task": "text-generation"},
+    "another value of an enum": {"task": "text-to-speech"},
     "another kind of address": {"output": {"uri": "oci://models/out"}},
     "a number out of today's bounds": {"training": {"epochs": 10**9}},
     "another type": {"resources": {"limits": ["gpu"]}},

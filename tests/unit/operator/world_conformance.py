@@ -250,7 +250,7 @@ class Blind:
     async def observe(self, key: Key) -> Observed:
         seen = await self._world.observe(key)
         assert seen.job is not None
-        return replace(seen, job=replace(seen.job, spec={**seen.job.spec, "task": "text-generation"}))
+        return replace(seen, job=replace(seen.job, spec={**seen.job.spec, "task": "text-to-speech"}))
 
 
 async def reconciled(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+from huggingface_hub import metadata_load
+from yaml import YAMLError
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
@@ -20,6 +24,8 @@ from finetune_trainer.data.problems import listed, said_of_json, shortened
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the files that the weights are spread over, where they are too many for one."""
+CARD = "README.md"
+"""Not a part of the model, nor of its fingerprint."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 SETTINGS = (".json", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
 """Config and tokenizer: what `from_pretrained` reads besides weights, and code where that is trusted."""
@@ -48,6 +54,8 @@ class FetchedModel:
     """SHA-256 (hex) over the names and contents of the model's files."""
     adapter: Path | None = None
     """Where the model named is adapters in peft's files, their folder; `path` is that of the model that they are for."""
+    licence: str | None = None
+    """As its card has it, such as `apache-2.0`; None where there is no card, or it does not say."""
 
 
 def fetch_model(
@@ -73,7 +81,8 @@ def fetch_model(
             f"the adapters at {model.uri} are for {base.uri}, where there are adapters again",
             "Name a folder with the whole model, such as `model` of the run that made these.",
         )
-    return replace(found, path=whole.path, fingerprint=fingerprint_inputs(found.fingerprint, whole.fingerprint))
+    fingerprint = fingerprint_inputs(found.fingerprint, whole.fingerprint)
+    return replace(found, path=whole.path, fingerprint=fingerprint, licence=found.licence or whole.licence)
 
 
 def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: Collection[str]) -> FetchedModel:
@@ -85,12 +94,14 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
             revision, existing = hub.model_files(repo, model.revision)
             names = _needed_files(existing, model, more)
             stop()
-            path = hub.download_model(repo, revision, names, workspace / "hub")
+            path = hub.download_model(repo, revision, [*names, *_card(existing)], workspace / "hub")
             files = {name: path / name for name in names}
         else:
             place = open_place(model.uri, storage=storage, workspace=workspace / "model")
-            names = _needed_files(place.names(), model, more)
-            files = place.local(names, stop)
+            existing = place.names()
+            names = _needed_files(existing, model, more)
+            local = place.local([*names, *_card(existing)], stop)
+            files = {name: local[name] for name in names}
             path = files[names[0]].parent
         for name, file in files.items():
             _refuse_stand_in(file, name, model.uri)
@@ -98,7 +109,19 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
                 _check_json(file, name, model.uri)
         _check_index(files, model)
         adapter = path if is_adapter(files, (WEIGHTS, INDEX)) else None
-        return FetchedModel(path, revision, fingerprint_files(files, stop), adapter)
+        return FetchedModel(path, revision, fingerprint_files(files, stop), adapter, _licence(path / CARD))
+
+
+def _card(existing: Collection[str]) -> list[str]:
+    return [CARD] if CARD in existing else []
+
+
+def _licence(card: Path) -> str | None:
+    """What a card says of the licence, by which it names the model's; no card is no reason to refuse a model."""
+    with suppress(OSError, ValueError, YAMLError):
+        said = (metadata_load(card) or {}).get("license")
+        return said if isinstance(said, str) and said.strip() else None
+    return None
 
 
 def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:

@@ -92,17 +92,23 @@ class HubSplit:
 
 
 def read_dataset(
-    dataset: Dataset, forms: Sequence[Mapping[str, str]], splits: Mapping[Split, str], *, cache: Path, stop: Stop
+    dataset: Dataset,
+    forms: Sequence[Mapping[str, str]],
+    splits: Mapping[Split, str],
+    *,
+    otherwise: int = 0,
+    cache: Path,
+    stop: Stop,
 ) -> tuple[str, int, dict[Split, HubSplit]]:
-    """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, and the splits asked for
-    (role → name of the hub's split).
+    """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, or `otherwise`, and the splits
+    asked for (role → name of the hub's split).
 
     Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
     DatasetAccessDenied, HubUnreachable, ColumnMissing, DataInvalid.
     """
     repo = repository(dataset.uri)
     commit = dataset_commit(repo)
-    roles = forms[0]
+    roles = forms[otherwise]
     stop()
     import datasets  # a second's import, only for hub datasets
 
@@ -127,7 +133,7 @@ def read_dataset(
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
     chosen = next(
-        (number for number, form in enumerate(forms) if all(column in existing for column in form.values())), 0
+        (number for number, form in enumerate(forms) if all(column in existing for column in form.values())), otherwise
     )
     roles = forms[chosen]
     found: dict[Split, HubSplit] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from glob import escape, has_magic
 from pathlib import Path, PurePosixPath
 from posixpath import dirname
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import columns_of
+from finetune_api.forms import columns_of, variants
 from finetune_api.job import Storage
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data import hub
@@ -30,7 +30,7 @@ from finetune_trainer.data.problems import at, data_invalid, listed, nearest
 from finetune_trainer.data.rows import Rows, RowsWriter, some_of
 from finetune_trainer.data.split import choose_validation
 from finetune_trainer.data.survey import survey
-from finetune_trainer.data.tables import EXTENSIONS, has_columns, read_table
+from finetune_trainer.data.tables import EXTENSIONS, columns_there, read_table
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows, warn_of_shared_parts
 
 MOST_WARNINGS = 40
@@ -56,9 +56,11 @@ def load(
     StorageUnavailable; the message names file, row and column.
     """
     stop()
+    ways = [variants(form, dataset.columns) for form in forms]
+    forms, plain = [way for ways_of in ways for way in ways_of], min(ways[0], key=lambda form: len(form.roles))
     read = _read_hub if dataset.uri.startswith("hf://") else _read_files
     with told_of("dataset", dataset.uri):
-        form, splits, warnings, revision, fingerprint = read(dataset, forms, separator, storage, workspace, stop)
+        form, splits, warnings, revision, fingerprint = read(dataset, forms, plain, separator, storage, workspace, stop)
     kinds = _kinds(form, dataset)
     for rows in splits:
         rows.check()
@@ -130,11 +132,19 @@ Read = tuple[Form, list[Rows], list[str], str | None, str]
 
 
 def _read_hub(
-    dataset: Dataset, forms: Sequence[Form], separator: str | None, storage: Storage, workspace: Path, stop: Stop
+    dataset: Dataset,
+    forms: Sequence[Form],
+    plain: Form,
+    separator: str | None,
+    storage: Storage,
+    workspace: Path,
+    stop: Stop,
 ) -> Read:
     names, beside = _wanted_splits(dataset), Beside(None, stop)
     columns = [columns_of(form, dataset.columns) for form in forms]
-    commit, chosen, found = hub.read_dataset(dataset, columns, names, cache=workspace / "datasets", stop=stop)
+    otherwise = forms.index(plain)
+    cache = workspace / "datasets"
+    commit, chosen, found = hub.read_dataset(dataset, columns, names, otherwise=otherwise, cache=cache, stop=stop)
     form, splits = forms[chosen], []
     for split, name in names.items():
         writer = _writer(split, form, dataset, columns_of(form, dataset.columns), workspace, beside, separator)
@@ -152,7 +162,13 @@ def _read_hub(
 
 
 def _read_files(
-    dataset: Dataset, forms: Sequence[Form], separator: str | None, storage: Storage, workspace: Path, stop: Stop
+    dataset: Dataset,
+    forms: Sequence[Form],
+    plain: Form,
+    separator: str | None,
+    storage: Storage,
+    workspace: Path,
+    stop: Stop,
 ) -> Read:
     place = open_place(dataset.uri, storage=storage, workspace=workspace / "data")
     own, extensions = files_of(forms), extensions_of(forms)
@@ -160,7 +176,7 @@ def _read_files(
     chosen = choose_files(dataset, existing, own, extensions)
     tables = {split: [] if are_values(names, own) else names for split, names in chosen.items()}
     paths = place.local([name for names in tables.values() for name in names], stop)
-    form = _form_of_files(forms, {name: paths[name] for name in tables["train"]}, dataset, extensions, stop)
+    form = _form_of_files(forms, plain, {name: paths[name] for name in tables["train"]}, dataset, extensions, stop)
     lists = [role for role, kind in _kinds(form, dataset).items() if kind.is_list]
     beside = Beside(place, stop)
     splits: list[Rows] = []
@@ -179,6 +195,9 @@ def _read_files(
             stop()
             beside.folder = dirname(name)
             columns = _columns_in(name, form, dataset)
+            if optional := {columns[role.name] for role in form.roles if role.found and not role.optional}:
+                absent = optional - _columns_there(name, paths[name], optional, dataset, extensions, stop)
+                columns = {role: column for role, column in columns.items() if column not in absent}
             told = read_table(
                 paths[name],
                 name,
@@ -228,27 +247,33 @@ def extensions_of(forms: Sequence[Form]) -> Mapping[str, Format]:
 
 
 def _form_of_files(
-    forms: Sequence[Form], files: Mapping[str, Path], dataset: Dataset, extensions: Mapping[str, Format], stop: Stop
+    forms: Sequence[Form],
+    plain: Form,
+    files: Mapping[str, Path],
+    dataset: Dataset,
+    extensions: Mapping[str, Format],
+    stop: Stop,
 ) -> Form:
-    """The first whose columns some file has; the first of all where there is none, which will say what is missing. So a file without them
+    """The first whose columns some file has; `plain` where there is none, which will say what is missing. So a file without them
     is missing them, and is not read as if none had them. Without a table the first that folders of files tell."""
     if not files:
         return next(filter(is_told_by_folders, forms), forms[0])
+    if len(forms) == 1:
+        return forms[0]
+    wanted = [{name: _columns_in(name, form, dataset) for name in files} for form in forms]
+    there = {
+        name: _columns_there(name, path, {c for of in wanted for c in of[name].values()}, dataset, extensions, stop)
+        for name, path in files.items()
+    }
+    has = (any(there[name].issuperset(columns.values()) for name, columns in of.items()) for of in wanted)
+    return next((form for form, found in zip(forms, has, strict=True) if found), plain)
 
-    def has(form: Form) -> bool:
-        return any(
-            has_columns(
-                path,
-                name,
-                _format_of(name, dataset, extensions),
-                _columns_in(name, form, dataset),
-                csv=dataset.csv,
-                stop=stop,
-            )
-            for name, path in files.items()
-        )
 
-    return next(filter(has, forms), forms[0]) if len(forms) > 1 else forms[0]
+def _columns_there(
+    name: str, path: Path, columns: Collection[str], dataset: Dataset, extensions: Mapping[str, Format], stop: Stop
+) -> frozenset[str]:
+    """Which of these columns a file has."""
+    return columns_there(path, name, _format_of(name, dataset, extensions), columns, csv=dataset.csv, stop=stop)
 
 
 def _columns_in(name: str, form: Form, dataset: Dataset) -> dict[str, str]:

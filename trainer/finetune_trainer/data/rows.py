@@ -107,7 +107,8 @@ class RowsWriter:
         self._rows = 0
 
     def __call__(self, columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
-        read = {role: values.read(columns[role]) for role, values in self._values.items()}
+        none = [None] * len(numbers)  # of a role that this file has no column of
+        read = {role: values.read(columns.get(role, none)) for role, values in self._values.items()}
         written = {role: array for role, array in read.items() if array is not None}
         self._count(numbers)
         return next_batch(len(numbers), self._table.write(pa.record_batch(written)))

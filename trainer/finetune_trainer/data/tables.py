@@ -98,27 +98,34 @@ class _Enough(Exception):
     """The first rows are seen."""
 
 
-def has_columns(
-    path: Path, name: str, format: Format, roles: Mapping[str, str], *, csv: Csv | None, stop: Stop
-) -> bool:
-    """Whether a file has rows with all these columns, of JSON lines with a value in some of them. What else is wrong with it is not asked."""
+def columns_there(
+    path: Path, name: str, format: Format, columns: Collection[str], *, csv: Csv | None, stop: Stop
+) -> frozenset[str]:
+    """Which of these columns a file with rows has, of JSON lines those with a value in some of them. What else is wrong with it is not
+    asked: then it has them all."""
+    if format == "jsonl":
+        try:
+            refuse_foreign(path, name, format)
+            return _json_lines_have(path, name, columns, stop)
+        except JobError:
+            return frozenset(columns)
 
     def look(columns: Mapping[str, Sequence[Any] | pa.Array], numbers: Sequence[int]) -> int:
         raise _Enough
 
-    try:
-        if format == "jsonl":
-            refuse_foreign(path, name, format)
-            return _json_lines_have(path, name, roles.values(), stop)
-        read_table(path, name, format, roles, look, csv=csv, stop=stop)
-    except _Enough:
-        return True
-    except JobError as error:
-        return error.reason is not FailureReason.COLUMN_MISSING
-    return False
+    found = set()
+    for column in columns:
+        try:
+            read_table(path, name, format, {"text": column}, look, csv=csv, stop=stop)
+        except _Enough:
+            found.add(column)
+        except JobError as error:
+            if error.reason is not FailureReason.COLUMN_MISSING:
+                found.add(column)
+    return frozenset(found)
 
 
-def _json_lines_have(path: Path, name: str, columns: Collection[str], stop: Stop) -> bool:
+def _json_lines_have(path: Path, name: str, columns: Collection[str], stop: Stop) -> frozenset[str]:
     """A row may leave out what another one has, so all of them are looked at; only those are parsed that may have a column that was not
     seen yet."""
     missing = {column: _written(column) for column in columns}
@@ -130,12 +137,12 @@ def _json_lines_have(path: Path, name: str, columns: Collection[str], stop: Stop
         try:
             row = json.loads(line.lstrip("\ufeff"))
         except (ValueError, RecursionError):
-            return True  # it will be said
+            return frozenset(columns)  # it will be said
         found = row if isinstance(row, dict) else {}
         missing = {column: key for column, key in missing.items() if found.get(column) is None}
         if not missing:
-            return True
-    return False
+            break
+    return frozenset(columns) - missing.keys()
 
 
 def _written(column: str) -> str:

@@ -17,7 +17,7 @@ from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.number import NUMBER, Number
 from finetune_trainer.data.kinds.tags import Tags
-from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.kinds.text import OptionalTexts, Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
 from finetune_trainer.data.rows import MOST
 
@@ -56,7 +56,7 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
     """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
     labels = [(role, names[role]) for role, kind in kinds.items() if issubclass(kind, (Label, Labels))]
-    texts = [role for role, kind in kinds.items() if issubclass(kind, Texts)]
+    texts = [role for role, kind in kinds.items() if issubclass(kind, Texts) and kind is not OptionalTexts]
     return [
         *(warning for role, own in labels for warning in _unlearned_labels(train, role, own)),
         *(warning for role, own in labels if kinds[role] is not Tags for warning in _doubtful_labels(train, role, own)),

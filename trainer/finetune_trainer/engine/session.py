@@ -417,6 +417,7 @@ class Session:
             data_fingerprint=data.fingerprint,
             model_fingerprint=inputs.model.fingerprint,
             model_revision=inputs.model.revision,
+            licence=inputs.model.licence,
             data_revision=data.revision,
             best_step=self.state.best_step,
             attempts=inputs.attempt,

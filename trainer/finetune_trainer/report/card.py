@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from finetune_api.tasks import TASKS
+from finetune_trainer.report.blocks import Samples, Text
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.metrics import hub_name
 from finetune_trainer.report.story import (
@@ -22,9 +23,13 @@ from finetune_trainer.report.story import (
     spec_yaml,
 )
 
+SAMPLES, LONGEST = 4, 400
+"""Texts that the model wrote which the card shows, and the most characters of one."""
+
 
 def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
-    """The card. Says nothing that the run does not know: no language, no licence, no intended use."""
+    """The card. Says nothing that the run does not know: no language, no intended use, and the base
+    model's licence where that has a card."""
     # Markdown, so no HTML escaping; what users wrote stands in code spans and fences, where it is text.
     environment = Environment(  # noqa: S701
         loader=PackageLoader("finetune_trainer.report"),
@@ -47,6 +52,7 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
         metrics=metrics,
         named={what: names for what, names in facts.task_facts.items() if isinstance(names, list | tuple)},
         snippet=facts.snippet.rstrip() + "\n",
+        samples=_samples(facts)[:SAMPLES],
         spec=_fenceless(spec_yaml(facts.spec, defaults=False)),
     )
 
@@ -71,6 +77,7 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
     ]
     return ModelCardData(
         library_name="transformers" if facts.saved.folder else "peft",
+        license=facts.licence,
         pipeline_tag=hub_task,
         base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
@@ -79,6 +86,20 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
         model_name=facts.run.id,
         eval_results=results,
     )
+
+
+def _samples(facts: ReportFacts) -> list[tuple[str, str, str]]:
+    """What the model wrote to prompts of the first measured split: the last that is said in one, and what was written before and after."""
+    blocks = [block for of_split in facts.blocks_by_split.values() for block in of_split if isinstance(block, Samples)]
+    found = []
+    for sample in blocks[0].samples if blocks else ():
+        prompt = sample.prompt.text if isinstance(sample.prompt, Text) else sample.prompt.messages[-1].text
+        found.append((_short(prompt), _short(sample.before or ""), _short(sample.after)))
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _code(text: object) -> str:

@@ -85,6 +85,8 @@ class ReportFacts:
     model_fingerprint: str
     model_revision: str | None = None
     """The commit of a hub model."""
+    licence: str | None = None
+    """Of the model, as its card has it: `apache-2.0`."""
     data_revision: str | None = None
     """The commit of a hub dataset."""
     best_step: int | None = None

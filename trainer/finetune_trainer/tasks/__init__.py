@@ -8,6 +8,7 @@ from finetune_trainer.tasks.question_answering import QuestionAnswering
 from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
 from finetune_trainer.tasks.text2text_generation import Text2TextGeneration
 from finetune_trainer.tasks.text_classification import TextClassification
+from finetune_trainer.tasks.text_generation import TextGeneration
 from finetune_trainer.tasks.text_regression import TextRegression
 from finetune_trainer.tasks.token_classification import TokenClassification
 from finetune_trainer.tasks.zero_shot_image_classification import ZeroShot
@@ -25,6 +26,7 @@ TASKS: dict[str, type[Task]] = {
         QuestionAnswering,
         AudioClassification,
         Text2TextGeneration,
+        TextGeneration,
     )
 }
 """By the hub's name of the task."""

@@ -94,11 +94,23 @@ def settle(
             _remedy(tokenizer),
         )
     frame, ends = _end(model, tokenizer, given, frame, notes)
-    kept = {name: value for name in KEPT if (value := getattr(given, name, None)) is not None}
+    kept = kept_of(given)
     kept |= {"decoder_start_token_id": start, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
     settled = GenerationConfig(
         **kept, do_sample=False, num_beams=options.beams, max_new_tokens=_most(model, frame, options)
     )
+    notes += dropped_note(given, settled, "greedily" if options.beams == 1 else f"with {options.beams} beams")
+    model.generation_config = settled
+    return frame, notes
+
+
+def kept_of(given: GenerationConfig) -> dict[str, Any]:
+    """What of a generation config says which tokens there are."""
+    return {name: value for name in KEPT if (value := getattr(given, name, None)) is not None}
+
+
+def dropped_note(given: GenerationConfig, settled: GenerationConfig, how: str) -> list[str]:
+    """A sentence where something of `given` is not in `settled`, by which texts are written: `how` in a word or two."""
     usual = GenerationConfig._get_default_generation_params()
     dropped = sorted(
         name
@@ -106,13 +118,12 @@ def settle(
         if value and not name.startswith("_") and name not in OF_NO_CONCERN and name not in KEPT
         and value not in (getattr(settled, name, None), usual.get(name))
     )  # fmt: skip
-    if dropped:
-        notes.append(
-            f"Of the model's generation config {', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} not taken over: texts are "
-            f"written {'greedily' if options.beams == 1 else f'with {options.beams} beams'} and nothing more, and the model is saved so."
-        )
-    model.generation_config = settled
-    return frame, notes
+    if not dropped:
+        return []
+    return [
+        f"Of the model's generation config {', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} not taken over: texts are "
+        f"written {how} and nothing more, and the model is saved so."
+    ]
 
 
 def _start(

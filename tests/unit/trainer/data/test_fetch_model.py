@@ -55,6 +55,32 @@ def test_of_a_stored_model_only_what_loads_it_is_downloaded(tmp_path: Path) -> N
     assert model.fingerprint == fetch(written(tmp_path / "same", FILES).as_uri(), tmp_path).fingerprint
 
 
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("# A model\n", None),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("---\n{{ no yaml\n---\n", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_the_licence_is_what_the_card_says_and_no_part_of_the_model(
+    where: str, card: str | None, licence: str | None, tmp_path: Path
+) -> None:
+    files = FILES if card is None else {**FILES, "README.md": card}
+    uri = f"memory://{uuid.uuid4().hex}/base"
+    if where == "file":
+        uri = written(tmp_path / "model", files).as_uri()
+    else:
+        for name, content in files.items():
+            open_folder(uri, Storage()).write(name, content.encode())
+    model = fetch(uri, tmp_path / "work")
+    assert model.licence == licence
+    assert model.fingerprint == fetch(written(tmp_path / "bare", FILES).as_uri(), tmp_path).fingerprint
+
+
 def test_a_file_below_is_fetched_where_a_task_reads_it_and_only_then_part_of_the_model(tmp_path: Path) -> None:
     pooling = "1_Pooling/config.json"
     store = open_folder("memory://fetch-more/base", Storage())

@@ -65,6 +65,31 @@ def test_a_form_without_labels_has_no_names_and_is_split_all_the_same(tmp_path: 
     assert sorted([*data.train.values("text"), *data.validation.values("text")]) == sorted(row[0] for row in ROWS)
 
 
+MORE = Role("system", Kind.TEXT, optional=True, found=True, also=("others",))
+WIDE = form(Role("text", Kind.TEXT, also=("sentence",)), LABEL, MORE)
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.extension)
+@pytest.mark.parametrize("names", [("text", "system"), ("sentence", "others"), ("text", None)])
+def test_a_column_that_need_not_be_there_is_read_where_it_is_and_one_may_have_several_names(
+    names: tuple[str, str | None], reader: Reader, tmp_path: Path
+) -> None:
+    text, more = names
+    columns = [text, "label", *([more] if more else [])]
+    rows = [row[: len(columns)] for row in ROWS]
+    written(tmp_path, {reader.file: reader.write(columns, rows)})
+    data = load_forms(tmp_path, WIDE)
+    assert data.train.roles == (("text", "label", "system") if more else ("text", "label"))
+    assert [data.train.column("text")[0].as_py()] == ["text 0"]
+
+
+def test_a_column_that_is_named_has_to_be_there_although_it_need_not(tmp_path: Path) -> None:
+    written(tmp_path, {"train.csv": "text,label\na,b\n"})
+    with pytest.raises(JobError, match='has no column "remarks"') as caught:
+        load_forms(tmp_path, WIDE, columns={"system": "remarks"})
+    assert caught.value.field == "spec.dataset.columns.system"
+
+
 def test_examples_with_the_same_of_a_role_that_is_kept_together_go_the_same_way(tmp_path: Path) -> None:
     asked = form(Role("question", Kind.TEXT), Role("context", Kind.TEXT, together=True))
     rows = "".join(f"question {row},context {row % 20}\n" for row in range(100))

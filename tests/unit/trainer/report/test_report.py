@@ -177,6 +177,8 @@ def test_the_front_matter_is_what_model_hubs_read(tmp_path: Path) -> None:
     assert card.data.library_name == "transformers"
     assert card.data.language is None
     assert card.data.license is None
+    known: Any = ModelCard(written(tmp_path, replace(facts, licence="apache-2.0"))[1])
+    assert known.data.license == "apache-2.0" and "whose licence is `apache-2.0`" in known.text
     results = card.data.eval_results
     assert results is not None
     assert {(r.dataset_split, r.metric_name, r.metric_value) for r in results} == {

@@ -10,10 +10,12 @@ from finetune_trainer.data.kinds.audio import Sounds
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
+from finetune_trainer.data.kinds.messages import Completions, History, Messages, Prompts
 from finetune_trainer.data.kinds.number import Number
 from finetune_trainer.data.kinds.tags import Tags
-from finetune_trainer.data.kinds.text import Targets, Texts
+from finetune_trainer.data.kinds.text import OptionalTexts, Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
+from finetune_trainer.data.kinds.tools import Tools
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
 KINDS: Mapping[Kind, type[Values]] = {
@@ -26,12 +28,20 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.ANSWERS: Answers,
     Kind.IMAGE: Images,
     Kind.AUDIO: Sounds,
+    Kind.MESSAGES: Messages,
+    Kind.PROMPT: Prompts,
+    Kind.TOOLS: Tools,
 }
+_ANSWERS: Mapping[Kind, type[Values]] = {Kind.TEXT: Targets, Kind.PROMPT: Completions}
+"""Of those that are answers."""
+_FOUND: Mapping[Kind, type[Values]] = {Kind.TEXT: OptionalTexts, Kind.MESSAGES: History}
+"""Of those that rows may leave empty."""
 
 
 def kind_of(role: Role) -> type[Values]:
     """How the values of a role are read."""
-    return Targets if role.answer and role.kind is Kind.TEXT else KINDS[role.kind]
+    more = _ANSWERS if role.answer else _FOUND if role.found else {}
+    return more.get(role.kind, KINDS[role.kind])
 
 
 __all__ = ["KINDS", "Kinds", "Named", "Values", "kind_of"]

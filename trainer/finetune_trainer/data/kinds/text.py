@@ -88,6 +88,22 @@ class Targets(Texts):
     is_input: ClassVar[bool] = False
 
 
+class OptionalTexts(Texts):
+    """Texts that rows may leave empty; null or blank where they do."""
+
+    def check(self, table: pa.Table, origins: Origins) -> None:
+        self._empty = Bad()
+        super().check(table, origins)
+
+    @staticmethod
+    def spelt(values: Sequence[Any]) -> Iterable[str]:
+        return (text or "" for text in values)
+
+    @staticmethod
+    def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
+        return Texts.keys(text or "" for text in values)
+
+
 def _is_string(type: pa.DataType) -> bool:
     return bool(pa.types.is_string(type) or pa.types.is_large_string(type))
 

@@ -1,0 +1,406 @@
+"""Conversations in all documented ways of writing them, each read to the same; and what is wrong with others, by file, row and column.
+
+The rows are made after OpenAI's guide to fine-tuning, TRL's "Dataset formats and types" and LLaMA-Factory's data/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.tasks import TASKS
+from finetune_trainer.data import Data
+from finetune_trainer.data.conversations import Conversation, Plain, Row, rows
+from tests.public_data import DATA, needs
+from tests.unit.trainer.data.folders import load_forms, written
+
+FORMS = TASKS["text-generation"].forms
+DEV = {"splits": {"validation": "dev.jsonl"}}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def called(text: str = "", **arguments: Any) -> dict[str, Any]:
+    return assistant(text, tool_calls=[{"type": "function", "function": {"name": "weather", "arguments": arguments}}])
+
+
+def load(folder: Path, *lines: Any) -> Data:
+    content = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+    return load_forms(written(folder, {"train.jsonl": content, "dev.jsonl": content}), *FORMS, **DEV)
+
+
+def read(data: Data, system_prompt: str | None = None) -> list[Row]:
+    examples = data.train
+    [block] = examples.blocks(*examples.roles)
+    return list(rows(block, system_prompt))
+
+
+ASKED = [user("Is it raining?"), assistant("Yes.")]
+GOOD: dict[str, tuple[dict[str, Any], Row]] = {
+    "OpenAI": ({"messages": ASKED}, Conversation((*ASKED,), (False, True))),
+    "OpenAI, several turns of which one is not learnt": (
+        {"messages": [user("a"), assistant("b", weight=0), user("c"), assistant("d", weight=1)]},
+        Conversation((user("a"), assistant("b"), user("c"), assistant("d")), (False, False, False, True)),
+    ),
+    "OpenAI, developer and parts of text": (
+        {
+            "messages": [
+                {"role": "developer", "content": "Be short."},
+                {"role": "user", "content": [{"type": "text", "text": "Is it "}, {"type": "text", "text": "raining?"}]},
+                assistant("Yes."),
+            ]
+        },
+        Conversation(({"role": "system", "content": "Be short."}, *ASKED), (False, False, True)),
+    ),
+    "OpenAI, tools": (
+        {
+            "messages": [
+                user("Is it raining in Oslo?"),
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "call_1",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": '{"town": "Oslo"}'},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "call_1", "content": "rain"},
+                assistant("Yes."),
+            ],
+            "tools": [WEATHER],
+            "parallel_tool_calls": False,
+        },
+        Conversation(
+            (
+                user("Is it raining in Oslo?"),
+                assistant(
+                    "",
+                    tool_calls=[
+                        {
+                            "type": "function",
+                            "id": "call_1",
+                            "function": {"name": "weather", "arguments": {"town": "Oslo"}},
+                        }
+                    ],
+                ),
+                {"role": "tool", "content": "rain", "tool_call_id": "call_1"},
+                assistant("Yes."),
+            ),
+            (False, True, False, True),
+            (WEATHER,),
+        ),
+    ),
+    "OpenAI, functions as they were called before": (
+        {
+            "messages": [
+                user("Is it raining in Oslo?"),
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "function_call": {"name": "weather", "arguments": '{"town": "Oslo"}'},
+                },
+                {"role": "function", "name": "weather", "content": "rain"},
+                assistant("Yes."),
+            ],
+            "functions": [WEATHER["function"]],
+        },
+        Conversation(
+            (
+                user("Is it raining in Oslo?"),
+                called(town="Oslo"),
+                {"role": "tool", "content": "rain", "name": "weather"},
+                assistant("Yes."),
+            ),
+            (False, True, False, True),
+            (WEATHER,),
+        ),
+    ),
+    "TRL, calls whose arguments are an object": (
+        {"messages": [user("Rain?"), called(town="Oslo")], "tools": json.dumps([WEATHER])},
+        Conversation((user("Rain?"), called(town="Oslo")), (False, True), (WEATHER,)),
+    ),
+    "ShareGPT": (
+        {"conversations": [{"from": "human", "value": "Is it raining?"}, {"from": "gpt", "value": "Yes."}]},
+        Conversation((*ASKED,), (False, True)),
+    ),
+    "ShareGPT with tools as LLaMA-Factory has them": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Rain?"},
+                {"from": "function_call", "value": '{"name": "weather", "arguments": {"town": "Oslo"}}'},
+                {"from": "observation", "value": '{"rain": true}'},
+                {"from": "gpt", "value": "Yes."},
+            ],
+            "system": "Be short.",
+            "tools": json.dumps([WEATHER["function"]]),
+        },
+        Conversation(
+            (
+                {"role": "system", "content": "Be short."},
+                user("Rain?"),
+                called(town="Oslo"),
+                {"role": "tool", "content": '{"rain": true}'},
+                assistant("Yes."),
+            ),
+            (False, False, True, False, True),
+            (WEATHER,),
+        ),
+    ),
+    "LLaMA-Factory's parts": (
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "Rain?"}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "Let me see."},
+                        {"type": "tool_call", "value": '{"name": "weather", "arguments": {"town": "Oslo"}}'},
+                    ],
+                },
+            ]
+        },
+        Conversation(
+            (user("Rain?"), called(town="Oslo") | {"reasoning_content": "Let me see.", "thinking": "Let me see."}),
+            (False, True),
+        ),
+    ),
+    "reasoning": (
+        {"messages": [user("Rain?"), assistant("Yes.", reasoning_content="I see clouds.")]},
+        Conversation(
+            (user("Rain?"), assistant("Yes.", reasoning_content="I see clouds.", thinking="I see clouds.")),
+            (False, True),
+        ),
+    ),
+    "Alpaca": (
+        {"instruction": "Is it raining?", "input": "", "output": "Yes."},
+        Conversation((*ASKED,), (False, True)),
+    ),
+    "Alpaca with all that LLaMA-Factory has": (
+        {
+            "instruction": "Translate.",
+            "input": "Oslo",
+            "output": "Kristiania",
+            "system": "Be short.",
+            "history": [["Is it raining?", "Yes."]],
+        },
+        Conversation(
+            ({"role": "system", "content": "Be short."}, *ASKED, user("Translate.\nOslo"), assistant("Kristiania")),
+            (False, False, True, False, True),
+        ),
+    ),
+    "a prompt and its completion": ({"prompt": "The sky is", "completion": " blue."}, Plain("The sky is", " blue.")),
+    "a prompt and its completion as messages": (
+        {"prompt": [user("a"), assistant("b"), user("c")], "completion": [assistant("d")]},
+        Conversation((user("a"), assistant("b"), user("c"), assistant("d")), (False, False, False, True)),
+    ),
+    "a text": ({"text": "The sky is blue."}, Plain("", "The sky is blue.")),
+}
+
+
+@pytest.mark.parametrize("line", GOOD)
+def test_a_row_as_it_is_documented_is_read(line: str, tmp_path: Path) -> None:
+    given, wanted = GOOD[line]
+    assert read(load(tmp_path, given)) == [wanted]
+
+
+def test_columns_of_which_some_rows_have_nothing_are_read_where_they_have_something(tmp_path: Path) -> None:
+    rain = {"from": "human", "value": "Rain?"}, {"from": "gpt", "value": "Yes."}
+    found = read(
+        load(
+            tmp_path,
+            {"conversations": rain, "system": "", "tools": "[]"},
+            {"conversations": [{"from": "system", "value": "Be kind."}, *rain], "system": "Be short."},
+            {"conversations": rain, "tools": [WEATHER]},
+        ),
+        "Be brief.",
+    )
+    systems = [row.messages[0] for row in found if isinstance(row, Conversation)]
+    assert [system["content"] for system in systems] == ["Be brief.", "Be kind.", "Be brief."]
+    assert [row.tools for row in found if isinstance(row, Conversation)] == [None, None, (WEATHER,)]
+
+
+def test_a_split_may_lack_a_column_that_need_not_be_there(tmp_path: Path) -> None:
+    with_tools = {"messages": ASKED, "tools": [WEATHER]}
+    written(
+        tmp_path, {"train.jsonl": f"{json.dumps(with_tools)}\n", "dev.jsonl": f"{json.dumps({'messages': ASKED})}\n"}
+    )
+    data = load_forms(tmp_path, *FORMS, **DEV)
+    assert data.validation.roles == ("messages", "tools")
+    assert list(data.validation.values("tools")) == [None]
+
+
+def test_parquet_has_objects_of_which_each_has_all_fields(tmp_path: Path) -> None:
+    lines = [GOOD["OpenAI, tools"][0], GOOD["OpenAI"][0]]
+    table = pa.Table.from_pylist([{"messages": line["messages"], "tools": line.get("tools")} for line in lines])
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table, tmp_path / "dev.parquet")
+    data = load_forms(tmp_path, *FORMS, splits={"validation": "dev.parquet"})
+    wanted = GOOD["OpenAI, tools"][1]
+    assert isinstance(wanted, Conversation)
+    [first, second] = read(data)
+    assert isinstance(first, Conversation) and first.messages == wanted.messages
+    assert second == GOOD["OpenAI"][1]
+
+
+def test_messages_may_be_json_in_a_text(tmp_path: Path) -> None:
+    assert read(load(tmp_path, {"messages": json.dumps(ASKED)})) == [GOOD["OpenAI"][1]]
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a text": ({"messages": "Hello."}, 'are no list of messages in 1 of 2 training rows, such as "Hello."', "role"),
+    "nothing": ({"messages": []}, "the messages are none", "Remove"),
+    "a message that is a text": (
+        {"messages": ["Hello."]},
+        'hold what is no message .* "Hello." in message 1',
+        "object",
+    ),
+    "no role": ({"messages": [{"content": "Hello."}]}, "hold what is no message", "role and content"),
+    "a role that is none": (
+        {"messages": [{"role": "robot", "content": "a"}]},
+        'a role that is none .* "robot" in message 1',
+        "assistant",
+    ),
+    "a speaker that is none": (
+        {"messages": [{"from": "bing", "value": "a"}]},
+        'a role that is none .* "bing" in message 1',
+        "human",
+    ),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "…"}}]}, assistant("a")]},
+        "a content that is no text .* in message 1",
+        "images and sounds are not read",
+    ),
+    "a number": (
+        {"messages": [user("a"), assistant(3)]},
+        "a content that is no text .* 3 in message 2",
+        "Write a text",
+    ),  # type: ignore[arg-type]
+    "an empty question": (
+        {"messages": [user(" "), assistant("a")]},
+        "a message that says nothing",
+        "remove these rows",
+    ),
+    "an empty answer": ({"messages": [user("a"), assistant("")]}, "says nothing .* in message 2", "tool_calls"),
+    "no answer": ({"messages": [user("a")]}, "the messages have no answer", "assistant"),
+    "no answer that is learnt": (
+        {"messages": [user("a"), assistant("b", weight=0)]},
+        "have no answer that is learnt",
+        "weight of 1",
+    ),
+    "a weight that is none": (
+        {"messages": [user("a"), assistant("b", weight=0.5)]},
+        "a weight that is neither 0 nor 1 .* 0.5 in message 2",
+        "weight of 0",
+    ),
+    "arguments that are no JSON": (
+        {"messages": [user("a"), assistant("", function_call={"name": "f", "arguments": "{town"})]},
+        "a tool call that is none .* in message 2",
+        "arguments are an object",
+    ),
+    "a call without a name": (
+        {"messages": [user("a"), assistant("", tool_calls=[{}])]},
+        "a tool call that is none",
+        "name",
+    ),
+    "calls of the user": (
+        {"messages": [user("a") | {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, assistant("b")]},
+        "a tool call that is none .* in message 1",
+        "function",
+    ),
+    "a function call of ShareGPT that is a text": (
+        {"messages": [{"from": "human", "value": "a"}, {"from": "function_call", "value": "f()"}]},
+        'a tool call that is none .* "f\\(\\)" in message 2',
+        "function",
+    ),
+    "tools that are none": (
+        {"messages": ASKED, "tools": "weather"},
+        'the tools are no list of functions .* "weather"',
+        "name",
+    ),
+    "a tool without a name": ({"messages": ASKED, "tools": [{"type": "function"}]}, "no list of functions", "name"),
+    "a prompt that is a number": (
+        {"prompt": 3, "completion": "a"},
+        "the prompts are neither a text nor",
+        "Write a text",
+    ),
+    "an empty completion": (
+        {"prompt": "a", "completion": " "},
+        "the completions have a message that says nothing",
+        "text",
+    ),
+    "a completion by the user": (
+        {"prompt": [user("a")], "completion": [user("b")]},
+        "the completions have no answer",
+        "assis",
+    ),
+    "a text completed by messages": (
+        {"prompt": "a", "completion": [assistant("b")]},
+        "of prompt and completion one is a text and the other has messages",
+        "Write both",
+    ),
+    "a history that is none": (
+        {"instruction": "a", "output": "b", "history": ["a"]},
+        "hold what is no message",
+        "object",
+    ),
+    "an answer that is missing": ({"instruction": "a", "output": ""}, "the text is empty", "give them a text"),
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_row_is_named_with_what_is_allowed(line: str, tmp_path: Path) -> None:
+    given, says, remedy = BAD[line]
+    like = next(good for good, _ in GOOD.values() if next(iter(good)) == next(iter(given)))
+    with pytest.raises(JobError, match=says) as caught:
+        load(tmp_path, like, given)
+    assert caught.value.reason == FailureReason.DATA_INVALID
+    column = next(
+        (name for name in ("tools", "completion", "history", "output") if name in given and name in str(caught.value)),
+        None,
+    )
+    assert f'train.jsonl, line 2, column "{column or next(iter(given))}"' in str(caught.value)
+    assert remedy in (caught.value.remedy or "")
+
+
+def test_data_without_any_of_the_columns_is_told_of_the_plainest_form(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match='has no column "messages"') as caught:
+        load(tmp_path, {"dialogue": "a"})
+    assert caught.value.reason == FailureReason.COLUMN_MISSING
+
+
+def test_the_same_conversation_in_another_way_of_writing_is_a_row_that_is_trained_on(tmp_path: Path) -> None:
+    lines = {"train.jsonl": GOOD["OpenAI"][0], "dev.jsonl": {"messages": GOOD["ShareGPT"][0]["conversations"]}}
+    written(tmp_path, {name: f"{json.dumps(line)}\n" for name, line in lines.items()})
+    assert "have the conversation of a training row" in load_forms(tmp_path, *FORMS, **DEV).warnings[0]
+
+
+@needs("toolcall")
+def test_tool_calls_as_llama_factory_ships_them_are_read(tmp_path: Path) -> None:
+    [shared] = [json.loads((DATA / "toolcall/glaive_toolcall_en_demo.json").read_text())]
+    found = read(load(tmp_path, *shared))
+    assert len(found) == 300
+    calls = [
+        turn["tool_calls"][0]["function"]
+        for row in found
+        if isinstance(row, Conversation)
+        for turn in row.messages
+        if "tool_calls" in turn
+    ]
+    assert len(calls) > 100 and all(isinstance(call["arguments"], dict) for call in calls)
+    reasoned = [json.loads(line) for line in (DATA / "toolcall/reason_tool_use_demo_50.jsonl").read_text().splitlines()]
+    assert len(read(load(tmp_path, *reasoned))) == 50
