@@ -17,6 +17,7 @@ from finetune_trainer.engine import saved
 from finetune_trainer.engine.weights import MOVED
 from tests.training.absent import as_in_the_image
 from tests.training.attempts import Job
+from tests.training.images import tiny_image_inputs
 from tests.training.inside import at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
 from tests.training.models import save_tiny_bert
@@ -122,6 +123,49 @@ def test_in_bf16_the_model_says_what_was_measured_but_for_rounding(inputs, tmp_p
     for name, values in before.items():
         if "embeddings" in name or "LayerNorm" in name:
             assert torch.equal(values, after[f"bert.{name}"]), f"{name} lost bits"
+
+
+def test_adapters_begin_to_move_one_after_another_at_rates_of_their_own_and_resume(inputs, tmp_path):
+    method = LORA | {
+        "layerDecay": 0.5,
+        "headLearningRate": 0.02,
+        "unfreeze": {"layersPerEpoch": 1},
+        "freeze": {"embeddings": True, "modules": ["*.attention.*"]},
+    }
+    stopped, undisturbed = (Job(tmp_path / name, method=method, training=TRAINING, **inputs) for name in ("a", "b"))
+    attempt_inside(stopped, told_at=at_step(PER_EPOCH + 2))
+    complete_inside(stopped)
+    log = complete_inside(undisturbed).log
+
+    assert_equal_ends(stopped, undisturbed)
+    assert (
+        "Highest learning rates: the head 0.02, above the layers 0.01, layer 1 from the top 0.005 from epoch 2" in log
+    )
+    values = load_file(undisturbed.results / "adapter/adapter_model.safetensors")
+    moved = {name for name, tensor in values.items() if ".lora_B." in name and tensor.any()}
+    assert moved and all("layer.1" in name or "pooler" in name for name in moved)
+    assert not any(".attention." in name for name in values)
+
+
+def test_convolutions_in_bf16_with_channels_last_resume_and_say_what_was_measured(tmp_path):
+    inputs = tiny_image_inputs(tmp_path / "inputs", each=16)
+    method = {"type": "lora", "lora": {"rank": 2, "targetModules": ["convolution"]}}
+    training = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "bf16"}
+    stopped, undisturbed = (Job(tmp_path / name, method=method, training=training, **inputs) for name in ("a", "b"))
+    attempt_inside(stopped, told_at=at_step(3))
+    complete_inside(stopped)
+    complete_inside(undisturbed)
+
+    assert_equal_ends(stopped, undisturbed)
+    again = Job(
+        tmp_path / "c",
+        training={"maxSteps": 1, "precision": "fp32", "learningRate": 1e-9},
+        **{**inputs, "model": {"uri": f"file://{undisturbed.results}/model"}},
+    )
+    complete_inside(again)
+    measured = {metric["name"]: metric["value"] for metric in result_of(undisturbed)["metrics"]}
+    baseline = {metric["name"]: metric["baseline"] for metric in result_of(again)["metrics"]}
+    assert baseline["loss"] == pytest.approx(measured["loss"], abs=0.03)
 
 
 def test_where_merging_takes_more_memory_than_there_is_the_adapter_is_left_alone_and_that_is_said(

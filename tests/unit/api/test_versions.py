@@ -77,7 +77,7 @@ def test_a_trainer_refuses_a_later_version_of_the_run_and_says_which_image_to_us
     [
         (NEW_FIELD, "training.rank"),
         ({"training": {"evaluation": {"every": 5}}}, "training.evaluation.every"),
-        ({"method": {"lora": {"rank": 8}}}, "method.lora.rank"),
+        ({"method": {"prompt": {"tokens": 8}}}, "method.prompt.tokens"),
         ({"dataset": {"images": "image"}}, "dataset.images"),
         ({"checkpoints": {"best": 3}}, "checkpoints.best"),
         ({"storage": {"checksums": "crc64"}}, "storage.checksums"),

@@ -40,11 +40,10 @@ def hardware(device: torch.device) -> dict[str, str]:
     return found
 
 
-def free_memory() -> int:
+def free_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that this process may still take: what the machine has available, or what the container's limit leaves."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    lines = machine.read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    group = Path("/sys/fs/cgroup")
     try:
         limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -15,6 +15,7 @@ from finetune_api.training import Lora, Training
 from finetune_trainer.engine.adapters import Adapters, plain_name
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
+from finetune_trainer.engine.machine import free_memory
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import adamw, learning_rates
 from finetune_trainer.engine.steps import Steps
@@ -23,6 +24,7 @@ from finetune_trainer.engine.weights import MOVED, load_weights
 from tests.training.architectures import save
 from tests.training.images import save_tiny_images
 from tests.training.models import save_tiny_bert
+from tests.training.no_values import steps_done
 from tests.training.sentences import ROWS
 from tests.training.sounds import save_tiny_sounds
 from tests.unit.trainer.engine.oracle import TheirTrainer
@@ -268,6 +270,12 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(tmp_path):
         torch.testing.assert_close(gradient(micro), whole, rtol=1e-4, atol=1e-7)
 
 
+def test_no_step_waits_for_the_device(folder, monkeypatch):
+    task, features, _ = load(folder, {"lora": {"dropout": 0.1, "dora": True}})
+
+    assert steps_done(task, features, task.spec.training, monkeypatch) == [1, 2]
+
+
 def test_interrupted_anywhere_they_end_the_same_and_a_checkpoint_holds_only_them(folder, tmp_path):
     method = {"lora": {"rank": 4, "dropout": 0.2}, "layerDecay": 0.8, "headLearningRate": 0.01}
     task, features, _ = load(folder, method)
@@ -409,3 +417,60 @@ def test_layers_whose_weights_the_code_reads_itself_have_none_as_it_would_do_not
     with pytest.raises(JobError, match="would do nothing: what comes out there has no part in the answers") as caught:
         Adapters.of(again, Lora(targetModules=["q_proj"])).put(features_of(again, sounds.rows()))
     assert caught.value.field == "spec.method.lora.targetModules"
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "albert", "deberta-v2", "bart"])
+def test_whatever_the_layers_are_merged_they_say_the_same(architecture, tmp_path):
+    """GPT-2's hold their matrices turned over, ALBERT's are one layer called several times, BART's head reads a decoder."""
+    task, features, adapters = load(save(architecture, tmp_path / "base"), learningRate=0.01)
+    steps_of(task, features, total=4).run()
+    wanted = said(task, features)
+    adapters.merge(None)
+    task.save(tmp_path / "model")
+
+    again = task_for(tmp_path / "model", TRAIN, LABELS)
+
+    np.testing.assert_allclose(said(again, features), wanted, atol=1e-5)
+    assert np.abs(wanted - said(task_for(tmp_path / "base", TRAIN, LABELS), features)).max() > 1e-3
+
+
+def test_what_reads_the_first_token_only_is_still_computed_for_that_one(folder):
+    """As of a model without adapters, and those of the layer learn from it."""
+    task, features, _ = load(folder)
+    quicken(task, features, CPU)
+    last = task.model.bert.encoder.layer[-1]
+
+    assert "forward" in last.__dict__, "the layer is computed for all tokens"
+    steps_of(task, features, total=2).run()
+    moved = [p for name, p in last.named_parameters() if ".lora_B." in name]
+    assert moved and all(p.any() for p in moved)
+
+
+def test_a_parameter_that_no_adapter_can_hold_is_refused(folder):
+    task = task_for(folder, TRAIN, LABELS)
+    task.model.register_parameter("weights_of_layers", nn.Parameter(torch.zeros(3)))
+    task.new_parameters |= {"weights_of_layers"}
+
+    with pytest.raises(
+        JobError, match="weights_of_layers of BertForSequenceClassification is to be trained whole"
+    ) as caught:
+        Adapters.of(task, Lora())
+    assert caught.value.field == "spec.method.type" and caught.value.remedy == "Set spec.method.type to full."
+
+
+@pytest.mark.parametrize(
+    ("group", "free"),
+    [
+        ({}, 1000 * 1024),
+        ({"max": "max", "current": "5", "stat": "inactive_file 1"}, 1000 * 1024),
+        ({"max": "9000", "current": "5000", "stat": "anon 4000\ninactive_file 1000"}, 5000),
+        ({"max": "9000000000", "current": "5000", "stat": "inactive_file 0"}, 1000 * 1024),
+    ],
+)
+def test_free_memory_is_what_the_machine_has_or_the_containers_limit_leaves(group, free, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9999 kB\nMemFree: 5 kB\nMemAvailable: 1000 kB\n")
+    for name, text in group.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+
+    assert free_memory(tmp_path / "meminfo", tmp_path) == free
+    assert free_memory() > 0
