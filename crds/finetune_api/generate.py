@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from finetune_api.crd import crd
 from finetune_api.kubectl_yaml import dump
@@ -17,9 +20,15 @@ SOURCE = REPOSITORY
 """Where what is not made is read: examples, and the rest of the README."""
 CRD_FILE = "crds/finetune.dev_finetunejobs.yaml"
 MAX_CRD_BYTES = 256 * 1024
-"""Client-side apply keeps a copy of the object in an annotation, and annotations end here."""
+"""Client-side apply keeps a copy of the object in an annotation, and annotations end here; see `kept_bytes`."""
 
 HEADER = "# Made by `make generate` from crds/finetune_api; change the models instead.\n"
+
+
+def kept_bytes(definition: Mapping[str, Any]) -> int:
+    """Of the copy that kubectl keeps of it: JSON without blanks, in which Go escapes what HTML takes for markup."""
+    text = json.dumps(definition, separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode()) + sum(text.count(sign) * (len("\\u003c") - 1) for sign in "<>&")
 
 
 def main(arguments: list[str]) -> int:

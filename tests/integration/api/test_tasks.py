@@ -9,9 +9,8 @@ import pytest
 
 from finetune_api import crd as crd_module, meaning as meaning_module
 from finetune_api.crd import crd
-from finetune_api.generate import MAX_CRD_BYTES
+from finetune_api.generate import MAX_CRD_BYTES, kept_bytes
 from finetune_api.job import FIXED_FOR_A_RUN, TRAINING_INPUTS
-from finetune_api.kubectl_yaml import dump
 from finetune_api.meaning import meaning
 from finetune_api.tasks import TASKS, TaskFacts, all_blocks
 from tests.api_cases.builder import job
@@ -43,7 +42,7 @@ def coming(control_plane: ControlPlane) -> Iterator[ControlPlane]:
         definition = crd()
         definition["metadata"]["name"] = f"finetunejobs.{GROUP}"
         definition["spec"]["group"] = GROUP
-        assert len(dump(definition).encode()) < MAX_CRD_BYTES
+        assert kept_bytes(definition) < MAX_CRD_BYTES
         control_plane.api.post(DEFINITIONS, definition)
         eventually(lambda: served(control_plane))
         yield control_plane
