@@ -170,9 +170,7 @@ RMSE = Metric(
 ENTITY_F1 = Metric("f1", "F1 of entities: a right one has the right words and the right type", shown="F1")
 PRECISION = Metric("precision", "the part of the entities said that are right")
 RECALL = Metric("recall", "the part of the true entities that are said")
-TOKEN_ACCURACY = Metric(
-    "accuracy", "the part of the learnt tokens that are the likeliest after those before them", shown="token accuracy"
-)
+TOKEN_ACCURACY = Metric("accuracy", "the part of the learnt tokens that are the likeliest after those before them")
 TOKEN_LOSS = Metric("loss", "the mean loss of a learnt token, which training makes smaller", more_is_better=False)
 TOKEN_PERPLEXITY = Metric(
     "perplexity", "e to the power of the loss: among how many tokens the model wavers", more_is_better=False

@@ -24,6 +24,7 @@ PAIRS = {"spec.task": "sentence-similarity"}
 ASKED = {"spec.task": "question-answering"}
 HEARD = {"spec.task": "audio-classification"}
 WRITTEN = {"spec.task": "text2text-generation"}
+CHATS = {"spec.task": "text-generation"}
 ADAPTERS = {"spec.method.type": "lora"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
@@ -68,6 +69,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.similarity": PAIRS,
         "spec.questionAnswering": ASKED,
         "spec.generation": WRITTEN,
+        "spec.textGeneration": CHATS,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
 
@@ -83,6 +85,7 @@ DECIDED_BY_OTHERS = [
     Written("spec.classification.threshold", 0.5, MANY),
     Written("spec.similarity.loss", "softmax", PAIRS),
     Written("spec.similarity.temperature", 0.05, PAIRS),
+    Written("spec.textGeneration.loss", "answers", CHATS),
     Written("spec.dataset.csv.delimiter", ",", CSV),
     Written("spec.dataset.csv.delimiter", "\t", TSV),
     Written("spec.dataset.csv.quoteChar", '"', CSV),
@@ -110,6 +113,16 @@ NO_DEFAULT_TO_WRITE = {
     "spec.dataset.columns.textPair": "none",
     "spec.dataset.columns.labels": "read where the data has no column called label",
     "spec.dataset.columns.negative": "read where the data has such a column",
+    "spec.dataset.columns.messages": "called conversations where the data has none of that name",
+    **dict.fromkeys(
+        [f"spec.dataset.columns.{role}" for role in ("tools", "system", "input", "history")],
+        "read where the data has such a column",
+    ),
+    **dict.fromkeys(
+        [f"spec.dataset.columns.{role}" for role in ("instruction", "output", "prompt", "completion")],
+        "read where the data has no messages",
+    ),
+    "spec.textGeneration.systemPrompt": "none, or the chat template's own",
     "spec.classification.classWeights": "none",
     "spec.classification.separator": "none",
     "spec.contrastive.prompts": "a list, which only the trainer knows",
@@ -183,6 +196,18 @@ CHANGED = [
     Written("spec.dataset.columns.audio", "recording", HEARD),
     Written("spec.generation.maxNewTokens", 64, WRITTEN),
     Written("spec.generation.beams", 4, WRITTEN),
+    *(
+        Written(f"spec.dataset.columns.{role}", role, CHATS)
+        for role in ("messages", "tools", "system", "input", "history")
+    ),
+    *(
+        Written(f"spec.dataset.columns.{role}", "other", CHATS)
+        for role in ("instruction", "output", "prompt", "completion")
+    ),
+    Written("spec.textGeneration.loss", "all", CHATS),
+    Written("spec.textGeneration.systemPrompt", "Be short.", CHATS),
+    Written("spec.textGeneration.samples", 0, CHATS),
+    Written("spec.textGeneration.maxNewTokens", 64, CHATS),
     Written("spec.task", "text-regression", {}),
     Written("spec.tokenClassification.stride", 16, TAGGED),
     Written("spec.dataset.columns.score", "score", PAIRS),
