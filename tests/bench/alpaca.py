@@ -1,4 +1,4 @@
-"""Instructions: SmolLM2-135M-Instruct learns to answer as Alpaca does, in one epoch of nine in ten of 999 rows; the others are held out.
+"""Instructions: SmolLM2-135M-Instruct learns to answer as Alpaca does, in 24 steps of 16 of its rows; a tenth of the 999 is held out.
 
 Fails where the loss on these does not fall by 5 %. Adapters are trained (LoRA): two cores take minutes for that.
 """
@@ -20,6 +20,7 @@ SETTINGS = {
     "dataset.validationFraction": "null",
     "method": "{type: lora}",
     "training.epochs": 1,
+    "training.maxSteps": 24,
     "training.batchSize": 16,
     "training.learningRate": "5e-4",
     "training.warmupRatio": 0.1,
