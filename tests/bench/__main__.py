@@ -22,6 +22,7 @@ MEASUREMENTS = (
     "similarity",
     "e2e_nlg",
     "alpaca",
+    "cifar10",
     "clip",
     "twemoji",
     "fsdd",
@@ -30,7 +31,7 @@ MEASUREMENTS = (
     "data",
     "operator_200",
 )
-MORE_PACKAGES = frozenset({"suspects", "alpaca"})
+MORE_PACKAGES = frozenset({"alpaca", "cifar10", "suspects"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tests.cluster.control_plane import KubectlFailed
 from tests.integration.api.conftest import Server
 from tests.unit.examples.manifests import MANIFESTS, name_of
 
-GENERATED = 2_200
+GENERATED = 1_200
 PARTS = 4
 """So that test processes share the work."""
 NOT_CONVERTED = re.compile("expected int, got float64|expected XIntOrString value")
@@ -78,7 +78,7 @@ def test_values_beside_every_bound_get_the_same_verdict(server: Server) -> None:
 
 
 LONG_RUN = [
-    pytest.param(part, marks=[pytest.mark.soak, pytest.mark.timeout(1500)]) for part in range(PARTS, 10 * PARTS)
+    pytest.param(part, marks=[pytest.mark.soak, pytest.mark.timeout(1500)]) for part in range(PARTS, 16 * PARTS)
 ]
 
 
