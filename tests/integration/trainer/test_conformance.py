@@ -243,8 +243,11 @@ def test_adapters_end_as_if_not_stopped_alone_as_in_the_model_that_was_measured(
     task = lab.task(merged.results / "model")
     split = Split("validation", lab.data.validation, lab.features(task, lab.data.validation))
     found = defined(scores(task, split, answer(task, split, CPU, never, task.spec.training)))
-    result = json.loads((merged.results / "result.json").read_text())
-    assert {metric["name"]: metric["value"] for metric in result["metrics"]} == pytest.approx(found, rel=1e-5, abs=1e-5)
+    for metric in json.loads((merged.results / "result.json").read_text())["metrics"]:
+        # Of answers that hardly differ yet, a correlation magnifies the last bits; losses and errors do not.
+        close = 1e-3 if metric["name"] in ("pearson", "spearman") else 1e-5
+        assert metric["value"] == pytest.approx(found.pop(metric["name"]), rel=1e-5, abs=close), metric["name"]
+    assert not found
     assert not task.new_parameters, "something was not saved"
     lab.run_card(apart, task, monkeypatch)
     one, other = (load_file(job.results / "model/model.safetensors") for job in (merged, apart))
