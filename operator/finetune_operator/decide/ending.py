@@ -165,10 +165,8 @@ def succeeded(case: Case, result: Result | None, note: str = "") -> Decision:
 
 def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     run = case.run_told or case.run
-    more: dict[str, Any] = {
-        "completion_time": case.ended,
-        "artifacts": _artifacts(run.uri, result),
-    }
+    artifacts = _artifacts(run.uri, result)
+    more: dict[str, Any] = {"completion_time": case.ended, "artifacts": artifacts}
     if result is None:
         message = f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
         return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
@@ -188,8 +186,11 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     summary = _summary(metrics)
     more["summary"] = summary or None
     adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
-    kept: Artifacts = more["artifacts"]
-    where = f"The model is in {kept.model_uri}" if kept.model_uri else f"The adapters are in {kept.adapter_uri}"
+    where = (
+        f"The model is in {artifacts.model_uri}"
+        if artifacts.model_uri
+        else f"The adapters are in {artifacts.adapter_uri}"
+    )
     message = sentences(summary, adopted, where, note)
     return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
 
