@@ -123,7 +123,7 @@ def _the_present_run_by_its_id(fields: dict[str, Schema]) -> Schema:
     """To write out the id that the run has anyway is no other run."""
     named = "has(self.spec.runId) && !(has(oldSelf.spec.runId) && oldSelf.spec.runId == self.spec.runId)"
     present = "has(oldSelf.status) && has(oldSelf.status.run) && oldSelf.status.run.id == self.spec.runId"
-    same = " && ".join(same_meaning(field, fields[field], within="spec.") for field in (*TRAINING_INPUTS, "output"))
+    same = " && ".join(same_meaning(field, fields[field], within=".spec") for field in (*TRAINING_INPUTS, "output"))
     return {
         "rule": f"!({named} && {present}) || ({same})",
         "fieldPath": ".spec.runId",
@@ -136,12 +136,12 @@ def _the_present_run_by_its_id(fields: dict[str, Schema]) -> Schema:
 def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
     # On spec and not on the field itself: a rule on a field is not asked when the field is removed or added.
     run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
-    text = "{} is fixed for a run; to train with another one, set spec.runId to a new value in the same update"
+    text = "%s is fixed for a run; to train with another one, set spec.runId to a new value in the same update"
     rule = {
         "rule": f"{run_changes} || ({same_meaning(field, schema)})",
         "fieldPath": f".{field}",
         "reason": "FieldValueForbidden",
-        "message": text.format(field),
+        "message": text % field,
     }
     if "properties" in schema:
         rule["messageExpression"] = what_changed(field, schema, text)

@@ -25,8 +25,6 @@ from finetune_api.tasks import TASKS
 
 Schema = dict[str, Any]
 
-_REQUIRED = frozenset(field.alias for field in FineTuneJobSpec.model_fields.values() if field.is_required())
-
 
 @dataclass(frozen=True)
 class Default:
@@ -113,18 +111,21 @@ def paths(said: dict[str, Any], path: PathKeys = ()) -> Iterator[str]:
 def same_meaning(field: str, schema: Schema, within: str = "") -> str:
     """In CEL, whether `self` and `oldSelf`, two specs, mean the same by `field`; `schema` is its own, with defaults.
 
-    `within` is `spec.` for two jobs.
+    `within` is `.spec` for two jobs.
     """
-    same = " && ".join(_same(path, leaf) for path, leaf in _leaves(schema, (field,)))
-    return re.sub(r"\b(self|oldSelf)\.", rf"\1.{within}", same)
+    lists = [f"{_table(block, fields)}.all(f, {_same(block)})" for block, fields in _blocks(schema, (field,))]
+    same = " && ".join([*lists, *(_same_set(path) for path in _sets(schema, (field,)))])
+    return re.sub(r"\b(self|oldSelf)\b", rf"\1{within}", same)
 
 
 def what_changed(field: str, schema: Schema, text: str) -> str:
-    """In CEL, `text` with the name of the first field that differs in meaning: `training.epochs`."""
-    *others, (last, _) = _leaves(schema, (field,))
-    name = "".join(f"!({_same(path, leaf)}) ? '{path_text(path)}' : " for path, leaf in others)
-    before, after = text.split("{}")
-    return f"'{before}' + ({name}'{path_text(last)}') + '{after}'"
+    """In CEL, `text` with the name of the first field that differs in meaning, `training.epochs`, where its `%s` is."""
+    names = [
+        f"{_table(block, fields)}.filter(f, !({_same(block)})).map(f, '{path_text(block)}.%s'.format([f[0]]))"
+        for block, fields in _blocks(schema, (field,))
+    ]
+    names += [f"({_same_set(path)} ? [] : ['{path_text(path)}'])" for path in _sets(schema, (field,))]
+    return f"'{text}'.format([({' + '.join(names)})[0]])"
 
 
 def _without_empty_blocks(value: Any) -> Any:
@@ -134,46 +135,69 @@ def _without_empty_blocks(value: Any) -> Any:
     return {name: item for name, item in kept.items() if item != {}}
 
 
-def _leaves(schema: Schema, path: PathKeys) -> Iterator[tuple[PathKeys, Schema]]:
+def _blocks(schema: Schema, path: PathKeys) -> Iterator[tuple[PathKeys, dict[str, Schema]]]:
+    """Each object below `path`, and at first the spec itself where `path` is a value, with those of its fields that are values."""
     if "properties" not in schema:
-        yield path, schema
+        yield path[:-1], {str(path[-1]): schema}
+        return
+    children = schema["properties"]
+    if fields := {name: child for name, child in children.items() if "properties" not in child and not _is_set(child)}:
+        yield path, fields
+    for name, child in children.items():
+        if "properties" in child:
+            yield from _blocks(child, (*path, name))
+
+
+def _sets(schema: Schema, path: PathKeys) -> Iterator[PathKeys]:
+    if _is_set(schema):
+        yield path
     for name, child in schema.get("properties", {}).items():
-        yield from _leaves(child, (*path, name))
+        yield from _sets(child, (*path, name))
 
 
-def _same(path: PathKeys, leaf: Schema) -> str:
-    """Both say the same, or whoever says something says the default.
+def _is_set(schema: Schema) -> bool:
+    return schema.get("x-kubernetes-list-type") == "set"
 
-    Without optional values (`self.?training.?epochs.orValue(3)`): the API server takes their size for endless, and such rules for
-    too costly.
+
+def _table(block: PathKeys, fields: dict[str, Schema]) -> str:
+    """Rows of a field's name, and what it is taken for where it is left out: null is what nobody can say."""
+    for name, schema in fields.items():
+        if schema["type"] == "object":
+            raise ValueError(f"how two maps mean the same is not said: {path_text((*block, name))}")
+    rows = [f"[dyn('{name}'), {_default((*block, name), schema)}]" for name, schema in fields.items()]
+    return f"[{', '.join(rows)}]"
+
+
+def _same(block: PathKeys) -> str:
+    """Both say the same in the field of the row `f`, where a default that is left out is said, too.
+
+    `a in [b]` is `a == b`, but for what the API server takes it to cost: a value that is reached by a name in a table is endless to
+    it, and to compare two such is refused, while one is found in a list of one at the price of one.
     """
-    if leaf["type"] == "object":
-        raise ValueError(f"how two maps mean the same is not said: {path_text(path)}")
-    said, equal, default = [], [], []
-    for spec in ("self", "oldSelf"):
-        value = f"{spec}.{'.'.join(map(str, path))}"
-        # What a spec always has is not asked for, as the definition holds this a few times for each field.
-        asked = range(2 if path[0] in _REQUIRED and len(path) > 1 else 1, len(path) + 1)
-        said.append(" && ".join(f"has({spec}.{'.'.join(map(str, path[:depth]))})" for depth in asked))
-        # Sets are equal in any order, but the order of labels is their numbers: compared as plain lists.
-        equal.append(f"{value}.map(i, i)" if leaf.get("x-kubernetes-list-type") == "set" else value)
-        default.append(_is_default(value, path, leaf))
-    left_out = " && ".join(f"(!({s}) || {d})" for s, d in zip(said, default, strict=True))
-    return f"({said[0]} && {said[1]} ? {equal[0]} == {equal[1]} : {left_out})"
+    inside = "".join(f".?{name}" for name in block)
+    new, old = (f"dyn({spec}{inside})[?f[0]].orValue(f[1])" for spec in ("self", "oldSelf"))
+    return f"{new} in [{old}]"
 
 
-def _is_default(value: str, path: PathKeys, leaf: Schema) -> str:
+def _same_set(path: PathKeys) -> str:
+    """Sets are equal in any order, but the order of labels is their numbers: compared as plain lists."""
+    asked = [f"{spec}.?{'.?'.join(map(str, path))}.hasValue()" for spec in ("self", "oldSelf")]
+    listed = [f"{spec}.{'.'.join(map(str, path))}.map(i, i)" for spec in ("self", "oldSelf")]
+    return f"{' == '.join(asked)} && (!{asked[0]} || {' == '.join(listed)})"
+
+
+def _default(path: PathKeys, leaf: Schema) -> str:
     if path[:-1] == ("dataset", "columns"):
         role = str(path[-1])
-        tasks = _read_anyway(role)
-        return f"({value} == {_literal(role)} && oldSelf.task in {tasks})" if tasks else "false"
-    if leaf.get("default") is not None:
-        return f"{value} == {_literal(leaf['default'])}"
-    decided = [default for default in DEFAULTS if default.path == path]
-    cases = [
-        f"{value} == {_literal(default.value)}" + (f" && {default.cel}" if default.cel else "") for default in decided
-    ]
-    return f"({' || '.join(cases)})" if cases else "false"
+        cases = [(_literal(role), f"oldSelf.task in {tasks}")] if (tasks := _read_anyway(role)) else []
+    elif leaf.get("default") is not None:
+        cases = [(_literal(leaf["default"]), "")]
+    else:
+        cases = [(_literal(default.value), default.cel) for default in DEFAULTS if default.path == path]
+    decided = "null"
+    for value, condition in reversed(cases):
+        decided = f"{condition} ? dyn({value}) : {decided}" if condition else value
+    return f"dyn({decided})"
 
 
 def _literal(value: Any) -> str:

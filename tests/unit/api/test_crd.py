@@ -73,6 +73,13 @@ def test_the_definition_fits_in_the_annotation_of_a_client_side_apply() -> None:
     assert kept_bytes(crd()) < MAX_CRD_BYTES
 
 
+def test_what_guards_a_field_against_changes_takes_little_of_the_definition() -> None:
+    rules = [*ROOT["x-kubernetes-validations"], *ROOT["properties"]["spec"]["x-kubernetes-validations"]]
+    guards = [rule for rule in rules if "oldSelf" in rule["rule"]]
+    fields = [path for path, node in SPEC.items() if path.count(".") and "properties" not in node]
+    assert kept_bytes({"rules": guards}) < 250 * len(fields), "a rule that says a field's whole path takes 1,000 bytes"
+
+
 @pytest.mark.parametrize("path", ALL)
 def test_a_node_is_structural(path: str) -> None:
     node = ALL[path]
