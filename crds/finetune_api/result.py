@@ -94,8 +94,9 @@ class SuspectResult(Contract):
     label: str
     suggested: str
     """The label that it was learned as instead."""
-    margin: float
-    """By how much the logit of its label exceeds the largest other in the mean over training: negative, the lowest is the most suspicious."""
+    loss: float
+    """−log of the probability of its label, the mean over training and that of the trained model added up: the highest is the most
+    suspicious."""
 
 
 class ModelResult(Contract):

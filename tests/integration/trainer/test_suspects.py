@@ -24,7 +24,7 @@ def test_wrong_labels_are_listed_with_the_right_ones(tmp_path):
     expected = {(f"train.tsv, line {row + 2}", OTHER[TRAIN[row][1]], TRAIN[row][1]) for row in WRONG}
     assert {(one["row"], one["label"], one["suggested"]) for one in listed[:2]} == expected
     assert len(listed) <= 6
-    assert all(one["margin"] < 0 for one in listed)
+    assert [one["loss"] for one in listed] == sorted((one["loss"] for one in listed), reverse=True)
     page = (job.results / "report.html").read_text()
     assert "<h3>Fix these rows</h3>" in page
     for row in WRONG:

@@ -44,7 +44,7 @@ def test_a_termination_message_is_json_of_at_most_4_kib(letter: str, long: int) 
         step=10**9,
         metrics=[MetricResult(name="m" * 64, split="validation", baseline=1 / 3, value=2 / 3)] * 20,
         data=DataResult(splits=[], labels=[LabelResult(label=text, rows=10**9)] * 200),
-        suspects=[SuspectResult(row=text, of=text, label=text, suggested=text, margin=-1)] * 100,
+        suspects=[SuspectResult(row=text, of=text, label=text, suggested=text, loss=1)] * 100,
         artifacts=[Artifact(path="p" * 200, size=10**12, sha256="a" * 64)] * 20,
         error=ResultError(reason=FailureReason.DATA_INVALID, message=text, remedy=text, field=text[:512]),
     )

@@ -148,7 +148,7 @@ class Loop:
 
     @property
     def margins(self) -> Margins:
-        """How the training examples were told apart, in all attempts."""
+        """What was said of the labels of the training examples, in all attempts."""
         return self._steps.margins.margins()
 
     @property

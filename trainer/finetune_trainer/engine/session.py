@@ -35,6 +35,7 @@ from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.saved import Saved, save_model
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.suspected import suspected
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.engine.whole import made_whole
@@ -44,6 +45,7 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval, Score, paired_intervals
+from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
 from finetune_trainer.tasks import TASKS, Features, Task
@@ -162,7 +164,7 @@ class Session:
         assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
         load_weights(self._task.model, loop.best)
         self._measure_best()
-        self.suspects = self._task.suspects(self._inputs.data.train, self._train.rows, loop.margins)
+        self._suspect(loop.margins)
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
@@ -349,6 +351,20 @@ class Session:
                 measured.name,
             )
         self._durations["evaluate"] = time.monotonic() - begin
+
+    def _suspect(self, margins: Margins) -> None:
+        begin = time.monotonic()
+        self.suspects = suspected(
+            self._task,
+            self._inputs.data.train,
+            self._train.rows,
+            margins,
+            self._arithmetic,
+            self._stop.check,
+            self._spec.training,
+            self._inputs.scratch / "suspects",
+        )
+        self._durations["suspects"] = time.monotonic() - begin
 
     def _answers(self, split: Split) -> pa.Table:
         """What the model as it is says."""

@@ -17,8 +17,8 @@ class Suspect:
     label: str
     suggested: str
     """What it was learned as instead."""
-    margin: float
-    """The mean of its margins, which is negative; see `scores.suspects`."""
+    loss: float
+    """The mean of its losses in training, and the trained model's added; see `scores.suspects`."""
     parts: tuple[Part, ...]
     """What the row is."""
     of: str = ""
@@ -30,7 +30,7 @@ class Suspect:
             of=self.of or None,
             label=self.label,
             suggested=self.suggested,
-            margin=round(self.margin, 4),
+            loss=round(self.loss, 4),
         )
 
 
@@ -50,7 +50,7 @@ def suspect_blocks(suspects: Sequence[Suspect]) -> Iterator[Block]:
                 )
                 for one in suspects
             ),
-            note="Training went against the label of these training rows, because similar rows teach another one (area under the margin, "
-            "Pleiss et al. 2020). Labels are often wrong here; sometimes a row is only hard. The most suspicious lead; result.json "
-            "lists up to a hundred.",
+            note="Similar rows teach another label than these training rows have: their loss stayed high while the model learned, and it "
+            "says another label in the end, or did for most of the time. Labels are often wrong here; sometimes a row is only hard. The "
+            "most suspicious lead; result.json lists up to a hundred.",
         )

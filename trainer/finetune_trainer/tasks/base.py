@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
-from finetune_trainer.scores.suspects import Margins
+from finetune_trainer.scores.suspects import Doubts
 
 Feature = Mapping[str, Any]
 """One encoded feature: arrays and numbers by name, among them the model's inputs."""
@@ -69,6 +69,17 @@ class Features(Protocol):
         """One feature. Whatever is random about it, such as masks or augmentation, comes from `draw` alone: of (seed, epoch, index) in
         training, so that a resumed run sees the same, and of (seed, index) in evaluations, so that before and after are compared on equal
         terms. Called from other threads, too."""
+
+
+class Told(NamedTuple):
+    """What was said of the label of each feature of a batch; tensors of shape (features,)."""
+
+    loss: torch.Tensor
+    """−log of its probability, neither weighted nor smoothed; 0 where a feature has no label."""
+    margin: torch.Tensor
+    """By how much its logit exceeds the largest of the others; infinite where a feature has no label."""
+    other: torch.Tensor
+    """Which label that other is, or another number by which `Task.suspects` knows it."""
 
 
 class Task(ABC):
@@ -160,15 +171,14 @@ class Task(ABC):
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         """What is kept of each feature, for `scores` and `blocks`: small, as it goes into checkpoints."""
 
-    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Of each feature, by how much the logit of its label exceeds the largest of the others, and which label that is, or another number
-        by which `suspects` knows it; shape (features,) each. Asked of what training passes by, so nothing may wait for the device. Infinite
-        where a feature has no label, None where no example has one."""
+    def margins(self, outputs: Batch, batch: Batch) -> Told | None:
+        """What is said of the labels. Asked of what training passes by, so nothing may wait for the device. None where no example has
+        one."""
         return None
 
-    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        """The training examples whose label is probably wrong, the most suspicious first; `rows` are those of the features that the
-        margins are of."""
+    def suspects(self, examples: Examples, doubts: Doubts, answers: pa.Table) -> list[Suspect]:
+        """Those of the training examples whose label is probably wrong, the most suspicious first. `examples` are those of `doubts.rows`, in
+        their order, and `answers` what the trained model says of them."""
         return []
 
     def merge(self, features: Features, answers: pa.Table) -> pa.Table:

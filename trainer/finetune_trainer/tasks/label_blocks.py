@@ -85,9 +85,9 @@ def suspects_of(
 ) -> list[Suspect]:
     """The rows to look at. `told` names the label of a row, and the one that it is learned as, of which it gets the number."""
     found = []
-    for row, other, margin in zip(ranked.rows.tolist(), ranked.other.tolist(), ranked.margin.tolist(), strict=True):
+    for row, other, loss in zip(ranked.places.tolist(), ranked.other.tolist(), ranked.loss.tolist(), strict=True):
         label, suggested = told(row, other)
-        found.append(Suspect(str(examples.origins[row]), label, suggested, margin, parts_of(examples, show, row)))
+        found.append(Suspect(str(examples.origins[row]), label, suggested, loss, parts_of(examples, show, row)))
     return found
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from finetune_api.failures import FailureReason, JobError
@@ -18,10 +16,10 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.labels import label_scores
-from finetune_trainer.scores.suspects import Margins, rank
-from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
+from finetune_trainer.scores.suspects import Doubts, asked_of_one, rank
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task, Told
 from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
-from finetune_trainer.tasks.margins import margin_of
+from finetune_trainer.tasks.margins import told_of
 from finetune_trainer.tasks.pretrained import Head
 
 
@@ -64,11 +62,12 @@ class OneLabel(Task):
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
         return cross_entropy(outputs["logits"].float(), batch[LABELS], reduction="none")
 
-    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        return margin_of(outputs["logits"], batch[LABELS])
+    def margins(self, outputs: Batch, batch: Batch) -> Told:
+        return told_of(outputs["logits"], batch[LABELS])
 
-    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        return label_suspects(examples, rank(margins, rows), self.names, self.show)
+    def suspects(self, examples: Examples, doubts: Doubts, answers: pa.Table) -> list[Suspect]:
+        asked = asked_of_one(matrix(answers, "probability"), examples.numbers("label"))
+        return label_suspects(examples, rank(doubts, asked), self.names, self.show)
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().softmax(dim=-1)}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
@@ -31,9 +31,9 @@ from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.calibration import BINS, Calibration, calibration
 from finetune_trainer.scores.labels import multilabel_scores
-from finetune_trainer.scores.suspects import Margins, rank
+from finetune_trainer.scores.suspects import Doubts, asked_of_each, rank
 from finetune_trainer.tasks.balance import balanced
-from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task, Told
 from finetune_trainer.tasks.label_blocks import matrix, suspects_of
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.shown import parts_of
@@ -103,21 +103,22 @@ class ManyLabels(Task):
         held = self.truth(self.data.train).sum(axis=0)
         return torch.from_numpy(balanced(np.stack([len(self.data.train) - held, held]))).to(self.model.device)
 
-    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def margins(self, outputs: Batch, batch: Batch) -> Told:
         """Each label is a question of its own: the margin is that of the answer that is furthest from the data's."""
         logits = outputs["logits"].detach().float()
         margin, label = torch.where(batch[LABELS] > 0, logits, -logits).min(dim=1)
-        return margin, label
+        return Told(softplus(-margin), margin, label)
 
-    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
+    def suspects(self, examples: Examples, doubts: Doubts, answers: pa.Table) -> list[Suspect]:
         truth = self.truth(examples)
+        asked = asked_of_each(matrix(answers, "probability"), truth > 0)
 
         def told(row: int, label: int) -> tuple[str, str]:
             other = truth[row].copy()
             other[label] = not other[label]
             return self._listed(truth[row]), self._listed(other)
 
-        return suspects_of(examples, rank(margins, rows), self.show, told)
+        return suspects_of(examples, rank(doubts, asked), self.show, told)
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {"probability": outputs["logits"].float().sigmoid()}

@@ -1,15 +1,19 @@
-"""By how much what the data says is told apart from all else that could be said."""
+"""What a model says of what the data says: what that costs, and by how much it is told apart from all else that could be said."""
 
 from __future__ import annotations
 
 import torch
 
+from finetune_trainer.tasks.base import Told
 
-def margin_of(logits: torch.Tensor, own: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logit of each label less the largest of the others, and which label that is; both of the shape of `own`.
+
+def told_of(logits: torch.Tensor, own: torch.Tensor) -> Told:
+    """Of each label, all of the shape of `own`: −log of its probability, its logit less the largest of the others, and which label that
+    other is.
 
     `own` are the numbers of the labels, shape (…), and `logits` has the shape (…, labels). Nothing waits for the device.
     """
     logits, own = logits.detach().float(), own[..., None]
     best, other = logits.scatter(-1, own, -torch.inf).max(dim=-1)
-    return logits.gather(-1, own).squeeze(-1) - best, other
+    of_own = logits.gather(-1, own).squeeze(-1)
+    return Told(logits.logsumexp(dim=-1) - of_own, of_own - best, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block, Card, Cards, LabelScore, Mark, Marked, PerLabel, Span
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores.entities import Spans, Tagging, counts_of_types
-from finetune_trainer.scores.suspects import Ranked
+from finetune_trainer.scores.suspects import Asked, Ranked, loss_of
 
 MISTAKES = 12
 """Sentences shown of each split."""
@@ -65,11 +66,31 @@ def tagged_blocks(
     )
 
 
+def asked_of_tags(
+    truth: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    said: NDArray[np.int32],
+    probability: NDArray[np.float32],
+    names: int,
+) -> Asked:
+    """What the trained model says of sentences, of which each is as good as its worst tag, in the numbers of `tag_suspects`; arguments as
+    those of `tagged_blocks`, and how many tags there are.
+
+    Where a tag is not what is said, its probability is what is left at most, so the loss is at least that.
+    """
+    wrong = (said != truth) & (said >= 0)
+    own = np.where(wrong, 1 - probability, np.where(said < 0, 1, probability))
+    rank = own - wrong  # any wrong tag is worse than all right ones
+    worst = np.array([begin + rank[begin:end].argmin() for begin, end in pairwise(offsets.tolist())], np.int64)
+    word = worst - offsets[:-1]
+    return Asked(loss_of(own[worst]), wrong[worst], word * names + said[worst])
+
+
 def tag_suspects(examples: Examples, names: Sequence[str], ranked: Ranked) -> list[Suspect]:
     """The rows to look at, in each of them a word. `names` are those of the tags; `ranked.other` is the number of the word times that of
     all tags, plus the tag that it is learned as."""
     found = []
-    for row, other, margin in zip(ranked.rows.tolist(), ranked.other.tolist(), ranked.margin.tolist(), strict=True):
+    for row, other, loss in zip(ranked.places.tolist(), ranked.other.tolist(), ranked.loss.tolist(), strict=True):
         place, tag = divmod(other, len(names))
         words: Sequence[str] = examples.column("tokens")[row].as_py()
         label, suggested = names[examples.column("tags")[row].as_py()[place]], names[tag]
@@ -77,7 +98,7 @@ def tag_suspects(examples: Examples, names: Sequence[str], ranked: Ranked) -> li
         spans = tuple(Span(begin, begin + len(words[place]), *mark) for mark in (("truth", label), ("said", suggested)))
         found.append(
             Suspect(
-                str(examples.origins[row]), label, suggested, margin, (Marked(" ".join(words), spans),),
+                str(examples.origins[row]), label, suggested, loss, (Marked(" ".join(words), spans),),
                 of=f"word {place + 1}, {shortened(words[place])}",
             )
         )  # fmt: skip

@@ -32,14 +32,14 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.entities import Tagging, entity_scores
-from finetune_trainer.scores.suspects import Margins, rank
-from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features
-from finetune_trainer.tasks.margins import margin_of
+from finetune_trainer.scores.suspects import Doubts, rank
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Features, Told
+from finetune_trainer.tasks.margins import told_of
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import WEIGHT
 from finetune_trainer.tasks.split_words import reading_words
-from finetune_trainer.tasks.tagged_blocks import tag_suspects, tagged_blocks
+from finetune_trainer.tasks.tagged_blocks import asked_of_tags, tag_suspects, tagged_blocks
 from finetune_trainer.tasks.text import TextTask
 from finetune_trainer.tasks.windows import first_pieces, stride_of
 
@@ -152,17 +152,20 @@ class TokenClassification(TextTask):
         logits = outputs["logits"].float().transpose(1, 2)
         return cross_entropy(logits, batch[LABELS], ignore_index=NOTHING, reduction="none").sum(dim=1)
 
-    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def margins(self, outputs: Batch, batch: Batch) -> Told:
         """Of the word whose tag is told apart least: a sentence is as good as its worst tag, as Wang and Mueller found (Detecting Label
         Errors in Token Classification Data, 2022)."""
         tags = batch[LABELS]
-        margin, other = margin_of(outputs["logits"], tags.clamp(min=0))
+        loss, margin, other = told_of(outputs["logits"], tags.clamp(min=0))
         lowest, token = margin.masked_fill(tags < 0, torch.inf).min(dim=1, keepdim=True)
+        of_lowest = loss.masked_fill(tags < 0, 0.0).gather(1, token)
         word_and_tag = batch[WORD].gather(1, token) * len(self.names) + other.gather(1, token)
-        return lowest.squeeze(1), word_and_tag.squeeze(1)
+        return Told(of_lowest.squeeze(1), lowest.squeeze(1), word_and_tag.squeeze(1))
 
-    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        return tag_suspects(examples, self.names, rank(margins, rows))
+    def suspects(self, examples: Examples, doubts: Doubts, answers: pa.Table) -> list[Suspect]:
+        truth, offsets = _tags(examples)
+        asked = asked_of_tags(truth, offsets, flat(answers, "said"), flat(answers, "probability"), len(self.names))
+        return tag_suspects(examples, self.names, rank(doubts, asked))
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         probability, said = outputs["logits"].float().softmax(dim=-1).max(dim=-1)

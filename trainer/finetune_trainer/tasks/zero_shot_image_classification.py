@@ -29,8 +29,8 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score, mean
 from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls
-from finetune_trainer.scores.suspects import Margins, rank
-from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
+from finetune_trainer.scores.suspects import Doubts, asked_of_one, rank
+from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task, Told
 from finetune_trainer.tasks.images import PIXELS, ImageTask, Pictures
 from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
 from finetune_trainer.tasks.ragged import Ragged
@@ -286,16 +286,20 @@ class OfLabels(ZeroShot):
             self._classes = None  # a step will change the weights, and fused optimisers do not tell tensors of it
         return super().outputs(batch)
 
-    def margins(self, outputs: Batch, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def margins(self, outputs: Batch, batch: Batch) -> Told:
         """Against the labels of the others in the batch; nothing is known of an image among none but its like."""
         key = batch[KEY]
         likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * outputs[IMAGE] @ outputs[TEXT].T
-        best, other = likeness.masked_fill(key[:, None] == key, -torch.inf).max(dim=1)
-        margin = likeness.diagonal() - best
-        return margin.masked_fill(margin.isinf(), 0.0), key[other]
+        others = likeness.masked_fill(key[:, None] == key, -torch.inf)
+        best, other = others.max(dim=1)
+        own = likeness.diagonal()
+        margin = own - best
+        loss = torch.logaddexp(own, others.logsumexp(dim=1)) - own
+        return Told(loss, margin.masked_fill(margin.isinf(), 0.0), key[other])
 
-    def suspects(self, examples: Examples, rows: NDArray[np.int64], margins: Margins) -> list[Suspect]:
-        return label_suspects(examples, rank(margins, rows), self.names, (IMAGE,))
+    def suspects(self, examples: Examples, doubts: Doubts, answers: pa.Table) -> list[Suspect]:
+        asked = asked_of_one(matrix(answers, "probability"), examples.numbers("label"))
+        return label_suspects(examples, rank(doubts, asked), self.names, (IMAGE,))
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         likeness = self.model.logit_scale.exp().clamp(max=MOST_SCALE) * outputs[IMAGE] @ self._vectors().T

@@ -15,6 +15,7 @@ from finetune_trainer.engine.predict import predict
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.stop import Preempted
+from finetune_trainer.tasks.base import Told
 from tests.unit.trainer.tasks.loading import CPU, never
 
 SIZE = 48
@@ -74,7 +75,8 @@ class Matching:
 
     def margins(self, outputs, batch):
         assert not torch.is_grad_enabled()
-        return (outputs["left"] * outputs["right"]).sum(dim=1), batch["text"]
+        alike = (outputs["left"] * outputs["right"]).sum(dim=1)
+        return Told(1 - alike, alike, batch["text"])
 
     def answers(self, outputs, batch):
         return {"left": outputs["left"], "length": outputs["left"].square().sum(-1)}
@@ -186,6 +188,7 @@ def test_what_is_noted_of_each_feature_is_that_of_one_pass(micro):
     seen = steps.margins.margins()
 
     np.testing.assert_allclose(seen.total, wanted, atol=1e-6)
+    np.testing.assert_allclose(seen.loss, 1 - wanted, atol=1e-6)
     assert seen.times.tolist() == [1] * SIZE
     assert seen.other.tolist() == [index % 40 for index in range(SIZE)]
 

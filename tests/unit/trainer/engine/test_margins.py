@@ -11,7 +11,7 @@ from finetune_trainer.engine.steps import Steps
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.unit.trainer.engine.test_steps import EXAMPLES, LABELS, steps_of
-from tests.unit.trainer.tasks.loading import features_of, said, task_for
+from tests.unit.trainer.tasks.loading import features_of, said, suspects_of, task_for
 
 BATCHES = {"batchSize": 12, "learningRate": 1e-3}
 
@@ -43,8 +43,9 @@ def test_the_margin_of_the_first_step_is_that_of_the_model_as_it_was(task, encod
     assert len(trained) == 12 and seen.times.max() == 1
     own, other = told[trained, LABELS[trained]], told[trained, 1 - LABELS[trained]]
     np.testing.assert_allclose(seen.total[trained], own - other, atol=1e-4)
+    np.testing.assert_allclose(seen.loss[trained], -own, atol=1e-4)
     assert (seen.other[trained] == 1 - LABELS[trained]).all()
-    assert not seen.total[seen.times == 0].any()
+    assert not seen.total[seen.times == 0].any() and not seen.loss[seen.times == 0].any()
 
 
 def test_each_epoch_adds_one_margin_of_each_example(task, encoded):
@@ -80,6 +81,7 @@ def test_a_step_that_is_done_again_counts_once(task, encoded, monkeypatch):
     found, wanted = steps.margins.margins(), expected.margins.margins()
     assert (found.times == wanted.times).all()
     np.testing.assert_allclose(found.total, wanted.total, atol=1e-5)
+    np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-5)
 
 
 def test_whoever_goes_on_from_a_checkpoint_ends_with_the_same(task, encoded, tmp_path):
@@ -95,8 +97,8 @@ def test_whoever_goes_on_from_a_checkpoint_ends_with_the_same(task, encoded, tmp
     second.run(3, tmp_path)
 
     found, wanted = second.margins.margins(), whole.margins.margins()
-    for name in ("total", "times", "other"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    for name, values in vars(wanted).items():
+        np.testing.assert_array_equal(getattr(found, name), values)
 
 
 def test_a_checkpoint_of_an_earlier_version_has_none_and_is_gone_on_from(task, encoded, tmp_path):
@@ -113,4 +115,4 @@ def test_a_task_without_labels_has_no_margins(task, encoded, monkeypatch, tmp_pa
     steps.save(tmp_path)
     assert not steps.margins.margins().times.any()
     assert not list(tmp_path.glob("margins*"))
-    assert task.suspects(EXAMPLES, encoded.rows, steps.margins.margins()) == []
+    assert suspects_of(task, EXAMPLES, encoded, steps.margins.margins(), tmp_path) == []

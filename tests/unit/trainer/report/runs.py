@@ -153,7 +153,7 @@ def finished_run(
         ),
         suspects=[
             Suspect(
-                f"train.tsv, line {n}", labels[0], labels[-1], -2.5 + 0.1 * n, (Text(f"A row of another kind, {n}."),)
+                f"train.tsv, line {n}", labels[0], labels[-1], 6.5 - 0.1 * n, (Text(f"A row of another kind, {n}."),)
             )
             for n in range(2, 5)
         ],

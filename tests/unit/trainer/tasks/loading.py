@@ -18,6 +18,9 @@ from finetune_api.tasks import TASKS as TASK_FACTS
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.engine.predict import Arithmetic, Predicted, predict
+from finetune_trainer.engine.suspected import suspected
+from finetune_trainer.report.suspects import Suspect
+from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.tasks import TASKS, Features, Task
 from tests.unit.trainer.data.folders import load_forms
 from tests.unit.trainer.rows import examples
@@ -104,6 +107,11 @@ def take(features: Features, *indices: int) -> list[dict[str, Any]]:
 def ask(task: Task, features: Features) -> Predicted:
     """What the model says of them."""
     return predict(task, features, CPU, never, seed=0, batch_size=8)
+
+
+def suspects_of(task: Task, rows: Examples, features: Features, margins: Margins, folder: Path) -> list[Suspect]:
+    """The rows whose label is probably wrong, by what was seen of their features."""
+    return suspected(task, rows, features.rows, margins, CPU, never, task.spec.training, folder / "suspects")
 
 
 def said(task: Task, features: Features) -> np.ndarray[Any, np.dtype[np.float32]]:

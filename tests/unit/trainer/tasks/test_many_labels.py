@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.report.blocks import Cards, Curve, PerLabel
 from finetune_trainer.scores import values
-from finetune_trainer.scores.suspects import Margins
+from finetune_trainer.scores.suspects import Doubts
 from finetune_trainer.tasks import Task
 from finetune_trainer.tasks.balance import balanced
 from finetune_trainer.tasks.label_blocks import matrix
@@ -195,19 +195,23 @@ def test_the_margin_of_an_example_is_that_of_the_label_that_it_gets_least_right(
     held = torch.tensor([[1, 0, 1], [1, 1, 0]])
     found = task.margins({"logits": said}, {"labels": held})
     assert found is not None
-    assert [values.tolist() for values in found] == [[1.0, -2.0], [1, 0]]
+    assert [values.tolist() for values in found[1:]] == [[1.0, -2.0], [1, 0]]
+    each = binary_cross_entropy_with_logits(said, held.float(), reduction="none").max(dim=1).values
+    torch.testing.assert_close(found.loss, each)
 
 
 def test_what_is_suggested_has_the_doubtful_label_or_has_it_no_more(model: Path, tmp_path: Path) -> None:
     task = labelled(model, tmp_path)
     train, truth = task.data.train, truth_of(task)
-    number = len(train)
-    doubtful = np.arange(number, dtype=np.int32) % 3
-    margins = Margins(np.arange(number, dtype=np.float32) - number, np.ones(number, np.int32), doubtful)
-    found = task.suspects(train, np.arange(number), margins)
-    assert len(found) == number // 20 > 0
-    for row, one in enumerate(found):
+    rows, doubtful = np.arange(4), np.array([0, 1, 2, 0])
+    seen = Doubts(rows, np.array([9.0, 8, 7, 6]), np.ones(4, bool), doubtful, most=3)
+    probability = np.where(truth[:4], 0.75, 0.25)  # which agrees with the data,
+    probability[1, 2] = 1 - probability[1, 2]  # but for one label, that training doubted less than another
+    answers = pa.table({"probability": probability.tolist()})
+    found = task.suspects(train.take(rows), seen, answers)
+    assert [one.loss for one in found] == pytest.approx([9 - np.log(0.75), 8 - np.log(0.25), 7 - np.log(0.75)])
+    for row, label, one in zip(rows, [0, 2, 2], found, strict=False):
         other = truth[row].copy()
-        other[doubtful[row]] = not other[doubtful[row]]
+        other[label] = not other[label]
         told = [", ".join(np.array(NAMES)[has]) or "no label" for has in (truth[row], other)]
-        assert [one.label, one.suggested, one.margin] == [*told, row - number]
+        assert [one.label, one.suggested] == told

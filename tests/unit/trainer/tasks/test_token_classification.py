@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.report.blocks import Cards, Marked, PerLabel, Span
 from finetune_trainer.report.suspects import Suspect, suspect_blocks
 from finetune_trainer.scores import values
-from finetune_trainer.scores.suspects import Margins
+from finetune_trainer.scores.suspects import Doubts
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.split_words import reading_words
 from finetune_trainer.tasks.token_classification import TokenClassification
@@ -238,19 +239,21 @@ def test_the_margin_of_a_sentence_is_that_of_the_word_whose_tag_is_told_apart_le
     task = tagging(model, tmp_path, [*SENTENCES, ["\u200d"]])
     batch = task.collate(take(features_of(task, task.data.train), *range(len(SENTENCES) + 1)))
     logits = torch.randn(*batch["labels"].shape, len(NAMES), generator=torch.manual_seed(3))
-    margin, other = task.margins({"logits": logits}, batch)
+    loss, margin, other = task.margins({"logits": logits}, batch)
 
-    assert margin[-1] == torch.inf, "a sentence without a tag has no margin"
+    assert margin[-1] == torch.inf and loss[-1] == 0, "a sentence without a tag has no margin"
     for row, words in enumerate(SENTENCES):
         found = []
         for token, word in enumerate(batch["word"][row].tolist()):
             if word >= 0:
                 own = NAMES.index(tag(words)[word])
                 best = max((n for n in range(len(NAMES)) if n != own), key=lambda n: float(logits[row, token, n]))
-                found.append((float(logits[row, token, own] - logits[row, token, best]), word, best))
+                cost = -float(logits[row, token].log_softmax(0)[own])
+                found.append((float(logits[row, token, own] - logits[row, token, best]), word, best, cost))
         assert len(found) == len(words)
-        lowest, word, best = min(found)
+        lowest, word, best, cost = min(found)
         assert float(margin[row]) == pytest.approx(lowest)
+        assert float(loss[row]) == pytest.approx(cost)
         assert divmod(int(other[row]), len(NAMES)) == (word, best)
 
 
@@ -260,22 +263,23 @@ def test_margins_wait_for_no_device(model: Path, tmp_path: Path) -> None:
     batch = task.collate(take(features_of(task, task.data.train), *range(len(SENTENCES))))
     logits = torch.empty(*batch["labels"].shape, len(NAMES), device="meta")
     found = task.margins({"logits": logits}, {name: values.to("meta") for name, values in batch.items()})
-    assert [values.shape for values in found] == [(len(SENTENCES),)] * 2
+    assert [values.shape for values in found] == [(len(SENTENCES),)] * 3
 
 
 def test_a_row_to_look_at_is_told_with_its_word_and_both_tags(model: Path, tmp_path: Path) -> None:
-    sentences = [["Salt", "it"]] * 38 + [["soup", "the", "big"], ["a", "x" * 300]]
+    sentences = [["Salt", "it"], ["a", "x" * 300], ["soup", "the", "big"], ["Salt", "it"]]
     task = tagging(model, tmp_path, sentences)
-    total = np.ones(len(sentences), np.float32)
-    total[38:] = -3, -2
-    other = np.zeros(len(sentences), np.int64)
-    other[38:] = 1 * len(NAMES) + NAMES.index("O"), 1 * len(NAMES) + NAMES.index("I-food")
-    margins = Margins(total, np.ones(len(sentences), np.int32), other)
+    noted = [place * len(NAMES) + NAMES.index(name) for place, name in ((0, "O"), (1, "I-food"), (0, "O"), (1, "O"))]
+    against = np.array([False, True, False, False])
+    seen = Doubts(np.arange(4), np.array([9.0, 2, 3, 1]), against, np.array(noted), most=4)
+    truth = [tag(words) for words in sentences]
+    answers = answered(task, [*truth[:2], ["I-food", "O", "B-food"], truth[3]])
 
-    first, second = task.suspects(task.data.train, np.arange(len(sentences)), margins)
+    first, second = task.suspects(task.data.train, seen, answers)
 
-    assert first == Suspect(
-        "train.jsonl, line 39", "B-food", "O", -3,
+    assert (first.loss, second.loss) == (pytest.approx(3 - np.log(0.3)), pytest.approx(2 - np.log(0.6)))
+    assert replace(first, loss=0) == Suspect(
+        "train.jsonl, line 3", "B-food", "O", 0,
         (Marked("soup the big", (Span(5, 8, "truth", "B-food"), Span(5, 8, "said", "O"))),),
         of='word 2, "the"',
     )  # fmt: skip

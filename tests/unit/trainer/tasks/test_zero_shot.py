@@ -25,7 +25,7 @@ from finetune_trainer.tasks.zero_shot_image_classification import OfLabels
 from tests.training.images import CAPTIONS, COLOURS, TWO_TOWERS, coloured, save_tiny_images, save_two_towers
 from tests.training.pictures import saved
 from tests.unit.trainer.tasks import loading
-from tests.unit.trainer.tasks.loading import CPU, ask, features_of, take, task_for
+from tests.unit.trainer.tasks.loading import CPU, ask, features_of, suspects_of, take, task_for
 
 LABELS = tuple(sorted(COLOURS))
 COUNT = 12
@@ -269,19 +269,23 @@ def test_the_margin_of_an_image_is_against_the_labels_of_the_others_in_its_batch
         batch = task.collate(take(features, *chosen))
         with torch.no_grad():
             outputs = task.outputs(batch)
-            margin, other = task.margins(outputs, batch)
+            loss, margin, other = task.margins(outputs, batch)
         likeness = (task.model.logit_scale.exp() * outputs["image"] @ outputs["text"].T).detach().numpy()
         for row in range(len(chosen)):
             others = [n for n in range(len(chosen)) if key[chosen[n]] != key[chosen[row]]]
             if not others:
-                assert margin[row] == 0, "nothing is known of an image among its like"
+                assert margin[row] == loss[row] == 0, "nothing is known of an image among its like"
                 continue
             best = max(others, key=lambda n: likeness[row, n])
             assert float(margin[row]) == pytest.approx(likeness[row, row] - likeness[row, best], abs=1e-4)
             assert int(other[row]) == key[chosen[best]]
+            among = torch.from_numpy(likeness[row, [row, *others]])
+            assert float(loss[row]) == pytest.approx(-float(among.log_softmax(0)[0]), abs=1e-4)
 
 
-def test_an_image_with_the_label_of_another_kind_is_told_of(of_labels: Any, folders: dict[str, Path]) -> None:
+def test_an_image_with_the_label_of_another_kind_is_told_of(
+    of_labels: Any, folders: dict[str, Path], tmp_path: Path
+) -> None:
     task = of_labels(folders["clip"])
     examples = pairs(labels=True)
     wrong = examples.table.set_column(1, "label", pa.array([2, *(np.arange(1, COUNT) % 3)]))
@@ -290,7 +294,7 @@ def test_an_image_with_the_label_of_another_kind_is_told_of(of_labels: Any, fold
     features = features_of(task, examples)
     steps = steps_of(task, features, steps=100, rate=3e-3)
     steps.run()
-    found = task.suspects(examples, features.rows, steps.margins.margins())
+    found = suspects_of(task, examples, features, steps.margins.margins(), tmp_path)
     assert (found[0].origin, found[0].label, found[0].suggested) == ("a.parquet, row 1", LABELS[2], LABELS[0])
 
 
