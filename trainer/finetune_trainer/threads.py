@@ -6,8 +6,9 @@ More threads than the quota allows make every OpenMP barrier wait for the next p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
+
+from finetune_trainer.cgroups import Group, groups
 
 
 def available_threads(root: Path = Path("/"), affinity: int | None = None) -> int:
@@ -19,37 +20,14 @@ def available_threads(root: Path = Path("/"), affinity: int | None = None) -> in
     if chosen.isdigit() and int(chosen) > 0:
         return int(chosen)
     cpus = affinity if affinity is not None else len(os.sched_getaffinity(0))
-    return max(1, int(min([cpus, *_quotas(root)])))
+    quotas = (_quota(group) for group in groups("cpu", root))
+    return max(1, int(min([cpus, *(quota for quota in quotas if quota is not None)])))
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """The CPU quotas, in CPUs, of this process's cgroup and all above it; version 2 and version 1."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            for folder in _upwards(root / "sys/fs/cgroup", path):
-                quota, _, period = _text(folder / "cpu.max").partition(" ")
-                if quota.isdigit() and period.strip().isdigit():
-                    yield int(quota) / int(period)
-        elif "cpu" in controllers.split(","):
-            for mount in (root / "sys/fs/cgroup/cpu", root / "sys/fs/cgroup/cpu,cpuacct"):
-                for folder in _upwards(mount, path):
-                    quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
-                    if quota.strip().isdigit() and period.strip().isdigit():
-                        yield int(quota) / int(period)
-
-
-def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    # In a container the path may be the host's and not exist below the mount, whose own root then is the container's group.
-    folder = mount / path.strip("/")
-    while folder != mount:
-        yield folder
-        folder = folder.parent
-    yield mount
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:
-        return ""
+def _quota(group: Group) -> float | None:
+    """In CPUs; None where there is none."""
+    if group.version == 2:
+        quota, _, period = group.read("cpu.max").partition(" ")
+        return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+    of, in_all = group.number("cpu.cfs_quota_us"), group.number("cpu.cfs_period_us")
+    return of / in_all if of is not None and in_all else None

@@ -8,22 +8,12 @@ import torch
 
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.threads import available_threads
+from tests.unit.trainer.groups import machine
 
 
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-
-
-def machine(tmp_path, cgroup, **files):
-    """A root folder with this /proc/self/cgroup and these files below /sys/fs/cgroup."""
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text(cgroup)
-    for name, text in files.items():
-        file = tmp_path / "sys/fs/cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    return tmp_path
 
 
 @pytest.mark.parametrize(

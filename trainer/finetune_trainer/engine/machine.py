@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from finetune_trainer.cgroups import Group, groups, text_of
 
 PACKAGES = (
     "torch",
@@ -34,22 +37,39 @@ def versions() -> dict[str, str]:
 
 def hardware(device: torch.device) -> dict[str, str]:
     """The processor, the memory that this process may use, and the GPU if `device` is one."""
-    found = {"cpu": _cpu(), "memory": f"{_memory() / 2**30:.1f} GiB"}
+    found = {"cpu": _cpu(), "memory": f"{all_memory() / 2**30:.1f} GiB"}
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
     return found
 
 
-def free_memory(machine: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that this process may still take: what the machine has available, or what the container's limit leaves."""
-    lines = machine.read_text().splitlines()
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may still take: what the machine has available, or the least that a limit of its control groups leaves.
+    `root` holds `proc` and `sys`."""
+    lines = text_of(root / "proc/meminfo").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        limit, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such file, or "max"
-        return free
-    return min(free, limit - taken + int(stat["inactive_file"]))  # files that were read give way
+    return min([free, *(limit - _taken(group) for group, limit in _limits(root))])
+
+
+def all_memory(root: Path = Path("/")) -> int:
+    """Bytes: the machine's, or the least that a limit of this process's control groups leaves of it."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(limit for _, limit in _limits(root))])
+
+
+def _limits(root: Path) -> Iterator[tuple[Group, int]]:
+    """In bytes."""
+    for group in groups("memory", root):
+        limit = group.number("memory.max" if group.version == 2 else "memory.limit_in_bytes")
+        if limit is not None:  # of version 1 no limit is a huge one
+            yield group, limit
+
+
+def _taken(group: Group) -> int:
+    """Bytes that do not give way: files that were read do."""
+    taken = group.number("memory.current" if group.version == 2 else "memory.usage_in_bytes") or 0
+    stat = dict(line.split() for line in group.read("memory.stat").splitlines())
+    return taken - int(stat.get("inactive_file" if group.version == 2 else "total_inactive_file", 0))
 
 
 def _cpu() -> str:
@@ -59,12 +79,3 @@ def _cpu() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _memory() -> int:
-    """Bytes: the machine's, or what the container's limit leaves of it."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        return min(machine, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    except (OSError, ValueError):  # no such file, or "max"
-        return machine

@@ -15,7 +15,6 @@ from finetune_api.training import Lora, Training
 from finetune_trainer.engine.adapters import Adapters, plain_name
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
-from finetune_trainer.engine.machine import free_memory
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import adamw, learning_rates
 from finetune_trainer.engine.steps import Steps
@@ -456,21 +455,3 @@ def test_a_parameter_that_no_adapter_can_hold_is_refused(folder):
     ) as caught:
         Adapters.of(task, Lora())
     assert caught.value.field == "spec.method.type" and caught.value.remedy == "Set spec.method.type to full."
-
-
-@pytest.mark.parametrize(
-    ("group", "free"),
-    [
-        ({}, 1000 * 1024),
-        ({"max": "max", "current": "5", "stat": "inactive_file 1"}, 1000 * 1024),
-        ({"max": "9000", "current": "5000", "stat": "anon 4000\ninactive_file 1000"}, 5000),
-        ({"max": "9000000000", "current": "5000", "stat": "inactive_file 0"}, 1000 * 1024),
-    ],
-)
-def test_free_memory_is_what_the_machine_has_or_the_containers_limit_leaves(group, free, tmp_path):
-    (tmp_path / "meminfo").write_text("MemTotal: 9999 kB\nMemFree: 5 kB\nMemAvailable: 1000 kB\n")
-    for name, text in group.items():
-        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-
-    assert free_memory(tmp_path / "meminfo", tmp_path) == free
-    assert free_memory() > 0
