@@ -53,7 +53,7 @@ def test_what_was_decided_here_and_what_it_ran_on_is_said(run):
     assert (said["precision"], said["microBatchSize"], said["totalSteps"], said["threads"]) == ("fp32", 4, 15, 1)
     assert set(said["hardware"]) >= {"cpu", "memory"}
     assert set(said["versions"]) >= {"python", "torch", "transformers", "tokenizers", "datasets", "numpy"}
-    assert set(said["durations"]) == {"fetch", "baseline", "train", "save", "evaluate"}
+    assert set(said["durations"]) == {"fetch", "baseline", "train", "save", "evaluate", "suspects"}
     assert all(seconds > 0 for seconds in said["durations"].values())
 
 
