@@ -96,7 +96,7 @@ class RowsWriter:
     def __init__(
         self, split: Split, kinds: Kinds, columns: Mapping[str, str], path: Path, beside: Beside, separator: str | None
     ) -> None:
-        self._split = split
+        self.split = split
         self._values = {role: kind(role, columns[role], split) for role, kind in kinds.items()}
         for values in self._values.values():
             values.beside, values.separator = beside, separator
@@ -150,7 +150,7 @@ class RowsWriter:
             number=np.concatenate([np.empty(0, np.int64), *self._numbers]),
         )
         table, maps = self._table.finish() if self._mapped is None else (self._mapped, ())
-        return Rows(self._split, self._values, table, maps, origins, [names for *_, names in self._files])
+        return Rows(self.split, self._values, table, maps, origins, [names for *_, names in self._files])
 
 
 class TableWriter:
