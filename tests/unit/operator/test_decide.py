@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -27,7 +26,7 @@ from finetune_operator.worlds.protocol import (
     StopTraining,
     Training,
 )
-from tests.unit.operator.story import NO_GPU, TUNED, Story, result_message
+from tests.unit.operator.story import NO_GPU, TUNED, Story, at_once, result_message
 
 REJECTED = Cause(
     "Rejected", "demo was rejected by its node: OutOfcpu: Node didn't have enough resource: cpu", "Ask for less"
@@ -719,7 +718,7 @@ def test_an_unknown_ending_is_internal_in_the_worlds_own_words() -> None:
 @pytest.mark.parametrize("ending", [Ending.OTHER, Ending.DEADLINE_EXCEEDED])
 def test_an_ending_that_needs_no_attempt_waits_for_none(ending: Ending) -> None:
     story = Story(activeDeadlineSeconds=60).starts()
-    [training] = asyncio.run(story.world.observe(story.key)).trainings
+    [training] = at_once(story.world.observe(story.key)).trainings
     decision = story.decision(trainings=(replace(training, ending=ending, ended=story.now),), attempts=())
     assert decision.status is not None
     assert decision.status.phase == "Failed"
@@ -843,7 +842,7 @@ def test_an_ordinary_life_takes_three_status_writes() -> None:
 def test_a_crash_between_the_start_and_its_report_changes_nothing_in_the_end() -> None:
     story = Story(runId="r")
     for action in story.decision().actions:
-        asyncio.run(story.world.act(story.key, action))
+        at_once(story.world.act(story.key, action))
     story.looks()
     assert story.trainings == ["demo-r"]
     assert story.status.run is not None

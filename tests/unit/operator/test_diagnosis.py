@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +12,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube.facts import read_training
 from finetune_operator.worlds.kube.manifest import limits, limits_asked
 from finetune_operator.worlds.protocol import AttemptPhase, Ending, Limits, Refusal
-from tests.unit.operator.story import NO_GPU, Story
+from tests.unit.operator.story import NO_GPU, Story, at_once
 
 PULL = "The image trainer:x cannot be pulled: not found"
 WAITS = {
@@ -103,7 +102,7 @@ def test_an_ending_that_nobody_expected_keeps_what_the_run_waited_for() -> None:
 def test_the_limit_of_failures_names_the_last_one_although_its_pod_is_gone() -> None:
     story = Story(backoffLimit=1).starts().runs().ends(20).runs()
     story.world.end_attempt(story.key, 137, out_of_memory=True)
-    training = asyncio.run(story.world.observe(story.key)).trainings[0]
+    training = at_once(story.world.observe(story.key)).trainings[0]
     decision = story.decision(attempts=(), trainings=(replace(training, ended_for=11),))
     assert decision.status is not None
     assert "The last one: StorageUnavailable" in (decision.status.message or "")
