@@ -25,8 +25,9 @@ from tests.training.images import coloured, save_tiny_images, save_two_towers
 from tests.training.models import save_tiny_bert
 from tests.training.pictures import saved
 from tests.training.sentences import ROWS
-from tests.training.sounds import HIDDEN, save_tiny_sounds, sound_file, tone
+from tests.training.sounds import HIDDEN, save_tiny_sounds
 from tests.training.tiny import write_rows
+from tests.training.tones import sound_file, tone
 from tests.training.writers import save_writer
 
 HOSTILE = "<script>alert(1)</script><b>&amp; ``` {{ 7*7 }} | $x$"

@@ -1,16 +1,12 @@
-"""Tiny models of sounds with random weights, each with a feature extractor as its kind has one, and sounds whose label is heard."""
+"""Tiny models of sounds with random weights, each with a feature extractor as its kind has one."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
 import torch
-from numpy.typing import NDArray
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -30,8 +26,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-RATE = 8000
-"""Of tiny models and of the tones."""
+from tests.training.tones import RATE
 
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
@@ -121,22 +116,3 @@ def save_tiny_sounds(folder: Path, kind: str = "wav2vec2", **more: Any) -> Path:
     model.base_model.save_pretrained(folder)
     extractor_for(kind).save_pretrained(folder)
     return folder
-
-
-TONES = {"low": 300.0, "high": 1100.0}
-"""What is heard of a label, in Hz."""
-
-
-def tone(label: str, number: int, rate: int = RATE) -> NDArray[np.float32]:
-    """A tone of its label, of some length and loudness, with noise on it."""
-    draw = np.random.default_rng([number, int(TONES[label])])
-    samples = int(rate * draw.uniform(0.1, 0.25))
-    wave = np.sin(2 * np.pi * TONES[label] * draw.uniform(0.9, 1.1) * np.arange(samples) / rate + draw.uniform(0, 6))
-    loud = draw.uniform(0.1, 0.6)
-    return (loud * wave + draw.normal(0, loud / 10, samples)).astype(np.float32)
-
-
-def sound_file(wave: NDArray[Any], rate: int = RATE, format: str = "WAV", subtype: str | None = None) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, wave, rate, format=format, subtype=subtype)
-    return file.getvalue()

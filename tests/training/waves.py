@@ -13,7 +13,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from tests.training.sounds import sound_file
+from tests.training.tones import sound_file
 
 Wave = NDArray[np.float64]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tests.training.attempts import Job
 from tests.training.inside import complete_inside
-from tests.training.sounds import TONES, save_tiny_sounds, sound_file, tone
+from tests.training.sounds import save_tiny_sounds
+from tests.training.tones import TONES, sound_file, tone
 
 
 def write_tones(folder: Path, each: int, first: int = 0, rate: int = 16_000) -> None:

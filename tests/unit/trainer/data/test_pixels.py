@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
-from transformers.image_utils import load_image
 
 from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.pixels import decode, prove
@@ -30,17 +30,25 @@ def test_an_image_shows_its_pixels(name: str, tmp_path: Path) -> None:
     assert (look.height, look.width) == wanted.shape[:2]
 
 
+def in_a_pipeline(content: bytes) -> NDArray[np.uint8]:
+    from transformers.image_utils import load_image  # with torch
+
+    return np.asarray(load_image(base64.b64encode(content).decode()))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in GOOD if name not in WHITENED])
 def test_it_is_what_a_pipeline_sees(name: str) -> None:
     content = GOOD[name][0]
-    assert np.array_equal(np.asarray(decode(content)), np.asarray(load_image(base64.b64encode(content).decode())))
+    assert np.array_equal(np.asarray(decode(content)), in_a_pipeline(content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(WHITENED))
 def test_only_greys_of_16_bits_are_not(name: str) -> None:
     """Else nothing would have to be said of them."""
     assert prove(GOOD[name][0]).is_deep
-    assert (np.asarray(load_image(base64.b64encode(GOOD[name][0]).decode())) == 255).all()
+    assert (in_a_pipeline(GOOD[name][0]) == 255).all()
 
 
 def test_what_nobody_will_see_is_told() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from finetune_api.task_pages import SAMPLES, sample
 from finetune_api.tasks import TASKS, Form
-from tests.training.sounds import sound_file
+from tests.training.tones import sound_file
 from tests.unit.trainer.data.folders import load_forms, written
 
 FORMS = [(task.name, form) for task in TASKS.values() for form in task.forms]

@@ -20,7 +20,7 @@ from finetune_trainer.data import Data
 from finetune_trainer.data.kinds.audio import Sounds
 from finetune_trainer.data.kinds.files import source_of
 from finetune_trainer.data.kinds.waves import Length, decode
-from tests.training.sounds import sound_file
+from tests.training.tones import sound_file
 from tests.training.waves import BAD, GOOD
 from tests.unit.trainer.data.folders import csv, form, load_forms, written
 

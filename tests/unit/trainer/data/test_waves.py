@@ -12,7 +12,7 @@ import soundfile
 
 from finetune_trainer.data.bad_file import BadFile
 from finetune_trainer.data.kinds.waves import BLOCK, Length, decode, length, prove
-from tests.training.sounds import sound_file
+from tests.training.tones import sound_file
 from tests.training.waves import BAD, BASE, GOOD, RATE
 
 

@@ -16,7 +16,8 @@ from finetune_trainer.engine.tuning import Tuning
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.no_values import META, Standing, steps_done
 from tests.training.sentences import ROWS
-from tests.training.sounds import CONFIGS, HIDDEN, save_tiny_sounds, sound_file, tone
+from tests.training.sounds import CONFIGS, HIDDEN, save_tiny_sounds
+from tests.training.tones import sound_file, tone
 from tests.unit.trainer.rows import examples
 from tests.unit.trainer.tasks.loading import features_of, task_for
 

@@ -36,7 +36,7 @@ from finetune_trainer.report.blocks import (
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.pictures import thumbnail
 from finetune_trainer.report.write import write_report
-from tests.training.sounds import sound_file, tone
+from tests.training.tones import sound_file, tone
 from tests.unit.trainer.report.runs import finished_run
 
 SOUND = sound_file(tone("low", 1), format="MP3", subtype="MPEG_LAYER_III")

@@ -39,7 +39,8 @@ from finetune_trainer.tasks.hearing import Hearing
 from finetune_trainer.tasks.shown_sound import shown
 from tests.training.images import save_tiny_images
 from tests.training.models import save_tiny_bert
-from tests.training.sounds import CONFIGS, HIDDEN, RATE, extractor_for, save_tiny_sounds, sound_file, tone
+from tests.training.sounds import CONFIGS, HIDDEN, extractor_for, save_tiny_sounds
+from tests.training.tones import RATE, sound_file, tone
 from tests.training.waves import rising
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, said, task_for
 
