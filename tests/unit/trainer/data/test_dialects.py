@@ -44,27 +44,44 @@ def answer(folder: Path, **spec: Any) -> Data | JobError:
         return error
 
 
-@pytest.mark.parametrize("extension", ["csv", "tsv", "jsonl", "parquet"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+WAYS = list(
+    product(
+        ("csv", "tsv", "jsonl", "parquet"),
+        ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"),
+        (",", ";", "\t", "|"),
+        ("'", '"'),
+        ("\r\n", "\n", "\r"),
+        (False, True),
+    )
+)
+"""By extension, encoding, delimiter, quote, end of line, and whether the first line tells the delimiter. In each eleventh of them, any value
+of one of these meets any of each other."""
+
+
+@pytest.mark.parametrize(("extension", "encoding", "delimiter", "quote", "end", "told"), WAYS[::11])
 def test_what_excel_writes_is_read_or_the_message_says_what_to_paste(
-    extension: str, encoding: str, delimiter: str, tmp_path: Path
+    extension: str, encoding: str, delimiter: str, quote: str, end: str, told: bool, tmp_path: Path
 ) -> None:
-    for number, (quote, end, told) in enumerate(product("\"'", ("\r\n", "\n", "\r"), (False, True))):
-        folder = tmp_path / str(number)
-        written(folder, {f"train.{extension}": table(delimiter, quote, end, told=told).encode(encoding)})
-        found = answer(folder)
-        if isinstance(found, JobError):
-            assert EXIT_CODES[found.reason] in NEVER_RETRIED
-            assert pasted(found), f"nothing to paste: {found.message} {found.remedy}"
-            found = answer(folder, **pasted(found))
-        assert isinstance(found, Data), found
-        read = [
-            (t, found.names["label"][n])
-            for half in (found.train, found.validation)
-            for t, n in zip(half.values("text"), half.numbers("label"), strict=True)
-        ]
-        assert sorted(read) == sorted(ROWS)
+    written(tmp_path, {f"train.{extension}": table(delimiter, quote, end, told=told).encode(encoding)})
+    found = answer(tmp_path)
+    if isinstance(found, JobError):
+        assert EXIT_CODES[found.reason] in NEVER_RETRIED
+        assert pasted(found), f"nothing to paste: {found.message} {found.remedy}"
+        found = answer(tmp_path, **pasted(found))
+    assert isinstance(found, Data), found
+    read = [
+        (t, found.names["label"][n])
+        for half in (found.train, found.validation)
+        for t, n in zip(half.values("text"), half.numbers("label"), strict=True)
+    ]
+    assert sorted(read) == sorted(ROWS)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("first", range(1, 11))
+def test_so_it_is_in_each_of_all_ways(first: int, tmp_path: Path) -> None:
+    for number, way in enumerate(WAYS[first::11]):
+        test_what_excel_writes_is_read_or_the_message_says_what_to_paste(*way, tmp_path / str(number))
 
 
 @pytest.mark.parametrize(
