@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from finetune_api.tasks import TASKS
 from finetune_trainer.report.blocks import Samples, Text
@@ -30,18 +31,8 @@ SAMPLES, LONGEST = 4, 400
 def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
     """The card. Says nothing that the run does not know: no language, no intended use, and the base
     model's licence where that has a card."""
-    # Markdown, so no HTML escaping; what users wrote stands in code spans and fences, where it is text.
-    environment = Environment(  # noqa: S701
-        loader=PackageLoader("finetune_trainer.report"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["signed"] = signed
-    environment.filters["code"] = _code
     main_metric = headline_metric(metrics)
-    return environment.get_template("card.md.j2").render(
+    return _template().render(
         facts=facts,
         front_matter=_front_matter(facts, metrics).to_yaml(),
         base=base_name(facts.spec),
@@ -55,6 +46,21 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
         samples=_samples(facts)[:SAMPLES],
         spec=_fenceless(spec_yaml(facts.spec, defaults=False)),
     )
+
+
+@cache
+def _template() -> Template:
+    # Markdown, so no HTML escaping; what users wrote stands in code spans and fences, where it is text.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("finetune_trainer.report"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["signed"] = signed
+    environment.filters["code"] = _code
+    return environment.get_template("card.md.j2")
 
 
 def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData:

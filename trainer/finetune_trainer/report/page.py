@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -82,6 +83,7 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         main_metric=main_metric,
         resamples=resamples(metrics),
         plots=by_name,
+        fits=_Room().fits,
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
         drawn=read - facts.train_rows,
         sources=facts.sources[:SOURCES],
@@ -92,7 +94,9 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
     )
 
 
+@cache
 def _environment() -> Environment:
+    """Once a process: its templates take a quarter of a second to compile."""
     environment = Environment(
         loader=PackageLoader("finetune_trainer.report"),
         autoescape=True,
@@ -114,7 +118,6 @@ def _environment() -> Environment:
         "number": _number,
     }
     environment.tests |= {
-        "fitting": _Room().fits,
         "numbered": _is_numbered,
         "narrow": _is_narrow,
         "with_marks": _has_marks,
