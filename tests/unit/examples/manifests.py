@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
+from finetune_api.generate import generated
 from finetune_api.manifest import Document, load, resolve_paths, set_values
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
+
+
+generated_once = cache(generated)
+"""Takes half a second, and gives each test the same."""
 
 
 def name_of(file: Path) -> str:

@@ -12,10 +12,11 @@ from PIL import Image
 from docs.images.record import MAX_PICTURE
 from examples.demo import DEMOS, EXAMPLES, main
 from examples.demos import catalogue, letters, notices, reviews, shapes
-from finetune_api.generate import REPOSITORY, generated
+from finetune_api.generate import REPOSITORY
 from finetune_api.manifest import load
 from finetune_api.task_pages import picture_of
 from finetune_api.tasks import TASKS
+from tests.unit.examples.manifests import generated_once
 
 MADE_TEXTS = {module.__name__: module.make for module in (catalogue, letters, notices, reviews)}
 
@@ -83,7 +84,7 @@ def test_shapes_differ_and_are_drawn_alike_each_time() -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_the_page_of_a_task_shows_a_small_picture_of_its_report(task) -> None:
     file = REPOSITORY / picture_of(task)
-    assert f"](../../{picture_of(task)})" in generated()[f"docs/tasks/{task.name}.md"]
+    assert f"](../../{picture_of(task)})" in generated_once()[f"docs/tasks/{task.name}.md"]
     assert file.stat().st_size <= MAX_PICTURE
     with Image.open(file) as picture:
         assert picture.width >= 900 and picture.height >= 500

@@ -7,11 +7,11 @@ import re
 import pytest
 
 from finetune_api.forms import forms_of
-from finetune_api.generate import REPOSITORY, generated
+from finetune_api.generate import REPOSITORY
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load
 from finetune_api.tasks import TASKS, TaskFacts
-from tests.unit.examples.manifests import EXAMPLES, MANIFESTS
+from tests.unit.examples.manifests import EXAMPLES, MANIFESTS, generated_once
 
 
 def spec_of(path: str) -> FineTuneJobSpec:
@@ -36,14 +36,14 @@ def test_every_manifest_in_examples_is_of_a_task_that_there_is() -> None:
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_the_page_of_a_task_says_all_its_columns_metrics_and_options(task: TaskFacts) -> None:
-    page = generated()[f"docs/tasks/{task.name}.md"]
+    page = generated_once()[f"docs/tasks/{task.name}.md"]
     for form in task.forms:
         said = {*(role.name for role in form.roles), *(metric.name for metric in form.metrics), *form.options}
         assert said <= set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE))
 
 
 def test_the_table_in_the_readme_has_a_row_for_each_form_of_each_task() -> None:
-    readme = generated()["README.md"]
+    readme = generated_once()["README.md"]
     rows = re.findall(r"^\| \[([^\]]+)\]\(docs/tasks/\1\.md\)", readme, re.MULTILINE)
     assert rows == [task.name for task in TASKS.values() for _ in task.forms]
 
