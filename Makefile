@@ -51,7 +51,7 @@ test: $(READY) ## every test, against a real etcd and API server and a real S3 s
 QUICK := $(addprefix tests/unit/,api operator docs examples project trainer/data trainer/scores trainer/store)
 quick: $(READY) ## lint, and the unit tests that need neither torch nor a server: for whoever works on one place
 	@$(MAKE) lint
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile -m "not soak and not slow" --durations 5 --durations-min 3 $(QUICK)
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not soak and not slow" --durations 5 --durations-min 3 $(QUICK)
 
 soak: $(READY) ## the long forms of the tests: every architecture, store and dialect, dozens of kills, thousands of manifests
 	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl versitygw

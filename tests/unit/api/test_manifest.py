@@ -114,6 +114,7 @@ def test_json_objects_in_a_row_are_manifests_each(between: str) -> None:
     assert second.place(("k",)) == f"job.json:{1 + between.count(chr(10))}"
 
 
+@pytest.mark.slow
 def test_a_file_may_be_larger_than_what_a_cluster_keeps_of_one_object(tmp_path: Path) -> None:
     assert len(loads("---\n".join(f"k: {'x' * 10_000}\n" for _ in range(200)))) == 200
     message = refusal(f"a: 1\n---\nk: {'ä' * 800_000}\n")

@@ -30,6 +30,8 @@ from tests.unit.operator.local.script import Script, runs, until
 from tests.unit.operator.story import SPEC
 from tests.unit.operator.world_conformance import WorldConformance, has_ended, reconciled, shown, started
 
+pytestmark = pytest.mark.slow
+
 
 class LocalDriver:
     def __init__(self, folder: Path) -> None:

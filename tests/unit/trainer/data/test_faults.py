@@ -142,11 +142,11 @@ FAULTS: dict[str, Fault] = {
         says=r"cate\\u0301gorie.*looks the same",
         spec={"columns": {"label": "cat\u00e9gorie"}},
     ),
-    "ten thousand other columns": Fault(
+    "two thousand other columns": Fault(
         FailureReason.COLUMN_MISSING,
-        [f"column {n}" for n in range(10_000)],
-        [["x"] * 10_000] * 2,
-        "9,980 more|names none",
+        [f"column {n}" for n in range(2000)],
+        [["x"] * 2000] * 2,
+        "1,980 more|names none",
     ),
     "column names of a thousand letters": Fault(
         FailureReason.COLUMN_MISSING, ("x" * 1000, "y" * 1000), says='"x{20,100}…"'

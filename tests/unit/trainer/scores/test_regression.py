@@ -70,6 +70,7 @@ def test_ranks_are_those_of_scipy(numbers: list[float]) -> None:
     np.testing.assert_array_equal(ranks(np.array(numbers)), rankdata(numbers))
 
 
+@pytest.mark.slow
 def test_the_intervals_are_those_of_scipys_paired_bootstrap() -> None:
     random = np.random.default_rng(5)
     truth = random.integers(0, 6, 150) / 1.0

@@ -50,6 +50,7 @@ def test_so_does_a_resample() -> None:
         assert float(score.value(drawn[None] @ score.sums)[0]) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_better_texts_have_clear_intervals() -> None:
     wanted = [[f"the number {row} is {'very ' * (row % 5)}large and no other"] for row in range(60)]
     old = text_scores([f"number {row}" for row in range(60)], wanted)

@@ -79,6 +79,7 @@ def test_any_flipped_bit_leads_to_the_same_checkpoint_or_to_the_older_and_never_
         assert (found, files) == whole[step]
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_of_a_record_of_version_0_1_0_ends_in_no_crash(data: st.DataObject) -> None:
@@ -88,6 +89,7 @@ def test_any_flipped_bit_of_a_record_of_version_0_1_0_ends_in_no_crash(data: st.
         resumed(folder_with({**OLD, name: flipped(data, OLD[name])}), Path(scratch))
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(data=st.data())
 def test_any_flipped_bit_of_a_finished_run_never_yields_another_result(data: st.DataObject) -> None:
