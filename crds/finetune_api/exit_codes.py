@@ -25,7 +25,7 @@ MEANINGS = {
     ExitCode.INTERNAL: "A defect, or anything unforeseen.",
     ExitCode.USER_ERROR: "The manifest asks for something that cannot be.",
     ExitCode.DATA_ERROR: "The data cannot be trained on as it is.",
-    ExitCode.DOES_NOT_FIT: "Not even one example fits in the accelerator's memory.",
+    ExitCode.DOES_NOT_FIT: "Not even one example fits in the memory, or the model alone does not.",
     ExitCode.STORAGE: "Object storage or the hub refused or did not answer.",
     ExitCode.OUT_OF_MEMORY: "Memory ran out inside the process.",
     ExitCode.PREEMPTED: "Told to stop; what was trained is saved.",

@@ -244,7 +244,9 @@ class Attempt:
             from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
-        model, data = fetching.result(), loading.result()
+        model = fetching.result()
+        self._refuse_what_cannot_fit(model)
+        data = loading.result()
         inputs = Inputs(
             run=self._run,
             model=model,
@@ -265,6 +267,19 @@ class Attempt:
                 "Going on from step %d, saved by attempt %d.", inputs.checkpoint.step, inputs.checkpoint.attempt
             )
         return Session(inputs, checkpoints, self._reporter, self._stop)
+
+    def _refuse_what_cannot_fit(self, model: FetchedModel) -> None:
+        import torch
+
+        from finetune_trainer.engine.machine import all_memory
+        from finetune_trainer.engine.precision import uses_bf16
+        from finetune_trainer.estimate.devices import Where
+        from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
+
+        spec, device = self._run.spec, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else all_memory()
+        where = Where("cuda" if device.type == "cuda" else "cpu", uses_bf16(spec.training.precision, device))
+        refuse_what_cannot_fit(spec, model.path, where, room, all_memory())
 
     def _preempted(self) -> Result:
         self._stop.disarm()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_api.manifest import Document
 from finetune_operator.cli.paths import as_path
 
 
-def missing_input(written: Document, resolved: Document) -> tuple[str, str] | None:
-    """A sentence and its place for a model or dataset that is no longer, or never was, on this machine; most often it is meant
+def missing_input(
+    written: Document, resolved: Document, inputs: Sequence[str] = ("model", "dataset")
+) -> tuple[str, str] | None:
+    """A sentence and its place for a model or dataset, one of `inputs`, that is no longer, or never was, on this machine; most often it is meant
     to be the hub's."""
-    for name in ("model", "dataset"):
+    for name in inputs:
         uri = resolved["spec"][name]["uri"]
         if not uri.startswith("file:") or Path(as_path(uri)).exists():
             continue

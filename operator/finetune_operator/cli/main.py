@@ -1,4 +1,4 @@
-"""The `finetune` command: run, validate and render manifests without a cluster."""
+"""The `finetune` command: run, estimate, validate and render manifests without a cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -26,6 +27,13 @@ Exit codes:
   2    the manifest or an option is wrong; nothing was started
   130  stopped by Ctrl-C; the same command goes on
 """
+ESTIMATE_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the job does not fit in what its resources allow, or its model cannot be read
+  2    the manifest or an option is wrong
+"""
+FAILED = 1
 EXIT_CODES = """\b
 Exit codes:
   0    all is well
@@ -62,20 +70,42 @@ def run(
     """
     if output is not None:
         settings = (*settings, f"output.uri={json.dumps(output)}")
-    written = _set(_one_job(file, name), settings)
-    # What was set by an option is not in the file, so it does not count from there.
-    resolved = _resolved(_set(_resolved(_one_job(file, name), file.parent), settings), Path.cwd())
-    job = _valid(resolved)
-    if problem := missing_input(written, resolved):
-        raise _Refused(str(ManifestError(*problem)))
-    if trainer is None and importlib.util.find_spec("torch") is None:
-        raise _Refused(
-            "finetune run trains on this machine and needs torch: pip install 'finetune-operator[cli,trainer]'"
-        )
+    job = _of_this_machine(file, name, settings, inputs=("model", "dataset"))
+    if trainer is None:
+        _need_torch("finetune run trains on this machine")
     from finetune_operator.cli.run import command_line, run as run_job  # not needed to validate
 
-    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    sys.exit(run_job(job.metadata.name, spec, Console(), command_line(), trainer))
+    sys.exit(run_job(job.metadata.name, _written(job), Console(), command_line(), trainer))
+
+
+@main.command(epilog=ESTIMATE_EXIT_CODES)
+@click.argument("file", type=Manifest)
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change a field: --set method.type=lora.")
+@click.option("--name", help="Which job, when FILE holds several.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_obj
+def estimate(
+    estimator: Sequence[str] | None, file: Path, settings: tuple[str, ...], name: str | None, output: str
+) -> None:
+    """Say how much memory the job in FILE takes, and on which GPUs it fits.
+
+    Of the model its settings are read and what its weights are called, not the weights; of the data nothing. Plain paths in FILE
+    count from its folder. Credentials come from the environment, such as AWS_ACCESS_KEY_ID or HF_TOKEN.
+    """
+    job = _of_this_machine(file, name, settings, inputs=("model",))
+    if estimator is None:
+        _need_torch("finetune estimate looks at the model as the trainer does")
+    from finetune_operator.cli.estimate import ESTIMATOR, NoEstimate, estimate as estimate_job, lines
+
+    try:
+        found = estimate_job(_written(job), estimator or ESTIMATOR)
+    except NoEstimate as reason:
+        click.echo(str(reason), err=True)
+        sys.exit(FAILED)
+    text = json.dumps(found.wire(), indent=2) if output == "json" else "\n".join(lines(job.metadata.name, found))
+    click.echo(text)
+    if found.fits is False:
+        sys.exit(FAILED)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -119,6 +149,26 @@ def render(
         click.echo(dump(render_job(job, namespace, trainer_image, allow_pod_keys)), nl=False)
     except NothingToCreate as reason:
         raise _Refused(str(reason)) from reason
+
+
+def _of_this_machine(file: Path, name: str | None, settings: tuple[str, ...], inputs: tuple[str, ...]) -> FineTuneJob:
+    """The job in `file`, changed by `settings`, of which the `inputs` that are paths are there."""
+    written = _set(_one_job(file, name), settings)
+    # What was set by an option is not in the file, so it does not count from there.
+    resolved = _resolved(_set(_resolved(_one_job(file, name), file.parent), settings), Path.cwd())
+    job = _valid(resolved)
+    if problem := missing_input(written, resolved, inputs):
+        raise _Refused(str(ManifestError(*problem)))
+    return job
+
+
+def _written(job: FineTuneJob) -> dict[str, Any]:
+    return job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+def _need_torch(why: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise _Refused(f"{why} and needs torch: pip install 'finetune-operator[cli,trainer]'")
 
 
 def _documents(file: Path) -> list[Document]:

@@ -92,14 +92,14 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
         if model.uri.startswith("hf://"):
             repo = hub.repository(model.uri)
             revision, existing = hub.model_files(repo, model.revision)
-            names = _needed_files(existing, model, more)
+            names = needed_files(existing, model, more)
             stop()
             path = hub.download_model(repo, revision, [*names, *_card(existing)], workspace / "hub")
             files = {name: path / name for name in names}
         else:
             place = open_place(model.uri, storage=storage, workspace=workspace / "model")
             existing = place.names()
-            names = _needed_files(existing, model, more)
+            names = needed_files(existing, model, more)
             local = place.local([*names, *_card(existing)], stop)
             files = {name: local[name] for name in names}
             path = files[names[0]].parent
@@ -124,7 +124,8 @@ def _licence(card: Path) -> str | None:
     return None
 
 
-def _needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:
+def needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:
+    """Those of the files at a model's URI that make the model. Raises JobError ModelNotFound or ModelInvalid where they make none."""
     names = list(names)
     # A model is what lies at the top; folders below hold other formats of it.
     top = [name for name in names if "/" not in name]

@@ -33,6 +33,10 @@ class Place(Protocol):
         """These files as local paths, by name."""
         ...
 
+    def part(self, name: str, begin: int, count: int) -> bytes:
+        """`count` bytes of a file, from `begin` on; no more of it is read."""
+        ...
+
 
 def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
     """The files at `uri`. What object storage holds is downloaded to `workspace` when it is asked for."""
@@ -98,6 +102,12 @@ class LocalPlace:
         folder = self.path.parent if self.path.is_file() else self.path
         return {name: folder / name for name in names}
 
+    def part(self, name: str, begin: int, count: int) -> bytes:
+        [path] = self.local([name], lambda: None).values()
+        with path.open("rb") as file:
+            file.seek(begin)
+            return file.read(count)
+
 
 def _below(folder: Path) -> Iterator[str]:
     """All files, relative to `folder`, also those in folders that links lead to, but for a link to where it lies in itself. Raises
@@ -144,6 +154,9 @@ class RemotePlace:
                 )
         stop()
         return {name: self.workspace / name for name in names}
+
+    def part(self, name: str, begin: int, count: int) -> bytes:
+        return self.folder.part(name, begin, count)
 
 
 def _shown(names: Iterable[str]) -> list[str]:

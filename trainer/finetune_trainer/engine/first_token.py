@@ -56,7 +56,7 @@ KINDS = (
 
 def use(task: Task, batches: Sequence[Batch]) -> bool:
     """Let the model of `task` compute so where that is proved on `batches` of training examples; returns whether it does."""
-    found = _last(task.model)
+    found = last(task.model)
     if found is None:
         return False
     layer, shorter = found
@@ -73,7 +73,7 @@ def use(task: Task, batches: Sequence[Batch]) -> bool:
     return proved
 
 
-def _last(model: nn.Module) -> tuple[nn.Module, Forward] | None:
+def last(model: nn.Module) -> tuple[nn.Module, Forward] | None:
     """The last layer of a known kind that attends as `attention` does, and what computes it for the first token."""
     for layer in reversed(list(model.modules())):
         for kind in KINDS:

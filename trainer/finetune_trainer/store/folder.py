@@ -157,6 +157,17 @@ class Folder:
         except NotThere:
             return None
 
+    def part(self, name: str, begin: int, count: int) -> bytes:
+        """`count` bytes of a file of any size, from `begin` on. Raises FileNotFoundError when there is none."""
+
+        def get() -> bytes:
+            return bytes(obstore.get_range(self._at.quick, self._key(name), start=begin, length=count))
+
+        try:
+            return self._retried(name, get, "read it")
+        except NotThere as missing:
+            raise FileNotFoundError(f"{self.uri}/{name}") from missing
+
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, whatever was there."""
         self._retried(name, lambda: self._put(name, data, "overwrite"), "write it")

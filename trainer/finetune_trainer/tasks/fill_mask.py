@@ -185,7 +185,7 @@ class FillMask(TextTask):
         """Logits of the chosen places only, shape (features, places, vocabulary): of all of them they would be the largest tensor."""
         if PLACES not in batch:
             return super().outputs(batch)
-        with _only_at(self.model.base_model, batch[PLACES]):
+        with only_at(self.model.base_model, batch[PLACES]):
             return super().outputs(batch)
 
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
@@ -264,7 +264,7 @@ def _words(encoding: Encoding, whole: bool, unknown: int | None) -> NDArray[np.i
 
 
 @contextmanager
-def _only_at(body: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
+def only_at(body: torch.nn.Module, places: torch.Tensor) -> Iterator[None]:
     """Let the body give its last hidden states at these places only, shape (features, places)."""
 
     def gather(module: torch.nn.Module, inputs: Any, output: Any) -> Any:

@@ -1,0 +1,106 @@
+"""What the steps of a job take of memory in truth: model, data and steps as the trainer makes them, and what the allocator says."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from finetune_api.forms import forms_of
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.run import Run, identify
+from finetune_api.tasks import TASKS
+from finetune_trainer.data import fetch_model, load
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.session import Inputs, Session
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.progress import Reporter, open_sink
+from finetune_trainer.stop import StopSignal
+
+STEPS = 3
+"""The first makes the moments; what the others take is measured."""
+
+
+def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
+    """Bytes of all tensors, and of what operations work with, when most of them are there, on the device of this machine."""
+    session = _session(spec, workspace)
+    device, training = session._arithmetic.device, spec.training
+    found: list[int] = []
+    watched: Any = None
+
+    def after(step: int) -> bool:
+        nonlocal watched
+        if step == 1 and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif step == 1:
+            watched = (_held(), profile(activities=[ProfilerActivity.CPU], profile_memory=True))
+            watched[1].__enter__()
+        elif step == STEPS and device.type == "cuda":
+            found.append(torch.cuda.max_memory_allocated())
+        elif step == STEPS:
+            watched[1].__exit__(None, None, None)
+            found.append(watched[0] + _highest(watched[1]))
+        return step == STEPS
+
+    steps = Steps(
+        session._task,
+        session._train,
+        training,
+        arithmetic=session._arithmetic,
+        micro=MicroBatch.start(training, None, device, session._task.unit),
+        total_steps=STEPS,
+        check=lambda: None,
+        after_step=after,
+        tuning=session._tuning,
+    )
+    steps.run()
+    [peak] = found
+    return peak
+
+
+def _session(spec: FineTuneJobSpec, workspace: Path) -> Session:
+    def never() -> None:
+        """No signal to stop."""
+
+    model = fetch_model(spec.model, storage=spec.storage, workspace=workspace, stop=never)
+    data = load(
+        spec.dataset, forms_of(TASKS[spec.task], spec), storage=spec.storage, workspace=workspace, seed=1, stop=never
+    )
+    inputs = Inputs(
+        run=Run(run=identify(spec), owner="", spec=spec),
+        model=model,
+        data=data,
+        checkpoint=None,
+        checkpoint_folder=workspace,
+        best_folder=workspace,
+        attempt=1,
+        threads=1,
+        scratch=workspace,
+        fetch_seconds=0.0,
+    )
+    session = Session(inputs, None, Reporter(open_sink(None)), StopSignal())  # type: ignore[arg-type]  # nothing is saved
+    for part in ("_choose_arithmetic", "_load_model", "_encode", "_choose_what_moves", "_quicken"):
+        getattr(session, part)()
+    return session
+
+
+def _held() -> int:
+    """Bytes of the tensors that there are."""
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
+    grads = [one.grad for one in tensors if one.is_leaf and one.grad is not None]
+    storages = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in [*tensors, *grads]}
+    return sum(storages.values())
+
+
+def _highest(watched: Any) -> int:
+    """Of the sums of what was taken and given back, one after another."""
+    events = [one for one in watched.profiler.kineto_results.events() if one.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most

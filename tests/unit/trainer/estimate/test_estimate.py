@@ -1,0 +1,126 @@
+"""What a job is said to take is what it takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.estimate.devices import DEVICES, Where
+from finetune_trainer.estimate.of_job import Job, described_of, estimate
+from finetune_trainer.tasks import TASKS
+from finetune_trainer.tasks.passes import PASSES
+from tests.training.cases import CASES
+from tests.training.measured import peak_of
+from tests.training.sized import JOBS
+
+CLOSE = 0.15
+"""Of what is measured."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_takes_as_much_as_is_said(name: str, tmp_path: Path) -> None:
+    spec = JOBS[name].spec(tmp_path)
+    (tmp_path / "work").mkdir()
+    said = estimate(spec, tmp_path / "work")
+    assert said.unknown is None
+    assert said.total == sum(part.size for part in said.parts)
+    assert said.total == pytest.approx(peak_of(spec, tmp_path / "work"), rel=CLOSE)
+    assert said.least <= said.total
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_there_is_an_estimate_of_each_task(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    given = {"task": case.task, "output": {"uri": "file:///results"}, **case.inputs(tmp_path, 0.1)}
+    said = estimate(FineTuneJobSpec.model_validate(given), tmp_path / "work")
+    assert said.unknown is None
+    assert said.total
+    assert [one.device for one in said.devices] == [one.name for one in DEVICES]
+    assert all(one.examples for one in said.devices), "it is tiny"
+
+
+def test_every_task_has_a_pass() -> None:
+    assert set(PASSES) == set(TASKS)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineTuneJobSpec, Path]:
+    folder = tmp_path_factory.mktemp("bert")
+    return JOBS["bert"].spec(folder), folder / "work"
+
+
+def job_of(bert: tuple[FineTuneJobSpec, Path], **changed: object) -> Job:
+    said = bert[0].model_dump(mode="json", by_alias=True, exclude_unset=True)
+    spec = FineTuneJobSpec.model_validate({**said, **changed})
+    return Job(spec, described_of(spec, bert[1]))
+
+
+CPU, GPU = Where("cpu", bf16=False), Where("cuda", bf16=True)
+
+
+def test_more_examples_at_once_take_more_and_only_of_what_is_theirs(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    job = job_of(bert)
+    one, all_of_them = job.peak(GPU, 1), job.peak(GPU, 8)
+    assert all_of_them.parts["activations"] > 4 * one.parts["activations"]
+    assert all_of_them.parts["weights"] == one.parts["weights"]
+    assert all_of_them.parts["optimiser"] == one.parts["optimiser"]
+
+
+def test_of_several_micro_batches_the_later_ones_stand_beside_gradients(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    job = job_of(bert)
+    assert job.peak(CPU, 4).parts["gradients"] > 0.9 * job.imagined(CPU).parameters[0] * 4
+    assert job.peak(CPU, 8).parts["gradients"] < job.peak(CPU, 4).parts["gradients"]
+
+
+def test_a_gpu_in_bf16_keeps_no_scores_of_attention_and_half_of_the_rest(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    job = job_of(bert)
+    assert job.peak(GPU, 8).parts["activations"] < 0.6 * job.peak(CPU, 8).parts["activations"]
+
+
+def test_adapters_have_the_gradients_and_moments_of_their_own_numbers(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    job = job_of(bert, method={"type": "lora"})
+    trained, parameters = job.imagined(GPU).parameters
+    peak = job.peak(GPU, 1)
+    assert trained < parameters / 3
+    assert peak.parts["optimiser"] == 8 * trained
+    assert peak.parts["weights"] < 3 * parameters + 4 * trained, "they are held in bf16"
+
+
+LIMITS = [
+    ("a slice of a GPU", {"nvidia.com/mig-1g.5gb": 1}, True),
+    ("a pod without a GPU", {"memory": "2Gi"}, True),
+    ("a pod whose memory the process takes alone", {"memory": "1Gi"}, False),
+]
+
+
+@pytest.mark.parametrize(("claim", "limits", "fits"), LIMITS, ids=[row[0] for row in LIMITS])
+def test_what_the_resources_allow_decides_whether_it_fits(
+    claim: str, limits: dict[str, object], fits: bool, bert: tuple[FineTuneJobSpec, Path]
+) -> None:
+    spec = job_of(bert, resources={"limits": limits}).spec
+    assert estimate(spec, bert[1]).fits is fits
+
+
+def test_what_makes_it_smaller_is_said_with_what_it_then_takes(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    found = {change.field: change for change in estimate(bert[0], bert[1]).changes}
+    assert set(found) == {"training.maxLength", "method.type"}
+    assert found["training.maxLength"].value == "64"
+    assert found["method.type"].smallest == DEVICES[0].name
+
+
+def test_a_model_that_nobody_knows_is_unknown_and_not_guessed(tmp_path: Path) -> None:
+    spec = JOBS["bert"].spec(tmp_path)
+    config = tmp_path / "model/config.json"
+    said = json.loads(config.read_text())
+    config.write_text(json.dumps({**said, "model_type": "nobody-knows-it"}))
+    found = estimate(spec, tmp_path / "work")
+    assert (found.total, found.parts, found.devices) == (None, [], [])
+    assert found.unknown
+    assert "nobody-knows-it" in found.unknown
+    assert found.model == "nobody-knows-it"
+    assert found.least == 16 * found.parameters > 0

@@ -1,0 +1,65 @@
+"""What cannot fit, whatever the examples, is refused before the model is loaded; nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.estimate import imagined
+from finetune_trainer.estimate.devices import Where
+from finetune_trainer.estimate.imagined import Imagined
+from finetune_trainer.estimate.of_job import described_of
+from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
+from tests.training.sized import JOBS
+
+CPU, GPU = Where("cpu", bf16=False), Where("cuda", bf16=True)
+MUCH = 2**40
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> FineTuneJobSpec:
+    return JOBS["bert"].spec(tmp_path_factory.mktemp("bert"))
+
+
+def folder_of(spec: FineTuneJobSpec) -> Path:
+    return Path(spec.model.uri.removeprefix("file://"))
+
+
+def least_of(spec: FineTuneJobSpec, where: Where) -> int:
+    return Imagined(spec, described_of(spec, folder_of(spec) / "work"), where).least
+
+
+@pytest.mark.parametrize("where", [CPU, GPU], ids=str)
+def test_what_takes_more_than_there_is_does_not_fit_and_adapters_are_named(spec: FineTuneJobSpec, where: Where) -> None:
+    least = least_of(spec, where)
+    refuse_what_cannot_fit(spec, folder_of(spec), where, least, MUCH)
+    with pytest.raises(JobError) as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), where, least - 1, MUCH)
+    assert caught.value.reason is FailureReason.DOES_NOT_FIT
+    assert "before any example" in caught.value.message
+    assert "Set spec.method.type to lora" in caught.value.remedy
+
+
+def test_what_adapters_do_not_help_asks_for_more(spec: FineTuneJobSpec) -> None:
+    with pytest.raises(JobError) as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), GPU, 1000, MUCH)
+    assert "Name a smaller model, or ask for a larger device" in caught.value.remedy
+
+
+def test_a_machine_that_cannot_hold_the_weights_cannot_load_them_for_a_gpu_either(spec: FineTuneJobSpec) -> None:
+    with pytest.raises(JobError, match="in fp32, in which it is loaded") as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), GPU, MUCH, 1000)
+    assert caught.value.reason is FailureReason.DOES_NOT_FIT
+
+
+def test_what_fits_in_any_case_is_not_looked_at(spec: FineTuneJobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imagined, "Imagined", None)
+    refuse_what_cannot_fit(spec, folder_of(spec), GPU, MUCH, MUCH)
+
+
+def test_less_is_certain_than_what_a_step_takes(spec: FineTuneJobSpec) -> None:
+    found = Imagined(spec, described_of(spec, folder_of(spec) / "work"), CPU)
+    assert found.least < found.peak(1, more=True).total

@@ -1,0 +1,1 @@
+"""How much memory a job takes, known before anything of it is loaded."""

@@ -1,0 +1,98 @@
+"""The GPUs that people have, whole and in slices, and how much of their memory a training may take.
+
+Memory is what CUDA says of a device; of a MIG slice, whose name counts in gigabytes, what NVIDIA's guide says of its profile.
+https://docs.nvidia.com/datacenter/tesla/mig-user-guide/supported-mig-profiles.html
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from finetune_api.base import amount
+from finetune_api.placement import Resources, is_a_device
+
+GIB = 2**30
+FP32 = 4
+"""Bytes."""
+STATE = 4 * FP32
+"""Of a parameter that is trained: itself, its gradient and its two moments."""
+ROOM = 0.9
+"""The part of a GPU's memory that tensors may take: the rest is CUDA's own, that of its libraries, and what lies between tensors."""
+PROCESS = GIB
+"""Bytes that a process on a CPU takes beside its tensors: its libraries, the data's parts in memory, and what they work with."""
+_SLICE = re.compile(r"\bmig-\d+g\.(\d+)gb\b")
+
+
+@dataclass(frozen=True)
+class Where:
+    """On what it is computed."""
+
+    device: Literal["cpu", "cuda"]
+    bf16: bool
+
+    def __str__(self) -> str:
+        return f"{'a GPU' if self.device == 'cuda' else 'a CPU'}, in {'bf16' if self.bf16 else 'fp32'}"
+
+
+@dataclass(frozen=True)
+class Device:
+    name: str
+    gib: float
+    bf16: bool = True
+    """Whether it computes in bf16, as GPUs do since Ampere."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return int(self.gib * GIB)
+
+    def holds(self, size: int) -> bool:
+        """Whether tensors of so many bytes fit."""
+        return size <= ROOM * self.memory
+
+
+DEVICES = tuple(
+    sorted(
+        (
+            Device("A100 1g.5gb", 4.75),
+            Device("A100 2g.10gb", 9.75),
+            Device("A100 3g.20gb", 19.5),
+            Device("H100 1g.10gb", 9.75),
+            Device("H100 1g.20gb", 19.5),
+            Device("H100 3g.40gb", 39.25),
+            Device("H200 1g.18gb", 16.0),
+            Device("H200 2g.35gb", 32.5),
+            Device("H200 3g.71gb", 69.0),
+            Device("T4 16 GB", 14.5, bf16=False),
+            Device("L4 24 GB", 22.0),
+            Device("RTX 4090 24 GB", 23.5),
+            Device("L40S 48 GB", 44.0),
+            Device("A100 40 GB", 39.4),
+            Device("A100 80 GB", 79.1),
+            Device("H100 80 GB", 79.1),
+            Device("H200 141 GB", 139.8),
+            Device("B200 180 GB", 178.0),
+        ),
+        key=lambda device: device.gib,
+    )
+)
+
+
+def on_a_gpu(resources: Resources) -> bool:
+    """Whether a job asks for a GPU."""
+    return any(is_a_device(name) and amount(count) > 0 for name, count in (resources.limits or {}).items())
+
+
+def limit(resources: Resources) -> int | None:
+    """Bytes that the tensors of a training may take, where the resources of its job say so: of a slice of a GPU, whose name says its
+    memory, or of a pod without a GPU."""
+    limits = resources.limits or {}
+    for name in limits:
+        if said := _SLICE.search(name):
+            return int(ROOM * int(said[1]) * Fraction(10**9))
+    if on_a_gpu(resources) or "memory" not in limits:
+        return None
+    return max(0, int(amount(limits["memory"])) - PROCESS)

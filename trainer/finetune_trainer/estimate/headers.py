@@ -1,0 +1,108 @@
+"""A model's settings and the shapes of its weights, without the weights: of each safetensors file only the beginning is read, which says
+what is in it. https://huggingface.co/docs/safetensors/index#format
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import Base, Storage
+from finetune_trainer.data import hub
+from finetune_trainer.data.adapted import CONFIG, base_of, is_adapter
+from finetune_trainer.data.fetch import INDEX, WEIGHTS, needed_files
+from finetune_trainer.data.places import open_place, told_of
+
+LARGE = frozenset({"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"})
+"""Settings that say nothing of sizes."""
+LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself takes no longer one."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of tensors, by their names."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model of which nothing but its description was fetched."""
+
+    folder: Path
+    """With config.json and whatever else is small."""
+    stored: Shapes
+    """What the weights hold."""
+
+    @property
+    def kind(self) -> str:
+        """What its config calls it, such as `bert`."""
+        said = json.loads((self.folder / "config.json").read_bytes())
+        return str(said.get("model_type") or (said.get("architectures") or ["unknown"])[0])
+
+
+def describe(model: Base, *, storage: Storage, workspace: Path, more: Collection[str] = ()) -> Described:
+    """The model at `model.uri`, and of adapters the model that they are for; small files of it go below `workspace`.
+
+    Raises JobError as fetching it would: ModelNotFound, ModelAccessDenied, ModelInvalid, HubUnreachable, StorageDenied,
+    StorageUnavailable.
+    """
+    with told_of("model", model.uri):
+        of = _of_hub if model.uri.startswith("hf://") else _of_place
+        names, fetch, shapes = of(model, storage, workspace)
+        needed = needed_files(names, model, more)
+        small = [name for name in needed if not name.endswith(".safetensors") and name not in LARGE]
+        folder = fetch(small)
+        if is_adapter(names, (WEIGHTS, INDEX)):
+            return describe(base_of(folder / CONFIG, model), storage=storage, workspace=workspace / "base", more=more)
+        stored: dict[str, tuple[int, ...]] = {}
+        try:
+            for name in _of_the_model(needed, folder):
+                stored |= shapes(name)
+        except (struct.error, ValueError, LookupError, TypeError, AttributeError):
+            raise JobError(
+                FailureReason.MODEL_INVALID,
+                f"{name} at {model.uri} does not begin as safetensors weights do",
+                field="spec.model.uri",
+                remedy="Save the model again with save_pretrained, or download the file again.",
+            ) from None
+        return Described(folder, stored)
+
+
+def _of_the_model(names: Collection[str], folder: Path) -> list[str]:
+    """The files of weights that make the model: others may lie beside them."""
+    if WEIGHTS in names:
+        return [WEIGHTS]
+    if INDEX in names:
+        return sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    return [name for name in names if name.endswith(".safetensors")]
+
+
+Way = tuple[list[str], Callable[[list[str]], Path], Callable[[str], Shapes]]
+"""The names of the files at a URI, how some of them become a local folder, and the shapes in one."""
+
+
+def _of_hub(model: Base, storage: Storage, workspace: Path) -> Way:
+    repo = hub.repository(model.uri)
+    commit, names = hub.model_files(repo, model.revision)
+    fetch = partial(hub.download_model, repo, commit, cache=workspace / "hub")
+    return names, fetch, partial(hub.stored_shapes, repo, commit)
+
+
+def _of_place(model: Base, storage: Storage, workspace: Path) -> Way:
+    place = open_place(model.uri, storage=storage, workspace=workspace / "model")
+
+    def fetch(names: list[str]) -> Path:
+        return place.local(names, lambda: None)[names[0]].parent
+
+    def shapes(name: str) -> Shapes:
+        (length,) = struct.unpack("<Q", place.part(name, 0, 8))
+        if length > LONGEST_HEADER:
+            raise ValueError(length)
+        header: dict[str, Any] = json.loads(place.part(name, 8, length))
+        return {tensor: tuple(said["shape"]) for tensor, said in header.items() if tensor != "__metadata__"}
+
+    return place.names(), fetch, shapes

@@ -1,0 +1,87 @@
+"""How many bytes the tensors of a computation take at most, and what they are: each storage is counted once, from when it is made until
+nobody has it any more, autograd included.
+
+Of tensors without numbers (`FakeTensorMode`) as of real ones: what is counted are sizes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+WEIGHTS, COPIES, GRADIENTS, MOMENTS = "weights", "weights in bf16", "gradients", "optimiser"
+ACTIVATIONS, LOGITS = "activations", "logits"
+PARTS = (WEIGHTS, COPIES, GRADIENTS, MOMENTS, ACTIVATIONS, LOGITS)
+
+
+class _Made:
+    """A storage."""
+
+    __slots__ = ("born", "died", "kind", "size")
+
+    def __init__(self, kind: str, size: int, born: int) -> None:
+        self.kind, self.size, self.born = kind, size, born
+        self.died: int | None = None
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is entered, every tensor that an operation makes is counted. `wide` is a size that only logits have: the vocabulary."""
+
+    def __init__(self, wide: int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._wide = wide
+        self._known: Any = WeakIdKeyDictionary()
+        self._all: list[_Made] = []
+        self._now = self._live = self.peak = self._at = 0
+
+    def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
+        """Count these, or call what is counted already so."""
+        for tensor in tensors:
+            self._see(tensor).kind = kind
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """What was alive at the peak, in bytes."""
+        found = dict.fromkeys(PARTS, 0)
+        for made in self._all:
+            if made.born <= self._at and (made.died is None or made.died > self._at):
+                found[made.kind] += made.size
+        return found
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        of_weights = function is torch.ops.aten._to_copy.default and self._kind(args[0]) == WEIGHTS
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._see(tensor, COPIES if of_weights else None)
+        return made
+
+    def _kind(self, tensor: torch.Tensor) -> str | None:
+        made = self._known.get(tensor.untyped_storage())
+        return made.kind if made is not None else None
+
+    def _see(self, tensor: torch.Tensor, kind: str | None = None) -> _Made:
+        storage = tensor.untyped_storage()
+        known: _Made | None = self._known.get(storage)
+        if known is not None:
+            return known
+        self._now += 1
+        kind = kind or (LOGITS if self._wide in tensor.shape[1:] else ACTIVATIONS)
+        made = self._known[storage] = _Made(kind, storage.nbytes(), self._now)
+        self._all.append(made)
+        self._live += made.size
+        if self._live > self.peak:
+            self.peak, self._at = self._live, self._now
+        weakref.finalize(storage, self._forget, made).atexit = False
+        return made
+
+    def _forget(self, made: _Made) -> None:
+        self._now += 1
+        self._live -= made.size
+        made.died = self._now

@@ -1,0 +1,181 @@
+"""How much memory a job takes, on what it fits, and what would make it smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from finetune_api.estimate import Change, Estimate, Fit, Part
+from finetune_api.failures import JobError
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import LORA, TASKS
+from finetune_trainer.engine.memory import TOKENS_ON_CPU
+from finetune_trainer.estimate.devices import DEVICES, FP32, ROOM, STATE, Where, limit, on_a_gpu
+from finetune_trainer.estimate.headers import Described, describe
+from finetune_trainer.estimate.imagined import INVALID, Imagined, Peak
+from finetune_trainer.said import first_line
+from finetune_trainer.tasks.passes import PASSES
+
+SHORTEST = 64
+"""Tokens below which nobody is told to cut texts."""
+
+
+@dataclass
+class Job:
+    """A job, and the models that were imagined for it."""
+
+    spec: FineTuneJobSpec
+    described: Described
+    _imagined: dict[Where, Imagined] = field(default_factory=dict)
+    _peaks: dict[tuple[Where, int], Peak] = field(default_factory=dict)
+
+    def imagined(self, where: Where) -> Imagined:
+        if where not in self._imagined:
+            self._imagined[where] = Imagined(self.spec, self.described, where)
+        return self._imagined[where]
+
+    def peak(self, where: Where, examples: int) -> Peak:
+        """With so many examples at once."""
+        key = where, examples
+        if key not in self._peaks:
+            self._peaks[key] = self.imagined(where).peak(examples, more=examples < self.spec.training.batch_size)
+        return self._peaks[key]
+
+    def most(self, where: Where) -> int:
+        """The examples that the trainer would try to have go through the model at once."""
+        training = self.spec.training
+        if training.micro_batch_size is not None:
+            return training.micro_batch_size
+        if where.device == "cuda":
+            return training.batch_size
+        return max(1, min(training.batch_size, TOKENS_ON_CPU // self.imagined(where).size.cost))
+
+    def on_a_gpu(self, bf16: bool) -> Where:
+        """A GPU that computes in bf16 where it may, if the job lets it choose."""
+        asked = self.spec.training.precision
+        return Where("cuda", bf16 if asked == "auto" else asked == "bf16")
+
+    def fitting(self, size: int, where: Where) -> int:
+        """How many examples go through the model at once within so many bytes: all that it tries, or half as often as it takes."""
+        examples = self.most(where)
+        while examples and self.peak(where, examples).total > size:
+            examples //= 2
+        return examples
+
+
+def estimate(spec: FineTuneJobSpec, workspace: Path) -> Estimate:
+    """Of a job, whose model's settings are fetched below `workspace`. Raises JobError as fetching the model would, and where the job itself
+    is wrong, such as a pattern that matches no layer."""
+    job = Job(spec, described_of(spec, workspace))
+    where = job.on_a_gpu(True) if on_a_gpu(spec.resources) else Where("cpu", spec.training.precision == "bf16")
+    if spec.task not in PASSES:
+        return _unknown(job, where, f"what {spec.task} takes of memory is not known")
+    try:
+        return _known(job, where)
+    except JobError:
+        raise
+    except INVALID as error:
+        return _unknown(job, where, f"the model cannot be imagined: {type(error).__name__}: {first_line(error)}")
+
+
+def described_of(spec: FineTuneJobSpec, workspace: Path) -> Described:
+    """Of the model of a job."""
+    more = TASKS[spec.task].more_files
+    return describe(spec.model, storage=spec.storage, workspace=workspace, more=more)
+
+
+def _known(job: Job, where: Where) -> Estimate:
+    spec, imagined = job.spec, job.imagined(where)
+    allowed = limit(spec.resources)
+    examples = job.most(where) if allowed is None else max(1, job.fitting(allowed, where))
+    peak = job.peak(where, examples)
+    trained, parameters = imagined.parameters
+    return Estimate(
+        model=type(imagined.model).__name__,
+        parameters=parameters,
+        trained=trained,
+        where=str(where),
+        feature=str(imagined.size),
+        examples=examples,
+        parts=[
+            Part(name=name, size=size) for name, size in sorted(peak.parts.items(), key=lambda one: -one[1]) if size
+        ],
+        total=peak.total,
+        least=imagined.least,
+        limit=allowed,
+        fits=None if allowed is None else peak.total <= allowed,
+        devices=[
+            Fit(
+                device=one.name, memory=one.memory, examples=job.fitting(int(ROOM * one.memory), job.on_a_gpu(one.bf16))
+            )
+            for one in DEVICES
+        ],
+        changes=list(_changes(job)),
+        assumed=list(_assumed(job, where)),
+    )
+
+
+def _changes(job: Job) -> Iterator[Change]:
+    """What makes it smaller, each alone, with one example at once on a GPU."""
+    spec, where = job.spec, job.on_a_gpu(True)
+    now = job.peak(where, 1).total
+    tried: list[tuple[str, Any]] = []
+    if job.imagined(where).size.tokens > SHORTEST:
+        tried.append(("training.maxLength", job.imagined(where).size.tokens // 2))
+    if spec.method.type != LORA and LORA in TASKS[spec.task].methods and not spec.method.freezes_backbone:
+        tried.append(("method.type", LORA))
+    if spec.training.precision == "fp32":
+        tried.append(("training.precision", "bf16"))
+    for path, value in tried:
+        other = Job(with_field(spec, path, value), job.described)
+        try:
+            size = other.peak(other.on_a_gpu(True), 1).total
+        except (JobError, *INVALID):  # it is none that this model allows
+            continue
+        if size < now:
+            smallest = next((one.name for one in DEVICES if one.bf16 and one.holds(size)), None)
+            yield Change(field=path, value=str(value), size=size, smallest=smallest)
+
+
+def with_field(spec: FineTuneJobSpec, path: str, value: Any) -> FineTuneJobSpec:
+    """The same spec with another value. Raises pydantic's ValidationError where it does not allow that."""
+    said = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    *blocks, last = path.split(".")
+    inner = said
+    for block in blocks:
+        inner = inner.setdefault(block, {})
+    inner[last] = value
+    return FineTuneJobSpec.model_validate(said)
+
+
+def _assumed(job: Job, where: Where) -> Iterator[str]:
+    spec, size = job.spec, job.imagined(where).size
+    if size.tokens:
+        yield (
+            f"Every text has {size.tokens} tokens, the most that are read of one (spec.training.maxLength): shorter ones take less."
+        )
+    if size.sound:
+        yield "Every sound is as long as is heard of one: shorter ones take less."
+    if size.tokens and PASSES[spec.task].has_head and spec.method.type != LORA:
+        yield "Every token of the vocabulary occurs in the data: of those that do not, no gradients and moments are kept."
+    if where.device == "cpu" and spec.training.precision == "auto":
+        yield "The processor has no bf16 in hardware: with it, training.precision auto computes in bf16, and takes less."
+    yield "Evaluations take as much at once as there is room for; they are not counted."
+
+
+def _unknown(job: Job, where: Where, why: str) -> Estimate:
+    spec = job.spec
+    parameters = sum(map(prod, job.described.stored.values()))
+    trained = parameters if spec.method.type != LORA and spec.method.freeze is None else 0
+    return Estimate(
+        model=job.described.kind,
+        parameters=parameters,
+        trained=trained,
+        where=str(where),
+        least=parameters * FP32 if not trained else trained * STATE,
+        unknown=why,
+        limit=limit(spec.resources),
+    )

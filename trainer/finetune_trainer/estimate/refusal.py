@@ -1,0 +1,66 @@
+"""A job that cannot fit ends before its model is loaded: not at the first step, and on a CPU not by the kernel's hand, which says nothing.
+
+Refused is only what is certain: what the parameters take alone, with one example or many, is more than there is. Whether activations fit
+beside them is found by the steps themselves, in ever smaller micro-batches.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.job import Base, FineTuneJobSpec
+from finetune_api.tasks import LORA, TASKS
+from finetune_trainer.estimate.devices import FP32, GIB, STATE, Where
+from finetune_trainer.estimate.headers import Described, describe
+
+
+def refuse_what_cannot_fit(spec: FineTuneJobSpec, folder: Path, where: Where, room: int, host: int) -> None:
+    """Raise JobError DOES_NOT_FIT where the model in `folder` takes more than `room`, the bytes of the device, or more than `host`, those
+    of the machine, which loads it. Looks no further where it would fit in any case."""
+    described = describe(Base.model_construct(uri=folder.as_uri()), storage=spec.storage, workspace=folder)
+    parameters = sum(map(prod, described.stored.values()))
+    if parameters * STATE <= min(room, host):
+        return
+    if parameters * FP32 > host:
+        raise JobError(
+            FailureReason.DOES_NOT_FIT,
+            f"the model has {parameters / 1e9:.2g} billion parameters, {_gib(parameters * FP32)} in fp32, in which it is loaded, and this "
+            f"process may have {_gib(host)}",
+            field="spec.resources.limits.memory" if "memory" in (spec.resources.limits or {}) else None,
+            remedy="Ask for more memory in spec.resources, or name a smaller model.",
+        )
+    least = _least(spec, described, where)
+    if least is not None and least > room:
+        what = "the GPU has" if where.device == "cuda" else "this process may have"
+        raise JobError(
+            FailureReason.DOES_NOT_FIT,
+            f"what is tuned of {parameters / 1e9:.2g} billion parameters takes {_gib(least)} with its gradients and the optimiser's moments, "
+            f"before any example, and {what} {_gib(room)}",
+            field="spec.method",
+            remedy=_remedy(spec, described, where, room),
+        )
+
+
+def _least(spec: FineTuneJobSpec, described: Described, where: Where) -> int | None:
+    from finetune_trainer.estimate.imagined import INVALID, Imagined  # a second's import, for the few that may not fit
+
+    try:
+        return Imagined(spec, described, where).least
+    except (JobError, *INVALID):  # whoever loads it will say what is wrong
+        return None
+
+
+def _remedy(spec: FineTuneJobSpec, described: Described, where: Where, room: int) -> str:
+    from finetune_trainer.estimate.of_job import with_field
+
+    if spec.method.type != LORA and LORA in TASKS[spec.task].methods:
+        small = _least(with_field(spec, "method.type", LORA), described, where)
+        if small is not None and small <= room:
+            return f"Set spec.method.type to lora, which takes {_gib(small)} before any example; or ask for a larger device in spec.resources."
+    return "Name a smaller model, or ask for a larger device in spec.resources. `finetune estimate` says which one holds it."
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.1f} GiB"
