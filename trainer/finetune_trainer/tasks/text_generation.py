@@ -12,44 +12,36 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, GenerationConfig, StoppingCriteriaList
+from transformers import AutoConfig
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.options import DEFAULT_TEXT_LOSS, TextGeneration as Options
+from finetune_api.options import TextGeneration as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.conversations import Conversation, Plain, Row, rows
+from finetune_trainer.data.conversations import rows
 from finetune_trainer.data.examples import Data, Examples, Stop
-from finetune_trainer.data.problems import at, data_invalid
+from finetune_trainer.data.problems import at
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.likelihood import token_scores
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
-from finetune_trainer.tasks.broken_names import MARK, Breaker
-from finetune_trainer.tasks.chat_template import (
-    BY_LAST,
-    ChatTemplate,
-    Rendered,
-    RenderError,
-    Span,
-    end_of_answers,
-    plain_template,
-)
-from finetune_trainer.tasks.generation import NO_TARGET, dropped_note, kept_of
+from finetune_trainer.tasks.chat_template import plain_template
+from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
 from finetune_trainer.tasks.padding import agree
-from finetune_trainer.tasks.positions import table_length
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.row_tokens import RowTokens
 from finetune_trainer.tasks.text import TRY_OUTS, TextTask
 from finetune_trainer.tasks.tokenizers import load_tokenizer
+from finetune_trainer.tasks.writer import Writer
 from finetune_trainer.tasks.written_samples import sample_blocks
 
 BLOCK = 200
@@ -73,16 +65,6 @@ print(write("A text", return_full_text=False)[0]["generated_text"])
 """
 
 
-class Encoded(NamedTuple):
-    """One row as tokens."""
-
-    ids: NDArray[np.int32]
-    learnt: NDArray[np.bool_]
-    """Of each token."""
-    begin: int
-    """Where the last answer begins."""
-
-
 class TextGeneration(TextTask):
     facts = TASKS["text-generation"]
     loads = "AutoModelForCausalLM"
@@ -98,10 +80,9 @@ class TextGeneration(TextTask):
         self._saved = load_tokenizer(folder, config, trust_remote_code=trusted)
         """Reads control tokens, which chat templates write; the reader's tokenizer does not."""
         self._settle_tokenizer()
-        self._breaker = Breaker(self._saved)
-        self._template = ChatTemplate(self._saved)
-        self._before, self._after = self._around()
-        self._settle_generation()
+        self._tokens = RowTokens(self._saved, data, self._options)
+        template = self._tokens.template if self._is_chat else None
+        self._writer = Writer(self.model, self._saved, template, self._options, self.notes)
         self._next = self._proved()
         self._refuse_foresight()
 
@@ -136,60 +117,6 @@ class TextGeneration(TextTask):
             raise _invalid(
                 "the tokenizer has no token that ends a text", "Put eos_token into its tokenizer_config.json."
             )
-
-    def _around(self) -> tuple[list[int], list[int]]:
-        """What stands before and behind a text that no template touches."""
-        whole, bare = (self._saved("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-        begin = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
-        before, after = whole[:begin], whole[begin + len(bare) :]
-        end = self._saved.eos_token_id
-        return before, after if end is None or end in after else [*after, end]
-
-    def _settle_generation(self) -> None:
-        """Write greedily, up to what ends an answer of the chat template or a text."""
-        given: GenerationConfig = self.model.generation_config
-        told = given.eos_token_id
-        ends: list[int] = [told] if isinstance(told, int) else list(told or [])
-        learnt = [self._saved.eos_token_id] if not self._is_chat else self._end_of_answers()
-        more = [number for number in learnt if number is not None and number not in ends]
-        if ends and more:
-            self.notes.append(
-                f"What is learnt to end an answer, {', '.join(self._names(more))}, did not end what the model writes: now it does."
-            )
-        self._ends = [*ends, *more]
-        settled = GenerationConfig(
-            **{**kept_of(given), "eos_token_id": self._ends or None, "pad_token_id": self._saved.pad_token_id},
-            do_sample=False,
-            max_new_tokens=self._most(),
-        )
-        self.notes += dropped_note(given, settled, "greedily")
-        self.model.generation_config = settled
-
-    def _end_of_answers(self) -> list[int]:
-        end = end_of_answers(self._template)
-        ids: list[int] = self._saved(end, add_special_tokens=False)["input_ids"] if end else []
-        control = set(self._saved.get_added_vocab().values())
-        if not ids or ids[0] not in control:
-            self.notes.append(
-                "The chat template puts no control token behind an answer, or does not let it be learnt: the model may not learn to come to "
-                "an end."
-            )
-            return []
-        return ids[:1]
-
-    def _most(self) -> int:
-        limit = table_length(self.model)
-        most = self._options.max_new_tokens
-        if limit is None or most < limit:
-            return most
-        if "max_new_tokens" not in self._options.model_fields_set:
-            return limit // 2
-        raise JobError(
-            FailureReason.INVALID_SPEC,
-            f"maxNewTokens is {most}, but the model can read and write at most {limit} tokens together",
-            field="spec.textGeneration.maxNewTokens",
-            remedy=f"Set spec.textGeneration.maxNewTokens to less than {limit}, or leave it out.",
-        )
 
     def _proved(self) -> NextTokens | None:
         """None for a model that does not let logits be made of some hidden states alone."""
@@ -229,14 +156,12 @@ class TextGeneration(TextTask):
         weights: list[int] = []
         begins: list[int] = []
         bare: list[int] = []
-        cut = by_last = done = 0
-        self._breaker.held = self._untold = 0
+        cut = done = 0
+        self._tokens.begin_split()
         for block in examples.blocks(*examples.roles, size=BLOCK):
             stop()
             given = list(rows(block, self._options.system_prompt))
-            rendered = self._rendered(given, examples, done)
-            by_last += sum(one.found_by == BY_LAST for one in rendered)
-            for number, one in enumerate(self._encoded(rendered)):
+            for number, one in enumerate(self._tokens.encoded(given, examples.origins, done)):
                 cut += len(one.ids) > length
                 learnt = one.learnt[:length].copy()
                 learnt[:1] = False  # nothing stands before it to tell it from
@@ -249,7 +174,7 @@ class TextGeneration(TextTask):
                 if not weights[-1]:
                     bare.append(done + number)
             done += len(given)
-        self._say(examples, bare, by_last, length)
+        self._say(examples, bare, length)
         starts = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64))])
         total = sum(weights)
         return Ragged(
@@ -270,95 +195,15 @@ class TextGeneration(TextTask):
         kind = "conversations" if self._is_chat else "texts"
         return f"{kind}, of the columns {', '.join(columns[role] for role in examples.roles)}"
 
-    def _say(self, examples: Examples, bare: Sequence[int], by_last: int, length: int) -> None:
-        notes = []
+    def _say(self, examples: Examples, bare: Sequence[int], length: int) -> None:
+        notes = self._tokens.said(len(examples))
         if bare:
-            notes.append(
+            notes.insert(
+                0,
                 f"{len(bare):,} of {len(examples):,} rows have nothing to learn within {length} tokens (spec.training.maxLength), and teach "
-                f"nothing: {at(examples.origins.take(bare))}."
-            )
-        if by_last:
-            notes.append(
-                f"Of {by_last:,} of {len(examples):,} conversations only the last answer is learnt: the chat template writes the earlier ones "
-                "otherwise once others follow, and does not mark what the assistant says."
-            )
-        if self._untold:
-            notes.append(
-                f"The chat template leaves out the tools of {self._untold:,} of {len(examples):,} conversations: it knows none."
-            )
-        if held := self._breaker.held:
-            notes.append(
-                f"{held:,} of {len(examples):,} rows hold names of control tokens, such as {self._breaker.example!r}: read as text, but by "
-                "the saved tokenizer as tokens."
+                f"nothing: {at(examples.origins.take(bare))}.",
             )
         self.notes += [note for note in notes if note not in self.notes]
-
-    def _rendered(self, given: Sequence[Row], examples: Examples, begin: int) -> list[Rendered]:
-        found, wrong, why = [], [], ""
-        for number, row in enumerate(given, start=begin):
-            if isinstance(row, Plain) and self._options.system_prompt and self.data.form.has("prompt"):
-                raise data_invalid(
-                    f"a prompt is a text, before which no system prompt can stand: {examples.origins[number]}",
-                    "Write prompts and completions as lists of messages, or remove spec.textGeneration.systemPrompt.",
-                    "spec.textGeneration.systemPrompt",
-                )
-            try:
-                found.append(self._render(self._breaker.broken(row)))
-                tools = row.tools if isinstance(row, Conversation) else None
-                if tools and not any(tool["function"]["name"] in found[-1].text for tool in tools):
-                    self._untold += 1
-            except RenderError as error:
-                wrong.append(number)
-                why = why or str(error)
-        if wrong:
-            raise data_invalid(
-                f"the model's chat template does not take {'this conversation' if len(wrong) == 1 else 'these conversations'}: {why} "
-                f"({at(examples.origins.take(wrong))})",
-                "Correct the order and the roles of the messages, or put another chat_template.jinja beside the model.",
-                f"spec.dataset.columns.{next(iter(examples.roles))}",
-            )
-        return found
-
-    def _render(self, row: Row) -> Rendered:
-        if isinstance(row, Conversation):
-            return self._template.rendered(row)
-        text = row.prompt + row.completion
-        return Rendered(text, ((len(row.prompt), len(text)),), len(row.prompt), "")
-
-    def _encoded(self, rendered: Sequence[Rendered]) -> Iterator[Encoded]:
-        parts = [one.text.split(MARK) for one in rendered]
-        encoding = self._saved(
-            [part for of_row in parts for part in of_row],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        number = 0
-        whole = (self._options.loss or DEFAULT_TEXT_LOSS) == "all"
-        for one, of_row in zip(rendered, parts, strict=True):
-            ids: list[list[int]] = []
-            ends: list[NDArray[np.int64]] = []
-            place = 0
-            for part in of_row:
-                ids.append(encoding["input_ids"][number])
-                ends.append(place + np.asarray(encoding["offset_mapping"][number], np.int64).reshape(-1, 2)[:, 1])
-                place += len(part) + len(MARK)
-                number += 1
-            end = np.concatenate(ends)
-            learnt = np.zeros(len(end), np.bool_)
-            for span in one.learnt:
-                learnt |= _within(end, span)
-            begin = int((end <= one.begin).sum())
-            tokens = np.asarray([token for part in ids for token in part], np.int32)
-            if not one.found_by:  # a text that no template touches
-                tokens = np.concatenate([np.asarray(self._before, np.int32), tokens, np.asarray(self._after, np.int32)])
-                learnt = np.concatenate(
-                    [np.zeros(len(self._before), np.bool_), learnt, np.ones(len(self._after), np.bool_)]
-                )
-                begin = len(self._before) + (begin if self.data.form.has("prompt") else len(end) // 2)
-            yield Encoded(tokens, np.ones_like(learnt) if whole else learnt, begin)
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         batch = super().collate(features)
@@ -406,51 +251,14 @@ class TextGeneration(TextTask):
         return np.unique(np.linspace(0, len(examples) - 1, count).round().astype(np.int64))
 
     def write(self, batch: Batch, check: Callable[[], None]) -> Columns:
-        def look(ids: torch.Tensor, scores: Any, **others: Any) -> torch.Tensor:
-            check()
-            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # it ends nothing itself
-
-        said: list[str] = []
-        ended: list[bool] = []
-        begins: list[int] = batch[BEGIN].tolist()
-        prompts = [batch[INPUTS][row, : max(1, begin)] for row, begin in enumerate(begins)]
-        # In company texts are padded before their beginnings, which a few models mix into what they say.
-        parts = [[row] for row in range(len(begins))] if self.depends_on_padding else [list(range(len(begins)))]
-        for part in parts:
-            for ids in self._written([prompts[row] for row in part], look):
-                said.append(self._saved.decode(ids, skip_special_tokens=True))
-                ended.append(any(number in self._ends for number in ids))
+        prompts = [batch[INPUTS][row, : max(1, begin)] for row, begin in enumerate(batch[BEGIN].tolist())]
+        found = self._writer.written(prompts, check, apart=self.depends_on_padding)
         given = [self._saved.decode(prompt, skip_special_tokens=True) for prompt in prompts]
         return {
-            **{name: pa.array(texts, pa.string()) for name, texts in ((SAID, said), (GIVEN, given))},
-            ENDED: pa.array(ended, pa.bool_()),
+            SAID: pa.array([one.text for one in found], pa.string()),
+            ENDED: pa.array([one.ended for one in found], pa.bool_()),
+            GIVEN: pa.array(given, pa.string()),
         }
-
-    def _written(self, prompts: Sequence[torch.Tensor], look: Any) -> list[list[int]]:
-        """The ids that the model writes to these."""
-        width = max(map(len, prompts))
-        device = prompts[0].device
-        ids = torch.full((len(prompts), width), self._saved.pad_token_id, device=device)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
-        limit = table_length(self.model)
-        most = (
-            self.model.generation_config.max_new_tokens
-            if limit is None
-            else min(self.model.generation_config.max_new_tokens, limit - width)
-        )
-        if most < 1:
-            return [[] for _ in prompts]
-        found = self.model.generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=most, stopping_criteria=StoppingCriteriaList([look])
-        )
-        written: list[list[int]] = found[:, width:].tolist()
-        return [self._to_the_end(of_row) for of_row in written]
-
-    def _to_the_end(self, ids: list[int]) -> list[int]:
-        end = next((place for place, number in enumerate(ids) if number in self._ends), len(ids) - 1)
-        return ids[: end + 1]
 
     def scores(self, examples: Examples, answers: pa.Table) -> list[Score]:
         return token_scores(*(answers.column(name).to_numpy() for name in ("nll", "tokens", "right")))
@@ -462,11 +270,10 @@ class TextGeneration(TextTask):
             [block] = some.blocks(*some.roles, size=len(some))
             given = list(rows(block, self._options.system_prompt))
             taken = [None if table is None else table.take(pa.array(asked)) for table in (before, after)]
-            most = self.model.generation_config.max_new_tokens
-            yield from sample_blocks(some, given, *taken, most=most)
+            yield from sample_blocks(some, given, *taken, most=self._writer.most)
 
     def known(self) -> Mapping[str, Any]:
-        return {"generation": {"max_new_tokens": self.model.generation_config.max_new_tokens}}
+        return {"generation": {"max_new_tokens": self._writer.most}}
 
     def save_beside(self, folder: Path) -> None:
         self._saved.save_pretrained(folder)
@@ -478,21 +285,12 @@ class TextGeneration(TextTask):
         messages = [{"role": "system", "content": system}] if system else []
         return CHAT.format(messages=[*messages, {"role": "user", "content": "A question."}])
 
-    def _names(self, ids: Sequence[int]) -> list[str]:
-        return [str(name) for name in self._saved.convert_ids_to_tokens(list(ids))]
-
 
 def _begins_plain(data: Data) -> bool:
     """Whether prompts are texts, as the first of them is."""
     if not data.form.has("prompt"):
         return False
     return not data.train.column("prompt")[0].as_py()[0]["role"]
-
-
-def _within(ends: NDArray[np.int64], span: Span) -> NDArray[np.bool_]:
-    """Which tokens have their last character in a span; `ends` are the places behind these."""
-    found: NDArray[np.bool_] = (ends > span[0]) & (ends <= span[1])
-    return found
 
 
 def _inputs(batch: Batch) -> dict[str, torch.Tensor]:

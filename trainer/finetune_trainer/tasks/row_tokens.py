@@ -1,0 +1,157 @@
+"""Rows of text-generation as tokens, and which of these are learnt.
+
+A conversation is written by the model's chat template (`chat_template.py`), a text as it stands, between what the tokenizer puts around
+texts. Names of control tokens in the data stay text (`broken_names.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from finetune_api.options import DEFAULT_TEXT_LOSS, TextGeneration as Options
+from finetune_trainer.data.conversations import Conversation, Plain, Row
+from finetune_trainer.data.examples import Data, Origins
+from finetune_trainer.data.problems import at, data_invalid
+from finetune_trainer.tasks.broken_names import MARK, Breaker
+from finetune_trainer.tasks.chat_template import BY_LAST, ChatTemplate, Rendered, RenderError, Span
+
+
+class Encoded(NamedTuple):
+    """One row as tokens."""
+
+    ids: NDArray[np.int32]
+    learnt: NDArray[np.bool_]
+    """Of each token."""
+    begin: int
+    """Where the last answer begins."""
+
+
+class RowTokens:
+    """Rows as a model reads them; counts what there is to say of those of one split."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, data: Data, options: Options) -> None:
+        """`tokenizer` reads control tokens, which chat templates write."""
+        self._tokenizer = tokenizer
+        self._options = options
+        self._role = next(iter(data.train.roles))
+        self._has_prompts = data.form.has("prompt")
+        self._breaker = Breaker(tokenizer)
+        self.template = ChatTemplate(tokenizer)
+        self._before, self._after = _around(tokenizer)
+        self.begin_split()
+
+    def begin_split(self) -> None:
+        """Count from nothing."""
+        self._breaker.held = self._untold = self._by_last = 0
+
+    def encoded(self, given: Sequence[Row], origins: Origins, begin: int) -> Iterator[Encoded]:
+        """The tokens of some rows, of which the first is that numbered `begin` of the split. Raises JobError DATA_INVALID for what the
+        chat template does not take."""
+        return self._tokens(self._rendered(given, origins, begin))
+
+    def said(self, count: int) -> list[str]:
+        """Sentences about the `count` rows of the split."""
+        notes = []
+        if self._by_last:
+            notes.append(
+                f"Of {self._by_last:,} of {count:,} conversations only the last answer is learnt: the chat template writes the earlier ones "
+                "otherwise once others follow, and does not mark what the assistant says."
+            )
+        if self._untold:
+            notes.append(
+                f"The chat template leaves out the tools of {self._untold:,} of {count:,} conversations: it knows none."
+            )
+        if held := self._breaker.held:
+            notes.append(
+                f"{held:,} of {count:,} rows hold names of control tokens, such as {self._breaker.example!r}: read as text, but by "
+                "the saved tokenizer as tokens."
+            )
+        return notes
+
+    def _rendered(self, given: Sequence[Row], origins: Origins, begin: int) -> list[Rendered]:
+        found, wrong, why = [], [], ""
+        for number, row in enumerate(given, start=begin):
+            if isinstance(row, Plain) and self._options.system_prompt and self._has_prompts:
+                raise data_invalid(
+                    f"a prompt is a text, before which no system prompt can stand: {origins[number]}",
+                    "Write prompts and completions as lists of messages, or remove spec.textGeneration.systemPrompt.",
+                    "spec.textGeneration.systemPrompt",
+                )
+            try:
+                found.append(self._render(self._breaker.broken(row)))
+                tools = row.tools if isinstance(row, Conversation) else None
+                if tools and not any(tool["function"]["name"] in found[-1].text for tool in tools):
+                    self._untold += 1
+            except RenderError as error:
+                wrong.append(number)
+                why = why or str(error)
+        if wrong:
+            raise data_invalid(
+                f"the model's chat template does not take {'this conversation' if len(wrong) == 1 else 'these conversations'}: {why} "
+                f"({at(origins.take(wrong))})",
+                "Correct the order and the roles of the messages, or put another chat_template.jinja beside the model.",
+                f"spec.dataset.columns.{self._role}",
+            )
+        self._by_last += sum(one.found_by == BY_LAST for one in found)
+        return found
+
+    def _render(self, row: Row) -> Rendered:
+        if isinstance(row, Conversation):
+            return self.template.rendered(row)
+        text = row.prompt + row.completion
+        return Rendered(text, ((len(row.prompt), len(text)),), len(row.prompt), "")
+
+    def _tokens(self, rendered: Sequence[Rendered]) -> Iterator[Encoded]:
+        parts = [one.text.split(MARK) for one in rendered]
+        encoding = self._tokenizer(
+            [part for of_row in parts for part in of_row],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        number = 0
+        whole = (self._options.loss or DEFAULT_TEXT_LOSS) == "all"
+        for one, of_row in zip(rendered, parts, strict=True):
+            ids: list[list[int]] = []
+            ends: list[NDArray[np.int64]] = []
+            place = 0
+            for part in of_row:
+                ids.append(encoding["input_ids"][number])
+                ends.append(place + np.asarray(encoding["offset_mapping"][number], np.int64).reshape(-1, 2)[:, 1])
+                place += len(part) + len(MARK)
+                number += 1
+            end = np.concatenate(ends)
+            learnt = np.zeros(len(end), np.bool_)
+            for span in one.learnt:
+                learnt |= _within(end, span)
+            begin = int((end <= one.begin).sum())
+            tokens = np.asarray([token for part in ids for token in part], np.int32)
+            if not one.found_by:  # a text that no template touches
+                tokens = np.concatenate([np.asarray(self._before, np.int32), tokens, np.asarray(self._after, np.int32)])
+                learnt = np.concatenate(
+                    [np.zeros(len(self._before), np.bool_), learnt, np.ones(len(self._after), np.bool_)]
+                )
+                begin = len(self._before) + (begin if self._has_prompts else len(end) // 2)
+            yield Encoded(tokens, np.ones_like(learnt) if whole else learnt, begin)
+
+
+def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """What stands before and behind a text that no template touches."""
+    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    begin = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
+    before, after = whole[:begin], whole[begin + len(bare) :]
+    end = tokenizer.eos_token_id
+    return before, after if end is None or end in after else [*after, end]
+
+
+def _within(ends: NDArray[np.int64], span: Span) -> NDArray[np.bool_]:
+    """Which tokens have their last character in a span; `ends` are the places behind these."""
+    found: NDArray[np.bool_] = (ends > span[0]) & (ends <= span[1])
+    return found
