@@ -2,6 +2,8 @@
 
     checkpoints/step-800-attempt-1/{…, manifest.json}
     best/step-600-attempt-1/{…, manifest.json}
+
+What else a run finds out bit by bit is kept in the same way at a place of its own (`aside`).
 """  # fmt: skip
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from finetune_trainer.store.manifest import (
     folder_name,
     numbers,
     place_of,
+    prefixes,
 )
 from finetune_trainer.store.record import seal
 
@@ -49,10 +52,19 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Folder, *, fingerprint: str, keep: int, may_write: Callable[[], None] = lambda: None
+        self,
+        folder: Folder,
+        *,
+        fingerprint: str,
+        keep: int,
+        may_write: Callable[[], None] = lambda: None,
+        place: str = CHECKPOINTS,
+        noun: str = "Step %d",
     ) -> None:
-        """`may_write` is called before anything is written and raises when it must not be (`Claim.check`)."""
+        """`may_write` is called before anything is written and raises when it must not be (`Claim.check`). `place` is where they lie, and
+        `noun` what one is called in the log, by its step."""
         self._folder = folder
+        self._place, self._noun = place, noun
         self._patient = folder.patient(max(PATIENCE, folder.patience))
         self._fingerprint = fingerprint
         self._keep = keep
@@ -62,6 +74,12 @@ class Checkpoints:
         """What has been written to the store: checkpoints and best models."""
         self._best: str | None = None
         self._background = LatestOnly(self._store, name="checkpoints")
+
+    def aside(self, place: str, noun: str) -> Checkpoints:
+        """What is kept of the same run at another place, of which only the newest counts."""
+        return Checkpoints(
+            self._folder, fingerprint=self._fingerprint, keep=1, may_write=self._may_write, place=place, noun=noun
+        )
 
     def commit(
         self,
@@ -115,7 +133,7 @@ class Checkpoints:
         One that is broken is passed over, with a line in the log, for the next older, and so is one that `accept` cannot go on
         from: it raises ValueError with the end of a sentence about it. Both directories are emptied first.
         """
-        for prefix in (CHECKPOINTS, BEST):
+        for prefix in prefixes(self._place):
             self._folder.sweep(prefix)
         inventory = self._inventory()
         for name in inventory.newest_first():
@@ -127,7 +145,7 @@ class Checkpoints:
             try:
                 accept(complete.checkpoint, directory)
             except ValueError as error:
-                logger.warning("%s/%s is passed over: it %s.", CHECKPOINTS, name, error)
+                logger.warning("%s/%s is passed over: it %s.", self._place, name, error)
             else:
                 self._saved_step, self._best = complete.checkpoint.step, complete.checkpoint.best
                 return complete.checkpoint
@@ -152,9 +170,9 @@ class Checkpoints:
             self._store_folder(save.best, f"{BEST}/{save.best_name}", self._manifest(step, attempt))
         manifest = self._manifest(save.step, save.attempt)
         manifest = manifest.model_copy(update={"format": save.format, "facts": save.facts, "best": save.best_name})
-        self._store_folder(save.directory, f"{CHECKPOINTS}/{name}", manifest)
+        self._store_folder(save.directory, f"{self._place}/{name}", manifest)
         self._saved_step = save.step
-        logger.info("Step %d is saved as %s/%s.", save.step, CHECKPOINTS, name)
+        logger.info(f"{self._noun} is saved as %s/%s.", save.step, self._place, name)
         self._prune(manifest)
 
     def _store_folder(self, source: Path, place: str, manifest: Checkpoint) -> None:
@@ -183,7 +201,7 @@ class Checkpoints:
             older = (inventory.complete(name) for name in inventory.newest_first() if name != newest.name)
             complete = [found.checkpoint for found in older if found]
             kept = [newest, *complete[: self._keep - 1]]
-            wanted = {f"{CHECKPOINTS}/{found.name}" for found in kept} | {f"{BEST}/{found.best}" for found in kept}
+            wanted = {f"{self._place}/{found.name}" for found in kept} | {f"{BEST}/{found.best}" for found in kept}
             doomed = [file for file in inventory.files if (place := place_of(file)) and place not in wanted]
             self._may_write()
             delete(self._folder, doomed)
@@ -192,10 +210,10 @@ class Checkpoints:
             logger.warning("Old checkpoints were not deleted: %s", error.message)
 
     def _inventory(self) -> Inventory:
-        return Inventory(self._folder, self._fingerprint)
+        return Inventory(self._folder, self._fingerprint, self._place)
 
     def _restore(self, complete: Complete, directory: Path, best_directory: Path) -> bool:
-        return self._download(f"{CHECKPOINTS}/{complete.checkpoint.name}", complete.checkpoint, directory) and (
+        return self._download(f"{self._place}/{complete.checkpoint.name}", complete.checkpoint, directory) and (
             complete.best is None or self._download(f"{BEST}/{complete.best.name}", complete.best, best_directory)
         )
 

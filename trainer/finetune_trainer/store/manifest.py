@@ -17,6 +17,8 @@ from finetune_trainer.store.record import NotWhole, check_files, unseal
 
 CHECKPOINTS = "checkpoints"
 BEST = "best"
+REFERENCES = "references"
+"""What the model said before training, of which a loss may be made; kept in the same way, as it is found out."""
 MANIFEST = "manifest.json"
 
 
@@ -55,30 +57,33 @@ class Complete:
 
 
 class Inventory:
-    """All checkpoints and best models of a run's folder at one moment."""
+    """All checkpoints and best models of a run's folder at one moment, or all of what is kept at another `place` in the same way."""
 
-    def __init__(self, folder: Folder, fingerprint: str) -> None:
+    def __init__(self, folder: Folder, fingerprint: str, place: str = CHECKPOINTS) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
-        self.files: dict[str, StoredFile] = {**folder.list(CHECKPOINTS), **folder.list(BEST)}
+        self._place = place
+        self.files: dict[str, StoredFile] = {}
+        for prefix in prefixes(place):
+            self.files |= folder.list(prefix)
 
     def newest_first(self) -> list[str]:
         """The names of the checkpoints that have a manifest, good or bad: most steps first, then the latest attempt."""
-        names = {place.partition("/")[2] for place in map(place_of, self.files) if place.startswith(f"{CHECKPOINTS}/")}
+        names = {place.partition("/")[2] for place in map(place_of, self.files) if place.startswith(f"{self._place}/")}
         return sorted(
-            (name for name in names if f"{CHECKPOINTS}/{name}/{MANIFEST}" in self.files), key=numbers, reverse=True
+            (name for name in names if f"{self._place}/{name}/{MANIFEST}" in self.files), key=numbers, reverse=True
         )
 
     def complete(self, name: str) -> Complete | None:
         """The checkpoint of this name, or None with the reason in the log."""
-        checkpoint = self._manifest(f"{CHECKPOINTS}/{name}")
+        checkpoint = self._manifest(f"{self._place}/{name}")
         if checkpoint is None:
             return None
         if checkpoint.best is None:
             return Complete(checkpoint, None)
         best = self._manifest(f"{BEST}/{checkpoint.best}")
         if best is None:
-            logger.warning("%s/%s is passed over: its best model is not complete.", CHECKPOINTS, name)
+            logger.warning("%s/%s is passed over: its best model is not complete.", self._place, name)
             return None
         return Complete(checkpoint, best)
 
@@ -103,6 +108,11 @@ class Inventory:
                 logger.warning("%s is passed over: %s %s.", place, file.path, problem)
                 return None
         return manifest
+
+
+def prefixes(place: str) -> tuple[str, ...]:
+    """Where the files are of what is kept at a place: best models are beside the checkpoints that name them."""
+    return (place, BEST) if place == CHECKPOINTS else (place,)
 
 
 def folder_name(step: int, attempt: int) -> str:

@@ -19,7 +19,7 @@ from finetune_api.result import Artifact, Result
 from finetune_api.run import RunIdentity
 from finetune_trainer.log import logger
 from finetune_trainer.store.folder import Folder
-from finetune_trainer.store.manifest import BEST, CHECKPOINTS, delete, place_of
+from finetune_trainer.store.manifest import BEST, CHECKPOINTS, REFERENCES, delete, place_of
 from finetune_trainer.store.record import NotWhole, OtherVersion, check_files, seal, unseal
 
 RESULT = "result.json"
@@ -105,7 +105,7 @@ class RunFolder:
 
         Raises JobError StorageDenied with what is not permitted, and where.
         """
-        kept = [f"{prefix}/.keep" for prefix in (CHECKPOINTS, BEST, "model", "plots", *also)]
+        kept = [f"{prefix}/.keep" for prefix in (CHECKPOINTS, BEST, REFERENCES, "model", "plots", *also)]
         for name in kept:
             self._folder.write(name, b"This folder is filled by a run that is under way.\n")
         self._folder.write_in_parts(f"{ATTEMPTS}/{attempt}/log.txt", b"")
@@ -146,7 +146,7 @@ class RunFolder:
     def clean(self) -> None:
         """Delete the checkpoints of a finished run, which nobody goes on from. What cannot be deleted stays, the log says so."""
         try:
-            for prefix in (CHECKPOINTS, BEST):
+            for prefix in (CHECKPOINTS, BEST, REFERENCES):
                 delete(self._folder, [file for file in self._folder.list(prefix) if place_of(file)])
                 self._folder.sweep(prefix)
         except JobError as error:

@@ -294,6 +294,21 @@ def test_each_kind_of_damage_to_the_newest_checkpoint_alone_falls_back_to_the_on
     assert resumed(store, tmp_path) == (30, 30)
 
 
+def test_what_is_kept_aside_and_the_checkpoints_leave_each_other_alone(tmp_path: Path) -> None:
+    store = memory_folder()
+    with checkpoints_of(store, keep=1) as checkpoints, checkpoints.aside("notes", "Note %d") as notes:
+        for step in (10, 20):
+            save(checkpoints, tmp_path / "checkpoints", step, best=True)
+            save(notes, tmp_path / "notes", step + 5)
+            checkpoints.flush()
+            notes.flush()
+    kept = {"/".join(name.split("/")[:2]) for name in store.list()}
+    assert kept == {"checkpoints/step-20-attempt-1", "best/step-20-attempt-1", "notes/step-25-attempt-1"}
+    with checkpoints_of(store) as checkpoints, checkpoints.aside("notes", "Note %d") as notes:
+        found = [one.resume(tmp_path / "here", tmp_path / "best") for one in (checkpoints, notes)]
+    assert [one.step for one in found if one] == [20, 25]
+
+
 @pytest.mark.parametrize("path", ["../../../../outside", "/outside", "deep/../../../outside"])
 def test_a_manifest_that_names_files_outside_its_folder_is_passed_over(tmp_path: Path, path: str) -> None:
     store = memory_folder()

@@ -221,7 +221,7 @@ def test_where_nothing_may_be_deleted_a_run_is_finished_all_the_same_and_the_log
     run_folder(forbidden).clean()
     assert caplog.text.count("model/.keep and 2 more, needless by now, was not deleted") == 1
     assert folder.stat("model/old.safetensors")
-    assert "best/.keep and 3 more, needless by now, was not deleted: the credentials may not delete" in caplog.text
+    assert "best/.keep and 4 more, needless by now, was not deleted: the credentials may not delete" in caplog.text
 
 
 def test_a_result_that_holds_no_longer_is_taken_back_before_its_artefacts_are_replaced(tmp_path: Path) -> None:
@@ -299,6 +299,7 @@ def test_a_finished_run_is_left_with_its_result_and_what_others_put_there(tmp_pa
     folder = memory_folder()
     left_to_clean(folder, tmp_path / "scratch")
     folder.write("checkpoints/notes.txt", b"mine")
+    folder.write("references/step-3-attempt-1/references.npz", b"1")
     written = run_folder(folder).promote(results(tmp_path / "results"), result(folder))
     run_folder(folder).clean()
     names = {artifact.path for artifact in written.artifacts} | {"result.json", "checkpoints/notes.txt"}
