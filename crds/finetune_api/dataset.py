@@ -168,15 +168,23 @@ class Columns(Model):
     """The column with the answer. Default: the one called `output`."""
 
     history: ColumnName | None = None
-    """The column with earlier turns: a list of pairs, an instruction and its answer each, which is learnt, too; or messages. Default: the
-    one called `history`, if the data has it."""
+    """The column with earlier turns: a list of pairs, an instruction and its answer each, which is learnt, too, but not before `chosen`; or
+    messages. Default: the one called `history`, if the data has it."""
 
     prompt: ColumnName | None = None
-    """The column with what is completed. A text stands as it is, without the chat template; messages are rendered by it. Default: the one
-    called `prompt`."""
+    """The column with what is completed, or answered by `chosen` and `rejected`. A text stands as it is, without the chat template; messages
+    are rendered by it. Default: the one called `prompt`; beside `chosen` else `conversations` or `input`, and where the data has none of
+    these, what both begin with."""
 
     completion: ColumnName | None = None
     """The column with what completes the prompt: a text where that is one, else messages. Default: the one called `completion`."""
+
+    chosen: ColumnName | None = None
+    """The column with the answer that is liked more: a text, the message or messages that answer, or all of the conversation. Default: the
+    one called `chosen`, else `preferred_output`."""
+
+    rejected: ColumnName | None = None
+    """The column with the answer that is liked less, as in `chosen`. Default: the one called `rejected`, else `non_preferred_output`."""
 
 
 class Dataset(Model):

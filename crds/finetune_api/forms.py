@@ -1,7 +1,7 @@
 """Which form the examples of a job have: the first that fits what the spec says, and whose columns the data has.
 
-A form fits a spec where it has every column that is named, the metric that is asked for and every option that is given. `fits` says so
-in CEL, `forms_of` in Python. Both leave aside what no form of the task has: other rules refuse that.
+A form fits a spec where it has every column that is named, the metric that is asked for and every option that is given, and where the spec
+says what the form needs. `fits` says so in CEL, `forms_of` in Python. Both leave aside what no form of the task has: other rules refuse that.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def forms_of(task: TaskFacts, spec: FineTuneJobSpec) -> tuple[Form, ...]:
 
 def fitting(task: TaskFacts, spec: Any) -> list[Form]:
     """The forms that fit the spec, also those for which two roles would have the same column."""
-    return [form for form in task.forms if not any(says(spec, field) for field in _others(task, form))]
+    return [
+        form
+        for form in task.forms
+        if (not form.needs or says(spec, form.needs)) and not any(says(spec, field) for field in _others(task, form))
+    ]
 
 
 def narrowing(task: TaskFacts, spec: FineTuneJobSpec) -> list[str]:
@@ -43,6 +47,15 @@ def narrowing(task: TaskFacts, spec: FineTuneJobSpec) -> list[str]:
     fit = fitting(task, spec)
     fields = {field for form in task.forms if form not in fit for field in _others(task, form) if says(spec, field)}
     return sorted({field.partition("=")[0] for field in fields if not field.startswith("dataset.columns.")})
+
+
+def unasked(task: TaskFacts, spec: Any) -> list[Form]:
+    """For each value of a field that forms need and the spec does not give, the form that has fewest columns."""
+    found: dict[str, Form] = {}
+    for form in sorted(task.forms, key=lambda form: len(form.required)):
+        if form.needs and not says(spec, form.needs):
+            found.setdefault(form.needs, form)
+    return list(found.values())
 
 
 def columns_of(form: Form, columns: Model) -> dict[str, str]:
@@ -87,7 +100,7 @@ def obeyed(form: Form) -> frozenset[str]:
     """The fields of a spec that mean something for examples of this form only: its columns, its options and the like."""
     fields = {f"dataset.columns.{role.name}" for role in form.roles} | form.options
     fields |= {field for field, kinds in ((LABELS, NAMED), (MAX_LENGTH, TEXTS)) if form.of_kinds(kinds)}
-    return frozenset(fields | {f"{METRIC}={metric.name}" for metric in form.metrics})
+    return frozenset(fields | {f"{METRIC}={metric.name}" for metric in form.metrics} | {*filter(None, [form.needs])})
 
 
 def _others(task: TaskFacts, form: Form) -> list[str]:
@@ -110,7 +123,14 @@ _in_python = cache(to_snake)
 
 def fits(task: TaskFacts, form: Form) -> str:
     """In CEL, whether the form fits the spec; "true" where the task has no other."""
-    return " && ".join(_unsaid(_others(task, form))) or "true"
+    said = [_said(form.needs)] if form.needs else []
+    return " && ".join([*said, *_unsaid(_others(task, form))]) or "true"
+
+
+def _said(field: str) -> str:
+    """In CEL, that the spec gives a field this value."""
+    path, _, wanted = field.partition("=")
+    return f"!({absent(path)}) && self.{path} == {wanted!r}"
 
 
 def _unsaid(fields: Sequence[str]) -> Iterator[str]:

@@ -19,7 +19,13 @@ from finetune_api.base import PathKeys
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION
 from finetune_api.forms import named
 from finetune_api.job import DEFAULT_REVISION, TRAINING_INPUTS, FineTuneJobSpec
-from finetune_api.options import DEFAULT_PAIR_LOSS, DEFAULT_TEMPERATURE, DEFAULT_TEXT_LOSS, DEFAULT_THRESHOLD
+from finetune_api.options import (
+    DEFAULT_BETA,
+    DEFAULT_PAIR_LOSS,
+    DEFAULT_TEMPERATURE,
+    DEFAULT_TEXT_LOSS,
+    DEFAULT_THRESHOLD,
+)
 from finetune_api.shown import path_text
 from finetune_api.tasks import TASKS
 
@@ -50,6 +56,7 @@ DEFAULTS = (
     Default(("similarity", "loss"), DEFAULT_PAIR_LOSS),
     Default(("similarity", "temperature"), DEFAULT_TEMPERATURE),
     Default(("textGeneration", "loss"), DEFAULT_TEXT_LOSS),
+    Default(("textGeneration", "beta"), DEFAULT_BETA),
     Default(("dataset", "csv", "delimiter"), ",", _IS_CSV, lambda s: s.dataset.format == "csv"),
     Default(("dataset", "csv", "delimiter"), "\t", _IS_TSV, lambda s: s.dataset.format == "tsv"),
     Default(("dataset", "csv", "quoteChar"), '"', _IS_CSV, lambda s: s.dataset.format == "csv"),

@@ -29,6 +29,8 @@ HOLDS: Mapping[Kind, str] = {
     '`assistant`, `tool` and `function`. Or as ShareGPT does, `{"from": "human", "value": "…"}`, from `system`, `human`, `gpt`, '
     "`function_call` or `observation`. Contents are texts, or lists of parts that are. Also as JSON in a text",
     Kind.PROMPT: "a text, or a list of messages",
+    Kind.PREFERENCE: "a text; or the message that answers, as an object or in a list; or a list with all messages of the conversation, as OpenAI or "
+    "ShareGPT write them. Messages also as JSON in a text",
     Kind.TOOLS: 'a list of functions as OpenAI describes them, `{"type": "function", "function": {"name": "…", "parameters": {…}}}` or '
     "what stands in `function` alone, also as JSON in a text; nothing where there are none",
 }
@@ -57,8 +59,15 @@ SAMPLES: Mapping[str, object] = {
     "output": "She went to Oslo.",
     "prompt": "Anna went to",
     "completion": " Oslo by train.",
+    "chosen": [
+        {"role": "user", "content": "Where is Anna?"},
+        {"role": "assistant", "content": "In Oslo, since Monday."},
+    ],
+    "rejected": [{"role": "user", "content": "Where is Anna?"}, {"role": "assistant", "content": "Who knows."}],
 }
 """By role, what stands in the example that a page shows."""
+_ANSWERS: Mapping[str, object] = {"chosen": "To Oslo, on Monday.", "rejected": "Who knows."}
+"""The same beside an instruction."""
 
 BEGIN, END = "<!-- tasks: made by `make generate` -->", "<!-- end of tasks -->"
 
@@ -109,6 +118,9 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
             f"`{m.name}`" + ("" if m.labels is None else f" of {m.labels} labels") for m in _defaults(form)
         )
         yield f"The best model is chosen by {chosen}, unless `training.evaluation.metric` names another."
+        if form.needs:
+            field, _, value = form.needs.partition("=")
+            yield from ("", f"Examples are read so where `{field}` is `{value}`, and nowhere else.", *_PAIRS)
         if form.options:
             yield from _options(form)
         yield from (
@@ -173,6 +185,13 @@ _CHATS = (
     "Names of control tokens in the data, such as `<|im_end|>`, are read as text. Words that the model writes itself, such as `<think>`, are "
     "tokens in what the assistant says.",
 )
+_PAIRS = (
+    "Of both answers what the assistant says is compared, with what ends it, and nothing of what both have in common before. Where no column has a prompt, "
+    "it is what both begin with: messages, or of texts whole words. A pair whose answers are equal, or of which one is cut to nothing, teaches nothing and "
+    "does not count; how many there are is said.",
+    "How likely the untrained model takes each answer is asked once, before the first step, and kept with the run: there is no second model in memory. "
+    "With adapters that is the model without them. Before training the accuracy is 0.5 and the margin 0.",
+)
 
 
 def _holds(role: Role) -> str:
@@ -180,12 +199,15 @@ def _holds(role: Role) -> str:
         return "text, or nothing"
     if role.found and role.kind is Kind.MESSAGES:
         return "a list of pairs of texts, or of messages; nothing where there are none"
+    if role.found and role.kind is Kind.PROMPT:
+        return f'{HOLDS[Kind.PROMPT]}, or OpenAI\'s `{{"messages": […], "tools": […]}}`'
     return HOLDS[role.kind]
 
 
 def sample(form: Form) -> str:
     """A line of a JSON lines file, with what each example of the form has."""
-    return json.dumps({role: SAMPLES[role] for role in form.required})
+    samples = {**SAMPLES, **_ANSWERS} if form.has("instruction") else SAMPLES
+    return json.dumps({role: samples[role] for role in form.required})
 
 
 def _rows(form: Form) -> str:

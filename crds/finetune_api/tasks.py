@@ -39,11 +39,13 @@ class Kind(StrEnum):
     """A conversation, message by message."""
     PROMPT = "prompt"
     """A text, or the messages of a conversation."""
+    PREFERENCE = "preference"
+    """An answer that is liked more, or less, than another: a text, or the messages of a conversation."""
     TOOLS = "tools"
     """What functions a model may call."""
 
 
-TEXTS = frozenset({Kind.TEXT, Kind.TOKENS, Kind.MESSAGES, Kind.PROMPT})
+TEXTS = frozenset({Kind.TEXT, Kind.TOKENS, Kind.MESSAGES, Kind.PROMPT, Kind.PREFERENCE})
 """Kinds that are tokenised, so that `training.maxLength` is about them."""
 NAMED = frozenset({Kind.LABEL, Kind.LABELS, Kind.TAGS})
 """Kinds whose values have the names in `dataset.labels`."""
@@ -98,6 +100,8 @@ class Form:
     """What a model learns from such examples, as a sentence's end: `gives one label to a text`."""
     options: frozenset[str] = field(default_factory=frozenset)
     """The fields of option blocks that are obeyed: `classification.threshold`."""
+    needs: str = ""
+    """What a spec must say for its examples to have this form, as a field and its value: `textGeneration.objective=dpo`."""
     example: str = field(kw_only=True)
     """A manifest of a job with such examples, in the repository."""
 
@@ -176,6 +180,19 @@ TOKEN_PERPLEXITY = Metric(
     "perplexity", "e to the power of the loss: among how many tokens the model wavers", more_is_better=False
 )
 _TOKENS = (TOKEN_LOSS, TOKEN_PERPLEXITY, TOKEN_ACCURACY)
+REWARD_ACCURACY = Metric(
+    "reward_accuracy",
+    "the part of the pairs whose chosen answer has gained more likelihood over the untrained model than the rejected one; half of a pair "
+    "where both gained as much",
+    shown="reward accuracy",
+    hub="accuracy",
+)
+REWARD_MARGIN = Metric(
+    "reward_margin",
+    "by how much more the chosen answer gained: the difference of log-likelihoods, trained less untrained, times `textGeneration.beta`",
+    shown="reward margin",
+)
+PAIR_LOSS = Metric("loss", "the mean loss of a pair, which training makes smaller", more_is_better=False)
 WORD_ACCURACY = Metric("accuracy", "the part of the words that get the right tag")
 FOUND = Metric("accuracy", "the part of the masked words that are found")
 PERPLEXITY = Metric(
@@ -228,10 +245,17 @@ CONTEXT = Role("context", Kind.TEXT, together=True)
 ANSWERS = Role("answers", Kind.ANSWERS)
 AUDIO = Role("audio", Kind.AUDIO)
 TARGET = Role("target", Kind.TEXT, answer=True)
-_ASKED = frozenset({"textGeneration.samples", "textGeneration.maxNewTokens"})
+_ASKED = frozenset({"textGeneration.objective", "textGeneration.samples", "textGeneration.maxNewTokens"})
 _ANSWERED = _ASKED | {"textGeneration.loss", "textGeneration.systemPrompt"}
 TOOLS = Role("tools", Kind.TOOLS, optional=True, found=True, also=("functions",))
 SYSTEM = Role("system", Kind.TEXT, optional=True, found=True)
+INSTRUCTION = Role("instruction", Kind.TEXT)
+INPUT = Role("input", Kind.TEXT, optional=True, found=True)
+HISTORY = Role("history", Kind.MESSAGES, optional=True, found=True)
+CHOSEN = Role("chosen", Kind.PREFERENCE, also=("preferred_output",))
+REJECTED = Role("rejected", Kind.PREFERENCE, also=("non_preferred_output",))
+_PREFERRED = (PAIR_LOSS, REWARD_ACCURACY, REWARD_MARGIN)
+_PREFERENCE_OPTIONS = _ASKED | {"textGeneration.beta", "textGeneration.systemPrompt"}
 
 _ALL = (
     TaskFacts(
@@ -410,11 +434,11 @@ _ALL = (
             ),
             Form(
                 (
-                    Role("instruction", Kind.TEXT),
-                    Role("input", Kind.TEXT, optional=True, found=True),
+                    INSTRUCTION,
+                    INPUT,
                     Role("output", Kind.TEXT, answer=True),
                     SYSTEM,
-                    Role("history", Kind.MESSAGES, optional=True, found=True),
+                    HISTORY,
                 ),
                 _TOKENS,
                 "follows an instruction",
@@ -434,6 +458,30 @@ _ALL = (
                 "goes on with a text",
                 _ASKED,
                 example="examples/plain-text.yaml",
+            ),
+            Form(
+                (INSTRUCTION, INPUT, CHOSEN, REJECTED, SYSTEM, HISTORY),
+                _PREFERRED,
+                "follows an instruction as people prefer",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=dpo",
+                example="examples/instruction-preferences.yaml",
+            ),
+            Form(
+                (
+                    Role(
+                        "prompt", Kind.PROMPT, optional=True, found=True, together=True, also=("conversations", "input")
+                    ),
+                    CHOSEN,
+                    REJECTED,
+                    TOOLS,
+                    SYSTEM,
+                ),
+                _PREFERRED,
+                "answers as people prefer",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=dpo",
+                example="examples/preferences.yaml",
             ),
         ),
         loads_with="AutoModelForCausalLM",

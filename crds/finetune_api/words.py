@@ -42,7 +42,13 @@ def in_words(form: Form) -> str:
     """`text and label, with the metrics f1 or loss and the options classification.threshold`."""
     metrics = listed([metric.name for metric in form.metrics], "or")
     options = f" and the options {listed(sorted(form.options))}" if form.options else ""
-    return f"{roles_of(form)}, with the metrics {metrics}{options}"
+    needs = f" where {asked(form)}" if form.needs else ""
+    return f"{roles_of(form)}{needs}, with the metrics {metrics}{options}"
+
+
+def asked(form: Form) -> str:
+    """What a spec must say for this form: `textGeneration.objective is dpo`."""
+    return form.needs.replace("=", " is ")
 
 
 def meaning_and_default(field: Mapping[str, Any]) -> tuple[str, str]:

@@ -97,6 +97,13 @@ def _make_sense(spec: dict[str, Any], form: Form) -> None:
     for block in all_blocks(TASKS):
         if any(f"{block}.{option}" not in form.options for option in spec.get(block, {})):
             del spec[block]
+    for needs in {other.needs for other in TASKS[spec["task"]].forms} - {""}:
+        block, _, option = needs.partition("=")[0].partition(".")
+        spec.get(block, {}).pop(option, None)
+    if form.needs:
+        field, _, value = form.needs.partition("=")
+        block, _, option = field.partition(".")
+        spec.setdefault(block, {})[option] = value
     dataset, model = spec["dataset"], spec["model"]
     columns = dataset.get("columns", {})
     for role in [role for role in columns if not form.has(role)]:

@@ -25,6 +25,7 @@ ASKED = {"spec.task": "question-answering"}
 HEARD = {"spec.task": "audio-classification"}
 WRITTEN = {"spec.task": "text2text-generation"}
 CHATS = {"spec.task": "text-generation"}
+PREFERENCES = CHATS | {"spec.textGeneration.objective": "dpo"}
 ADAPTERS = {"spec.method.type": "lora"}
 TWO = {"spec.dataset.labels": ["no", "yes"]}
 
@@ -69,6 +70,7 @@ def _beside(path: str) -> dict[str, Any]:
         "spec.similarity": PAIRS,
         "spec.questionAnswering": ASKED,
         "spec.generation": WRITTEN,
+        "spec.textGeneration.beta": PREFERENCES,
         "spec.textGeneration": CHATS,
     }
     return next((beside for block, beside in needed.items() if path.startswith(block)), {})
@@ -86,6 +88,7 @@ DECIDED_BY_OTHERS = [
     Written("spec.similarity.loss", "softmax", PAIRS),
     Written("spec.similarity.temperature", 0.05, PAIRS),
     Written("spec.textGeneration.loss", "answers", CHATS),
+    Written("spec.textGeneration.beta", 0.1, PREFERENCES),
     Written("spec.dataset.csv.delimiter", ",", CSV),
     Written("spec.dataset.csv.delimiter", "\t", TSV),
     Written("spec.dataset.csv.quoteChar", '"', CSV),
@@ -121,6 +124,10 @@ NO_DEFAULT_TO_WRITE = {
     **dict.fromkeys(
         [f"spec.dataset.columns.{role}" for role in ("instruction", "output", "prompt", "completion")],
         "read where the data has no messages",
+    ),
+    **dict.fromkeys(
+        [f"spec.dataset.columns.{role}" for role in ("chosen", "rejected")],
+        "called otherwise where the data has none of that name",
     ),
     "spec.textGeneration.systemPrompt": "none, or the chat template's own",
     "spec.classification.classWeights": "none",
@@ -204,6 +211,9 @@ CHANGED = [
         Written(f"spec.dataset.columns.{role}", "other", CHATS)
         for role in ("instruction", "output", "prompt", "completion")
     ),
+    *(Written(f"spec.dataset.columns.{role}", "other", PREFERENCES) for role in ("chosen", "rejected")),
+    Written("spec.textGeneration.objective", "dpo", CHATS),
+    Written("spec.textGeneration.beta", 0.3, PREFERENCES),
     Written("spec.textGeneration.loss", "all", CHATS),
     Written("spec.textGeneration.systemPrompt", "Be short.", CHATS),
     Written("spec.textGeneration.samples", 0, CHATS),

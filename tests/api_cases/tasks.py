@@ -19,7 +19,14 @@ Values = Mapping[str, Any]
 
 def smallest(task: TaskFacts, form: Form) -> dict[str, Any]:
     """Changes that make the smallest job one of this task, whose examples can be of this form alone."""
-    return {"spec.task": task.name, **{f"spec.dataset.columns.{role}": f"its {role}" for role in form.required}}
+    columns = {f"spec.dataset.columns.{role}": f"its {role}" for role in form.required}
+    return {"spec.task": task.name, **columns, **needed(form)}
+
+
+def needed(form: Form) -> dict[str, Any]:
+    """Changes that say what the form needs besides columns."""
+    field, _, value = form.needs.partition("=")
+    return {f"spec.{field}": value} if field else {}
 
 
 def good(tasks: Tasks, values: Values) -> Iterator[Good]:
@@ -38,7 +45,7 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
                 labels = {} if metric.labels is None else {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels)]}
                 yield Good(f"{name} by {metric.name}", least | labels | {f"spec.{METRIC}": metric.name})
             for option in sorted(form.options):
-                yield Good(f"{name} with {option}", least | {f"spec.{option}": values[option]})
+                yield Good(f"{name} with {option}", {f"spec.{option}": values[option]} | least)
             if form.of_kinds(NAMED):
                 yield Good(f"{name} with labels", least | {f"spec.{LABELS}": ["a", "b"]})
             if form.of_kinds(TEXTS):
@@ -56,6 +63,14 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
         for form in task.forms:
             least = smallest(task, form)
             name = f"{task.name} of {' and '.join(form.required)}"
+            for field in needed(form):
+                changes = {path: value for path, value in least.items() if path != field}
+                yield Bad(f"{name} without {field}", changes, "spec", "choose columns, metric and")
+            for other in task.forms:
+                if not other.needs and form.needs:
+                    changes = smallest(task, other) | needed(form)
+                    says = "choose columns, metric and"
+                    yield Bad(f"{task.name} of {' and '.join(other.required)}, {form.needs}", changes, "spec", says)
             wider = [other for other in task.forms if all(map(other.has, form.required))]
             for role in all_roles(tasks):
                 if not any(other.has(role) for other in wider):
@@ -106,9 +121,9 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
 
 
 def column_blocks(task: TaskFacts) -> list[dict[str, str]]:
-    """Blocks of columns that the task takes, many of which mean the same as others."""
+    """Blocks of columns that the task takes whatever else is said, many of which mean the same as others."""
     blocks: list[dict[str, str]] = [{}]
-    for form in task.forms:
+    for form in (form for form in task.forms if not form.needs):
         for role in form.roles:
             blocks += [{role.name: role.name}, {role.name: "x"}]
         as_roles = {role.name: role.name for role in form.roles}

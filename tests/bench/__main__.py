@@ -22,6 +22,7 @@ MEASUREMENTS = (
     "similarity",
     "e2e_nlg",
     "alpaca",
+    "preferences",
     "cifar10",
     "clip",
     "twemoji",
@@ -31,7 +32,7 @@ MEASUREMENTS = (
     "data",
     "operator_200",
 )
-MORE_PACKAGES = frozenset({"alpaca", "cifar10", "suspects"})
+MORE_PACKAGES = frozenset({"alpaca", "cifar10", "preferences", "suspects"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""
 
 if __name__ == "__main__":

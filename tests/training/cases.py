@@ -384,9 +384,34 @@ def _plain_texts(folder: Path, dropout: float) -> Mapping[str, Any]:
     return _written(folder, dropout, [{"text": f"{text.split()[0]} {HOSTILE}"} for text in TEXTS])
 
 
+def _preferences(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The first word of a text rather than the last; in every other row the conversation is told with both of them."""
+    rows = []
+    for number, (text, _) in enumerate(ROWS):
+        first, *_, last = text.split()
+        asked = [{"role": "user", "content": f"{text} {HOSTILE}"}]
+        answers = [[{"role": "assistant", "content": word}] for word in (first, last)]
+        whole = [[*asked, *answer] for answer in answers] if number % 2 else answers
+        rows.append({"prompt": asked, "chosen": whole[0], "rejected": whole[1]})
+    return _written(folder, dropout, rows, objective="dpo", beta=0.3)
+
+
+def _preferred_instructions(folder: Path, dropout: float) -> Mapping[str, Any]:
+    rows = [
+        {"instruction": f"Say {number}.", "chosen": f"{text.split()[0]} {HOSTILE}", "rejected": text}
+        for number, (text, _) in enumerate(ROWS)
+    ]
+    return _written(folder, dropout, rows, systemPrompt="Be short.", objective="dpo")
+
+
 def _answer_of(content: str) -> list[dict[str, Any]]:
     """A conversation of the snippet's question with this answer."""
     return [{"role": "user", "content": "A question."}, {"role": "assistant", "content": content}]
+
+
+def _text(content: str) -> dict[str, Any]:
+    """A text outside any conversation."""
+    return {"role": "", "content": content}
 
 
 CASES: Mapping[str, Case] = {
@@ -439,6 +464,38 @@ CASES: Mapping[str, Case] = {
             ),
         },
         asked={"text": "A textA text"},
+        agrees=a_text,
+    ),
+    "text-generation-by-preferences": Case(
+        "text-generation",
+        _preferences,
+        bad={
+            "an answer of the user": Bad(
+                append(
+                    "train.jsonl",
+                    '{"prompt": [{"role": "user", "content": "Salt."}], "chosen": {"role": "assistant", "content": "Yes."}, '
+                    '"rejected": {"role": "user", "content": "No."}}',
+                ),
+                ("train.jsonl, line 41", 'column "rejected"', "begin with other messages"),
+            ),
+            "no answer": Bad(
+                append("validation.jsonl", '{"prompt": "Salt.", "chosen": "", "rejected": "No."}'),
+                ("validation.jsonl, line 9", 'column "chosen"', "says nothing"),
+            ),
+        },
+        asked={"prompt": _answer_of("")[:1], "chosen": _answer_of("Yes.")[1:], "rejected": _answer_of("No.")[1:]},
+        agrees=a_text,
+    ),
+    "text-generation-by-preferences-of-instructions": Case(
+        "text-generation",
+        _preferred_instructions,
+        bad={
+            "no instruction": Bad(
+                append("train.jsonl", '{"instruction": " ", "chosen": "Yes.", "rejected": "No."}'),
+                ("train.jsonl, line 41", 'column "instruction"', "is empty"),
+            ),
+        },
+        asked={"instruction": "A question.", "chosen": [_text("Yes.")], "rejected": [_text("No.")]},
         agrees=a_text,
     ),
     "text2text-generation": Case(

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import forms_of, narrowing
+from finetune_api.forms import forms_of, narrowing, unasked
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
 from finetune_api.tasks import LORA, TASKS
-from finetune_api.words import listed
+from finetune_api.words import asked, listed
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
@@ -360,13 +360,20 @@ def _open_workspace() -> Path:
 
 
 def of_forms(error: JobError, spec: FineTuneJobSpec) -> JobError:
-    """The same error; of a column that is missing with what else in the spec says that examples have it."""
-    said = narrowing(TASKS[spec.task], spec) if error.reason is FailureReason.COLUMN_MISSING else []
-    if not said:
+    """The same error; of a column that is missing with what else in the spec says that examples have it, and what it would have to say for
+    examples that have others."""
+    if error.reason is not FailureReason.COLUMN_MISSING:
         return error
-    fields = listed([f"spec.{field}" for field in said])
-    remedy = f"{error.remedy} That examples have it follows from {fields}: without {'that' if len(said) == 1 else 'these'} they may have others."
-    return JobError(error.reason, error.message, field=error.field, remedy=remedy)
+    remedies = [error.remedy]
+    if said := narrowing(TASKS[spec.task], spec):
+        fields = listed([f"spec.{field}" for field in said])
+        without = "that" if len(said) == 1 else "these"
+        remedies.append(f"That examples have it follows from {fields}: without {without} they may have others.")
+    for form in unasked(TASKS[spec.task], spec):
+        remedies.append(f"Examples with {listed(form.required)} are read where spec.{asked(form)}.")
+    if remedies == [error.remedy]:
+        return error
+    return JobError(error.reason, error.message, field=error.field, remedy=" ".join(remedies))
 
 
 def _explain(error: Exception) -> JobError:

@@ -46,8 +46,15 @@ class Reporter:
 
     def written(self, done: int, of: int) -> None:
         """So many texts are written in this phase."""
+        self._part(done, of, "texts written")
+
+    def asked(self, done: int, of: int) -> None:
+        """Of so many examples it is known in this phase what the model says."""
+        self._part(done, of, "examples asked")
+
+    def _part(self, done: int, of: int, what: str) -> None:
         if self._clock() - self._sent >= INTERVAL or done == of:
-            self._send(f"{done:,} of {of:,} texts written")
+            self._send(f"{done:,} of {of:,} {what}")
 
     def step(self, step: int, total: int, batch_size: int, **numbers: float) -> None:
         """An optimiser step was done; `batch_size` in examples."""

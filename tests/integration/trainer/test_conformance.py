@@ -28,6 +28,7 @@ from finetune_trainer.engine.freeze import freeze, refuse_idle
 from finetune_trainer.engine.layers import distances
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.tasks import TASKS, Features, Task
 from tests.training.attempts import Job
@@ -38,7 +39,7 @@ from tests.training.no_values import steps_done
 from tests.unit.examples.manifests import MANIFESTS
 from tests.unit.trainer.tasks.loading import CPU, never
 
-TRAINING = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
+TRAINING: dict[str, Any] = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
 PER_EPOCH = 5
 """Optimiser steps of about 40 examples."""
 
@@ -106,7 +107,16 @@ class Lab:
     def without_dropout(self) -> Task:
         return self.task(Path(self._inputs(0.0)["model"]["uri"].removeprefix("file://")))
 
+    @cached_property
+    def untrained(self) -> Task:
+        return self.task(Path(self.inputs["model"]["uri"].removeprefix("file://")))
+
     def features(self, task: Task, examples: Examples, *, training: bool = False) -> Features:
+        """As a run has them: with what the untrained model says, where the loss compares with that."""
+        found = self.encoded(task, examples, training=training)
+        return refer(self.untrained, found, CPU, seed=TRAINING["seed"]) if task.references else found
+
+    def encoded(self, task: Task, examples: Examples, *, training: bool) -> Features:
         return task.features(examples, training=training, folder=self._folder, stop=never)
 
     def answers(self, task: Task, examples: Examples) -> pa.Table:
@@ -310,7 +320,7 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
 
 def test_the_tokens_of_its_batches_are_those_that_it_says(lab: Lab) -> None:
     task = lab.without_dropout
-    features = lab.features(task, lab.data.train, training=True)
+    features = lab.encoded(task, lab.data.train, training=True)
     said = task.tokens(features)
     if said is None:
         return

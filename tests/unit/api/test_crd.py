@@ -15,7 +15,7 @@ from finetune_api.exit_codes import MEANINGS, ExitCode
 from finetune_api.failures import FailureReason
 from finetune_api.generate import CRD_FILE, MAX_CRD_BYTES, REPOSITORY, generated, kept_bytes, main
 from finetune_api.job import DEFAULT_REGION, FIXED_FOR_A_RUN, TRAINING_INPUTS
-from finetune_api.options import DEFAULT_TEMPERATURE, DEFAULT_THRESHOLD
+from finetune_api.options import DEFAULT_BETA, DEFAULT_TEMPERATURE, DEFAULT_THRESHOLD
 from finetune_api.reference import reference
 from finetune_api.schema import job_schema
 from finetune_api.training import DEFAULT_INTERVAL, DEFAULT_MAX_LENGTH
@@ -126,6 +126,7 @@ JOB = dict(nodes(job_schema(), "job"))
 RESOLVED = {
     "job.spec.classification.threshold": DEFAULT_THRESHOLD,
     "job.spec.similarity.temperature": DEFAULT_TEMPERATURE,
+    "job.spec.textGeneration.beta": DEFAULT_BETA,
     "job.spec.checkpoints.interval": DEFAULT_INTERVAL,
     "job.spec.dataset.validationFraction": DEFAULT_VALIDATION_FRACTION,
     "job.spec.storage.region": DEFAULT_REGION,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from pydantic.alias_generators import to_snake
 
 from finetune_api import meaning as meaning_module
 from finetune_api.base import IN_A_CLUSTER
@@ -44,10 +45,10 @@ def test_an_option_reaches_the_trainer_whatever_its_block_is_called() -> None:
         for form in task.forms:
             for option in form.options:
                 block, _, name = option.partition(".")
-                changes = smallest(task, form)
-                spec = FineTuneJobSpec.model_validate(job(changes | {f"spec.{block}": {name: VALUES[option]}})["spec"])
+                changes = {f"spec.{option}": VALUES[option]} | smallest(task, form)
+                spec = FineTuneJobSpec.model_validate(job(changes)["spec"])
                 told = Run.from_env(Run.of(spec, identify(spec), "owner", contract=1).to_env()).spec
-                assert told.given([block]) == {block: {name: VALUES[option]}}
+                assert getattr(getattr(told, to_snake(block)), to_snake(name)) == changes[f"spec.{option}"]
 
 
 @pytest.mark.parametrize("task", ALL.values(), ids=lambda task: task.name)

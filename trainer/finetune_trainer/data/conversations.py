@@ -38,7 +38,7 @@ def rows(block: Mapping[str, Sequence[Any]], system_prompt: str | None = None) -
     """The rows of a block of examples, by role. `system_prompt` stands before conversations that have no system message."""
     count = len(next(iter(block.values())))
     for number in range(count):
-        yield _row({role: values[number] for role, values in block.items()}, system_prompt)
+        yield row_of({role: values[number] for role, values in block.items()}, system_prompt)
 
 
 def spoken(turn: Turn) -> str:
@@ -47,12 +47,12 @@ def spoken(turn: Turn) -> str:
     return "\n".join(filter(None, [turn["content"], *calls]))
 
 
-def _row(row: Mapping[str, Any], system_prompt: str | None) -> Row:
+def row_of(row: Mapping[str, Any], system_prompt: str | None) -> Row:
+    """One row, by role."""
     if "text" in row:
         return Plain("", row["text"])
     if "instruction" in row:
-        asked = "\n".join(filter(None, [row["instruction"], (row.get("input") or "").strip()]))
-        messages = [*(row.get("history") or []), _said("user", asked), _said(ASSISTANT, row["output"])]
+        messages = [*asked(row), said(ASSISTANT, row["output"])]
     elif "prompt" in row:
         prompt, completion = row["prompt"], row["completion"]
         if not prompt[0]["role"]:
@@ -63,7 +63,7 @@ def _row(row: Mapping[str, Any], system_prompt: str | None) -> Row:
         messages = row["messages"]
     system = (row.get("system") or "").strip() or system_prompt
     if system and messages[0]["role"] != "system":
-        messages = [_said("system", system), *messages]
+        messages = [said("system", system), *messages]
     tools = json.loads(row["tools"]) if row.get("tools") else None
     return Conversation(
         tuple(map(_turn, messages)),
@@ -72,7 +72,14 @@ def _row(row: Mapping[str, Any], system_prompt: str | None) -> Row:
     )
 
 
-def _said(role: str, content: str) -> dict[str, Any]:
+def asked(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The messages of a row with an instruction, up to that."""
+    text = "\n".join(filter(None, [row["instruction"], (row.get("input") or "").strip()]))
+    return [*(row.get("history") or []), said("user", text)]
+
+
+def said(role: str, content: str) -> dict[str, Any]:
+    """A message of this text alone."""
     return {"role": role, "content": content}
 
 

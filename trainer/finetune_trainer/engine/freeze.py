@@ -16,6 +16,7 @@ from finetune_api.training import Freeze
 from finetune_trainer.engine.layers import backbone, depths, join, layer_lists, name_in, towers, within
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state, set_random_state
+from finetune_trainer.engine.references import own_references
 from finetune_trainer.tasks.base import Features, Task
 
 FIELD = "spec.method.freeze"
@@ -80,7 +81,8 @@ def has_part(task: Task, features: Features, arithmetic: Arithmetic) -> bool:
     task.model.eval()
     few = [features.get(index, np.random.default_rng(index)) for index in range(min(2, len(features.rows)))]
     given = arithmetic.move(task.collate(few))
-    loss = task.losses(arithmetic.outputs(task, given), given)
+    outputs = arithmetic.outputs(task, given)
+    loss = task.losses(outputs, given | own_references(task, outputs))
     set_random_state(before)
     return loss.requires_grad
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 import torch
 import transformers
 
+from finetune_api.base import seconds
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_api.tasks import LORA
-from finetune_api.training import Lora
+from finetune_api.training import DEFAULT_INTERVAL, Lora
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
@@ -33,6 +34,7 @@ from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.references import References
 from finetune_trainer.engine.saved import Saved, save_model
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.suspected import suspected
@@ -48,6 +50,7 @@ from finetune_trainer.scores import Interval, Score, paired_intervals
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
+from finetune_trainer.store.manifest import REFERENCES
 from finetune_trainer.tasks import TASKS, Features, Task
 
 
@@ -132,6 +135,7 @@ class Session:
         self._encode()
         self._choose_what_moves()
         self._quicken()
+        self._refer()
         if self._inputs.checkpoint is None:
             self._measure_baseline()
         else:
@@ -232,7 +236,7 @@ class Session:
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
         data = self._inputs.data
-        self._train = self._features(data.train, "train")
+        self._train: Features = self._features(data.train, "train")
         self._splits = [Split("validation", data.validation, self._features(data.validation, "validation"))]
         if data.test is not None:
             self._splits.append(Split("test", data.test, self._features(data.test, "test")))
@@ -314,6 +318,37 @@ class Session:
     def _hold_what_stays(self) -> None:
         if self._adapters is not None and self._arithmetic.bf16:
             self._adapters.hold(torch.bfloat16)
+
+    def _refer(self) -> None:
+        """Ask the untrained model what the loss compares with, if it does; no weights of a checkpoint are loaded yet."""
+        if not self._task.references:
+            return
+        self._reporter.phase(TrainerPhase.EVALUATING, "what the loss compares with")
+        begin = time.monotonic()
+        splits: dict[str, Features] = {"train": self._train}
+        splits |= {split.name: split.features for split in self._splits}
+        inputs, checkpoints = self._inputs, self._spec.checkpoints
+        with self._checkpoints.aside(REFERENCES, "What the untrained model said of %d examples") as kept:
+            references = References(
+                self._task,
+                splits,
+                kept,
+                attempt=inputs.attempt,
+                inputs=inputs.fingerprint,
+                scratch=inputs.scratch,
+            )
+            every = seconds(checkpoints.interval or DEFAULT_INTERVAL)
+            found = references.ask(
+                self._arithmetic,
+                self._stop,
+                seed=self._spec.training.seed,
+                every=every,
+                tell=self._reporter.asked,
+            )
+        self._train = found["train"]
+        for split in self._splits:
+            split.features = found[split.name]
+        self._durations["references"] = time.monotonic() - begin
 
     def _measure_baseline(self) -> None:
         self._reporter.phase(TrainerPhase.EVALUATING, "before training")

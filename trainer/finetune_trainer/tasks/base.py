@@ -36,6 +36,8 @@ Batch = dict[str, torch.Tensor]
 Columns = Mapping[str, torch.Tensor | pa.Array]
 """What is kept of each feature by name, one row each: tensors of one or two axes, or Arrow where rows are ragged or texts."""
 
+REFERENCE = "reference_"
+"""What the name of a reference in a batch begins with, before that of the output."""
 LABELS = "labels"
 """What a feature calls what the model shall learn, as transformers does: the model itself never gets it, the loss is the task's own."""
 
@@ -96,6 +98,9 @@ class Task(ABC):
     whole_batch: bool = False
     """Whether the loss compares the features of a batch with one another. The engine then calls `losses` once a batch, with the outputs
     of all micro-batches joined and with those tensors of `collate` that have one axis; so what `outputs` gives has no padding."""
+    references: ClassVar[tuple[str, ...]] = ()
+    """Those of `outputs`, shape (features,) each, which the loss compares with what they were before training. The engine asks the untrained
+    model once; from then on features, and so batches, have them below the same names after `REFERENCE`. Default: none."""
     depends_on_padding: bool = False
     """Whether the answer to a feature depends on how far those of its batch are padded: it is then asked in company of equal cost only."""
 

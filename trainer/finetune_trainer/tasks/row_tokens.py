@@ -39,7 +39,7 @@ class RowTokens:
         self._tokenizer = tokenizer
         self._options = options
         self._role = next(iter(data.train.roles))
-        self._has_prompts = data.form.has("prompt")
+        self._has_prompts = not data.form.has("text")
         self._breaker = Breaker(tokenizer)
         self.template = ChatTemplate(tokenizer)
         self._before, self._after = _around(tokenizer)

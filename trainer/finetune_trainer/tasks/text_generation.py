@@ -24,14 +24,14 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import TextGeneration as Options
-from finetune_api.tasks import TASKS
-from finetune_trainer.data.conversations import rows
+from finetune_api.tasks import TASKS, Form
+from finetune_trainer.data.conversations import Row, rows
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.problems import at
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.likelihood import token_scores
-from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features, Task
 from finetune_trainer.tasks.chat_template import plain_template
 from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
@@ -85,6 +85,12 @@ class TextGeneration(TextTask):
         self._writer = Writer(self.model, self._saved, template, self._options, self.notes)
         self._next = self._proved()
         self._refuse_foresight()
+
+    @classmethod
+    def of(cls, form: Form) -> type[Task]:
+        from finetune_trainer.tasks.preferences import Preferences  # which is made of this one
+
+        return Preferences if form.has("chosen") else cls
 
     def head(self) -> Head | None:
         return None
@@ -268,9 +274,13 @@ class TextGeneration(TextTask):
             asked = np.flatnonzero(after.column(SAID).is_valid().to_numpy())
             some = examples.take(asked)
             [block] = some.blocks(*some.roles, size=len(some))
-            given = list(rows(block, self._options.system_prompt))
+            given = self.shown(block)
             taken = [None if table is None else table.take(pa.array(asked)) for table in (before, after)]
             yield from sample_blocks(some, given, *taken, most=self._writer.most)
+
+    def shown(self, block: Mapping[str, Sequence[Any]]) -> list[Row]:
+        """The rows of a block of examples, by role, with what the data says to each prompt."""
+        return list(rows(block, self._options.system_prompt))
 
     def known(self) -> Mapping[str, Any]:
         return {"generation": {"max_new_tokens": self._writer.most}}
@@ -287,10 +297,12 @@ class TextGeneration(TextTask):
 
 
 def _begins_plain(data: Data) -> bool:
-    """Whether prompts are texts, as the first of them is."""
-    if not data.form.has("prompt"):
+    """Whether prompts are texts, as the first of them is; or where answers are compared, these: a text that answers an instruction is a
+    message."""
+    role = next((role for role in ("instruction", "chosen", "prompt") if data.form.has(role)), "instruction")
+    if role == "instruction":
         return False
-    return not data.train.column("prompt")[0].as_py()[0]["role"]
+    return not data.train.column(role)[0].as_py()[0]["role"]
 
 
 def _inputs(batch: Batch) -> dict[str, torch.Tensor]:

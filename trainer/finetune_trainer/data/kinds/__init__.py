@@ -12,6 +12,7 @@ from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.messages import Completions, History, Messages, Prompts
 from finetune_trainer.data.kinds.number import Number
+from finetune_trainer.data.kinds.preference import Asked, Preferences
 from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
@@ -30,12 +31,13 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.AUDIO: Sounds,
     Kind.MESSAGES: Messages,
     Kind.PROMPT: Prompts,
+    Kind.PREFERENCE: Preferences,
     Kind.TOOLS: Tools,
 }
 _ANSWERS: Mapping[Kind, type[Values]] = {Kind.TEXT: Targets, Kind.PROMPT: Completions}
 """Of those that are answers."""
-_FOUND: Mapping[Kind, type[Values]] = {Kind.TEXT: OptionalTexts, Kind.MESSAGES: History}
-"""Of those that rows may leave empty."""
+_FOUND: Mapping[Kind, type[Values]] = {Kind.TEXT: OptionalTexts, Kind.MESSAGES: History, Kind.PROMPT: Asked}
+"""Of those that data may leave out."""
 
 
 def kind_of(role: Role) -> type[Values]:

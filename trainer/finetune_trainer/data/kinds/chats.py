@@ -30,13 +30,13 @@ MESSAGE = pa.struct(
         ("learnt", pa.bool_()),
     ]
 )
-"""`role` is one of `ROLES`, or empty for a text that stands outside any conversation; `content` is null beside calls only; `learnt` is null
-where nothing is said of it."""
+"""`role` is one of `ROLES`, or empty for a text that stands outside any conversation, or `TOOLS` for the functions that came with a prompt, whose
+`content` is as of the kind of that name; `content` is null beside calls only; `learnt` is null where nothing is said of it."""
 Message = dict[str, Any]
 """One as Python has it."""
 
 ROLES = ("system", "user", "assistant", "tool")
-ASSISTANT = "assistant"
+ASSISTANT, TOOLS = "assistant", "tools"
 _OPENAI = {**{role: role for role in ROLES}, "developer": "system", "function": "tool"}
 _SHAREGPT = {
     **{"system": "system", "human": "user", "gpt": ASSISTANT, "observation": "tool", "function_call": ASSISTANT},
@@ -101,11 +101,11 @@ class WrongError(Exception):
         """`number` is the message's, counted from 1."""
 
 
-def text_message(text: str) -> Message:
-    """A text that stands outside any conversation."""
+def text_message(text: str, role: str = "") -> Message:
+    """A text that stands outside any conversation, or that somebody says in one."""
     if is_blank(text):
         raise WrongError(EMPTY, text)
-    return _message("", text)
+    return _message(role, text)
 
 
 def conversation(value: Any) -> list[Message]:

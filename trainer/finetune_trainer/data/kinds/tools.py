@@ -34,7 +34,7 @@ class Tools(Values):
         rows = without_nulls(values.to_pylist()) if isinstance(values, pa.Array) else values
         found = []
         for row, value in enumerate(rows, start=self.rows):
-            tools = _tools(value)
+            tools = tools_of(value)
             if tools is None:
                 self._no_tools.add(row, value)
             found.append(json.dumps(tools, ensure_ascii=False) if tools else None)
@@ -60,7 +60,7 @@ class Tools(Values):
         return (tools or "" for tools in values)
 
 
-def _tools(value: Any) -> list[dict[str, Any]] | None:
+def tools_of(value: Any) -> list[dict[str, Any]] | None:
     """As OpenAI writes them; empty for none, None for what are no tools."""
     value = parsed(value)
     if value is None or (isinstance(value, str) and not value.strip()):

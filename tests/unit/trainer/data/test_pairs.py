@@ -1,0 +1,249 @@
+"""Pairs of answers in all documented ways of writing them, each read to the same; and what is wrong with others.
+
+The rows are made after TRL's "Dataset formats and types", LLaMA-Factory's data/README.md and OpenAI's guide to preference fine-tuning.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.tasks import TASKS
+from finetune_trainer.data import Data
+from finetune_trainer.data.conversations import Conversation, Plain, Row
+from finetune_trainer.data.preferences import pairs
+from tests.public_data import DATA, needs
+from tests.unit.trainer.data.folders import load_forms, written
+
+FORMS = [form for form in TASKS["text-generation"].forms if form.needs == "textGeneration.objective=dpo"]
+DEV = {"splits": {"validation": "dev.jsonl"}}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def load(folder: Path, *lines: Any) -> Data:
+    content = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
+    return load_forms(written(folder, {"train.jsonl": content, "dev.jsonl": content}), *FORMS, **DEV)
+
+
+def read(data: Data, system_prompt: str | None = None) -> list[tuple[Row, Row]]:
+    [block] = data.train.blocks(*data.train.roles)
+    return list(pairs(block, system_prompt))
+
+
+def talks(
+    *asked: dict[str, Any], chosen: str = "Blue.", rejected: str = "Green.", tools: Any = None
+) -> tuple[Row, Row]:
+    """Both conversations, in which the last message alone is learnt."""
+    learnt = (*(False for _ in asked), True)
+    one, other = (Conversation((*asked, assistant(said)), learnt, tools) for said in (chosen, rejected))
+    return one, other
+
+
+ASKED = user("What colour is the sky?")
+BLUE, GREEN = assistant("Blue."), assistant("Green.")
+EARLIER = user("Hi"), assistant("Hello.")
+SYSTEM = {"role": "system", "content": "Be short."}
+TEXTS = Plain("The sky is", " blue."), Plain("The sky is", " green.")
+GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
+    "TRL, texts": ({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}, TEXTS),
+    "TRL, texts, the prompt implicit": ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, TEXTS),
+    "TRL, messages": ({"prompt": [ASKED], "chosen": [BLUE], "rejected": [GREEN]}, talks(ASKED)),
+    "TRL, messages, the prompt implicit": ({"chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]}, talks(ASKED)),
+    "TRL, messages and tools": (
+        {"prompt": [ASKED], "chosen": [BLUE], "rejected": [GREEN], "tools": json.dumps([WEATHER])},
+        talks(ASKED, tools=(WEATHER,)),
+    ),
+    "several turns, of which the last differs": (
+        {"chosen": [SYSTEM, *EARLIER, ASKED, BLUE], "rejected": [SYSTEM, *EARLIER, ASKED, GREEN]},
+        talks(SYSTEM, *EARLIER, ASKED),
+    ),
+    "the prompt, and once more in both conversations": (
+        {"prompt": [ASKED], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "the prompt as a text beside whole conversations, as in UltraFeedback": (
+        {"prompt": ASKED["content"], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "texts that are dialogues, as in HH-RLHF": (
+        {"chosen": "\n\nHuman: Colour?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Colour?\n\nAssistant: Green."},
+        (
+            Plain("\n\nHuman: Colour?\n\nAssistant:", " Blue."),
+            Plain("\n\nHuman: Colour?\n\nAssistant:", " Green."),
+        ),
+    ),
+    "answers that begin with the same letters": (
+        {"chosen": "It is blue.", "rejected": "It is black."},
+        (Plain("It is", " blue."), Plain("It is", " black.")),
+    ),
+    "an answer that goes on with the other": (
+        {"chosen": "Blue.", "rejected": "Blue. Or not."},
+        (Plain("", "Blue."), Plain("", "Blue. Or not.")),
+    ),
+    "OpenAI": (
+        {
+            "input": {"messages": [ASKED], "tools": [], "parallel_tool_calls": True},
+            "preferred_output": [BLUE],
+            "non_preferred_output": [GREEN],
+        },
+        talks(ASKED),
+    ),
+    "OpenAI with tools": (
+        {
+            "input": {"messages": [ASKED], "tools": [WEATHER]},
+            "preferred_output": [BLUE],
+            "non_preferred_output": [GREEN],
+        },
+        talks(ASKED, tools=(WEATHER,)),
+    ),
+    "LLaMA-Factory, Alpaca": (
+        {"instruction": "What colour is", "input": "the sky?", "chosen": "Blue.", "rejected": "Green."},
+        talks(user("What colour is\nthe sky?")),
+    ),
+    "LLaMA-Factory, Alpaca with all that it has": (
+        {
+            "instruction": ASKED["content"],
+            "input": "",
+            "chosen": "Blue.",
+            "rejected": "Green.",
+            "system": "Be short.",
+            "history": [["Hi", "Hello."]],
+        },
+        talks(SYSTEM, *EARLIER, ASKED),
+    ),
+    "LLaMA-Factory, ShareGPT": (
+        {
+            "conversations": [{"from": "human", "value": ASKED["content"]}],
+            "chosen": {"from": "gpt", "value": "Blue."},
+            "rejected": {"from": "gpt", "value": "Green."},
+        },
+        talks(ASKED),
+    ),
+    "LLaMA-Factory, OpenAI's messages with a system message of their own": (
+        {"conversations": [ASKED], "chosen": BLUE, "rejected": GREEN, "system": "Be short."},
+        talks(SYSTEM, ASKED),
+    ),
+    "messages that are JSON in a text": (
+        {"prompt": json.dumps([ASKED]), "chosen": json.dumps([BLUE]), "rejected": json.dumps(GREEN)},
+        talks(ASKED),
+    ),
+    "answers that are JSON": (
+        {"prompt": "As JSON:", "chosen": '{"colour": "blue"}', "rejected": "[1]"},
+        (Plain("As JSON:", '{"colour": "blue"}'), Plain("As JSON:", "[1]")),
+    ),
+}
+
+
+@pytest.mark.parametrize("line", GOOD)
+def test_a_row_as_it_is_documented_is_read(line: str, tmp_path: Path) -> None:
+    given, wanted = GOOD[line]
+    assert read(load(tmp_path, given)) == [wanted]
+
+
+def test_only_what_is_answered_differently_is_learnt(tmp_path: Path) -> None:
+    [(chosen, _)] = read(load(tmp_path, {"chosen": [*EARLIER, ASKED, BLUE], "rejected": [*EARLIER, ASKED, GREEN]}))
+    assert isinstance(chosen, Conversation) and chosen.learnt == (False, False, False, True)
+
+
+def test_a_system_prompt_stands_before_both(tmp_path: Path) -> None:
+    data = load(tmp_path, {"chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]})
+    assert read(data, "Be short.") == [talks(SYSTEM, ASKED)]
+
+
+def test_parquet_has_objects_of_which_each_has_all_fields(tmp_path: Path) -> None:
+    lines = [GOOD["OpenAI with tools"][0], GOOD["OpenAI"][0]]
+    for name in ("train", "dev"):
+        pq.write_table(pa.Table.from_pylist(lines), tmp_path / f"{name}.parquet")
+    data = load_forms(tmp_path, *FORMS, splits={"validation": "dev.parquet"})
+    assert read(data) == [GOOD["OpenAI with tools"][1], GOOD["OpenAI"][1]]
+
+
+def test_rows_with_the_same_prompt_stay_together_where_validation_is_drawn(tmp_path: Path) -> None:
+    lines = [{"prompt": f"Colour {number % 20}:", "chosen": f" {number}", "rejected": " none"} for number in range(100)]
+    content = "".join(f"{json.dumps(line)}\n" for line in lines)
+    data = load_forms(written(tmp_path, {"train.jsonl": content}), *FORMS)
+    asked = [{one[0]["content"] for one in split.values("prompt")} for split in (data.train, data.validation)]
+    assert asked[1] and not asked[0] & asked[1]
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no prompt": ({"chosen": [BLUE], "rejected": [GREEN]}, "the chosen answers have no message in common", "prompt"),
+    "an answer that is a number": (
+        {"prompt": "a", "chosen": 3, "rejected": "b"},
+        'the answers are neither a text .* column "chosen"',
+        "text",
+    ),
+    "an empty answer": (
+        {"prompt": "a", "chosen": "b", "rejected": " "},
+        'says nothing .* column "rejected"',
+        "remove",
+    ),
+    "a text beside messages": (
+        {"prompt": [ASKED], "chosen": "Blue.", "rejected": [GREEN]},
+        "the rejected answers are texts where the rest of the row has messages",
+        "all as",
+    ),
+    "a prompt of messages for texts": (
+        {"prompt": [ASKED], "chosen": "Blue.", "rejected": "Green."},
+        "the chosen answers are texts where",
+        "all as",
+    ),
+    "a prompt that the conversations have not": (
+        {"prompt": "What colour is grass?", "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        "the chosen answers are texts where",
+        "all as",
+    ),
+    "messages that begin with another prompt": (
+        {"prompt": [user("Colour?")], "chosen": [ASKED, BLUE], "rejected": [GREEN]},
+        "the chosen answers begin with other messages",
+        "very messages",
+    ),
+    "an answer of the user": (
+        {"chosen": [ASKED, BLUE], "rejected": [ASKED, user("Green?")]},
+        "the rejected answers have no answer",
+        "assistant",
+    ),
+    "tools that are none": (
+        {"input": {"messages": [ASKED], "tools": "rain"}, "preferred_output": [BLUE], "non_preferred_output": [GREEN]},
+        "have tools that are no list of functions",
+        "name",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_a_bad_row_is_named_with_what_is_allowed(line: str, tmp_path: Path) -> None:
+    given, says, remedy = BAD[line]
+    columns = set(given)
+    like = next(good for good, _ in GOOD.values() if set(good) == columns)
+    with pytest.raises(JobError, match=says) as caught:
+        load(tmp_path, like, given)
+    assert caught.value.reason == FailureReason.DATA_INVALID
+    assert "train.jsonl, line 2" in str(caught.value)
+    assert (caught.value.field or "").startswith("spec.dataset.columns.")
+    assert remedy in (caught.value.remedy or "")
+
+
+@needs("preference")
+def test_pairs_as_llama_factory_ships_them_are_read(tmp_path: Path) -> None:
+    rows = json.loads((DATA / "preference/dpo_en_demo.json").read_text("utf-8"))
+    found = read(load(tmp_path, *rows))
+    assert len(found) == len(rows) == 300
+    assert all(chosen != rejected for chosen, rejected in found)
+    assert all(
+        isinstance(row, Conversation) and row.learnt[-1] and not any(row.learnt[:-1]) for both in found for row in both
+    )

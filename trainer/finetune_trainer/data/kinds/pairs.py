@@ -1,0 +1,123 @@
+"""Two answers of a row, of which one is preferred: what both answer, and what each of them adds to it.
+
+What is answered has a column of its own, or is what both begin with. The ways of writing that are those of TRL ("Dataset formats and
+types"), LLaMA-Factory (data/README.md) and OpenAI (preference fine-tuning): texts, answers to messages, or whole conversations.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from typing import Any, NamedTuple
+
+from finetune_trainer.data.kinds.chats import (
+    ASSISTANT,
+    TOOLS,
+    Fault,
+    Message,
+    WrongError,
+    refuse_without_answer,
+    text_message,
+)
+
+MIXED = Fault(
+    "are texts where the rest of the row has messages, or the other way round",
+    "Write what is asked and both answers all as texts, or all as messages.",
+)
+NO_PROMPT = Fault(
+    "have no message in common that they answer",
+    "Begin both with the messages that they answer, or name the column that has these in spec.dataset.columns.prompt.",
+)
+OTHER_PROMPT = Fault(
+    "begin with other messages than those that they answer",
+    "Give what the assistant says alone, or whole conversations, which begin with the very messages of the prompt.",
+)
+
+
+class Pair(NamedTuple):
+    """A row; each a list of messages, or one message without a role where it is a text."""
+
+    prompt: list[Message]
+    """Empty beside an instruction."""
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: str | None = None
+    """What came with the prompt, as JSON."""
+
+
+def pair_of(row: Mapping[str, Any]) -> Pair:
+    """The parts of a row, by role. Raises WrongError, with the role of the answer for an example, where they do not fit together."""
+    chosen, rejected, prompt, tools = row["chosen"], row["rejected"], row.get("prompt"), None
+    if "instruction" in row:
+        return _answers(Pair([], _as_message(chosen), _as_message(rejected)))
+    if prompt and prompt[0]["role"] == TOOLS:
+        tools, prompt = prompt[0]["content"], prompt[1:]
+    if _is_text(chosen) != _is_text(rejected):
+        raise WrongError(MIXED, "rejected")
+    if _is_text(chosen):
+        return _texts(prompt, chosen, rejected)
+    if prompt and not _is_text(prompt):
+        chosen, rejected = (messages[_begun(messages, prompt) :] for messages in (chosen, rejected))
+        return _answers(Pair(prompt, chosen, rejected, tools))
+    shared = _shared(chosen[:-1], rejected[:-1])
+    if prompt and not _holds(chosen[:shared], prompt[0]["content"]):
+        raise WrongError(MIXED, "chosen")
+    if not shared:
+        raise WrongError(NO_PROMPT, "chosen")
+    pair = Pair(chosen[:shared], chosen[shared:], rejected[shared:])
+    return _refused_without_answer(pair)
+
+
+def _texts(prompt: list[Message] | None, chosen: list[Message], rejected: list[Message]) -> Pair:
+    if prompt is not None:
+        if not _is_text(prompt):
+            raise WrongError(MIXED, "chosen")
+        return Pair(prompt, chosen, rejected)
+    one, other = (messages[0]["content"] for messages in (chosen, rejected))
+    # Whole words, so that no token begins in what is asked and ends in an answer.
+    words = re.match(r"(?s).*(?=\s)", one[: _shared(one.rstrip()[:-1], other.rstrip()[:-1])])
+    begin = len(words[0].rstrip()) if words else 0
+    prompt = [chosen[0] | {"content": one[:begin]}]
+    return Pair(prompt, [chosen[0] | {"content": one[begin:]}], [rejected[0] | {"content": other[begin:]}])
+
+
+def _answers(pair: Pair) -> Pair:
+    """They are what the assistant says."""
+    for role, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        if messages and messages[0]["role"] != ASSISTANT:
+            raise WrongError(OTHER_PROMPT, role)
+    return _refused_without_answer(pair)
+
+
+def _refused_without_answer(pair: Pair) -> Pair:
+    for role, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        try:
+            refuse_without_answer(messages)
+        except WrongError as error:
+            raise WrongError(error.fault, role) from None
+    return pair
+
+
+def _is_text(messages: Sequence[Message]) -> bool:
+    return not messages[0]["role"]
+
+
+def _as_message(messages: list[Message]) -> list[Message]:
+    """What the assistant says, which may be given as a text."""
+    return [text_message(messages[0]["content"], ASSISTANT)] if _is_text(messages) else messages
+
+
+def _begun(messages: Sequence[Message], prompt: Sequence[Message]) -> int:
+    """How many of the messages are the prompt's: all of that, or none."""
+    return len(prompt) if messages[: len(prompt)] == prompt else 0
+
+
+def _shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many messages, or characters, both begin with."""
+    return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+
+
+def _holds(messages: Sequence[Message], text: str) -> bool:
+    """Whether one of them says just this: datasets such as UltraFeedback have the question once more as a text."""
+    return text.strip() in [(message["content"] or "").strip() for message in messages]
