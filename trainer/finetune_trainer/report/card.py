@@ -60,6 +60,7 @@ def _template() -> Template:
     )
     environment.filters["signed"] = signed
     environment.filters["code"] = _code
+    environment.filters["quoted"] = _quoted
     return environment.get_template("card.md.j2")
 
 
@@ -94,18 +95,23 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
     )
 
 
-def _samples(facts: ReportFacts) -> list[tuple[str, str, str]]:
+def _samples(facts: ReportFacts) -> list[tuple[str, str | None, str]]:
     """What the model wrote to prompts of the first measured split: the last that is said in one, and what was written before and after."""
     blocks = [block for of_split in facts.blocks_by_split.values() for block in of_split if isinstance(block, Samples)]
     found = []
     for sample in blocks[0].samples if blocks else ():
         prompt = sample.prompt.text if isinstance(sample.prompt, Text) else sample.prompt.messages[-1].text
-        found.append((_short(prompt), _short(sample.before or ""), _short(sample.after)))
+        found.append((prompt, sample.before, sample.after))
     return found
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+def _quoted(text: str | None) -> str:
+    """What somebody wrote, as a code span; that it is nothing is said. Empty for what nobody was asked for."""
+    if text is None:
+        return ""
+    if not text.strip():
+        return "(nothing)"
+    return _code(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
 
 
 def _code(text: object) -> str:

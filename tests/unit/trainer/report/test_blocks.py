@@ -270,3 +270,11 @@ def test_what_a_task_knows_of_itself_is_in_the_record_and_its_names_in_the_card(
     record = json.loads((tmp_path / "run.json").read_text())
     assert (record["labels"], record["threshold"]) == (["b|", "a"], 0.5)
     assert "The labels, in the order of their numbers: `b\\|`, `a`." in (tmp_path / "README.md").read_text()
+
+
+def test_where_nothing_was_written_page_and_card_say_so_and_quote_nothing(tmp_path: Path) -> None:
+    prompt = Chat((Message("system", ""), Message("user", "Hi")))
+    page = page_of(tmp_path, Samples("m", "Samples", (Sample("a.jsonl, line 1", prompt, " \n", "", ("",)),)))
+    assert page.count("(nothing)</p>") == 4 and '<blockquote dir="auto"></blockquote>' not in page
+    assert '<blockquote dir="auto">Hi</blockquote>' in page
+    assert "| `Hi` | (nothing) | (nothing) |" in (tmp_path / "README.md").read_text()
