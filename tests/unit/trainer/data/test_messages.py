@@ -138,6 +138,22 @@ GOOD: dict[str, tuple[dict[str, Any], Row]] = {
         {"conversations": [{"from": "human", "value": "Is it raining?"}, {"from": "gpt", "value": "Yes."}]},
         Conversation((*ASKED,), (False, True)),
     ),
+    "ShareGPT, of which one answer is not learnt": (
+        {
+            "conversations": [
+                {"from": "human", "value": "a"},
+                {"from": "function_call", "value": '{"name": "weather", "arguments": {}}', "weight": 0},
+                {"from": "observation", "value": "rain"},
+                {"from": "gpt", "value": "b", "weight": 0},
+                {"from": "human", "value": "c"},
+                {"from": "gpt", "value": "d", "weight": 1},
+            ]
+        },
+        Conversation(
+            (user("a"), called(), {"role": "tool", "content": "rain"}, assistant("b"), user("c"), assistant("d")),
+            (False, False, False, False, False, True),
+        ),
+    ),
     "ShareGPT with tools as LLaMA-Factory has them": (
         {
             "conversations": [
@@ -263,6 +279,11 @@ def test_messages_may_be_json_in_a_text(tmp_path: Path) -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a text": ({"messages": "Hello."}, 'are no list of messages in 1 of 2 training rows, such as "Hello."', "role"),
+    "a list as Python prints it": (
+        {"messages": str(ASKED)},
+        "are no list of messages in 1 of 2 training rows, such as \"\\[{'role'",
+        "JSON, which has double quotes",
+    ),
     "nothing": ({"messages": []}, "the messages are none", "Remove"),
     "a message that is a text": (
         {"messages": ["Hello."]},
@@ -305,6 +326,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a weight that is none": (
         {"messages": [user("a"), assistant("b", weight=0.5)]},
         "a weight that is neither 0 nor 1 .* 0.5 in message 2",
+        "weight of 0",
+    ),
+    "a weight of ShareGPT that is none": (
+        {"messages": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b", "weight": "0"}]},
+        'a weight that is neither 0 nor 1 .* "0" in message 2',
         "weight of 0",
     ),
     "arguments that are no JSON": (
@@ -375,6 +401,16 @@ def test_a_bad_row_is_named_with_what_is_allowed(line: str, tmp_path: Path) -> N
     )
     assert f'train.jsonl, line 2, column "{column or next(iter(given))}"' in str(caught.value)
     assert remedy in (caught.value.remedy or "")
+
+
+def test_fields_of_messages_that_are_not_read_are_named(tmp_path: Path) -> None:
+    """Whoever wrote them may believe that they say what is not to be learnt."""
+    given = [user("a") | {"id": 1}, assistant("b", train=False, refusal=None, annotations=[])]
+    [one] = load(tmp_path / "one", {"messages": ASKED}, {"messages": given}).warnings[:1]
+    assert one.startswith(
+        'Of the messages in 1 of 2 training rows "id", "train" are not read; what is not to be learnt has a weight of 0'
+    )
+    assert not [said for said in load(tmp_path / "none", GOOD["OpenAI, tools"][0]).warnings if "not read" in said]
 
 
 def test_data_without_any_of_the_columns_is_told_of_the_plainest_form(tmp_path: Path) -> None:

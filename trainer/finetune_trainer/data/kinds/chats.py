@@ -34,6 +34,23 @@ MESSAGE = pa.struct(
 `content` is as of the kind of that name; `content` is null beside calls only; `learnt` is null where nothing is said of it."""
 Message = dict[str, Any]
 """One as Python has it."""
+READ = frozenset(
+    {
+        *(
+            "role",
+            "content",
+            "reasoning_content",
+            "reasoning",
+            "thinking",
+            "function_call",
+            "tool_calls",
+            "tool_call_id",
+            "name",
+        ),
+        *("weight", "from", "value"),
+    }
+)
+"""The fields of a message that something is made of."""
 
 ROLES = ("system", "user", "assistant", "tool")
 ASSISTANT, TOOLS = "assistant", "tools"
@@ -156,6 +173,20 @@ def parsed(value: Any) -> Any:
     return found if is_encodable(found) else value
 
 
+def unread(value: Any) -> set[str]:
+    """The fields of messages, which were found to be right, that nothing is made of."""
+    found = parsed(value)
+    messages = map(parsed, found) if isinstance(found, list) else ()
+    empty: tuple[Any, ...] = (None, "", [], {})
+    return {
+        name
+        for one in messages
+        if isinstance(one, dict)
+        for name, of in one.items()
+        if name not in READ and of not in empty
+    }
+
+
 def without_nulls(value: Any) -> Any:
     """What Arrow has of objects of different fields: each has all of them, and null where it has none."""
     if isinstance(value, dict):
@@ -200,11 +231,6 @@ def _of_openai(value: Mapping[str, Any]) -> Message:
         calls += map(_call, value["tool_calls"])
     if calls and role != ASSISTANT:
         raise WrongError(NO_CALL, value)
-    learnt = None
-    if role == ASSISTANT and value.get("weight") is not None:
-        if value["weight"] not in (0, 1):
-            raise WrongError(NO_WEIGHT, value["weight"])
-        learnt = bool(value["weight"])
     return _checked(
         _message(
             role,
@@ -213,10 +239,19 @@ def _of_openai(value: Mapping[str, Any]) -> Message:
             calls=calls or None,
             call_id=_optional(value, "tool_call_id"),
             name=_optional(value, "name"),
-            learnt=learnt,
+            learnt=_learnt(role, value),
         ),
         value,
     )
+
+
+def _learnt(role: str, value: Mapping[str, Any]) -> bool | None:
+    weight = value.get("weight")
+    if role != ASSISTANT or weight is None:
+        return None
+    if weight not in (0, 1):
+        raise WrongError(NO_WEIGHT, weight)
+    return bool(weight)
 
 
 def _of_sharegpt(value: Mapping[str, Any]) -> Message:
@@ -227,9 +262,10 @@ def _of_sharegpt(value: Mapping[str, Any]) -> Message:
     if said == "function_call":
         calls = parsed(value.get("value"))
         found = [_call(call) for call in (calls if isinstance(calls, list) else [calls])]
-        return _message(role, None, calls=found)
+        return _message(role, None, calls=found, learnt=_learnt(role, value))
     content, reasoning, calls = _parts(value.get("value"))
-    return _checked(_message(role, content, reasoning=reasoning, calls=calls or None), value)
+    learnt = _learnt(role, value)
+    return _checked(_message(role, content, reasoning=reasoning, calls=calls or None, learnt=learnt), value)
 
 
 def _checked(message: Message, value: Mapping[str, Any]) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -23,10 +24,12 @@ from finetune_trainer.data.kinds.chats import (
     history,
     refuse_without_answer,
     text_message,
+    unread,
     without_nulls,
 )
+from finetune_trainer.data.kinds.lists import written_as_json
 from finetune_trainer.data.kinds.values import Bad, Values
-from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
+from finetune_trainer.data.problems import SHOWN, at, data_invalid, listed, rows_of, shortened
 
 
 class Messages(Values):
@@ -41,6 +44,7 @@ class Messages(Values):
     def __init__(self, role: str, column: str, split: Split) -> None:
         super().__init__(role, column, split)
         self._wrong: dict[Fault, Bad] = {}
+        self._unread: Counter[str] = Counter()
 
     def read(self, values: Sequence[Any] | pa.Array) -> pa.Array:
         rows = without_nulls(values.to_pylist()) if isinstance(values, pa.Array) else values
@@ -48,6 +52,7 @@ class Messages(Values):
         for row, value in enumerate(rows, start=self.rows):
             try:
                 found.append(self.messages(value))
+                self._unread.update(unread(value))
             except WrongError as error:
                 self._wrong.setdefault(error.fault, Bad()).add(row, (error.example, error.number))
                 found.append([])
@@ -68,9 +73,19 @@ class Messages(Values):
             raise data_invalid(
                 f"the {self.called} {fault.said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}, such as "
                 f"{shortened(example)}{message}: {at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
-                fault.remedy,
+                fault.remedy + written_as_json(example),
                 self.field,
             )
+
+    def warnings(self) -> list[str]:
+        if not self._unread:
+            return []
+        most = sorted(self._unread, key=lambda name: (-self._unread[name], name))
+        names, count = listed(most, SHOWN), self._unread[most[0]]
+        return [
+            f"Of the {self.called} in {count:,} of {self.rows:,} {rows_of(self.split)} {names} {'is' if len(self._unread) == 1 else 'are'} not "
+            "read; what is not to be learnt has a weight of 0."
+        ]
 
     @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
