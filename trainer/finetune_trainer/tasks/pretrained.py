@@ -6,12 +6,13 @@
 | so many numbers without names: 1 for a score, 2 for the ends of an answer | `Head(rows=…)` | the head, where the weights have none of so many rows | its shape |
 | what was pretrained too: words, embeddings | `None` | nothing; of two encoders put together what joins them | every parameter is in the weights |
 
-Of all: no quantised weights; every parameter of the body is in the weights, in the shape of config.json, and none of the body is left
+Of all: what the model's class keeps, such as positions that are sines, gets no gradient; no quantised weights; every parameter of the body is in the weights, in the shape of config.json, and none of the body is left
 over; all of them are numbers.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,7 @@ def load_model(
         output_loading_info=True,
         trust_remote_code=trust_remote_code,
     )
+    _keep_what_the_class_keeps(model)
     if head is None:
         new = check_weights(model, loaded, folder, None, reads_pooler=reads_pooler, may_be_new=may_be_new(model))
         return Pretrained(model, new, has_new_head=False, notes=[])
@@ -113,6 +115,17 @@ def load_model(
     body = body_prefix(model)
     above = frozenset(name for name, _ in model.named_parameters() if body and not name.startswith(body))
     return Pretrained(model, new, has_new_head=bool(answering & new), notes=notes, head=answering | above)
+
+
+def _keep_what_the_class_keeps(model: PreTrainedModel) -> None:
+    """Let what the class of a model makes without a gradient have none, such as Whisper's positions, which are sines: transformers asks for one
+    of whatever it loads."""
+    with torch.device("meta"):
+        bare = type(model)(copy.deepcopy(model.config))
+    kept = {name for name, parameter in bare.named_parameters() if not parameter.requires_grad}
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.requires_grad_(False)
 
 
 @contextmanager
