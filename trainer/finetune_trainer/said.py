@@ -9,5 +9,6 @@ def one_line(what: object) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Of many lines the one that says what is wrong."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Of many lines the one that says what is wrong, which is the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 
 import numpy as np
 import peft
@@ -240,6 +241,26 @@ def without_labels(folder):
     save_file(values, folder / "adapter_model.safetensors", {"format": "pt"})
 
 
+def on_a_quantised_base(folder):
+    """Whose weights are of the right shapes, as those of FP8 are; beside the adapters lies a config that knows nothing of it."""
+    base = folder.parent / "quantised"
+    shutil.copytree(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"], base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    changed({"base_model_name_or_path": str(base)})(folder)
+
+
+def cut_short(folder):
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pickled(folder):
+    """Beside safetensors that are none of theirs."""
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").rename(folder / "optimizer.safetensors")
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason", "says"),
     [
@@ -250,6 +271,12 @@ def without_labels(folder):
         (without_a_tensor, "ModelInvalid", "is not among them"),
         (without_labels, "ModelInvalid", "cannot be added to the model that they are for"),
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "ModelInvalid", "adapter_config.json"),
+        (changed({"base_model_name_or_path": 5}), "ModelInvalid", "nothing that can be fetched"),
+        (changed({"r": 8}), "ModelInvalid", "size mismatch for"),
+        (changed({"use_dora": True}), "ModelInvalid", "is not among them"),
+        (cut_short, "ModelInvalid", "adapter_model.safetensors is cut short or damaged"),
+        (on_a_quantised_base, "ModelInvalid", "that one is quantised"),
+        (pickled, "ModelInvalid", 'only "adapter_model.bin", which can run code'),
     ],
 )  # fmt: skip
 def test_adapters_whose_model_cannot_be_had_are_refused_with_what_to_do(inputs, tuned, spoil, reason, says, tmp_path):
@@ -263,6 +290,18 @@ def test_adapters_whose_model_cannot_be_had_are_refused_with_what_to_do(inputs, 
     assert (error.reason, error.field) == (reason, "spec.model.uri")
     assert says in error.message
     assert error.remedy
+
+
+@pytest.mark.parametrize("start", ["lora", "adapter"])
+def test_an_image_without_peft_is_told_what_it_lacks(inputs, tuned, start, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    given = inputs | ({"model": {"uri": f"file://{tuned.results}/adapter"}} if start == "adapter" else {})
+    job = Job(tmp_path, training=TRAINING, method=LORA if start == "lora" else {}, **given)
+
+    error = attempt_inside(job).result.error
+
+    assert (error.reason, error.field) == ("InvalidSpec", "spec.image")
+    assert "cannot load peft" in error.message
 
 
 def test_a_folder_with_a_model_and_adapters_is_neither(inputs, tuned, tmp_path):

@@ -42,6 +42,8 @@ def base_of(config: Path, model: Base) -> Base:
             f"the adapters at {model.uri} are of the kind {kind}, and those that are added to a model here are LORA",
             "Add them to their model with peft, save that, and name its folder.",
         )
+    if not isinstance(name, str):
+        raise _no_base(said, model)
     if ON_A_HUB.fullmatch(name):
         name = f"hf://{name}"
     elif name.startswith("/"):
@@ -51,10 +53,14 @@ def base_of(config: Path, model: Base) -> Base:
     try:
         return Base.model_validate(fields)
     except ValidationError:
-        raise _invalid(
-            f"the adapters at {model.uri} are for the model {said.get(NAMED)!r} ({NAMED}), which is nothing that can be fetched",
-            REMEDY,
-        ) from None
+        raise _no_base(said, model) from None
+
+
+def _no_base(said: dict[str, object], model: Base) -> JobError:
+    return _invalid(
+        f"the adapters at {model.uri} are for the model {said.get(NAMED)!r} ({NAMED}), which is nothing that can be fetched",
+        REMEDY,
+    )
 
 
 def of_base(error: JobError, model: Base, base: Base) -> JobError:

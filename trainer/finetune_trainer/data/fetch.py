@@ -14,7 +14,7 @@ from yaml import YAMLError
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
-from finetune_trainer.data.adapted import CONFIG, base_of, is_adapter, of_base
+from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, base_of, is_adapter, of_base
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_inputs
 from finetune_trainer.data.foreign import conflict_of, kind_of, text_kind_of
@@ -142,7 +142,7 @@ def needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> li
             f"there is no config.json at {model.uri}, only {listed(top, 8)}",
             "Name the folder that holds config.json, the tokenizer and safetensors weights.",
         )
-    if not any(name.endswith(".safetensors") for name in top):
+    if not any(name == ADAPTER_WEIGHTS if adapter else name.endswith(".safetensors") for name in top):
         pickles = [name for name in top if PurePosixPath(name).suffix in _PICKLES]
         said = f"only {listed(pickles, 4)}, which can run code when it is loaded" if pickles else "and no other weights"
         raise _invalid(

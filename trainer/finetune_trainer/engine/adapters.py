@@ -104,7 +104,7 @@ class Adapters:
     def put(self, features: Features) -> None:
         """Put them in, beside those layers that have a part in the answers to `features`, and call the task's new parameters as the model does
         then. Draws from torch's global generator."""
-        peft = _peft()
+        peft = peft_library()
         model = self.task.model
         reached = _reached(self.task, features, self.targets)
         self.unreached = [name for name in self.targets if name not in reached]
@@ -177,9 +177,17 @@ class Adapters:
             self._peft.merge_and_unload()
 
 
-def _peft() -> Any:
-    import peft  # seconds, for runs that have adapters only
-
+def peft_library() -> Any:
+    """peft, whose import takes seconds. Raises JobError INVALID_SPEC where the image has none."""
+    try:
+        import peft
+    except ImportError as error:
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"this trainer image cannot load peft, which puts adapters beside layers: {first_line(error)}",
+            field="spec.image",
+            remedy="Leave spec.image out to get the operator's own, or put peft into yours.",
+        ) from error
     return peft
 
 
@@ -245,7 +253,7 @@ def _matching(pattern: str, able: Collection[str], index: int, model: PreTrained
             FailureReason.INVALID_SPEC,
             f"the pattern {pattern!r} matches no layer that can have an adapter; {others}",
             field=f"{FIELD}.targetModules[{index}]",
-            remedy="Correct the pattern, or remove it. The head, and what is frozen, have none.",
+            remedy="Correct the pattern, or remove it: without any, all linear layers have one. The head, and what is frozen, have none.",
         )
     return found
 

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, REMEDY
+from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, NAMED, REMEDY
 from finetune_trainer.data.fetch import INDEX, SETTINGS
+from finetune_trainer.engine.adapters import peft_library
 from finetune_trainer.said import first_line
 from finetune_trainer.shortage import shortage
 
@@ -35,13 +36,20 @@ KINDS = {
 """transformers' class by peft's name of a task."""
 
 
+_WRONG = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
+    *(AssertionError, ImportError, IndexError),
+)
+"""What transformers and peft raise where files make no sense."""
+
+
 def made_whole(
     base: Path, adapter: Path, folder: Path, *, loads: str, more: Collection[str], trust_remote_code: bool
 ) -> Path:
     """Put the model of `base`, with the adapters added to it, into `folder`. `loads` is the class that loads it where their config names
     none, and `more` are files that may lie deeper. Raises JobError MODEL_INVALID where they are not for this model."""
-    import peft  # seconds, for models that are given so only
-
+    peft = peft_library()
+    _refuse_quantised(base)
     described = adapter if (adapter / CONFIG_NAME).exists() else base
     try:
         config = AutoConfig.from_pretrained(described, trust_remote_code=trust_remote_code)
@@ -57,13 +65,17 @@ def made_whole(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is missing, which is looked for below
             adapted = peft.PeftModel.from_pretrained(model, str(adapter))
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
+            there = set(file.keys())
+    except SafetensorError as error:
+        raise _unfit(
+            f"{ADAPTER_WEIGHTS} is cut short or damaged ({first_line(error)})", "Copy or save these adapters again."
+        ) from error
+    except _WRONG as error:
         if shortage(error) is not None:
             raise
         raise _unfit(first_line(error)) from error
     wanted = set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
-        there = set(file.keys())
     if lost := sorted(wanted ^ there):
         where = "has no place in it" if lost[0] in there else "is not among them"
         raise _unfit(f"{lost[0]} {where}, nor {len(lost) - 1} more" if len(lost) > 1 else f"{lost[0]} {where}")
@@ -95,10 +107,20 @@ def _kind(said: dict[str, object], loads: str) -> type[PreTrainedModel]:
     return found
 
 
-def _unfit(why: str) -> JobError:
+def _refuse_quantised(base: Path) -> None:
+    """Of quantised weights, read as numbers, another model would be made."""
+    if "quantization_config" in json.loads((base / CONFIG_NAME).read_text()):
+        raise _unfit(
+            "that one is quantised",
+            f"Write in {NAMED} of {CONFIG} where the model is as it was before it was quantised.",
+        )
+
+
+def _unfit(why: str, remedy: str | None = None) -> JobError:
     return JobError(
         FailureReason.MODEL_INVALID,
         f"the adapters at spec.model.uri cannot be added to the model that they are for: {why}",
         field="spec.model.uri",
-        remedy=f"Put a {CONFIG_NAME} that describes both, such as the labels of a head, beside them. {REMEDY}",
+        remedy=remedy
+        or f"Put a {CONFIG_NAME} that describes both, such as the labels of a head, beside them. {REMEDY}",
     )

@@ -17,6 +17,7 @@ from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import adamw, learning_rates
+from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import MOVED, load_weights
@@ -57,13 +58,13 @@ def load(folder, method=None, **training):
     return task, features, adapters
 
 
-def steps_of(task, features, *, exact=False, tuning=None, after_step=lambda step: False, total=STEPS):
+def steps_of(task, features, *, exact=False, tuning=None, after_step=lambda step: False, total=STEPS, arithmetic=CPU):
     training = task.spec.training
     return Steps(
         task,
         features,
         training,
-        arithmetic=CPU,
+        arithmetic=arithmetic,
         micro=MicroBatch(training.micro_batch_size or training.batch_size),
         total_steps=total,
         check=lambda: None,
@@ -267,6 +268,27 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(tmp_path):
     assert whole.keys() == moving(task)
     for micro in (1, 3):
         torch.testing.assert_close(gradient(micro), whole, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("lora", [{}, {"dora": True}], ids=str)
+def test_the_gradient_beside_layers_in_bf16_is_that_beside_layers_in_fp32_but_for_rounding(lora, tmp_path):
+    folder = save_tiny_bert(tmp_path, TEXTS, dropout=0.0)
+    task, features, adapters = load(folder, {"lora": lora}, learningRate=1e-3)
+    steps_of(task, features, total=3).run()  # B is no longer zero
+
+    def gradient(arithmetic):
+        task.model.zero_grad()
+        alike = np.flatnonzero(np.asarray([label == "sky" for _, label in ROWS]))[:8]  # whose gradients do not cancel
+        steps_of(task, features, arithmetic=arithmetic).gradient(alike)
+        found = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+        assert found.keys() == moving(task) and {values.dtype for values in found.values()} == {torch.float32}
+        return torch.cat([values.flatten() for values in found.values()])
+
+    whole = gradient(CPU)
+    adapters.hold(torch.bfloat16)
+    rounded = gradient(Arithmetic(torch.device("cpu"), bf16=True))
+    assert (rounded - whole).norm() < 0.03 * whole.norm()
+    assert not torch.equal(rounded, whole)
 
 
 def test_no_step_waits_for_the_device(folder, monkeypatch):
