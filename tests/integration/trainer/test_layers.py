@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -113,5 +114,17 @@ def test_stopped_around_the_end_of_an_epoch_it_ends_as_if_it_had_not_been(
         ended = attempt_inside(job, told_at=at_step(step))
         assert ended.result.outcome == "preempted" and ended.result.step == step, ended.log
     complete_inside(job)
+
+    assert_equal_ends(job, undisturbed)
+
+
+def test_killed_after_more_layers_have_begun_to_move_it_ends_as_if_it_had_not_been(
+    inputs: dict[str, Any], undisturbed: Job, tmp_path: Path
+) -> None:
+    job = Job(tmp_path, **inputs, method=METHOD, training=TRAINING, checkpoints={"everySteps": 1})
+    attempt = job.start()
+    assert attempt.wait_until(lambda: job.saved_step() > PER_EPOCH, "a step of epoch 2 is saved"), attempt.log
+    assert attempt.signal(signal.SIGKILL) == -signal.SIGKILL
+    assert f"Going on from step {job.saved_step()}" in complete_inside(job).log
 
     assert_equal_ends(job, undisturbed)

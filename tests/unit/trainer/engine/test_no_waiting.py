@@ -38,10 +38,11 @@ def test_no_step_asks_for_a_value_of_the_device(name, tmp_path, monkeypatch):
         assert steps_done(task, features, training, monkeypatch) == [1, 2]
 
 
-def test_no_step_does_where_layers_begin_to_move(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["bert", "distilbert", "deberta-v2", "gpt2", "llama"])
+def test_no_step_does_where_layers_begin_to_move(name, tmp_path, monkeypatch):
     """In the second of two epochs of one step."""
     task = task_for(
-        save("bert", tmp_path, labels=["cooking", "sky"]),
+        save(name, tmp_path, labels=["cooking", "sky"]),
         EXAMPLES,
         ["cooking", "sky"],
         method={"layerDecay": 0.5, "headLearningRate": 1e-3},
