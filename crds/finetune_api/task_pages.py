@@ -27,7 +27,7 @@ HOLDS: Mapping[Kind, str] = {
     Kind.MESSAGES: 'a list of messages as OpenAI writes them, `{"role": "user", "content": "…"}`, with `tool_calls` or `function_call`, '
     "`tool_call_id`, `name`, `reasoning_content` and, of the assistant's, `weight` (0: not learnt); roles are `system`, `developer`, `user`, "
     '`assistant`, `tool` and `function`. Or as ShareGPT does, `{"from": "human", "value": "…"}`, from `system`, `human`, `gpt`, '
-    "`function_call` or `observation`. Contents are texts, or lists of parts that are. Also as JSON in a text",
+    "`function_call` or `observation`, with `weight`, too. Contents are texts, or lists of parts that are. Also as JSON in a text",
     Kind.PROMPT: "a text, or a list of messages",
     Kind.PREFERENCE: "a text; or the message that answers, as an object or in a list; or a list with all messages of the conversation, as OpenAI or "
     "ShareGPT write them. Messages also as JSON in a text",
@@ -184,6 +184,8 @@ _CHATS = (
     "before it, else, where templates write earlier answers otherwise once others follow, the last answer alone, which is said.",
     "Names of control tokens in the data, such as `<|im_end|>`, are read as text. Words that the model writes itself, such as `<think>`, are "
     "tokens in what the assistant says.",
+    "What the template leaves out of a conversation, such as reasoning or tools, is said; where it leaves out an answer or a call that is to be "
+    "learnt, the run ends before it begins. One that writes the date writes that of the run's first attempt.",
 )
 _PAIRS = (
     "Of both answers what the assistant says is compared, with what ends it, and nothing of what both have in common before. Where no column has a prompt, "

@@ -6,7 +6,7 @@ save_chatter(folder, architecture="gpt2", template=None)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,17 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def tokenizer_of_bytes(
-    template: str | None = CHATML, special: Iterable[str] = (BEGIN, END), words: Iterable[str] = (WORD,), **options: Any
+    template: str | None = CHATML,
+    special: Iterable[str] = (BEGIN, END),
+    words: Iterable[str] = (WORD,),
+    merges: Sequence[tuple[str, str]] = (),
+    **options: Any,
 ) -> PreTrainedTokenizerFast:
-    """Each byte is a token, so that nothing has to be learnt. The token that ends an answer fills up batches, too."""
+    """Each byte is a token, and what `merges` makes of several. The token that ends an answer fills up batches, too."""
     names = ["<|endoftext|>", *special]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {name: number for number, name in enumerate([*names, *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    vocabulary = {name: number for number, name in enumerate([*names, *alphabet, *map("".join, merges)])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])

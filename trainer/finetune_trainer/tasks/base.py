@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -112,6 +113,9 @@ class Task(ABC):
     whatever the method. None where all of the model was pretrained as it is."""
     has_new_head: bool
     """Whether the layer that gives the answers is among them."""
+    began: datetime | None = None
+    """When the first attempt of the run began: what depends on the day is of that one, so that an attempt on another day goes on with the
+    same features. The engine sets it."""
     notes: list[str]
     """Sentences about what was found and done when model, processor and data were put together, for log, report and card."""
 

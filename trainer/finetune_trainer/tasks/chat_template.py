@@ -6,16 +6,17 @@
 | what each answer adds: the conversation up to it, with the template's prompt for an answer, is the beginning of the conversation with it, and that of the whole | it has none |
 | what the last answer adds, in the same way | the template writes earlier answers otherwise once others follow, as those that drop earlier reasoning |
 
-Whatever it is found by is proved for each row: where not even the last answer can be told from its prompt, nothing is learnt of the row
-and the run ends, as a prompt might be learnt.
+Whatever it is found by is proved for each row: where not even the last answer can be told from its prompt, or where what is learnt has not
+in it what the assistant says, nothing is learnt of the row and the run ends: a prompt might be learnt, or to say nothing.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
@@ -31,9 +32,21 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 Span = tuple[int, int]
 """Where characters begin, and end."""
 SEEN = 16
-"""Characters of an answer's end that are looked for between its marks: what stands before them, such as reasoning, may be left out."""
+"""Characters of a message's beginning or end by which it is looked for."""
+PIECES = re.compile(r"[\n<>\[\]]")
+"""What stands between pieces of a message that templates write apart, such as reasoning and what is said then."""
 BY_MARKS, BY_PREFIXES, BY_LAST = "the template's marks", "what each answer adds", "the last answer"
 
+DIRECTIVES = "aAbBcdHIjmMpSxXyYzZ"
+"""Of strftime."""
+CLOCK = """\
+{{%- macro strftime_now(format) -%}}
+{{%- set said = namespace(text=format.replace('%-', '%')) -%}}
+{{%- for sign, value in {said}.items() -%}}{{%- set said.text = said.text.replace(sign, value) -%}}{{%- endfor -%}}
+{{{{- said.text -}}}}
+{{%- endmacro %}}
+"""
+"""In place of transformers' own function, which takes the time of this machine."""
 PLAIN = """\
 {%- if bos -%}{{ bos }}{%- endif -%}
 {%- if tools -%}
@@ -73,10 +86,15 @@ class Rendered:
     begin: int
     """Where the last of these answers begins."""
     found_by: str
+    left_out: frozenset[str] = frozenset()
+    """What of the conversation is not in the text, in words."""
 
 
 class ChatTemplate:
     """The chat template of a tokenizer."""
+
+    now: datetime | None = None
+    """When it is, for templates that write the date; None for the clock of this machine."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -92,10 +110,7 @@ class ChatTemplate:
             # Some, such as DeepSeek's, want arguments as JSON.
             conversation = _with_json(conversation)
             found = self._by_marks(conversation, tools) or self._by_prefixes(conversation, tools)
-        for turn, learnt in zip(conversation.messages, conversation.learnt, strict=True):
-            if learnt and any(call["function"]["name"] not in found.text for call in turn.get("tool_calls", ())):
-                raise RenderError("it leaves out tool calls, so that the model would learn to say nothing instead")
-        return found
+        return replace(found, left_out=frozenset(_left_out(conversation, found)))
 
     def prompt(self, messages: Sequence[Turn], tools: list[dict[str, Any]] | None = None) -> str:
         """The messages, and what stands before an answer to them. Raises RenderError."""
@@ -103,7 +118,7 @@ class ChatTemplate:
 
     def _by_marks(self, conversation: Conversation, tools: list[dict[str, Any]] | None) -> Rendered | None:
         """None where the template has no marks, or they do not tell which answer is which."""
-        template = self._tokenizer.get_chat_template(None, tools)
+        template = self._written(tools)
         if not GENERATION.search(template):
             return None
         try:
@@ -116,20 +131,24 @@ class ChatTemplate:
             )
         except _WRONG as error:
             raise RenderError(first_line(error)) from error
-        answers = [number for number, turn in enumerate(conversation.messages) if turn["role"] == ASSISTANT]
+        messages = conversation.messages
+        answers = [number for number, turn in enumerate(messages) if turn["role"] == ASSISTANT]
+        apart = len(spans) == len(answers)
         all_learnt = all(conversation.learnt[number] for number in answers)
-        if not spans or not (all_learnt or len(spans) == len(answers)):
+        if not spans or not (all_learnt or apart):
             return None
-        marked = "".join(text[begin:end] for begin, end in spans)
-        if any(conversation.messages[number]["content"].strip()[-SEEN:] not in marked for number in answers):
+        marked = [text[begin:end] for begin, end in spans]
+        said = marked if apart else ["".join(marked)] * len(answers)
+        if not all(_says(messages[number]["content"], one) for number, one in zip(answers, said, strict=True)):
             return None  # templates that mark within a macro do not tell the right places
-        if len(spans) == len(answers):
+        if apart:
             spans = [span for number, span in zip(answers, spans, strict=True) if conversation.learnt[number]]
-            last = spans[-1][0]
-        else:
-            prompt = self._render(conversation.messages[: answers[-1]], tools, answers=True)
-            last = next((begin for begin, end in spans if end > _shared(prompt, text)), spans[-1][0])
-        return Rendered(text, tuple((begin, end) for begin, end in spans), last, BY_MARKS)
+        last = max(number for number, learnt in enumerate(conversation.learnt) if learnt)
+        prompt = self._render(messages[:last], tools, answers=True) if last else ""
+        if prompt and text.startswith(prompt):  # marks may hold the name of who speaks, which the prompt has already
+            return Rendered(text, tuple(spans), len(prompt), BY_MARKS)
+        begin = spans[-1][0] if apart else next((b for b, end in spans if end > _shared(prompt, text)), spans[-1][0])
+        return Rendered(text, tuple(spans), begin, BY_MARKS)
 
     def _by_prefixes(self, conversation: Conversation, tools: list[dict[str, Any]] | None) -> Rendered:
         messages = conversation.messages
@@ -165,6 +184,13 @@ class ChatTemplate:
             whole = whole.removesuffix(self._last)
         return (begin, self._end(whole)) if begin is not None and text.startswith(whole) else None
 
+    def _written(self, tools: list[dict[str, Any]] | None) -> str:
+        """The template, which has to be told the time where it writes it."""
+        template: str = self._tokenizer.get_chat_template(None, tools)
+        if self.now is None or "strftime_now" not in template:
+            return template
+        return CLOCK.format(said={f"%{sign}": self.now.strftime(f"%{sign}") for sign in DIRECTIVES}) + template
+
     @property
     def _last(self) -> str:
         """What some templates put behind the last message, whichever it is."""
@@ -179,11 +205,52 @@ class ChatTemplate:
     def _render(self, messages: Sequence[Turn], tools: list[dict[str, Any]] | None, *, answers: bool = False) -> str:
         try:
             text: str = self._tokenizer.apply_chat_template(
-                list(messages), tools=tools, tokenize=False, add_generation_prompt=answers
+                list(messages),
+                tools=tools,
+                chat_template=self._written(tools),
+                tokenize=False,
+                add_generation_prompt=answers,
             )
         except _WRONG as error:
             raise RenderError(first_line(error)) from error
         return text
+
+
+def _left_out(conversation: Conversation, found: Rendered) -> Iterator[str]:
+    """What the template does not write of a conversation. Raises RenderError where that is an answer which is to be learnt."""
+    taught = [turn for turn, learnt in zip(conversation.messages, conversation.learnt, strict=True) if learnt]
+    spans = [found.text[begin:end] for begin, end in found.learnt]
+    if found.found_by == BY_LAST:
+        taught = taught[-1:]
+    said = spans if len(spans) == len(taught) else ["".join(spans)] * len(taught)
+    for turn, text in zip(taught, said, strict=True):
+        if any(call["function"]["name"] not in text for call in turn.get("tool_calls", ())):
+            raise RenderError("it leaves out tool calls, so that the model would learn to say nothing instead")
+        if not _says(turn["content"], text):
+            raise RenderError("it leaves out what the assistant says, so that the model would learn to say nothing")
+        if not _says(turn.get("reasoning_content", ""), text):
+            yield "the reasoning"
+        if not _begins(turn["content"], text):
+            yield "the beginning of what the assistant says, such as reasoning,"
+    for turn in conversation.messages:
+        if turn["role"] in ("system", "user") and not _says(turn["content"], found.text):
+            yield f"what the {turn['role']} says"
+    if conversation.tools and not any(tool["function"]["name"] in found.text for tool in conversation.tools):
+        yield "the tools"
+
+
+def _pieces(content: str) -> list[str]:
+    return [piece.strip() for piece in PIECES.split(content) if piece.strip()] or [content.strip()]
+
+
+def _says(content: str, text: str) -> bool:
+    """Whether a text has the end of a message; before it something may be left out, or be written otherwise."""
+    return _pieces(content)[-1][-SEEN:] in text
+
+
+def _begins(content: str, text: str) -> bool:
+    """Whether it has the beginning."""
+    return _pieces(content)[0][:SEEN] in text
 
 
 def _shared(one: str, other: str) -> int:

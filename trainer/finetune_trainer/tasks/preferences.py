@@ -64,7 +64,7 @@ class Preferences(TextGeneration):
         bare: list[int] = []
         same: list[int] = []
         cut = learnt = 0
-        self._tokens.begin_split()
+        self._tokens.begin_split(self.began)
         for block in examples.blocks(*examples.roles, size=BLOCK):
             stop()
             rows = [row for pair in pairs(block, self._options.system_prompt) for row in pair]

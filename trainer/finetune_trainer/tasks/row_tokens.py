@@ -6,7 +6,10 @@ texts. Names of control tokens in the data stay text (`broken_names.py`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +22,7 @@ from finetune_trainer.data.examples import Data, Origins
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.tasks.broken_names import MARK, Breaker
 from finetune_trainer.tasks.chat_template import BY_LAST, ChatTemplate, Rendered, RenderError, Span
+from finetune_trainer.tasks.generation import Frame
 
 
 class Encoded(NamedTuple):
@@ -34,20 +38,22 @@ class Encoded(NamedTuple):
 class RowTokens:
     """Rows as a model reads them; counts what there is to say of those of one split."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, data: Data, options: Options) -> None:
-        """`tokenizer` reads control tokens, which chat templates write."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, data: Data, options: Options, *, is_chat: bool) -> None:
+        """`tokenizer` reads control tokens, which chat templates write; `is_chat` says whether all rows are conversations, or none is."""
         self._tokenizer = tokenizer
+        self._is_chat = is_chat
         self._options = options
         self._role = next(iter(data.train.roles))
         self._has_prompts = not data.form.has("text")
         self._breaker = Breaker(tokenizer)
         self.template = ChatTemplate(tokenizer)
-        self._before, self._after = _around(tokenizer)
-        self.begin_split()
+        self.begin_split(None)
 
-    def begin_split(self) -> None:
-        """Count from nothing."""
-        self._breaker.held = self._untold = self._by_last = 0
+    def begin_split(self, now: datetime | None) -> None:
+        """Count from nothing. `now` is the time for templates that write it; None is this machine's."""
+        self.template.now = now
+        self._breaker.held = self._by_last = self._joined = 0
+        self._left_out: Counter[str] = Counter()
 
     def encoded(self, given: Sequence[Row], origins: Origins, begin: int) -> Iterator[Encoded]:
         """The tokens of some rows, of which the first is that numbered `begin` of the split. Raises JobError DATA_INVALID for what the
@@ -62,9 +68,14 @@ class RowTokens:
                 f"Of {self._by_last:,} of {count:,} conversations only the last answer is learnt: the chat template writes the earlier ones "
                 "otherwise once others follow, and does not mark what the assistant says."
             )
-        if self._untold:
+        notes += [
+            f"The chat template leaves out {what} of {rows:,} of {count:,} conversations, so the model does not read it."
+            for what, rows in sorted(self._left_out.items())
+        ]
+        if self._joined:
             notes.append(
-                f"The chat template leaves out the tools of {self._untold:,} of {count:,} conversations: it knows none."
+                f"In {self._joined:,} of {count:,} rows one token holds the end of the prompt and the beginning of the answer, such as "
+                f"{self._example!r}: who asks with the prompt alone asks otherwise than it was learnt."
             )
         if held := self._breaker.held:
             notes.append(
@@ -73,9 +84,23 @@ class RowTokens:
             )
         return notes
 
+    @cached_property
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind a text that no template touches."""
+        frame, end = Frame.of(self._tokenizer), self._tokenizer.eos_token_id
+        before, after = list(frame.before), list(frame.after)
+        return before, after if end is None or end in after else [*after, end]
+
     def _rendered(self, given: Sequence[Row], origins: Origins, begin: int) -> list[Rendered]:
         found, wrong, why = [], [], ""
         for number, row in enumerate(given, start=begin):
+            if isinstance(row, Plain) == self._is_chat:
+                raise data_invalid(
+                    f"this row is {'a text' if self._is_chat else 'a list of messages'}, and the first one to train on is not: "
+                    f"{origins[number]}",
+                    "Write all rows as texts, or all as lists of messages: the two end otherwise, so a model learns one or the other.",
+                    f"spec.dataset.columns.{self._role}",
+                )
             if isinstance(row, Plain) and self._options.system_prompt and self._has_prompts:
                 raise data_invalid(
                     f"a prompt is a text, before which no system prompt can stand: {origins[number]}",
@@ -84,9 +109,6 @@ class RowTokens:
                 )
             try:
                 found.append(self._render(self._breaker.broken(row)))
-                tools = row.tools if isinstance(row, Conversation) else None
-                if tools and not any(tool["function"]["name"] in found[-1].text for tool in tools):
-                    self._untold += 1
             except RenderError as error:
                 wrong.append(number)
                 why = why or str(error)
@@ -98,6 +120,7 @@ class RowTokens:
                 f"spec.dataset.columns.{self._role}",
             )
         self._by_last += sum(one.found_by == BY_LAST for one in found)
+        self._left_out.update(what for one in found for what in one.left_out)
         return found
 
     def _render(self, row: Row) -> Rendered:
@@ -120,35 +143,28 @@ class RowTokens:
         whole = (self._options.loss or DEFAULT_TEXT_LOSS) == "all"
         for one, of_row in zip(rendered, parts, strict=True):
             ids: list[list[int]] = []
-            ends: list[NDArray[np.int64]] = []
+            places: list[NDArray[np.int64]] = []
             place = 0
             for part in of_row:
                 ids.append(encoding["input_ids"][number])
-                ends.append(place + np.asarray(encoding["offset_mapping"][number], np.int64).reshape(-1, 2)[:, 1])
+                places.append(place + np.asarray(encoding["offset_mapping"][number], np.int64).reshape(-1, 2))
                 place += len(part) + len(MARK)
                 number += 1
-            end = np.concatenate(ends)
+            start, end = np.concatenate(places).T
             learnt = np.zeros(len(end), np.bool_)
             for span in one.learnt:
                 learnt |= _within(end, span)
             begin = int((end <= one.begin).sum())
             tokens = np.asarray([token for part in ids for token in part], np.int32)
+            if found := np.flatnonzero((start < one.begin) & (end > one.begin)).tolist():
+                self._joined += 1
+                self._example = one.text[start[found[0]] : end[found[0]]]
             if not one.found_by:  # a text that no template touches
-                tokens = np.concatenate([np.asarray(self._before, np.int32), tokens, np.asarray(self._after, np.int32)])
-                learnt = np.concatenate(
-                    [np.zeros(len(self._before), np.bool_), learnt, np.ones(len(self._after), np.bool_)]
-                )
-                begin = len(self._before) + (begin if self._has_prompts else len(end) // 2)
+                before, after = self._around
+                tokens = np.concatenate([np.asarray(before, np.int32), tokens, np.asarray(after, np.int32)])
+                learnt = np.concatenate([np.zeros(len(before), np.bool_), learnt, np.ones(len(after), np.bool_)])
+                begin = len(before) + (begin if self._has_prompts else len(end) // 2)
             yield Encoded(tokens, np.ones_like(learnt) if whole else learnt, begin)
-
-
-def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """What stands before and behind a text that no template touches."""
-    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
-    begin = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
-    before, after = whole[:begin], whole[begin + len(bare) :]
-    end = tokenizer.eos_token_id
-    return before, after if end is None or end in after else [*after, end]
 
 
 def _within(ends: NDArray[np.int64], span: Span) -> NDArray[np.bool_]:

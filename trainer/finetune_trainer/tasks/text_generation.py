@@ -80,7 +80,7 @@ class TextGeneration(TextTask):
         self._saved = load_tokenizer(folder, config, trust_remote_code=trusted)
         """Reads control tokens, which chat templates write; the reader's tokenizer does not."""
         self._settle_tokenizer()
-        self._tokens = RowTokens(self._saved, data, self._options)
+        self._tokens = RowTokens(self._saved, data, self._options, is_chat=self._is_chat)
         template = self._tokens.template if self._is_chat else None
         self._writer = Writer(self.model, self._saved, template, self._options, self.notes)
         self._next = self._proved()
@@ -163,7 +163,7 @@ class TextGeneration(TextTask):
         begins: list[int] = []
         bare: list[int] = []
         cut = done = 0
-        self._tokens.begin_split()
+        self._tokens.begin_split(self.began)
         for block in examples.blocks(*examples.roles, size=BLOCK):
             stop()
             given = list(rows(block, self._options.system_prompt))
@@ -192,7 +192,7 @@ class TextGeneration(TextTask):
             notes=(
                 f"read as {self._read_as(examples)}",
                 f"{starts[-1] / len(examples):.0f} tokens an example in the mean, {total / len(examples):.0f} of them learnt",
-                f"{cut} examples cut at {length} tokens",
+                f"{cut} examples cut at {length} tokens{', of whose ends nothing is learnt' if cut else ''}",
             ),
         )
 

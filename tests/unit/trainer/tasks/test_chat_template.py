@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,22 @@ TOOLS = Conversation(
 )
 
 
-def trl(name: str) -> str:
+def trls() -> Path:
     package = importlib.util.find_spec("trl")
     assert package is not None and package.origin is not None
-    return (Path(package.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
+    return Path(package.origin).parent / "chat_templates"
+
+
+def trl(name: str) -> str:
+    return (trls() / f"{name}.jinja").read_text()
+
+
+def template_of(template: str, **special: Any) -> ChatTemplate:
+    return ChatTemplate(tokenizer_of_bytes(template, SPECIAL, **{"bos_token": "<s>", **special}))
 
 
 def rendered(template: str, conversation: Conversation, **special: Any) -> Rendered:
-    tokenizer = tokenizer_of_bytes(template, SPECIAL, **{"bos_token": "<s>", **special})
-    return ChatTemplate(tokenizer).rendered(conversation)
+    return template_of(template, **special).rendered(conversation)
 
 
 def shown(found: Rendered) -> str:
@@ -248,6 +256,8 @@ REFUSED = {
     "an order that it does not take": ("gemma", TOOLS, "roles must alternate"),
     "a system message that it does not take": ("gemma", SYSTEM, "System role not supported"),
     "tool calls that it would leave out": ("llama3", TOOLS, "leaves out tool calls"),
+    "tool calls that it would leave out, beside tools of the same name": ("lfm2", TOOLS, "leaves out tool calls"),
+    "answers that it would leave out, as it reads lists of parts": ("idefics3", TWO, "leaves out what the assistant"),
 }
 
 
@@ -294,3 +304,88 @@ def test_what_ends_an_answer_is_told_by_the_template() -> None:
     ends = {"qwen2_5": "<|im_end|>", "llama3_1": "<|eot_id|>", "gemma": "<end_of_turn>", "glm4moe": ""}
     found = {name: end_of_answers(ChatTemplate(tokenizer_of_bytes(trl(name), SPECIAL))) for name in ends}
     assert found == ends
+
+
+MORE = {
+    "several answers in a row": Conversation(
+        (user("Hi"), assistant("Hello."), assistant("More."), user("Rain?"), assistant("Yes.")),
+        (False, True, True, False, True),
+    ),
+    "blanks around": Conversation(
+        (user("  Hi \n"), assistant("  Hello.\n\n"), user("\nRain? "), assistant(" Yes. \n")),
+        (False, True, False, True),
+    ),
+    "only the first is learnt": Conversation(TWO.messages, (False, True, False, False)),
+    "reasoning within": Conversation(
+        (user("Hi"), assistant("<think>\nWho?\n</think>\n\nHello."), user("Rain?"), assistant("<think>\nHm.\n</think>\n\nYes.")),
+        (False, True, False, True),
+    ),
+    "two answers": TWO,
+    "system": SYSTEM,
+    "tools": TOOLS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in trls().glob("*.jinja")))
+def test_whatever_the_template_answers_are_learnt_and_no_questions_and_the_prompt_is_what_transformers_asks_with(
+    name: str,
+) -> None:
+    template = template_of(trl(name), eos_token=eos_of(name))
+    taken = 0
+    for conversation in MORE.values():
+        tools = list(conversation.tools or ()) or None
+        last = max(number for number, learnt in enumerate(conversation.learnt) if learnt)
+        try:
+            found = template.rendered(conversation)
+            prompt = template.prompt(conversation.messages[:last], tools)
+        except RenderError:  # of DeepSeek's prompts, too, whose calls need JSON
+            continue
+        taken += 1
+        taught = [turn for turn, learnt in zip(conversation.messages, conversation.learnt, strict=True) if learnt]
+        said = "".join(found.text[begin:end] for begin, end in found.learnt)
+        for turn in taught[-1:] if found.found_by == BY_LAST else taught:
+            wanted = turn["content"].split("</think>")[-1].strip() or turn["tool_calls"][0]["function"]["name"]
+            assert wanted in said
+        assert not any(word in said for word in ("Rain?", "Hi", "Be short", "wet"))
+        assert ("Hello." in said) or found.found_by == BY_LAST or "Hello." not in found.text
+        assert ("Yes." in said) == conversation.learnt[-1]
+        if found.text.startswith(prompt):
+            assert found.text[: found.begin] == prompt
+    assert taken or name.startswith(("idefics3", "llava", "smolvlm")), "which read lists of parts"
+
+
+LEFT_OUT = {
+    "all of it is written": (CHATML, SYSTEM, set()),
+    "reasoning": (
+        CHATML,
+        Conversation((user("Hi"), assistant("Yes.", reasoning_content="I see.", thinking="I see.")), (False, True)),
+        {"the reasoning"},
+    ),
+    "reasoning within an answer": (
+        "deepseekv3",
+        MORE["reasoning within"],
+        {"the beginning of what the assistant says, such as reasoning,"},
+    ),
+    "a system message": (
+        "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}",
+        SYSTEM,
+        {"what the system says"},
+    ),
+    "tools": (CHATML, Conversation(TWO.messages, TWO.learnt, (WEATHER,)), {"the tools"}),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_what_a_template_leaves_out_besides_answers_is_told(case: str) -> None:
+    template, conversation, wanted = LEFT_OUT[case]
+    given = template if "{" in template else trl(template)
+    assert rendered(given, conversation, eos_token=eos_of(template)).left_out == wanted
+
+
+@pytest.mark.parametrize(("name", "wanted"), [("llama3_2", "29 Feb 2024"), ("gptoss_training", "2024-02-29")])
+def test_a_template_that_writes_the_date_writes_the_one_that_it_is_told(name: str, wanted: str) -> None:
+    template = template_of(trl(name))
+    today = template.rendered(TWO).text
+    template.now = datetime(2024, 2, 29, tzinfo=UTC)
+    assert wanted in template.rendered(TWO).text and wanted not in today

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_rows_that_are_cut_are_counted_and_those_with_nothing_left_to_learn_are_
     ]
     found = task(tmp_path, *rows)
     features = features_of(found, found.data.train, length=30)
-    assert features.notes[-1] == "2 examples cut at 30 tokens"
+    assert features.notes[-1] == "2 examples cut at 30 tokens, of whose ends nothing is learnt"
     assert features.weights.tolist() == [len("Yes, indee"), 0]
     [note] = [note for note in found.notes if "nothing to learn" in note]
     assert "1 of 2 rows" in note and "train.jsonl, line 2" in note and "maxLength" in note
@@ -159,6 +160,25 @@ def test_a_system_prompt_stands_before_conversations_and_before_no_text(tmp_path
     texts = task(tmp_path / "texts", {"prompt": "a", "completion": "b"}, **spec)
     with pytest.raises(JobError, match=r"no system prompt can stand: train\.jsonl, line 1"):
         features_of(texts, texts.data.train)
+
+
+PROMPTS = [
+    {"prompt": "a", "completion": "b"},
+    {"prompt": [CHATS[0]["messages"][0]], "completion": [CHATS[0]["messages"][1]]},
+]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "says"),
+    [(0, 1, "this row is a list of messages"), (1, 0, "this row is a text")],
+)
+def test_prompts_are_all_texts_or_all_messages(first: int, second: int, says: str, tmp_path: Path) -> None:
+    found = task(tmp_path, PROMPTS[first], PROMPTS[second])
+    with pytest.raises(
+        JobError, match=rf"{says}, and the first one to train on is not: train\.jsonl, line 2"
+    ) as caught:
+        features_of(found, found.data.train)
+    assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, "spec.dataset.columns.prompt")
 
 
 def test_the_token_that_ends_an_answer_ends_what_is_written_although_it_fills_up_batches(tmp_path: Path) -> None:
@@ -223,6 +243,24 @@ def test_tools_that_a_chat_template_leaves_out_are_said(tmp_path: Path) -> None:
     found = task(tmp_path, {**CHATS[0], "tools": [tool]}, {**CHATS[1], "tools": []})
     features_of(found, found.data.train)
     assert any("leaves out the tools of 1 of 2 conversations" in note for note in found.notes)
+
+
+def test_on_another_day_a_template_that_writes_the_date_writes_that_of_the_runs_first_attempt(tmp_path: Path) -> None:
+    found = task(tmp_path, model=save_chatter(tmp_path / "dated", template="{{ strftime_now('%d %b %Y') }}\n" + CHATML))
+    found.began = datetime(2024, 2, 29, tzinfo=UTC)
+    assert whole(found, features_of(found, found.data.train)).startswith(f"29 Feb 2024{BEGIN}user\n")
+
+
+@pytest.mark.parametrize(
+    ("completion", "said"), [(" Oslo by train.", []), ("lo by train.", ["In 1 of 1 rows", "'slo': who asks"])]
+)
+def test_a_token_across_the_end_of_the_prompt_is_said(completion: str, said: list[str], tmp_path: Path) -> None:
+    model = save_chatter(tmp_path / "model", tokenizer=tokenizer_of_bytes(merges=[("l", "o"), ("s", "lo")]))
+    found = task(tmp_path, {"prompt": "Anna went to Os", "completion": completion}, model=model)
+    features = features_of(found, found.data.train)
+    assert learnt(found, features) == f"{'s' if said else ''}{completion}{END}"
+    notes = [note for note in found.notes if "one token holds the end of the prompt" in note]
+    assert len(notes) == bool(said) and all(part in note for note in notes for part in said)
 
 
 def test_a_table_of_positions_ends_what_is_written(tmp_path: Path) -> None:
