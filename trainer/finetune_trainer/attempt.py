@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -132,7 +133,7 @@ class Attempt:
             with Checkpoints(
                 folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
             ) as self._checkpoints:
-                session = self._session = self._open_session(self._checkpoints, self._number)
+                session = self._session = self._open_session(self._checkpoints, self._number, run_folder.began())
                 session.train()
             self._reporter.phase(TrainerPhase.UPLOADING)
             results = self._scratch / "results"
@@ -223,7 +224,7 @@ class Attempt:
 
         return pool.submit(model), pool.submit(data)
 
-    def _open_session(self, checkpoints: Checkpoints, number: int) -> Session:
+    def _open_session(self, checkpoints: Checkpoints, number: int, began: datetime) -> Session:
         """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
@@ -256,6 +257,7 @@ class Attempt:
             checkpoint_folder=checkpoint_folder,
             best_folder=best_folder,
             attempt=number,
+            began=began,
             threads=threads,
             scratch=self._scratch,
         )

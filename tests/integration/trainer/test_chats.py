@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
+import pytest
 from transformers import pipeline
+from transformers.utils import chat_template_utils
 
 from tests.training.attempts import Job
-from tests.training.chatters import save_chatter
-from tests.training.inside import complete_inside
+from tests.training.chatters import CHATML, save_chatter
+from tests.training.inside import at_step, attempt_inside, complete_inside
+from tests.training.interruptions import assert_equal_ends
 
 ANSWERS = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "blood": "red", "lemon": "yellow"}
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
@@ -23,23 +27,28 @@ def chat(thing: str) -> list[dict[str, str]]:
     ]
 
 
-def test_a_few_conversations_are_learnt_by_heart(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
+def job_of(folder: Path, name: str = "job", **training: object) -> Job:
+    """A run of the model and the data in a folder, with results of its own."""
+    (folder / "data").mkdir(exist_ok=True)
     lines = "".join(f"{json.dumps({'messages': chat(thing)})}\n" for thing in ANSWERS)
     for split in ("train", "validation"):
-        (tmp_path / f"data/{split}.jsonl").write_text(lines)
-    save_chatter(tmp_path / "model", std=0.05, **SIZES)
-    job = Job(
-        tmp_path / "job",
+        (folder / f"data/{split}.jsonl").write_text(lines)
+    return Job(
+        folder / name,
         task="text-generation",
-        model={"uri": f"file://{tmp_path}/model"},
+        model={"uri": f"file://{folder}/model"},
         dataset={
-            "uri": f"file://{tmp_path}/data",
+            "uri": f"file://{folder}/data",
             "splits": {"train": "train.jsonl", "validation": "validation.jsonl"},
         },
-        training=TRAINING,
+        training=TRAINING | training,
         textGeneration={"maxNewTokens": 24},
     )
+
+
+def test_a_few_conversations_are_learnt_by_heart(tmp_path: Path) -> None:
+    save_chatter(tmp_path / "model", std=0.05, **SIZES)
+    job = job_of(tmp_path)
     log = complete_inside(job).log
 
     result = json.loads((job.results / "result.json").read_text())
@@ -53,3 +62,25 @@ def test_a_few_conversations_are_learnt_by_heart(tmp_path: Path) -> None:
         assert write([asked])[0]["generated_text"][-1]["content"] == answer["content"]
         assert f"It is {colour}." in page
     assert "What it writes" in card and "`It is blue.`" in card
+
+
+class Later(datetime):
+    """A clock that is years ahead."""
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:
+        return datetime(2041, 11, 30)
+
+
+def test_resumed_on_another_day_it_ends_the_same_although_the_chat_template_writes_the_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_chatter(tmp_path / "model", template="{{ strftime_now('Today is %A, %d %B %Y.') }}" + CHATML)
+    short = {"epochs": 4, "learningRate": 1e-3}
+    undisturbed, stopped = (job_of(tmp_path, name, **short) for name in ("undisturbed", "stopped"))
+    complete_inside(undisturbed)
+    assert attempt_inside(stopped, told_at=at_step(2)).result.outcome == "preempted"
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    complete_inside(stopped)
+
+    assert_equal_ends(stopped, undisturbed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -66,6 +67,8 @@ class Inputs:
     checkpoint_folder: Path
     best_folder: Path
     attempt: int
+    began: datetime
+    """When the first attempt of the run began."""
     threads: int
     scratch: Path
     fetch_seconds: float
@@ -231,7 +234,9 @@ class Session:
         )
 
     def _load(self) -> Task:
-        return self._kind(self._pretrained, self._inputs.data, self._spec)
+        task = self._kind(self._pretrained, self._inputs.data, self._spec)
+        task.began = self._inputs.began
+        return task
 
     def _encode(self) -> None:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")

@@ -99,6 +99,11 @@ class RunFolder:
             number += 1
         return number
 
+    def began(self) -> datetime:
+        """When the first attempt of this run began, the same for all of them. Call it once this one has."""
+        found = (self._attempt(number) for number in sorted(self._attempts()))
+        return next((attempt.started_at for attempt in found if attempt is not None), datetime.now(UTC))
+
     def try_out(self, attempt: int, also: Collection[str] = ()) -> None:
         """Prove, while nothing is at stake yet, that all can be written that this attempt is to leave, in folders of `also` too. Call it with
         the claim held.

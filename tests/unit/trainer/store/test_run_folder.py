@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_whose_training_inputs_a_folder_holds_is_told_by_its_latest_attempt() ->
     run_folder(folder).begin_attempt("pod-b")
     assert [run_folder(folder, other).is_of(FINGERPRINT) for other in (FINGERPRINT, "e" * 64)] == [True, True]
     assert not run_folder(folder).is_of("e" * 64)
+
+
+def test_a_run_began_when_its_first_attempt_did_whoever_asks() -> None:
+    folder = memory_folder()
+    begin = datetime.now(UTC)
+    run_folder(folder).begin_attempt("pod-a")
+    began = run_folder(folder).began()
+    run_folder(folder).begin_attempt("pod-b")
+    assert begin <= began <= datetime.now(UTC) and run_folder(folder).began() == began
+    folder.write("attempts/1/attempt.json", b"{")
+    assert run_folder(folder).began() >= began, "that of the next that can be read"
 
 
 def test_the_result_of_other_training_inputs_is_a_conflict_with_its_remedy(tmp_path: Path) -> None:
