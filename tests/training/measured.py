@@ -15,6 +15,7 @@ from finetune_api.run import Run, identify
 from finetune_api.tasks import TASKS
 from finetune_trainer.data import fetch_model, load
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.session import Inputs, Session
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.progress import Reporter, open_sink
@@ -84,6 +85,8 @@ def _session(spec: FineTuneJobSpec, workspace: Path) -> Session:
     session = Session(inputs, None, Reporter(open_sink(None)), StopSignal())  # type: ignore[arg-type]  # nothing is saved
     for part in ("_choose_arithmetic", "_load_model", "_encode", "_choose_what_moves", "_quicken"):
         getattr(session, part)()
+    if session._task.references:
+        session._train = refer(session._task, session._train, session._arithmetic, seed=1)
     return session
 
 

@@ -76,6 +76,11 @@ def _plain(folder: Path) -> Mapping[str, Any]:
     return _in_files(folder, [json.dumps({"text": f"{number} {WORDS}"}) for number in range(ROWS)])
 
 
+def _answers(folder: Path) -> Mapping[str, Any]:
+    rows = [{"prompt": f"{number}", "chosen": f" {WORDS}", "rejected": f" Not {WORDS}"} for number in range(ROWS)]
+    return _in_files(folder, [json.dumps(row) for row in rows])
+
+
 def _in_files(folder: Path, lines: list[str]) -> Mapping[str, Any]:
     folder.mkdir()
     for split in ("train", "validation"):
@@ -119,6 +124,7 @@ class Sized:
     data: Callable[[Path], Mapping[str, Any]]
     training: Mapping[str, Any] = field(default_factory=dict)
     method: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def spec(self, folder: Path, **more: Any) -> FineTuneJobSpec:
         """The same, with model and data below `folder`."""
@@ -133,6 +139,7 @@ class Sized:
                 "dataset": {"uri": f"file://{folder}/data", **dataset},
                 "training": {**BATCH, **self.training},
                 "method": self.method,
+                **self.options,
                 "output": {"uri": "file:///results"},
                 **more,
             }
@@ -149,6 +156,9 @@ JOBS: Mapping[str, Sized] = {
     "gpt-2": Sized("text-generation", _gpt2, GPT2, _plain, TEXT),
     "llama": Sized("text-generation", _llama, LLAMA, _plain, TEXT),
     "llama, with adapters": Sized("text-generation", _llama, LLAMA, _plain, HALF, {"type": "lora"}),
+    "llama, by preferences": Sized(
+        "text-generation", _llama, LLAMA, _answers, TEXT, options={"textGeneration": {"objective": "dpo"}}
+    ),
     "t5": Sized("text2text-generation", _t5, T5, _pairs, TEXT),
     "resnet": Sized("image-classification", _resnet, RESNET, _images, {"precision": "fp32"}),
     "vit": Sized("image-classification", _vit, VIT, _images, {"precision": "fp32"}),

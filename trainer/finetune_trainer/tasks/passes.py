@@ -47,7 +47,7 @@ class Size:
         """What `Features.costs` says of such a feature."""
         if self.image[0] and not self.tokens:
             return max(1, self.image[0] * self.image[1] // 256)
-        return self.tokens if not self.sound else 1500
+        return self.tokens * self.texts if not self.sound else 1500
 
     def __str__(self) -> str:
         said = [f"{self.tokens} tokens"] if self.tokens else []
@@ -160,11 +160,12 @@ def _of_two_texts(one: Pass, features: int) -> dict[str, torch.Tensor]:
 def _of_next_tokens(one: Pass, features: int) -> dict[str, torch.Tensor]:
     if one.next_tokens is None:
         one.next_tokens = NextTokens(one.model, _without_cache(one.model))
-    hidden = one.next_tokens.hidden(one.text(features))
-    places = torch.zeros((features, one.size.tokens - 1, 1), dtype=torch.long, device=one.model.device)
+    texts = features * one.size.texts
+    hidden = one.next_tokens.hidden(one.text(texts))
+    places = torch.zeros((texts, one.size.tokens - 1, 1), dtype=torch.long, device=one.model.device)
     learnt = hidden.gather(1, places.expand(-1, -1, hidden.shape[-1]))
     losses, right = one.next_tokens.judged(learnt, places.squeeze(-1))
-    return {"nll": losses, "right": right}
+    return {"nll": losses.view(features, -1), "right": right}
 
 
 def _entropy(outputs: Mapping[str, torch.Tensor]) -> Loss:
@@ -197,6 +198,12 @@ def _several(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens
     return Size(tokens, texts=3 if spec.dataset.columns.negative else 2)
 
 
+def _answers(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
+    """Of pairs of answers both with their prompt."""
+    compares = spec.text_generation is not None and spec.text_generation.objective != "sft"
+    return Size(tokens, texts=2 if compares else 1)
+
+
 def _image(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
     asked = spec.images.size if spec.images else None
     transform = Transform(load_processor(folder, asked, trust_remote_code=spec.model.trust_remote_code))
@@ -221,7 +228,7 @@ PASSES: Mapping[str, Known] = {
     "fill-mask": Known(_of_masks, _entropy, _texts),
     "sentence-similarity": Known(_of_pairs, _likeness, _several),
     "text2text-generation": Known(_of_two_texts, _entropy, _texts),
-    "text-generation": Known(_of_next_tokens, _given, _texts),
+    "text-generation": Known(_of_next_tokens, _given, _answers),
     "image-classification": Known(_of_image, _entropy, _image, has_head=True),
     "zero-shot-image-classification": Known(_of_towers, _likeness, _both),
     "audio-classification": Known(_of_sound, _entropy, _sound, has_head=True),
