@@ -109,12 +109,12 @@ def _others(task: TaskFacts, form: Form) -> list[str]:
 
 
 def says(spec: Any, field: str) -> bool:
-    """Whether the spec gives the field, or of `field=value` that very value."""
+    """Whether the spec gives the field, or of `field=value|other` one of these values."""
     path, _, wanted = field.partition("=")
     value = spec
     for name in path.split("."):
         value = getattr(value, _in_python(name), None)
-    return value == wanted if wanted else value is not None
+    return value in wanted.split("|") if wanted else value is not None
 
 
 _in_python = cache(to_snake)
@@ -128,16 +128,17 @@ def fits(task: TaskFacts, form: Form) -> str:
 
 
 def _said(field: str) -> str:
-    """In CEL, that the spec gives a field this value."""
+    """In CEL, that the spec gives a field one of these values."""
     path, _, wanted = field.partition("=")
-    return f"!({absent(path)}) && self.{path} == {wanted!r}"
+    return f"!({absent(path)}) && self.{path} in {wanted.split('|')}"
 
 
 def _unsaid(fields: Sequence[str]) -> Iterator[str]:
     """In CEL, that the spec says none of these."""
     for field in fields:
         path, _, wanted = field.partition("=")
-        yield f"({absent(path)}{f' || self.{path} != {wanted!r}' if wanted else ''})"
+        other = f" || !(self.{path} in {wanted.split('|')})" if wanted else ""
+        yield f"({absent(path)}{other})"
 
 
 def absent(field: str) -> str:

@@ -119,8 +119,9 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
         )
         yield f"The best model is chosen by {chosen}, unless `training.evaluation.metric` names another."
         if form.needs:
-            field, _, value = form.needs.partition("=")
-            yield from ("", f"Examples are read so where `{field}` is `{value}`, and nowhere else.", *_PAIRS)
+            field, _, values = form.needs.partition("=")
+            these = listed([f"`{value}`" for value in values.split("|")], "or")
+            yield from ("", f"Examples are read so where `{field}` is {these}, and nowhere else.", *_PAIRS)
         if form.options:
             yield from _options(form)
         yield from (
@@ -191,8 +192,8 @@ _PAIRS = (
     "Of both answers what the assistant says is compared, with what ends it, and nothing of what both have in common before. Where no column has a prompt, "
     "it is what both begin with: messages, or of texts whole words. A pair whose answers are equal, or of which one is cut to nothing, teaches nothing and "
     "does not count; how many there are is said.",
-    "How likely the untrained model takes each answer is asked once, before the first step, and kept with the run: there is no second model in memory. "
-    "With adapters that is the model without them. Before training the accuracy is 0.5 and the margin 0.",
+    "Of `dpo`, how likely the untrained model takes each answer is asked once, before the first step, and kept with the run: there is no second model in "
+    "memory. With adapters that is the model without them. Before training the accuracy is 0.5 and the margin 0. `orpo` compares with no other model.",
 )
 
 

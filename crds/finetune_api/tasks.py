@@ -101,7 +101,7 @@ class Form:
     options: frozenset[str] = field(default_factory=frozenset)
     """The fields of option blocks that are obeyed: `classification.threshold`."""
     needs: str = ""
-    """What a spec must say for its examples to have this form, as a field and its value: `textGeneration.objective=dpo`."""
+    """What a spec must say for its examples to have this form, as a field and one of its values: `textGeneration.objective=dpo|orpo`."""
     example: str = field(kw_only=True)
     """A manifest of a job with such examples, in the repository."""
 
@@ -182,14 +182,14 @@ TOKEN_PERPLEXITY = Metric(
 _TOKENS = (TOKEN_LOSS, TOKEN_PERPLEXITY, TOKEN_ACCURACY)
 REWARD_ACCURACY = Metric(
     "reward_accuracy",
-    "the part of the pairs whose chosen answer has gained more likelihood over the untrained model than the rejected one; half of a pair "
-    "where both gained as much",
+    "the part of the pairs whose chosen answer has the higher reward, and half of those where both have the same. The reward of an answer is "
+    "`textGeneration.beta` times its log-likelihood: of `dpo` less that before training, of `orpo` the mean of its tokens",
     shown="reward accuracy",
     hub="accuracy",
 )
 REWARD_MARGIN = Metric(
     "reward_margin",
-    "by how much more the chosen answer gained: the difference of log-likelihoods, trained less untrained, times `textGeneration.beta`",
+    "the reward of the chosen answer less that of the rejected one, in the mean",
     shown="reward margin",
 )
 PAIR_LOSS = Metric("loss", "the mean loss of a pair, which training makes smaller", more_is_better=False)
@@ -464,7 +464,7 @@ _ALL = (
                 _PREFERRED,
                 "follows an instruction as people prefer",
                 _PREFERENCE_OPTIONS,
-                needs="textGeneration.objective=dpo",
+                needs="textGeneration.objective=dpo|orpo",
                 example="examples/instruction-preferences.yaml",
             ),
             Form(
@@ -480,7 +480,7 @@ _ALL = (
                 _PREFERRED,
                 "answers as people prefer",
                 _PREFERENCE_OPTIONS,
-                needs="textGeneration.objective=dpo",
+                needs="textGeneration.objective=dpo|orpo",
                 example="examples/preferences.yaml",
             ),
         ),

@@ -47,8 +47,9 @@ def in_words(form: Form) -> str:
 
 
 def asked(form: Form) -> str:
-    """What a spec must say for this form: `textGeneration.objective is dpo`."""
-    return form.needs.replace("=", " is ")
+    """What a spec must say for this form: `textGeneration.objective is dpo or orpo`."""
+    field, _, values = form.needs.partition("=")
+    return f"{field} is {listed(values.split('|'), 'or')}"
 
 
 def meaning_and_default(field: Mapping[str, Any]) -> tuple[str, str]:

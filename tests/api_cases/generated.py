@@ -101,9 +101,9 @@ def _make_sense(spec: dict[str, Any], form: Form) -> None:
         block, _, option = needs.partition("=")[0].partition(".")
         spec.get(block, {}).pop(option, None)
     if form.needs:
-        field, _, value = form.needs.partition("=")
+        field, _, values = form.needs.partition("=")
         block, _, option = field.partition(".")
-        spec.setdefault(block, {})[option] = value
+        spec.setdefault(block, {})[option] = values.split("|")[0]
     dataset, model = spec["dataset"], spec["model"]
     columns = dataset.get("columns", {})
     for role in [role for role in columns if not form.has(role)]:

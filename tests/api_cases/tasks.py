@@ -25,8 +25,8 @@ def smallest(task: TaskFacts, form: Form) -> dict[str, Any]:
 
 def needed(form: Form) -> dict[str, Any]:
     """Changes that say what the form needs besides columns."""
-    field, _, value = form.needs.partition("=")
-    return {f"spec.{field}": value} if field else {}
+    field, _, values = form.needs.partition("=")
+    return {f"spec.{field}": values.split("|")[0]} if field else {}
 
 
 def good(tasks: Tasks, values: Values) -> Iterator[Good]:
@@ -44,6 +44,8 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
             for metric in form.metrics:
                 labels = {} if metric.labels is None else {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels)]}
                 yield Good(f"{name} by {metric.name}", least | labels | {f"spec.{METRIC}": metric.name})
+            for value in form.needs.partition("=")[2].split("|")[1:]:
+                yield Good(f"{name} where it is {value}", least | dict.fromkeys(needed(form), value))
             for option in sorted(form.options):
                 yield Good(f"{name} with {option}", {f"spec.{option}": values[option]} | least)
             if form.of_kinds(NAMED):

@@ -401,7 +401,7 @@ def _preferred_instructions(folder: Path, dropout: float) -> Mapping[str, Any]:
         {"instruction": f"Say {number}.", "chosen": f"{text.split()[0]} {HOSTILE}", "rejected": text}
         for number, (text, _) in enumerate(ROWS)
     ]
-    return _written(folder, dropout, rows, systemPrompt="Be short.", objective="dpo")
+    return _written(folder, dropout, rows, systemPrompt="Be short.", objective="orpo")
 
 
 def _answer_of(content: str) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ OTHER = JobError(FailureReason.DATA_INVALID, "train.csv has no rows", field="spe
         ),
         ("sentence-similarity", {"training": {"evaluation": {"metric": "spearman"}}}, "spec.training.evaluation.metric: "),
         ("text-generation", {"textGeneration": {"objective": "dpo"}}, "follows from spec.textGeneration.objective: "),
-        ("text-generation", {}, "Examples with chosen and rejected are read where spec.textGeneration.objective is dpo."),
+        ("text-generation", {}, "Examples with chosen and rejected are read where spec.textGeneration.objective is dpo or orpo."),
         ("text-classification", {"training": {"evaluation": {"metric": "loss"}}}, ""),
         ("text-classification", {"dataset": {"columns": {"labels": "tags"}}}, ""),
         ("text-regression", {"training": {"evaluation": {"metric": "rmse"}}}, ""),

@@ -99,7 +99,7 @@ class Task(ABC):
     whole_batch: bool = False
     """Whether the loss compares the features of a batch with one another. The engine then calls `losses` once a batch, with the outputs
     of all micro-batches joined and with those tensors of `collate` that have one axis; so what `outputs` gives has no padding."""
-    references: ClassVar[tuple[str, ...]] = ()
+    references: tuple[str, ...] = ()
     """Those of `outputs`, shape (features,) each, which the loss compares with what they were before training. The engine asks the untrained
     model once; from then on features, and so batches, have them below the same names after `REFERENCE`. Default: none."""
     depends_on_padding: bool = False

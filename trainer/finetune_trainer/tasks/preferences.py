@@ -1,19 +1,23 @@
-"""Text-generation by preferences: to say rather what is chosen than what is rejected (direct preference optimization).
+"""Text-generation by preferences: to say rather what is chosen than what is rejected.
 
 Both answers of a pair stand behind the same prompt and are read as text-generation reads any row; what the assistant says in them is
-compared, nothing else. With π the probability of an answer, and π₀ what that was before training, the loss of a pair is
+compared. With π the probability of an answer, π₀ what that was before training, and p the mean probability of a token of it (the geometric
+one), the loss of a pair is
 
-    -log σ(β · (log π(chosen) / π₀(chosen) - log π(rejected) / π₀(rejected)))
+| objective | loss | reward of an answer |
+|---|---|---|
+| dpo | -log σ(reward(chosen) - reward(rejected)) | β · log(π / π₀) |
+| orpo | mean of -log over the tokens of prompt and chosen answer - β · log σ(log odds(chosen) - log odds(rejected)), with odds p / (1 - p) | β · log p |
 
-where β times one of the two logarithms is the reward of that answer, and their difference the margin (Rafailov et al. 2023, Direct
-Preference Optimization). A pair counts 1, however long its answers are; one that cannot teach anything counts nothing.
+Rafailov et al. 2023, Direct Preference Optimization; Hong et al. 2024, ORPO: Monolithic Preference Optimization without Reference Model. A
+pair counts 1, however long its answers are; one that cannot teach anything counts nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +25,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import logsigmoid
 
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_BETA
 from finetune_trainer.data.conversations import Row
-from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.preferences import pairs
 from finetune_trainer.data.problems import at
 from finetune_trainer.report.blocks import Block
@@ -36,9 +41,19 @@ from finetune_trainer.tasks.reward_blocks import reward_blocks
 from finetune_trainer.tasks.row_tokens import Encoded
 from finetune_trainer.tasks.text_generation import BEGIN, BLOCK, INPUTS, PLACES, TextGeneration
 
-CHOSEN, REJECTED = "chosen", "rejected"
-MIDDLE, COUNTS = "middle", "counts"
-"""Where in a feature the rejected answer with its prompt begins; and 1 for a pair that counts, else 0."""
+CHOSEN, REJECTED, WHOLE = "chosen", "rejected", "whole"
+"""What is made of the probabilities of both answers, and of the chosen one with its prompt."""
+MIDDLE, COUNTS, ANSWER = "middle", "counts", "answer"
+"""Where in a feature the rejected answer with its prompt begins; 1 for a pair that counts, else 0; and of each token whether it is of an answer,
+where not only these are learnt."""
+
+
+LEAST = 1e-12
+"""By how much the logarithm of a probability is less than 0 at least, so that there are odds of it."""
+OF_GROWTH = (
+    "How much likelier an answer is than before training: the logarithm of that, times beta. Before training all are 0."
+)
+OF_TOKENS = "The mean logarithm of the probability of a token of an answer, times beta."
 
 
 class Twofold(Ragged):
@@ -54,11 +69,14 @@ class Twofold(Ragged):
 class Preferences(TextGeneration):
     """Tuned by pairs of answers."""
 
-    references: ClassVar[tuple[str, ...]] = (CHOSEN, REJECTED)
+    def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
+        self._by_odds = spec.text_generation is not None and spec.text_generation.objective == "orpo"
+        self.references = () if self._by_odds else (CHOSEN, REJECTED)
+        super().__init__(folder, data, spec)
 
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         length = self.reader.max_length(self.spec.training.max_length)
-        ids, labels = OnDisk(folder), OnDisk(folder)
+        ids, labels, answers = OnDisk(folder), OnDisk(folder), OnDisk(folder)
         sizes: list[tuple[int, int]] = []
         begins: list[int] = []
         bare: list[int] = []
@@ -73,7 +91,8 @@ class Preferences(TextGeneration):
             for place, pair in zip(places.tolist(), zip(encoded, encoded, strict=True), strict=True):
                 of_pair = [_learnt(one, length) for one in pair]
                 ids.add([one.ids[:length] for one in pair])
-                labels.add(of_pair)
+                answers.add([one != NO_TARGET for one in of_pair])
+                labels.add([_told(pair[0].ids[:length]) if self._by_odds else of_pair[0], of_pair[1]])
                 counts = [int((one != NO_TARGET).sum()) for one in of_pair]
                 cut += sum(len(one.ids) > length for one in pair)
                 learnt += sum(counts)
@@ -88,7 +107,11 @@ class Preferences(TextGeneration):
         self._tell(examples, bare, same, length)
         tokens = np.asarray(sizes, np.int64)
         return Twofold(
-            along={INPUTS: ids.mapped(), LABELS: labels.mapped()},
+            along={
+                INPUTS: ids.mapped(),
+                LABELS: labels.mapped(),
+                **({ANSWER: answers.mapped()} if self._by_odds else {}),
+            },
             starts=np.concatenate([[0], np.cumsum(tokens.sum(axis=1))]),
             fixed={
                 BEGIN: np.asarray(begins, np.int64),
@@ -122,35 +145,57 @@ class Preferences(TextGeneration):
         middles = [int(feature[MIDDLE]) for feature in features]
         parts = [slice(None, middle) for middle in middles], [slice(middle, None) for middle in middles]
         texts = [
-            {name: feature[name][part] for name in (INPUTS, LABELS)}
+            {name: feature[name][part] for name in (INPUTS, LABELS, ANSWER) if name in feature}
             for of_both in parts
             for feature, part in zip(features, of_both, strict=True)
         ]
+        answers = [text.pop(ANSWER)[1:][text[LABELS][1:] != NO_TARGET] for text in texts if ANSWER in text]
+        batch = super().collate(texts)
+        if answers:
+            batch[ANSWER] = torch.zeros(batch[PLACES].shape, dtype=torch.bool)
+            for row, answer in enumerate(answers):
+                batch[ANSWER][row, : len(answer)] = torch.from_numpy(answer > 0)
         padded = {
-            name: values.view(2, len(features), -1).transpose(0, 1).contiguous()
-            for name, values in super().collate(texts).items()
+            name: values.view(2, len(features), -1).transpose(0, 1).contiguous() for name, values in batch.items()
         }
-        single = [name for name in features[0] if name not in (INPUTS, LABELS, MIDDLE)]
+        single = [name for name in features[0] if name not in (INPUTS, LABELS, MIDDLE, ANSWER)]
         return padded | {name: torch.tensor(np.asarray([one[name] for one in features])) for name in single}
 
     def outputs(self, batch: Batch) -> Batch:
-        """The log-probabilities of both answers, shape (features,) each; summed in fp64, as the loss takes their differences."""
+        """The log-probabilities of both answers, shape (features,) each; summed in fp64, as the loss takes their differences. Of orpo their
+        means over tokens, and that of the chosen answer with its prompt."""
         if PLACES not in batch:
             return super().outputs(batch)
         texts = {name: values.flatten(0, 1) for name, values in batch.items() if values.ndim == 3}
-        found = -super().outputs(texts)["nll"].double().sum(dim=-1).view(-1, 2)
-        return {CHOSEN: found[:, 0], REJECTED: found[:, 1]}
+        found = -super().outputs(texts)["nll"].double().view(*batch[LABELS].shape)
+        if not self._by_odds:
+            chosen, rejected = found.sum(dim=-1).unbind(dim=1)
+            return {CHOSEN: chosen, REJECTED: rejected}
+        chosen, rejected = _mean(found, batch[ANSWER]).unbind(dim=1)
+        return {CHOSEN: chosen, REJECTED: rejected, WHOLE: _mean(found, batch[LABELS] != NO_TARGET)[:, 0]}
 
     def losses(self, outputs: Batch, batch: Batch) -> torch.Tensor:
-        rewards = self._rewards(outputs, batch)
-        return (-logsigmoid(rewards[CHOSEN] - rewards[REJECTED]) * batch[COUNTS]).float()
+        if self._by_odds:
+            odds = {name: outputs[name] - torch.log(-torch.expm1(outputs[name])) for name in (CHOSEN, REJECTED)}
+            losses = -outputs[WHOLE] - self._beta * logsigmoid(odds[CHOSEN] - odds[REJECTED])
+        else:
+            rewards = self._rewards(outputs, batch)
+            losses = -logsigmoid(rewards[CHOSEN] - rewards[REJECTED])
+        return (losses * batch[COUNTS]).float()
 
     def answers(self, outputs: Batch, batch: Batch) -> Columns:
         return {**self._rewards(outputs, batch), COUNTS: batch[COUNTS]}
 
     def _rewards(self, outputs: Batch, batch: Batch) -> Batch:
-        beta = self._options.beta or DEFAULT_BETA
-        return {name: beta * (outputs[name] - batch[f"{REFERENCE}{name}"]) for name in self.references}
+        return {
+            name: self._beta
+            * (outputs[name] - batch[f"{REFERENCE}{name}"] if name in self.references else outputs[name])
+            for name in (CHOSEN, REJECTED)
+        }
+
+    @property
+    def _beta(self) -> float:
+        return self._options.beta or DEFAULT_BETA
 
     def scores(self, examples: Examples, answers: pa.Table) -> list[Score]:
         return reward_scores(*(answers.column(name).to_numpy() for name in (CHOSEN, REJECTED, COUNTS)))
@@ -163,12 +208,24 @@ class Preferences(TextGeneration):
 
     def blocks(self, examples: Examples, before: pa.Table | None, after: pa.Table) -> Iterator[Block]:
         chosen, rejected, counts = (after.column(name).to_numpy() for name in (CHOSEN, REJECTED, COUNTS))
-        yield from reward_blocks(examples, chosen, rejected, counts, self._options.system_prompt)
+        note = OF_TOKENS if self._by_odds else OF_GROWTH
+        yield from reward_blocks(examples, chosen, rejected, counts, self._options.system_prompt, note=note)
         yield from super().blocks(examples, before, after)
 
 
 def _learnt(one: Encoded, length: int) -> NDArray[np.int32]:
     """The tokens that are told from those before them, which the first has none of; shape (tokens,), at most `length`."""
-    labels = np.where(one.learnt, one.ids, NO_TARGET)[:length]
-    labels[:1] = NO_TARGET
-    return labels
+    return _told(np.where(one.learnt, one.ids, NO_TARGET)[:length])
+
+
+def _told(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Without the first, before which nothing stands."""
+    found = labels.copy()
+    found[:1] = NO_TARGET
+    return found
+
+
+def _mean(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Of the chosen ones along the last axis; where there are none, a number that a logarithm of a probability can be."""
+    counts = chosen.sum(dim=-1)
+    return torch.where(counts > 0, (values * chosen).sum(dim=-1) / counts.clamp(min=1), -1.0).clamp(max=-LEAST)

@@ -22,8 +22,10 @@ def reward_blocks(
     rejected: NDArray[np.floating],
     counts: NDArray[np.floating],
     system_prompt: str | None,
+    *,
+    note: str,
 ) -> Iterator[Block]:
-    """Of the answers of each pair, shape (pairs,); `counts` is 0 for one that does not count."""
+    """Of the answers of each pair, shape (pairs,); `counts` is 0 for one that does not count. `note` says what a reward is."""
     counted = np.flatnonzero(counts)
     x, y = (values[counted].astype(np.float64) for values in (chosen, rejected))
     margins = x - y
@@ -35,7 +37,7 @@ def reward_blocks(
             (name, f"{values.mean():.3f}", *(f"{place:.3f}" for place in np.percentile(values, (10, 50, 90))))
             for name, values in (("chosen answers", x), ("rejected answers", y), ("their difference", margins))
         ),
-        note="How much likelier an answer is than before training: the logarithm of that, times beta. Before training all are 0.",
+        note=note,
     )
     yield Scatter(
         "reward-pairs",
@@ -45,7 +47,7 @@ def reward_blocks(
         "reward of the chosen answer",
         "reward of the rejected answer",
         diagonal=True,
-        note="Above the line the rejected answer gained more.",
+        note="Above the line the rejected answer has the higher one.",
     )
     order = counted[np.argsort(margins, kind="stable")]
     lowest = order[: min(SHOWN, int((margins < 0).sum()))]
@@ -58,8 +60,8 @@ def reward_blocks(
         "other-way-round",
         "Pairs that it takes the other way round",
         tuple(cards),
-        note="Those in which the rejected answer gained most. Some of them may be labelled so.",
-        empty="In no pair the rejected answer gained more.",
+        note="Those in which the rejected answer has by most the higher reward. Some of them may be labelled so.",
+        empty="In no pair the rejected answer has the higher reward.",
     )
 
 

@@ -21,7 +21,7 @@ from finetune_trainer.data.preferences import pairs
 from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import load_forms, written
 
-FORMS = [form for form in TASKS["text-generation"].forms if form.needs == "textGeneration.objective=dpo"]
+FORMS = [form for form in TASKS["text-generation"].forms if form.has("chosen")]
 DEV = {"splits": {"validation": "dev.jsonl"}}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 

@@ -127,6 +127,43 @@ def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: in
         torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
 
 
+def test_the_loss_by_odds_is_that_of_trl(tmp_path: Path) -> None:
+    datasets, orpo = pytest.importorskip("datasets"), pytest.importorskip("trl.experimental.orpo")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found, folder = task(tmp_path, *TEXTS, objective="orpo"), tmp_path / "model"
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    arguments = orpo.ORPOConfig(
+        output_dir=str(tmp_path / "trl"), beta=BETA, max_length=400, use_cpu=True, bf16=False, report_to="none"
+    )
+    theirs = orpo.ORPOTrainer(
+        model=policy,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(TEXTS),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    features = features_of(found, found.data.train)
+    predicted = ask(found, features)
+    policy.eval()
+    for index, row in enumerate(theirs.train_dataset):
+        wanted, said = theirs.get_batch_loss_metrics(policy, theirs.data_collator([row]))
+        assert predicted.losses[index] == pytest.approx(float(wanted.detach()), rel=1e-6, abs=1e-6)
+        for name in ("chosen", "rejected"):
+            reward = predicted.answers.column(name)[index].as_py()
+            assert reward == pytest.approx(said[f"rewards/{name}"], rel=1e-5)
+    assert not found.references and predicted.losses.std() > 1e-3
+
+
+def test_pairs_that_do_not_count_have_no_gradient_by_odds_either(tmp_path: Path) -> None:
+    found = task(tmp_path, {"prompt": LONG, "chosen": " yes", "rejected": " no"}, objective="orpo")
+    features = features_of(found, found.data.train, length=40)
+    batch = found.collate(take(features, 0))
+    losses = found.losses(found.outputs(batch), batch)
+    losses.sum().backward()
+    gradients = [one.grad for one in found.model.parameters() if one.grad is not None]
+    assert losses.tolist() == [0] and all(not one.any() for one in gradients)
+
+
 def test_before_training_nothing_is_preferred(tmp_path: Path) -> None:
     found = task(tmp_path)
     split = Split("validation", found.data.validation, referring(found))
