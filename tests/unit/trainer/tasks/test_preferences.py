@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,13 @@ def test_what_is_compared_are_the_answers_with_their_ends_and_names_of_control_t
     control = [found._saved.convert_tokens_to_ids(name) for name in (BEGIN, END)]
     assert np.isin(feature["input_ids"], control).sum() == 8, "two messages of each answer, and none in what they say"
     assert any("hold names of control tokens" in note for note in found.notes)
+
+
+def test_on_another_day_a_template_that_writes_the_date_writes_that_of_the_runs_first_attempt(tmp_path: Path) -> None:
+    found = task(tmp_path, model=save_chatter(tmp_path / "dated", template="{{ strftime_now('%d %b %Y') }}" + CHATML))
+    found.began = datetime(2024, 2, 29, tzinfo=UTC)
+    [feature] = take(features_of(found, found.data.train), 0)
+    assert str(found._saved.decode(feature["input_ids"])).count("29 Feb 2024") == 2
 
 
 LONG = "b" * 200
