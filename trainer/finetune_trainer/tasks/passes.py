@@ -45,12 +45,12 @@ class Size:
     @property
     def cost(self) -> int:
         """What `Features.costs` says of such a feature."""
-        if self.image[0] and not self.tokens:
-            return max(1, self.image[0] * self.image[1] // 256)
-        return self.tokens * self.texts if not self.sound else 1500
+        pixels = self.image[0] * self.image[1]
+        return max(1, self.texts * self.tokens + pixels // 256 + (1500 if self.sound else 0))
 
     def __str__(self) -> str:
-        said = [f"{self.tokens} tokens"] if self.tokens else []
+        several = f"{self.texts} texts of " if self.texts > 1 else ""
+        said = [f"{several}{self.tokens} tokens"] if self.tokens else []
         said += [f"an image of {self.image[0]} × {self.image[1]} pixels"] if self.image[0] else []
         said += [f"a sound with {self.heard_as} of shape {self.sound}"] if self.sound else []
         return " and ".join(said)
@@ -194,6 +194,10 @@ def _texts(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: 
     return Size(tokens)
 
 
+def _two(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
+    return Size(tokens, texts=2)
+
+
 def _several(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
     return Size(tokens, texts=3 if spec.dataset.columns.negative else 2)
 
@@ -227,7 +231,7 @@ PASSES: Mapping[str, Known] = {
     "question-answering": Known(_of_text, _entropy, _texts, has_head=True),
     "fill-mask": Known(_of_masks, _entropy, _texts),
     "sentence-similarity": Known(_of_pairs, _likeness, _several),
-    "text2text-generation": Known(_of_two_texts, _entropy, _texts),
+    "text2text-generation": Known(_of_two_texts, _entropy, _two),
     "text-generation": Known(_of_next_tokens, _given, _answers),
     "image-classification": Known(_of_image, _entropy, _image, has_head=True),
     "zero-shot-image-classification": Known(_of_towers, _likeness, _both),
