@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def _session(spec: FineTuneJobSpec, workspace: Path) -> Session:
         threads=1,
         scratch=workspace,
         fetch_seconds=0.0,
+        began=datetime.now(UTC),
     )
     session = Session(inputs, None, Reporter(open_sink(None)), StopSignal())  # type: ignore[arg-type]  # nothing is saved
     for part in ("_choose_arithmetic", "_load_model", "_encode", "_choose_what_moves", "_quicken"):
