@@ -1,7 +1,8 @@
 """What versions have left in a cluster (see `capture`), put into another one as if it had always been there.
 
 The API server gives new objects new ids and keeps back their status, and the Job controller would make a pod for a Job before its
-own is there. So they go where the API server keeps them: into etcd.
+own is there. So they go where the API server keeps them: into etcd. Their times are moved: what was captured long ago would be over its
+deadline at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import urllib3
@@ -23,6 +25,9 @@ from tests.cluster.control_plane import ControlPlane
 
 FOLDER = Path(__file__).parent
 PLACES = {"FineTuneJob": f"/registry/{GROUP}/{PLURAL}", "Job": "/registry/jobs", "Pod": "/registry/pods"}
+AGO = timedelta(minutes=10)
+"""How long ago the latest thing of a state happened."""
+_TIME = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 _UID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
@@ -59,7 +64,14 @@ def _objects(version: str, state: str, namespace: str) -> list[Object]:
     text = re.sub(rf"\bgolden-{state.replace('_', '-')}\b", namespace, text)
     ids: dict[str, str] = {}
     text = _UID.sub(lambda found: ids.setdefault(found[0], str(uuid.uuid4())), text)
-    return list(yaml.safe_load_all(text))
+    return list(yaml.safe_load_all(_moved(text)))
+
+
+def _moved(text: str) -> str:
+    """The same with all times later by as much, so that the last of them is `AGO`."""
+    last = max(datetime.fromisoformat(time) for time in _TIME.findall(text))
+    later = timedelta(seconds=int((datetime.now(UTC) - AGO - last).total_seconds()))
+    return _TIME.sub(lambda found: f"{datetime.fromisoformat(found[0]) + later:%Y-%m-%dT%H:%M:%SZ}", text)
 
 
 def _store(cluster: ControlPlane, obj: Object) -> None:
