@@ -49,9 +49,10 @@ class Device:
         """Bytes."""
         return int(self.gib * GIB)
 
-    def holds(self, size: int) -> bool:
-        """Whether tensors of so many bytes fit."""
-        return size <= ROOM * self.memory
+    @property
+    def room(self) -> int:
+        """Bytes that tensors may take."""
+        return int(ROOM * self.memory)
 
 
 DEVICES = tuple(

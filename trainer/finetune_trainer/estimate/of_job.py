@@ -13,7 +13,7 @@ from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import LORA, TASKS
 from finetune_trainer.engine.memory import TOKENS_ON_CPU
-from finetune_trainer.estimate.devices import DEVICES, FP32, ROOM, STATE, Where, limit, on_a_gpu
+from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Where, limit, on_a_gpu
 from finetune_trainer.estimate.headers import Described, describe
 from finetune_trainer.estimate.imagined import INVALID, Imagined, Peak
 from finetune_trainer.said import first_line
@@ -108,9 +108,7 @@ def _known(job: Job, where: Where) -> Estimate:
         limit=allowed,
         fits=None if allowed is None else peak.total <= allowed,
         devices=[
-            Fit(
-                device=one.name, memory=one.memory, examples=job.fitting(int(ROOM * one.memory), job.on_a_gpu(one.bf16))
-            )
+            Fit(device=one.name, memory=one.memory, examples=job.fitting(one.room, job.on_a_gpu(one.bf16)))
             for one in DEVICES
         ],
         changes=list(_changes(job)),
@@ -136,7 +134,7 @@ def _changes(job: Job) -> Iterator[Change]:
         except (JobError, *INVALID):  # it is none that this model allows
             continue
         if size < now:
-            smallest = next((one.name for one in DEVICES if one.bf16 and one.holds(size)), None)
+            smallest = next((one.name for one in DEVICES if one.bf16 and size <= one.room), None)
             yield Change(field=path, value=str(value), size=size, smallest=smallest)
 
 

@@ -52,6 +52,9 @@ IN_FP32 = frozenset(
 )
 
 
+CAST = IN_BF16 | IN_FP32
+
+
 class NoQuestions(TorchFunctionMode):
     """Within, code that asks what a number is, such as whether a layer is dropped this time, is told no: nothing is dropped."""
 
@@ -79,7 +82,7 @@ class OnAGpu(TorchFunctionMode):
             return False
         if name == "dropout":
             return _dropout(*args, **kwargs)
-        if self._bf16 and name in IN_BF16 | IN_FP32:
+        if self._bf16 and name in CAST:
             dtype = torch.bfloat16 if name in IN_BF16 else torch.float32
             args, kwargs = self._cast(args, dtype), self._cast(kwargs, dtype)
         if name == "scaled_dot_product_attention":

@@ -19,18 +19,9 @@ from finetune_trainer.data import Data
 from finetune_trainer.data.conversations import Conversation, Plain, Row, rows
 from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import load_forms, written
+from tests.unit.trainer.data.talk import DEV, WEATHER, assistant, load_lines, user
 
 FORMS = TASKS["text-generation"].forms
-DEV = {"splits": {"validation": "dev.jsonl"}}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": text, **more}
 
 
 def called(text: str = "", **arguments: Any) -> dict[str, Any]:
@@ -38,8 +29,7 @@ def called(text: str = "", **arguments: Any) -> dict[str, Any]:
 
 
 def load(folder: Path, *lines: Any) -> Data:
-    content = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    return load_forms(written(folder, {"train.jsonl": content, "dev.jsonl": content}), *FORMS, **DEV)
+    return load_lines(folder, FORMS, *lines)
 
 
 def read(data: Data, system_prompt: str | None = None) -> list[Row]:

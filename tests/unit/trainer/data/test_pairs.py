@@ -20,23 +20,13 @@ from finetune_trainer.data.conversations import Conversation, Plain, Row
 from finetune_trainer.data.preferences import pairs
 from tests.public_data import DATA, needs
 from tests.unit.trainer.data.folders import load_forms, written
+from tests.unit.trainer.data.talk import WEATHER, assistant, load_lines, user
 
 FORMS = [form for form in TASKS["text-generation"].forms if form.has("chosen")]
-DEV = {"splits": {"validation": "dev.jsonl"}}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
-
-
-def assistant(text: str, **more: Any) -> dict[str, Any]:
-    return {"role": "assistant", "content": text, **more}
 
 
 def load(folder: Path, *lines: Any) -> Data:
-    content = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
-    return load_forms(written(folder, {"train.jsonl": content, "dev.jsonl": content}), *FORMS, **DEV)
+    return load_lines(folder, FORMS, *lines)
 
 
 def read(data: Data, system_prompt: str | None = None) -> list[tuple[Row, Row]]:
