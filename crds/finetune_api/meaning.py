@@ -21,6 +21,7 @@ from finetune_api.forms import named
 from finetune_api.job import DEFAULT_REVISION, TRAINING_INPUTS, FineTuneJobSpec
 from finetune_api.options import (
     DEFAULT_BETA,
+    DEFAULT_PACKING,
     DEFAULT_PAIR_LOSS,
     DEFAULT_TEMPERATURE,
     DEFAULT_TEXT_LOSS,
@@ -57,6 +58,7 @@ DEFAULTS = (
     Default(("similarity", "temperature"), DEFAULT_TEMPERATURE),
     Default(("textGeneration", "loss"), DEFAULT_TEXT_LOSS),
     Default(("textGeneration", "beta"), DEFAULT_BETA),
+    Default(("textGeneration", "packing"), DEFAULT_PACKING),
     Default(("dataset", "csv", "delimiter"), ",", _IS_CSV, lambda s: s.dataset.format == "csv"),
     Default(("dataset", "csv", "delimiter"), "\t", _IS_TSV, lambda s: s.dataset.format == "tsv"),
     Default(("dataset", "csv", "quoteChar"), '"', _IS_CSV, lambda s: s.dataset.format == "csv"),

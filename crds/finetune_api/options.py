@@ -181,6 +181,12 @@ class TextGeneration(Model):
     """`answers`: what the assistant says, and nothing else, is learnt; of a prompt with its completion the completion. `all`: all of it.
     Plain texts are learnt whole. Default: answers."""
 
+    packing: Literal["auto", "off"] | None = None
+    """`auto`: training puts several short examples together to a feature of at most `training.maxLength` tokens, where none of them sees
+    another: on a GPU in bf16, and of a model for which that is proved when the run begins; else each is a feature of its own, and the log says
+    why. `training.batchSize` counts features, so an epoch has fewer steps then, of more examples each. Evaluations never pack. `off`: each
+    example is a feature of its own. Default: auto."""
+
     system_prompt: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
     """What stands before each conversation that has no message of the role `system`. Default: nothing, or what the chat template puts
     there itself."""
@@ -195,5 +201,6 @@ class TextGeneration(Model):
 
 
 DEFAULT_BETA = 0.1
+DEFAULT_PACKING = "auto"
 DEFAULT_TEXT_LOSS = "answers"
 """What is learnt of a conversation."""

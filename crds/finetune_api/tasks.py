@@ -246,7 +246,8 @@ ANSWERS = Role("answers", Kind.ANSWERS)
 AUDIO = Role("audio", Kind.AUDIO)
 TARGET = Role("target", Kind.TEXT, answer=True)
 _ASKED = frozenset({"textGeneration.objective", "textGeneration.samples", "textGeneration.maxNewTokens"})
-_ANSWERED = _ASKED | {"textGeneration.loss", "textGeneration.systemPrompt"}
+_TOLD = _ASKED | {"textGeneration.packing"}
+_ANSWERED = _TOLD | {"textGeneration.loss", "textGeneration.systemPrompt"}
 TOOLS = Role("tools", Kind.TOOLS, optional=True, found=True, also=("functions",))
 SYSTEM = Role("system", Kind.TEXT, optional=True, found=True)
 INSTRUCTION = Role("instruction", Kind.TEXT)
@@ -456,7 +457,7 @@ _ALL = (
                 (TEXT,),
                 _TOKENS,
                 "goes on with a text",
-                _ASKED,
+                _TOLD,
                 example="examples/plain-text.yaml",
             ),
             Form(

@@ -75,6 +75,7 @@ VALUES: dict[str, Any] = {
     "textGeneration.loss": "all",
     "textGeneration.maxNewTokens": 64,
     "textGeneration.objective": "sft",
+    "textGeneration.packing": "off",
     "textGeneration.samples": 4,
     "textGeneration.systemPrompt": "Be short.",
     "textRanking.listwise": True,

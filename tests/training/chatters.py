@@ -37,6 +37,16 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2},
 }
 """Each of these turns hidden states into logits in a way of its own, or knows positions so."""
+GROUPED: Mapping[str, Any] = {**SIZES, "num_key_value_heads": 1, "head_dim": 8}
+ATTENDING: Mapping[str, Mapping[str, Any]] = {
+    "qwen2": {**SIZES, "num_key_value_heads": 1},
+    "qwen3": GROUPED,
+    "gemma": GROUPED,
+    "mistral": {**GROUPED, "sliding_window": 7},
+    "gemma3_text": {**GROUPED, "sliding_window": 7},
+    "lfm2": {**SIZES, "num_key_value_heads": 2, "full_attn_idxs": [1]},
+}
+"""Each of these sees the tokens before in a way of its own: some only a few of them, some by a convolution."""
 
 
 def tokenizer_of_bytes(
@@ -74,7 +84,13 @@ def save_chatter(
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
-    given = {**CONFIGS[architecture], **ids, "vocab_size": len(tokenizer), "attention_dropout": dropout, **config}
+    given = {
+        **({**CONFIGS, **ATTENDING})[architecture],
+        **ids,
+        "vocab_size": len(tokenizer),
+        "attention_dropout": dropout,
+        **config,
+    }
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **given))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -49,7 +49,7 @@ def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
 
     steps = Steps(
         session._task,
-        session._train,
+        session._trained_on,
         training,
         arithmetic=session._arithmetic,
         micro=MicroBatch.start(training, None, device, session._task.unit),

@@ -33,6 +33,7 @@ from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
+from finetune_trainer.engine.packing import pack
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.references import References
@@ -147,7 +148,7 @@ class Session:
         loop = Loop(
             self._spec,
             self._task,
-            Splits(self._train, self._splits[0]),
+            Splits(self._trained_on, self._splits[0]),
             metric=self._metric,
             state=self.state,
             arithmetic=self._arithmetic,
@@ -162,8 +163,9 @@ class Session:
         )
         self.total_steps = loop.total_steps
         logger.info(
-            "Training for %d steps, %d an epoch, of %d examples in micro-batches of at most %s, in %s with %s, from step %d.",
-            loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size, loop.micro,
+            "Training for %d steps, %d an epoch, of %d %s in micro-batches of at most %s, in %s with %s, from step %d.",
+            loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size,
+            "features" if self.state.packed else "examples", loop.micro,
             "bf16" if self._arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
@@ -257,6 +259,7 @@ class Session:
             found += [lengths(one.name, unit, one.features.costs, one.features.notes) for one in self._splits]
             self.survey = replace(data.survey, lengths=tuple(found))
         logger.info("Data: %s.", self.survey)
+        self._pack()
         if self._task.new_parameters:
             logger.info("Drawn at random: %s.", ", ".join(sorted(self._task.new_parameters)))
         for note in self._task.notes:
@@ -276,6 +279,24 @@ class Session:
                 remedy="Give other rows, or change what stands in the way of these.",
             )
         return found
+
+    def _pack(self) -> None:
+        before = None if self._inputs.checkpoint is None else self.state.packed
+        found = pack(self._task, self._train, self._arithmetic, before=before)
+        self._packed = None if found is self._train else found
+        self.state.packed = self._packed is not None
+        if before and not self.state.packed:
+            raise JobError(
+                FailureReason.OUTPUT_CONFLICT,
+                f"the steps of this run until {self.state.step} were of packed examples, and here they cannot be packed",
+                field="spec.textGeneration.packing",
+                remedy="Go on with the image that the run began with.",
+            )
+
+    @property
+    def _trained_on(self) -> Features:
+        """What steps are made of. What is proved of the model before is tried with the examples alone, as the least of packs is large."""
+        return self._packed or self._train
 
     def _choose_what_moves(self) -> None:
         task, method = self._task, self._spec.method
@@ -299,7 +320,7 @@ class Session:
 
     def _one_after_another(self, all_at_once: Tuning, layers: int) -> Tuning:
         """Raises JobError INVALID_SPEC where nothing begins to move after the first epoch."""
-        extent = Extent.of(self._spec.training, len(self._train.rows))
+        extent = Extent.of(self._spec.training, len(self._trained_on.rows))
         for start in count():  # an epoch that moves nothing would be lost
             found = all_at_once.one_after_another(layers, extent.epochs, start)
             train_only(self._task.model, found.moved_in(0))

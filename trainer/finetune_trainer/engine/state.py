@@ -57,11 +57,15 @@ class TrainingState:
     """The rows of metrics.jsonl."""
     data_fingerprint: str | None = None
     """Of the data and the model that the steps were done with."""
+    packed: bool = False
+    """Whether the steps were of packed examples. Said only where they were: earlier versions know none, and could not go on from them."""
 
     def facts(self) -> dict[str, Any]:
         """All but the rows, as JSON values."""
         values = asdict(self)
         del values["rows"]
+        if not self.packed:
+            del values["packed"]
         return values
 
     @classmethod
@@ -74,7 +78,7 @@ class TrainingState:
             raise ValueError(
                 f"is of format {checkpoint.format}, this trainer goes on from formats {READABLE[0]} to {FORMAT}"
             )
-        missing = [f.name for f in fields(cls) if f.name != "rows" and f.name not in checkpoint.facts]
+        missing = [f.name for f in fields(cls) if f.name not in ("rows", "packed", *checkpoint.facts)]
         if missing:
             raise ValueError(f"does not say its {missing[0]}")
         try:

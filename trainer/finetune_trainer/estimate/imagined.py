@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,6 +29,7 @@ from finetune_trainer.engine import attention, first_token
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.packing import drops_attention
 from finetune_trainer.estimate.devices import Where
 from finetune_trainer.estimate.headers import Described
 from finetune_trainer.estimate.meter import GRADIENTS, MOMENTS, WEIGHTS, LiveBytes
@@ -64,7 +65,8 @@ class Imagined:
         self.spec, self.where = spec, where
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.model = self._made(described.folder)
-        self.size = PASSES[spec.task].sized(self.model, spec, described.folder, self._tokens(described.folder))
+        size = PASSES[spec.task].sized(self.model, spec, described.folder, self._tokens(described.folder))
+        self.size = replace(size, packed=self._packs())
         self._pass = Pass(self.model, spec, self.size)
         with self._mode:
             self._choose_what_moves(described)
@@ -177,11 +179,16 @@ class Imagined:
                 if type(module) is nn.Dropout and not module.inplace:
                     module.__class__ = Dropout
 
+    def _packs(self) -> bool:
+        """Whether the trainer puts short examples together, if the model is proved to keep them apart."""
+        asked = PASSES[self.spec.task].packs(self.spec)
+        return asked and self.where.device == "cuda" and self.where.bf16 and not drops_attention(self.model)
+
     def _attend(self) -> None:
-        """As in training, with texts of different lengths: a mask without numbers cannot be looked at."""
-        name = f"imagined_on_{self.where.device}"
+        """As in training, with texts of different lengths: a mask without numbers cannot be looked at. Packed ones have none."""
+        name = f"imagined_on_{self.where.device}{'_packed' if self.size.packed else ''}"
         AttentionInterface.register(name, attention.attend if self.where.device == "cpu" else sdpa_attention_forward)
-        AttentionMaskInterface.register(name, _whole_mask)
+        AttentionMaskInterface.register(name, _no_mask if self.size.packed else _whole_mask)
         self.model.set_attn_implementation(name)
 
     def _vocabulary(self) -> int | None:
@@ -199,6 +206,10 @@ def _asked(embeddings: Callable[[], nn.Module | None]) -> nn.Module | None:
 def _whole_mask(**how: Any) -> torch.Tensor | None:
     found: torch.Tensor | None = sdpa_mask(**how | NEVER_SKIPPED)
     return found
+
+
+def _no_mask(**_: Any) -> None:
+    return None
 
 
 @dataclass

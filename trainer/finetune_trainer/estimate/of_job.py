@@ -151,7 +151,12 @@ def with_field(spec: FineTuneJobSpec, path: str, value: Any) -> FineTuneJobSpec:
 
 def _assumed(job: Job, where: Where) -> Iterator[str]:
     spec, size = job.spec, job.imagined(where).size
-    if size.tokens:
+    if size.packed:
+        yield (
+            f"Short examples are packed into features of {size.tokens} tokens (spec.textGeneration.packing): where the model is proved to keep "
+            "them apart, and the GPU has the kernel for it."
+        )
+    elif size.tokens:
         yield (
             f"Every text has {size.tokens} tokens, the most that are read of one (spec.training.maxLength): shorter ones take less."
         )

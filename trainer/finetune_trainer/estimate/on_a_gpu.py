@@ -117,7 +117,13 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """By the kernel that takes masks, and for which one of true and false becomes numbers."""
+    """By the kernel that takes masks, and for which one of true and false becomes numbers; without one in half precision by that for which
+    several heads may share keys and values."""
+    if attn_mask is None and query.dtype in (torch.bfloat16, torch.float16):
+        of_flash: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, scale=scale
+        )[0]
+        return of_flash
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
         key, value = (one.repeat_interleave(groups, -3) for one in (key, value))

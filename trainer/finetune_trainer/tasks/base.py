@@ -58,7 +58,7 @@ class Features(Protocol):
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The example that each is of, ascending, shape (features,); every example has one or more."""
+        """The example that each is of, ascending, shape (features,); every example has one or more. Of packed ones the first of each."""
 
     @property
     def decodes(self) -> bool:
@@ -102,6 +102,8 @@ class Task(ABC):
     references: tuple[str, ...] = ()
     """Those of `outputs`, shape (features,) each, which the loss compares with what they were before training. The engine asks the untrained
     model once; from then on features, and so batches, have them below the same names after `REFERENCE`. Default: none."""
+    packs: bool = False
+    """Whether short examples are to be put together for training, where that can be: the engine then asks for `packed` features."""
     depends_on_padding: bool = False
     """Whether the answer to a feature depends on how far those of its batch are padded: it is then asked in company of equal cost only."""
 
@@ -146,6 +148,11 @@ class Task(ABC):
     @abstractmethod
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         """Encode. What is large goes into files in `folder`, which exists; `stop` is called now and then and may raise."""
+
+    def packed(self, features: Features) -> Features | None:
+        """The same examples, several to a feature, where the model is proved to answer each as alone; else None. It attends by
+        `engine/attention.py` then, and a batch of them is read within `documents.reading`. Asked where `packs`, before the model is moved."""
+        return None
 
     def tokens(self, features: Features) -> NDArray[np.int64] | None:
         """The ids of all tokens that batches of these features may have, padding among them, ascending. None where that is not known."""

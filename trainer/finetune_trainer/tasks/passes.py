@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoFeatureExtractor, PreTrainedModel
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.options import FillMask
+from finetune_api.options import DEFAULT_PACKING, FillMask, TextGeneration
 from finetune_trainer.tasks.fill_mask import only_at
 from finetune_trainer.tasks.hearing import Hearing, noise
 from finetune_trainer.tasks.images import load_processor
@@ -40,7 +40,9 @@ class Size:
     heard_as: str = ""
     """What the model calls that."""
     texts: int = 1
-    """That a feature has."""
+    """That a feature has, each as long."""
+    packed: bool = False
+    """Whether the tokens are of several short texts."""
 
     @property
     def cost(self) -> int:
@@ -50,7 +52,8 @@ class Size:
 
     def __str__(self) -> str:
         several = f"{self.texts} texts of " if self.texts > 1 else ""
-        said = [f"{several}{self.tokens} tokens"] if self.tokens else []
+        packed = " of short texts" if self.packed else ""
+        said = [f"{several}{self.tokens} tokens{packed}"] if self.tokens else []
         said += [f"an image of {self.image[0]} × {self.image[1]} pixels"] if self.image[0] else []
         said += [f"a sound with {self.heard_as} of shape {self.sound}"] if self.sound else []
         return " and ".join(said)
@@ -100,6 +103,8 @@ class Known:
     """Whether the answers are of a layer of their own."""
     reads_first_token: bool = False
     """Whether models of known kinds are read at the first token only."""
+    packs: Callable[[FineTuneJobSpec], bool] = lambda spec: False
+    """Whether short examples are put together where that can be."""
 
 
 def _logits(one: Pass, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -208,6 +213,11 @@ def _answers(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens
     return Size(tokens, texts=2 if compares else 1)
 
 
+def _packs(spec: FineTuneJobSpec) -> bool:
+    options = spec.text_generation or TextGeneration()
+    return options.objective == "sft" and (options.packing or DEFAULT_PACKING) == "auto"
+
+
 def _image(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
     asked = spec.images.size if spec.images else None
     transform = Transform(load_processor(folder, asked, trust_remote_code=spec.model.trust_remote_code))
@@ -232,7 +242,7 @@ PASSES: Mapping[str, Known] = {
     "fill-mask": Known(_of_masks, _entropy, _texts),
     "sentence-similarity": Known(_of_pairs, _likeness, _several),
     "text2text-generation": Known(_of_two_texts, _entropy, _two),
-    "text-generation": Known(_of_next_tokens, _given, _answers),
+    "text-generation": Known(_of_next_tokens, _given, _answers, packs=_packs),
     "image-classification": Known(_of_image, _entropy, _image, has_head=True),
     "zero-shot-image-classification": Known(_of_towers, _likeness, _both),
     "audio-classification": Known(_of_sound, _entropy, _sound, has_head=True),

@@ -73,6 +73,7 @@ class Preferences(TextGeneration):
         self._by_odds = spec.text_generation is not None and spec.text_generation.objective == "orpo"
         self.references = () if self._by_odds else (CHOSEN, REJECTED)
         super().__init__(folder, data, spec)
+        self.packs = False
 
     def features(self, examples: Examples, *, training: bool, folder: Path, stop: Stop) -> Features:
         length = self.reader.max_length(self.spec.training.max_length)

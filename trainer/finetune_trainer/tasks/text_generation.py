@@ -23,11 +23,12 @@ from transformers import AutoConfig
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.options import TextGeneration as Options
+from finetune_api.options import DEFAULT_PACKING, TextGeneration as Options
 from finetune_api.tasks import TASKS, Form
 from finetune_trainer.data.conversations import Row, rows
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.data.problems import at
+from finetune_trainer.documents import reading
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.likelihood import token_scores
@@ -35,6 +36,7 @@ from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Feature
 from finetune_trainer.tasks.chat_template import plain_template
 from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
+from finetune_trainer.tasks.packs import OF, PADDING, POSITIONS, documents_of, joined, packs, placed
 from finetune_trainer.tasks.padding import agree
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.ragged import OnDisk, Ragged
@@ -68,11 +70,12 @@ print(write("A text", return_full_text=False)[0]["generated_text"])
 class TextGeneration(TextTask):
     facts = TASKS["text-generation"]
     loads = "AutoModelForCausalLM"
-    along = MappingProxyType({LABELS: NO_TARGET})
+    along = MappingProxyType({LABELS: NO_TARGET, OF: PADDING})
     saved_as_it_came = True
 
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         self._options = spec.text_generation or Options()
+        self.packs = (self._options.packing or DEFAULT_PACKING) == "auto"
         self._is_chat = not data.form.has("text") and not _begins_plain(data)
         super().__init__(folder, data, spec)
         trusted = spec.model.trust_remote_code
@@ -196,6 +199,33 @@ class TextGeneration(TextTask):
             ),
         )
 
+    def packed(self, features: Features) -> Features | None:
+        assert isinstance(features, Ragged)
+        if not self._keeps_apart():
+            return None
+        length = self.reader.max_length(self.spec.training.max_length)
+        return packs(features, length, self.spec.training.seed)
+
+    @torch.no_grad()
+    def _keeps_apart(self) -> bool:
+        """Whether each of several texts of a feature is answered as alone."""
+        one, other = (
+            {INPUTS: np.asarray(text[INPUTS])} for text in self.reader.read(TRY_OUTS, self.reader.max_length(None))
+        )
+        together = [other, one, other]
+        self.model.eval()
+        try:
+            found = self._logits(placed(self.reader.pad([joined(together, [INPUTS])])))[0]
+            alone = [self._logits(self.reader.pad([text]))[0] for text in together]
+        except (TypeError, AttributeError, RuntimeError, ValueError, IndexError):
+            return False
+        wanted = torch.cat(alone)
+        return bool((found - wanted).abs().max() <= MOST_NOISE * wanted.abs().max())
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        with reading(documents_of(batch)):
+            return super().outputs(batch)["logits"].float()
+
     def _read_as(self, examples: Examples) -> str:
         columns = columns_of(self.data.form, self.spec.dataset.columns)
         kind = "conversations" if self._is_chat else "texts"
@@ -213,6 +243,8 @@ class TextGeneration(TextTask):
 
     def collate(self, features: Sequence[Feature]) -> Batch:
         batch = super().collate(features)
+        if OF in batch:
+            batch = placed(batch)
         if LABELS not in batch:
             return batch
         labels = batch[LABELS][:, 1:]
@@ -227,6 +259,10 @@ class TextGeneration(TextTask):
 
     def outputs(self, batch: Batch) -> Batch:
         """Of the learnt tokens, shape (features, places): -log of their probabilities, and whether each is the likeliest."""
+        with reading(documents_of(batch)):
+            return self._outputs(batch)
+
+    def _outputs(self, batch: Batch) -> Batch:
         if PLACES not in batch:
             return super().outputs(batch)
         places = batch[PLACES].unsqueeze(-1)
@@ -237,7 +273,7 @@ class TextGeneration(TextTask):
                 logits.float().transpose(1, 2), batch[LABELS], reduction="none", ignore_index=NO_TARGET
             )
             return {"nll": losses, "right": logits.detach().argmax(dim=-1) == batch[LABELS]}
-        hidden = self._next.hidden(_inputs(batch))
+        hidden = self._next.hidden({name: values for name, values in _inputs(batch).items() if name in self._accepted})
         losses, right = self._next.judged(hidden.gather(1, places.expand(-1, -1, hidden.shape[-1])), batch[LABELS])
         return {"nll": losses, "right": right}
 
@@ -306,7 +342,7 @@ def _begins_plain(data: Data) -> bool:
 
 
 def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    return {name: batch[name] for name in (INPUTS, "attention_mask")}
+    return {name: batch[name] for name in (INPUTS, "attention_mask", POSITIONS) if name in batch}
 
 
 def _invalid(message: str, remedy: str | None = None) -> JobError:

@@ -9,12 +9,12 @@ import pytest
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate.devices import DEVICES, Where
-from finetune_trainer.estimate.of_job import Job, described_of, estimate
+from finetune_trainer.estimate.of_job import Job, described_of, estimate, with_field
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.passes import PASSES
 from tests.training.cases import CASES
 from tests.training.measured import peak_of
-from tests.training.sized import JOBS
+from tests.training.sized import JOBS, LLAMA
 
 CLOSE = 0.15
 """Of what is measured."""
@@ -89,6 +89,16 @@ def test_adapters_have_the_gradients_and_moments_of_their_own_numbers(bert: tupl
     assert trained < parameters / 3
     assert peak.parts["optimiser"] == 8 * trained
     assert peak.parts["weights"] < 3 * parameters + 4 * trained, "they are held in bf16"
+
+
+def test_packed_examples_fill_features_whose_attention_has_no_mask(tmp_path: Path) -> None:
+    spec = JOBS["llama, with adapters"].spec(tmp_path, textGeneration={"packing": "auto"})
+    described = described_of(spec, tmp_path / "work")
+    packed, alone = (Job(with_field(spec, "textGeneration.packing", value), described) for value in ("auto", "off"))
+    assert str(packed.imagined(GPU).size) == f"{spec.training.max_length} tokens of short texts"
+    masks = LLAMA["num_hidden_layers"] * 2 * (spec.training.max_length or 0) ** 2
+    assert packed.peak(GPU, 1).total <= alone.peak(GPU, 1).total - masks
+    assert packed.peak(CPU, 1) == alone.peak(CPU, 1), "no kernel keeps them apart there"
 
 
 LIMITS = [
