@@ -5,16 +5,18 @@
 1. The folder $KUBEBUILDER_ASSETS, for the four programs of a control plane.
 2. The per-user cache, keyed by what the programs are built from; safe to delete.
 3. The envtest archive of the kubernetes-sigs project, for etcd, kube-apiserver and kubectl: 20 seconds at most.
-4. `go build` from the modules pinned in `go/`.
+4. `go build` from the module in `go/`, which pins them all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,49 +28,48 @@ from pathlib import Path
 
 from tests.cluster import envtest
 
-GO_MODULES = Path(__file__).parent / "go"
+GO_MODULE = Path(__file__).parent / "go"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kubectl", "kube-controller-manager")
-KUBERNETES_VERSION = next(
-    line.split()[1]
-    for line in (GO_MODULES / "kubernetes" / "go.mod").read_text().splitlines()
-    if line.strip().startswith("k8s.io/kubernetes ")
-)
-LINKER_FLAGS = {
+_pinned = re.search(r"^\s*(?:require )?k8s\.io/kubernetes (\S+)", (GO_MODULE / "go.mod").read_text(), re.MULTILINE)
+assert _pinned
+KUBERNETES_VERSION = _pinned[1]
+LINKER_FLAGS = (
+    "-s -w"
     # Without a version stamped in, clients take the server for v0.0.0 and refuse features.
-    "kubernetes": "-s -w"
     f" -X k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}"
     " -X k8s.io/component-base/version.gitMajor=1"
-    f" -X k8s.io/component-base/version.gitMinor={KUBERNETES_VERSION.split('.')[1]}",
-}
+    f" -X k8s.io/component-base/version.gitMinor={KUBERNETES_VERSION.split('.')[1]}"
+)
+# What debuggers read, the linker would drop anyway: not to write it is an eighth of a build's CPU time.
+FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags", LINKER_FLAGS)
 
 
 @dataclass(frozen=True)
 class Program:
-    """One command: the folder of `go/` that pins it, its Go package, what for, and minutes of a cold build on 2 cores."""
+    """One command: its Go package, what for, and seconds of a cold build on 2 cores, of what those above it do not have."""
 
-    folder: str
     package: str
     purpose: str
-    minutes: float
+    seconds: int
 
 
 PROGRAMS = {
-    "etcd": Program("etcd", "go.etcd.io/etcd/server/v3", "the API server's store", 1),
-    "kube-apiserver": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 3.5),
+    "kube-apiserver": Program("k8s.io/kubernetes/cmd/kube-apiserver", "the Kubernetes API", 200),
     "kube-controller-manager": Program(
-        "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 1
+        "k8s.io/kubernetes/cmd/kube-controller-manager", "the Job controller and its like", 50
     ),
-    "kubectl": Program("kubernetes", "k8s.io/kubernetes/cmd/kubectl", "the command users type", 0.5),
-    "kube-scheduler": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler", "gives pods a node", 0.2),
-    "kubelet": Program("kubernetes", "k8s.io/kubernetes/cmd/kubelet", "runs pods on a node", 0.4),
-    "kube-proxy": Program("kubernetes", "k8s.io/kubernetes/cmd/kube-proxy", "service addresses on a node", 0.2),
-    "containerd": Program("containerd", "github.com/containerd/containerd/v2/cmd/containerd", "runs containers", 0.7),
+    "kubectl": Program("k8s.io/kubernetes/cmd/kubectl", "the command users type", 20),
+    "etcd": Program("go.etcd.io/etcd/server/v3", "the API server's store", 15),
+    "helm": Program("helm.sh/helm/v4/cmd/helm", "installs the chart", 40),
+    "versitygw": Program("github.com/versity/versitygw/cmd/versitygw", "the S3 server", 60),
+    "kube-scheduler": Program("k8s.io/kubernetes/cmd/kube-scheduler", "gives pods a node", 10),
+    "kubelet": Program("k8s.io/kubernetes/cmd/kubelet", "runs pods on a node", 20),
+    "kube-proxy": Program("k8s.io/kubernetes/cmd/kube-proxy", "service addresses on a node", 10),
+    "containerd": Program("github.com/containerd/containerd/v2/cmd/containerd", "runs containers", 40),
     "containerd-shim-runc-v2": Program(
-        "containerd", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 0.1
+        "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "keeps a container", 5
     ),
-    "ctr": Program("containerd", "github.com/containerd/containerd/v2/cmd/ctr", "imports images", 0.2),
-    "helm": Program("helm", "helm.sh/helm/v4/cmd/helm", "installs the chart", 2),
-    "versitygw": Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", "the S3 server", 1),
+    "ctr": Program("github.com/containerd/containerd/v2/cmd/ctr", "imports images", 10),
 }
 
 
@@ -122,7 +123,7 @@ def _cached(names: Iterable[str]) -> dict[str, Path]:
         candidates = []
         if name in CONTROL_PLANE and (assets := os.environ.get("KUBEBUILDER_ASSETS")):
             candidates.append(Path(assets) / name)
-        if built := _build_folder(PROGRAMS[name].folder):
+        if built := _build_folder():
             candidates.append(built / name)
         if name in envtest.PROGRAMS:
             candidates += (folder / name for folder in envtest.cached(cache(), KUBERNETES_VERSION))
@@ -149,32 +150,31 @@ def _build(names: list[str]) -> None:
         return
     if not shutil.which("go"):
         raise BinaryUnavailable(_go_missing(names))
-    for folder in dict.fromkeys(PROGRAMS[name].folder for name in names):
-        _go_build(folder, [name for name in names if PROGRAMS[name].folder == folder])
-
-
-def _go_build(folder: str, names: list[str]) -> None:
     for name in names:
         say(f"{name} ({PROGRAMS[name].purpose}) is not there yet")
-    minutes = math.ceil(sum(PROGRAMS[name].minutes for name in names))
+    minutes = math.ceil(sum(PROGRAMS[name].seconds for name in names) / 60)
     say(
-        f"building from the Go modules pinned in go/{folder}: about {minutes} min on two cores the first time, then never again"
+        f"building from the Go module in {GO_MODULE}: about {minutes} min on two cores the first time, then never again"
     )
-    target = _build_folder(folder)
-    assert target is not None  # Go is there, _build saw it
+    target = _build_folder()
+    assert target is not None  # Go is there
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".building-") as temporary:
-        # A package's last element does not always name its program (etcd), so a single one is named outright.
-        output = f"{temporary}/{names[0]}" if len(names) == 1 else f"{temporary}/"
-        packages = [PROGRAMS[name].package for name in names]
         started = time.monotonic()
-        _run_go(["build", *_flags(folder), "-v", "-o", output, *packages], GO_MODULES / folder)
+        _run_go(["build", *FLAGS, "-v", "-o", f"{temporary}/", *(PROGRAMS[name].package for name in names)])
         for name in names:
-            (Path(temporary) / name).replace(target / name)  # atomic: half a program is never seen
+            made = Path(temporary) / _made_as(PROGRAMS[name].package)
+            made.replace(target / name)  # atomic: half a program is never seen
     say(f"built in {time.monotonic() - started:.0f} s: {target}")
 
 
-def _run_go(arguments: list[str], module: Path) -> None:
+def _made_as(package: str) -> str:
+    """What `go build` calls a package's program: by the last element that is no version."""
+    *_, above, last = package.split("/")
+    return above if re.fullmatch(r"v\d+", last) else last
+
+
+def _run_go(arguments: list[str]) -> None:
     """Runs `go`, which names each package it has compiled, and turns that into a line every 15 seconds."""
     lines: list[str] = []
     environment = {
@@ -183,7 +183,7 @@ def _run_go(arguments: list[str], module: Path) -> None:
         **os.environ,
         "CGO_ENABLED": "0",  # static: runs on any distribution, needs no C library at build time
     }
-    go = subprocess.Popen(["go", *arguments], cwd=module, env=environment, stderr=subprocess.PIPE, text=True)
+    go = subprocess.Popen(["go", *arguments], cwd=GO_MODULE, env=environment, stderr=subprocess.PIPE, text=True)
     assert go.stderr is not None
     started = spoke = time.monotonic()
     for line in go.stderr:
@@ -195,44 +195,29 @@ def _run_go(arguments: list[str], module: Path) -> None:
             say(f"  {downloaded} modules downloaded, {compiled} packages compiled after {spoke - started:.0f} s")
     if go.wait():
         said = "".join(line for line in lines[-20:] if not line.startswith("go: downloading"))
-        raise BinaryUnavailable(f"`go {' '.join(arguments)}` failed in {module}:\n{said}")
+        raise BinaryUnavailable(f"`go {' '.join(arguments)}` failed in {GO_MODULE}:\n{said}")
 
 
-def _build_folder(folder: str) -> Path | None:
-    """Where the programs of one module lie; None without Go, whose version is part of the key."""
-    go = _go_env(folder)
+def _build_folder() -> Path | None:
+    """Where built programs lie; None without Go, whose version is part of the key."""
+    go = _go_env()
     if go is None:
         return None
     key = hashlib.sha256()
-    module = GO_MODULES / folder
-    for part in (
-        (module / "go.mod").read_bytes(),
-        (module / "go.sum").read_bytes(),
-        *(f.encode() for f in _flags(folder)),
-        go,
-    ):
+    for part in ((GO_MODULE / "go.mod").read_bytes(), (GO_MODULE / "go.sum").read_bytes(), *map(str.encode, FLAGS), go):
         key.update(part)
         key.update(b"\0")
-    return cache() / f"{folder}-{key.hexdigest()[:16]}"
+    return cache() / f"go-{key.hexdigest()[:16]}"
 
 
-_go_envs: dict[str, bytes | None] = {}
-
-
-def _go_env(folder: str) -> bytes | None:
-    """Go's version (which a go.mod may raise) and the platform; None where Go is missing or too old."""
-    if folder not in _go_envs:
-        done = None
-        if shutil.which("go"):
-            done = subprocess.run(
-                ["go", "env", "GOVERSION", "GOOS", "GOARCH"], cwd=GO_MODULES / folder, capture_output=True, check=False
-            )
-        _go_envs[folder] = done.stdout if done and done.returncode == 0 else None
-    return _go_envs[folder]
-
-
-def _flags(folder: str) -> list[str]:
-    return ["-trimpath", "-buildvcs=false", "-ldflags", LINKER_FLAGS.get(folder, "-s -w")]
+@functools.cache
+def _go_env() -> bytes | None:
+    """Go's version (which go.mod may raise) and the platform; None where Go is missing or too old."""
+    if not shutil.which("go"):
+        return None
+    asked = ["go", "env", "GOVERSION", "GOOS", "GOARCH"]
+    done = subprocess.run(asked, cwd=GO_MODULE, capture_output=True, check=False)
+    return done.stdout if done.returncode == 0 else None
 
 
 @contextlib.contextmanager
@@ -246,7 +231,7 @@ def _go_missing(names: list[str]) -> str:
     return (
         f"The tests need {', '.join(names)} and found it neither in $KUBEBUILDER_ASSETS, nor in {cache()}, nor in an envtest "
         "archive, and cannot build it because `go` is not on the PATH.\n"
-        "Install Go (https://go.dev/doc/install; tests/cluster/go/*/go.mod say which version) and run again."
+        "Install Go (https://go.dev/doc/install; tests/cluster/go/go.mod says which version) and run again."
     )
 
 

@@ -1,7 +1,8 @@
-"""Writes the go.mod and go.sum that tests/cluster builds its binaries from.
+"""Writes the go.mod and go.sum that tests/cluster builds its programs from.
 
-To bump: change a version below, run `python tests/cluster/go/pin.py [module…]`, run the tests, and commit what changed. Each
-module is a folder of its own, so that one program's dependencies never move another's. go.sum comes from Go's checksum
+To bump: change a version below, run `python tests/cluster/go/pin.py`, run the tests, and commit what changed. All programs are of
+one Go module: what several of them are made of is then the same for all, and compiled once, which is most of what containerd, helm
+and etcd are. So helm is of the last minor version that is made of the Kubernetes above it. go.sum comes from Go's checksum
 database, which stays switched on.
 """
 
@@ -9,17 +10,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 
-# folder: (module, version, the commands that are built from it)
+# module: (version, the commands that are built from it)
 MODULES = {
-    "etcd": ("go.etcd.io/etcd/server/v3", "v3.6.8", [""]),
-    "kubernetes": (
-        "k8s.io/kubernetes",
+    "k8s.io/kubernetes": (
         "v1.36.3",
         [
             "cmd/kube-apiserver",
@@ -30,39 +28,34 @@ MODULES = {
             "cmd/kube-proxy",
         ],
     ),
-    "containerd": (
-        "github.com/containerd/containerd/v2",
-        "v2.4.2",
+    "go.etcd.io/etcd/server/v3": ("v3.6.8", [""]),
+    "github.com/containerd/containerd/v2": (
+        "v2.3.4",
         ["cmd/containerd", "cmd/containerd-shim-runc-v2", "cmd/ctr"],
     ),
-    "helm": ("helm.sh/helm/v4", "v4.3.1", ["cmd/helm"]),
-    "versitygw": ("github.com/versity/versitygw", "v1.8.0", ["cmd/versitygw"]),
+    "helm.sh/helm/v4": ("v4.2.4", ["cmd/helm"]),
+    "github.com/versity/versitygw": ("v1.8.0", ["cmd/versitygw"]),
 }
 
 
 def main() -> None:
-    for folder in sys.argv[1:] or MODULES:
-        pin(folder)
-
-
-def pin(folder: str) -> None:
-    """Writes `<folder>/go.mod` and `<folder>/go.sum` anew."""
-    module, version, commands = MODULES[folder]
-    upstream = _upstream_go_mod(module, version)
+    """Writes go.mod and go.sum anew."""
+    upstream = {module: _upstream_go_mod(module, version) for module, (version, _) in MODULES.items()}
     lines = [
         "// Written by pin.py, which says how to bump it.",
-        f"module finetune.dev/tests/cluster/{folder}",
-        f"go {upstream['Go']}",
-        f"require {module} {version}",
-        *(f"tool {module}/{command}".rstrip("/") for command in commands),
-        *_replacements(upstream, version),
+        "module finetune.dev/tests/cluster",
+        f"go {max((said['Go'] for said in upstream.values()), key=_parts)}",
+        *(f"require {module} {version}" for module, (version, _) in MODULES.items()),
+        *(f"tool {module}/{command}".rstrip("/") for module, (_, commands) in MODULES.items() for command in commands),
+        *(line for module, said in upstream.items() for line in _replacements(said, MODULES[module][0])),
     ]
-    home = HERE / folder
-    home.mkdir(exist_ok=True)
-    (home / "go.mod").write_text("\n".join(lines) + "\n")
-    (home / "go.sum").unlink(missing_ok=True)
-    _go("mod", "tidy", cwd=home)
-    print(f"{folder}: {module} {version}")
+    (HERE / "go.mod").write_text("\n".join(lines) + "\n")
+    (HERE / "go.sum").unlink(missing_ok=True)
+    _go("mod", "tidy", cwd=HERE)
+
+
+def _parts(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def _replacements(upstream: dict[str, Any], version: str) -> list[str]:

@@ -117,7 +117,7 @@ def test_two_processes_at_once_fetch_once(archive: Archive, machine: Machine) ->
 def test_without_an_archive_the_pinned_version_is_built(archive: Archive, machine: Machine) -> None:
     machine.install("go")
     (etcd,) = machine.provide("etcd")
-    pinned = (REPOSITORY / "tests/cluster/go/etcd/go.mod").read_text()
+    pinned = (REPOSITORY / "tests/cluster/go/go.mod").read_text()
     version = run(etcd, "--version").split()[2]
     assert f"go.etcd.io/etcd/server/v3 v{version} " in pinned
     built = etcd.stat().st_mtime_ns
