@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import bootstrap
 
 from finetune_trainer.scores import Interval, Score, mean, paired_intervals, resamples_of
 from finetune_trainer.scores.bootstrap import CONFIDENCE
@@ -54,6 +53,8 @@ def split(rows: int, labels: int, *, skill: float) -> Split:
 
 @pytest.mark.parametrize("name", ["accuracy", "f1", "macro_f1", "loss"])
 def test_the_interval_is_that_of_scipys_paired_bootstrap(name: str) -> None:
+    from scipy.stats import bootstrap
+
     part = split(120, 2, skill=1.0)
     truth, (old, new), rows = part.truth, part.said, np.arange(120)
     old_loss, new_loss = (-np.log(p[rows, truth].astype(np.float64)) for p in part.probabilities)

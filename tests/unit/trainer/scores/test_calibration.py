@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.calibration import calibration_curve
 
 from finetune_trainer.scores.calibration import calibration
 
 
 def test_the_bins_are_those_of_scikit_learn() -> None:
+    from sklearn.calibration import calibration_curve
+
     random = np.random.default_rng(7)
     probability = random.random(500).astype(np.float32)
     right = random.random(500) < probability**2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, f1_score, log_loss as their_log_loss
 
 from finetune_trainer.scores import values
 from finetune_trainer.scores.labels import label_scores, log_loss, multilabel_scores
@@ -14,6 +13,8 @@ LABELS = NDArray[np.int64]
 
 
 def theirs(truth: LABELS, said: LABELS, labels: int) -> dict[str, float]:
+    from sklearn.metrics import accuracy_score, f1_score
+
     found = {
         "accuracy": float(accuracy_score(truth, said)),
         "macro_f1": float(f1_score(truth, said, average="macro", zero_division=0)),
@@ -64,6 +65,8 @@ def test_no_rows_score_nothing() -> None:
 
 
 def test_the_loss_of_probabilities_is_scikit_learns() -> None:
+    from sklearn.metrics import log_loss as their_log_loss
+
     random = np.random.default_rng(4)
     truth = random.integers(0, 4, 300)
     probabilities = random.dirichlet(np.ones(4), 300)
@@ -74,6 +77,8 @@ def test_the_loss_of_probabilities_is_scikit_learns() -> None:
 
 @pytest.mark.parametrize(("labels", "rows"), [(2, 3), (4, 1), (6, 40), (28, 500)])
 def test_many_labels_an_example_score_as_with_scikit_learn(labels: int, rows: int) -> None:
+    from sklearn.metrics import accuracy_score, f1_score
+
     random = np.random.default_rng(labels)
     for share in (0.0, 0.1, 0.5, 1.0):  # of no label anywhere, which is 0 of 0, to all of them everywhere
         truth, said = random.random((2, rows, labels)) < share

@@ -6,13 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, log_loss
 
 from finetune_trainer.scores import values
 from finetune_trainer.scores.likelihood import token_scores
 
 
 def test_they_are_of_all_tokens_whatever_example_these_are_in() -> None:
+    from sklearn.metrics import accuracy_score, log_loss
+
     random = np.random.default_rng(0)
     truth = random.integers(0, 5, 60)
     probabilities = random.dirichlet(np.ones(5), 60)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import top_k_accuracy_score
 
 from finetune_trainer.scores import values
 from finetune_trainer.scores.ranking import CANDIDATES, recalls
@@ -36,6 +35,8 @@ def searched(queries: Any, candidates: Any, is_hit: Any, k: int) -> float:
 
 @pytest.mark.parametrize("rows", [1, 4, 200])
 def test_pairs_are_found_as_often_as_scikit_learn_ranks_them_first(rows: int) -> None:
+    from sklearn.metrics import top_k_accuracy_score
+
     left, right = pairs(rows)
     keys = np.arange(rows)
     ours = values(recalls(left, right, keys, keys, both_ways=False))

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, pearsonr, rankdata, spearmanr
-from sklearn.metrics import root_mean_squared_error
 
 from finetune_trainer.scores import paired_intervals, values
 from finetune_trainer.scores.regression import pearson, ranks, regression_scores
 
 
 def theirs(truth: Any, said: Any) -> dict[str, float]:
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn.metrics import root_mean_squared_error
+
     return {
         "pearson": float(pearsonr(truth, said).statistic),
         "spearman": float(spearmanr(truth, said).statistic),
@@ -34,6 +35,8 @@ def test_any_numbers_score_as_with_scipy(rows: int, offset: float, scale: float)
 
 
 def test_an_offset_of_a_million_costs_no_digits() -> None:
+    from scipy.stats import pearsonr
+
     random = np.random.default_rng(1)
     x, y = random.normal(size=(2, 1000))
     assert pearson(x + 1e6, x + y + 1e6).result == pytest.approx(pearsonr(x, x + y).statistic, abs=1e-8)
@@ -67,11 +70,15 @@ def test_nothing_is_undefined_and_no_number_makes_no_number() -> None:
 
 @pytest.mark.parametrize("numbers", [[3.0], [1, 1, 1], [2, 1, 2, 0, 2], [0.5, -1, 7, 7]])
 def test_ranks_are_those_of_scipy(numbers: list[float]) -> None:
+    from scipy.stats import rankdata
+
     np.testing.assert_array_equal(ranks(np.array(numbers)), rankdata(numbers))
 
 
 @pytest.mark.slow
 def test_the_intervals_are_those_of_scipys_paired_bootstrap() -> None:
+    from scipy.stats import bootstrap, rankdata
+
     random = np.random.default_rng(5)
     truth = random.integers(0, 6, 150) / 1.0
     old, new = truth + random.normal(size=150) * 4, truth + random.normal(size=150)
