@@ -109,7 +109,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.COLUMN_MISSING: "Name one of the columns that exist in spec.dataset.columns.",
     FailureReason.LABEL_INVALID: "Correct the label, or list every label in spec.dataset.labels.",
     FailureReason.DATA_INVALID: "Correct the named row, or describe the file's format in spec.dataset.csv.",
-    FailureReason.DOES_NOT_FIT: "Lower spec.training.maxLength, set spec.method.type to lora, or ask for a larger device in spec.resources; `finetune estimate` says which.",
+    FailureReason.DOES_NOT_FIT: "Lower spec.training.maxLength, set spec.method.type to lora or qlora, or ask for a larger device in spec.resources; `finetune estimate` says which.",
     FailureReason.SECRET_MISSING: "Create the Secret with the keys that the documentation of the field lists.",
     FailureReason.REFERENCE_MISSING: "Create the object that the named field refers to, or correct the field.",
     FailureReason.STORAGE_DENIED: "Give credentials that may read and write the URI in spec.storage.secretRef.",

@@ -33,9 +33,9 @@ from finetune_api.options import (
     TextGeneration,
     TokenClassification,
 )
-from finetune_api.placement import Pod, Resources, SecretKey, SecretName
+from finetune_api.placement import HAS_A_DEVICE, Pod, Resources, SecretKey, SecretName
 from finetune_api.task_rules import task_rules
-from finetune_api.tasks import TASKS, all_blocks
+from finetune_api.tasks import QLORA, TASKS, all_blocks
 from finetune_api.training import Checkpoints, Method, Training
 from finetune_api.words import what_tasks_learn
 
@@ -148,6 +148,12 @@ class FineTuneJobSpec(Model):
             "!has(self.method) || !has(self.method.unfreeze) || !has(self.training) || !has(self.training.epochs) || "
             "self.training.epochs >= 2",
             lambda s: s.method.unfreeze is None or s.training.epochs >= 2,
+        ),
+        Rule(
+            "method.type qlora holds weights in four bits, which takes a CUDA GPU; ask for one in resources.limits, such as "
+            "nvidia.com/gpu: 1, or set method.type to lora",
+            f"!has(self.method) || !has(self.method.type) || self.method.type != '{QLORA}' || ({HAS_A_DEVICE})",
+            lambda s: s.method.type != QLORA or s.resources.have_a_device,
         ),
         Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",

@@ -29,6 +29,13 @@ def is_a_device(name: str) -> bool:
     return "/" in name and "kubernetes.io/" not in name
 
 
+HAS_A_DEVICE = (
+    "has(self.resources) && has(self.resources.limits) && "
+    f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]'))"
+)
+"""In CEL, of a spec, `Resources.have_a_device`."""
+
+
 class Resources(Model):
     """Resources of the training pod, as in every container of Kubernetes."""
 
@@ -78,6 +85,10 @@ class Resources(Model):
 
     requests: Annotated[dict[ResourceName, Quantity], Field(max_length=16), NULL_IS_ABSENT] | None = None
     """What the scheduler sets aside. Default: the limits."""
+
+    @property
+    def have_a_device(self) -> bool:
+        return any(is_a_device(name) and amount(count) > 0 for name, count in (self.limits or {}).items())
 
 
 class Toleration(Model):

@@ -129,9 +129,11 @@ class Form:
         return next(metric for metric in self.metrics if metric.labels in (None, labels))
 
 
-FULL, LORA = "full", "lora"
-METHODS = (FULL, LORA)
+FULL, LORA, QLORA = "full", "lora", "qlora"
+METHODS = (FULL, LORA, QLORA)
 """Which weights of a model are tuned: its own, or adapters beside them."""
+ADAPTERS = (LORA, QLORA)
+"""Those that put adapters beside layers."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from finetune_api.base import MAX_INT32, Duration, Model, Rule, says, seconds
-from finetune_api.tasks import LORA, METHODS, TASKS, all_metrics
+from finetune_api.tasks import ADAPTERS, METHODS, TASKS, all_metrics
 from finetune_api.words import metrics_of_tasks
 
 DEFAULT_INTERVAL = "10m"
@@ -100,7 +100,7 @@ class Lora(Model):
     """Train the length of each row of the matrix beside its direction (Liu et al. 2024, DoRA). Default: false. Slower."""
 
 
-_IS_LORA = "has(self.type) && self.type == 'lora'"
+_HAS_ADAPTERS = f"has(self.type) && self.type in {list(ADAPTERS)}"
 
 
 class Method(Model):
@@ -118,28 +118,28 @@ class Method(Model):
             lambda m: m.unfreeze is None or not m.freezes_backbone,
         ),
         Rule(
-            "lora says what adapters are like, and there are none; set type to lora, or remove the block",
-            f"!has(self.lora) || ({_IS_LORA})",
-            lambda m: m.lora is None or m.type == LORA,
+            "lora says what adapters are like, and there are none; set type to lora or qlora, or remove the block",
+            f"!has(self.lora) || ({_HAS_ADAPTERS})",
+            lambda m: m.lora is None or m.has_adapters,
         ),
         Rule(
-            "merge: false leaves adapters apart from the model, and there are none; set type to lora, or remove it",
-            f"!has(self.merge) || self.merge || ({_IS_LORA})",
-            lambda m: m.merge or m.type == LORA,
+            "merge: false leaves adapters apart from the model, and there are none; set type to lora or qlora, or remove it",
+            f"!has(self.merge) || self.merge || ({_HAS_ADAPTERS})",
+            lambda m: m.merge or m.has_adapters,
         ),
         Rule(
-            "type lora puts adapters beside layers, and freeze.backbone keeps all of these as they are; remove one of the two",
-            f"!({_IS_LORA}) || !({_BACKBONE_IS_FROZEN})",
-            lambda m: m.type != LORA or not m.freezes_backbone,
+            "types lora and qlora put adapters beside layers, and freeze.backbone keeps all of these as they are; remove one of the two",
+            f"!({_HAS_ADAPTERS}) || !({_BACKBONE_IS_FROZEN})",
+            lambda m: not m.has_adapters or not m.freezes_backbone,
         ),
     )
 
     type: MethodName = "full"
     """`full`: the weights of the model themselves. `lora`: adapters beside its layers, and the task's head, while all else stays as it
-    is. Default: full."""
+    is. `qlora`: the same, with the weights of the linear layers held in four bits (NF4), on a CUDA GPU only. Default: full."""
 
     lora: Lora | None = None
-    """What the adapters are like, with type lora. Default: those of the fields below it."""
+    """What the adapters are like, with types lora and qlora. Default: those of the fields below it."""
 
     merge: bool = True
     """Whether the adapters are added to the model in the end, so that `model` of the results is whole and loads without peft; `adapter`
@@ -163,6 +163,10 @@ class Method(Model):
     @property
     def freezes_backbone(self) -> bool:
         return self.freeze is not None and self.freeze.backbone
+
+    @property
+    def has_adapters(self) -> bool:
+        return self.type in ADAPTERS
 
 
 class Evaluation(Model):

@@ -116,6 +116,13 @@ GOOD = [
             }
         },
     ),
+    Good(
+        "adapters beside weights in four bits, on a slice of a GPU",
+        {
+            "spec.method": {"type": "qlora", "lora": {"rank": 8}, "merge": False},
+            "spec.resources.limits": {"nvidia.com/mig-1g.10gb": "1", "memory": "32Gi"},
+        },
+    ),
     Good("adapters that are merged, said", {"spec.method": {"type": "lora", "merge": True}}),
     Good("full tuning that is merged into itself", {"spec.method": {"type": "full", "merge": True}}),
     Good(
@@ -535,7 +542,7 @@ BAD = [
     Bad("a head that does not move", {"spec.method.headLearningRate": 0}, "spec.method.headLearningRate", "0"),
     Bad("no layers an epoch", {"spec.method.unfreeze.layersPerEpoch": 0}, "spec.method.unfreeze.layersPerEpoch", "1"),
     Bad("unfreezing nobody knows what", {"spec.method.unfreeze": {}}, "spec.method.unfreeze.layersPerEpoch", "missing"),
-    Bad("a method that nobody knows", {"spec.method.type": "qlora"}, "spec.method.type", "full, lora"),
+    Bad("a method that nobody knows", {"spec.method.type": "ia3"}, "spec.method.type", "full, lora, qlora"),
     *(
         Bad(
             f"{field} of adapters that is {value}",
@@ -561,6 +568,23 @@ BAD = [
         {"spec.method": {"type": "lora", "freeze": {"backbone": True}}},
         "spec.method",
         "freeze.backbone",
+    ),
+    Bad(
+        "weights in four bits on layers that all stay as they are",
+        {
+            "spec.method": {"type": "qlora", "freeze": {"backbone": True}},
+            "spec.resources.limits": {"nvidia.com/gpu": 1},
+        },
+        "spec.method",
+        "freeze.backbone",
+    ),
+    *(
+        Bad(f"weights in four bits {where}", {"spec.method.type": "qlora", **limits}, "spec", "takes a CUDA GPU")
+        for where, limits in (
+            ("on a CPU", {}),
+            ("on a CPU with a limit", {"spec.resources.limits": {"memory": "8Gi"}}),
+            ("on no GPUs", {"spec.resources.limits": {"nvidia.com/gpu": 0}}),
+        )
     ),
     Bad("a subset of files", FILES | {"spec.dataset.subset": "x"}, "spec.dataset", "subset is for hub datasets"),
     Bad("a format of a hub dataset", {"spec.dataset.format": "csv"}, "spec.dataset", "knows its own format"),

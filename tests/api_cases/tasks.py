@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_api.forms import LABELS, MAX_LENGTH, METHOD, METRIC
-from finetune_api.tasks import METHODS, NAMED, TEXTS, Form, TaskFacts, all_metrics, all_roles
+from finetune_api.tasks import METHODS, NAMED, QLORA, TEXTS, Form, TaskFacts, all_metrics, all_roles
 from tests.api_cases.manifests import Bad, Good
 
 Tasks = Mapping[str, TaskFacts]
@@ -33,7 +33,8 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
     for task in tasks.values():
         yield Good(f"{task.name}, and nothing said of its columns", {"spec.task": task.name})
         for method in task.methods:
-            yield Good(f"{task.name} by {method}", {"spec.task": task.name, f"spec.{METHOD}": method})
+            device = {"spec.resources.limits": {"nvidia.com/gpu": 1}} if method == QLORA else {}
+            yield Good(f"{task.name} by {method}", {"spec.task": task.name, f"spec.{METHOD}": method, **device})
         for form in task.forms:
             least = smallest(task, form)
             name = f"{task.name} of {' and '.join(form.required)}"

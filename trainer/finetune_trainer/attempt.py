@@ -22,7 +22,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
-from finetune_api.tasks import LORA, TASKS
+from finetune_api.tasks import QLORA, TASKS
 from finetune_api.words import asked, listed
 from finetune_trainer import log
 from finetune_trainer.engine.allocator import keep_freed_memory
@@ -128,7 +128,7 @@ class Attempt:
                 return self._adopt(finished, run_folder)
             self._number = run_folder.begin_attempt(self._name)
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
-            run_folder.try_out(self._number, ["adapter"] if spec.method.type == LORA else [])
+            run_folder.try_out(self._number, ["adapter"] if spec.method.has_adapters else [])
             self._upload_log_now_and_then(run_folder)
             with Checkpoints(
                 folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
@@ -231,6 +231,8 @@ class Attempt:
         checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
         keep_freed_memory()
         threads = prepare_libraries()
+        if self._run.spec.method.type == QLORA:
+            self._refuse_four_bits_here()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
         from finetune_trainer.data import list_inputs
 
@@ -269,6 +271,13 @@ class Attempt:
                 "Going on from step %d, saved by attempt %d.", inputs.checkpoint.step, inputs.checkpoint.attempt
             )
         return Session(inputs, checkpoints, self._reporter, self._stop)
+
+    def _refuse_four_bits_here(self) -> None:
+        with nothing_collected():
+            spare_peft()
+            from finetune_trainer.engine.nf4 import refuse_here
+
+        refuse_here()
 
     def _refuse_what_cannot_fit(self, model: FetchedModel) -> None:
         import torch

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 
 
 @contextmanager
@@ -42,19 +40,23 @@ def spare_peft() -> None:
     whoever imports them still finds them."""
     if "transformers.modeling_utils" in sys.modules:
         return
-    found = importlib.util.find_spec
-
-    def others(name: str, package: str | None = None) -> ModuleSpec | None:
-        return None if name in ("accelerate", "peft") else found(name, package)
-
-    importlib.util.find_spec = others
-    try:
+    with taken_for_absent("accelerate", "peft"):
         from transformers.utils import is_accelerate_available, is_peft_available
 
         for asked in (is_accelerate_available, is_peft_available):
             asked()  # it remembers its answer
+
+
+@contextmanager
+def taken_for_absent(*names: str) -> Iterator[None]:
+    """Within, those of these packages that are not imported yet are not there for whoever looks for them, or imports them."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
     finally:
-        importlib.util.find_spec = found
+        for name in hidden:
+            del sys.modules[name]
 
 
 class _Absent(MetaPathFinder):

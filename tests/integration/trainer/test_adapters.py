@@ -8,13 +8,13 @@ import signal
 import sys
 
 import numpy as np
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune_trainer.engine import saved
+from finetune_trainer.engine.adapters import peft_library
 from finetune_trainer.engine.weights import MOVED
 from tests.training.absent import as_in_the_image
 from tests.training.attempts import Job
@@ -89,7 +89,7 @@ def test_the_adapter_on_its_base_and_the_model_say_the_same_and_only_adapted_wei
     model = tuned.results / "model"
 
     torch.manual_seed(9)
-    adapted = peft.PeftModel.from_pretrained(plain(base), str(tuned.results / "adapter"))
+    adapted = peft_library().PeftModel.from_pretrained(plain(base), str(tuned.results / "adapter"))
 
     np.testing.assert_allclose(probabilities(adapted, model), probabilities(plain(model), model), atol=1e-6)
     said = json.loads((tuned.results / "adapter/adapter_config.json").read_text())

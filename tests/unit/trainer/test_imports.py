@@ -33,9 +33,10 @@ import pandas  # as libraries for data of a hub do
 
 table = pandas.DataFrame({"text": ["a", None], "number": [1.0, float("nan")]})
 assert pa.Table.from_pandas(table).to_pydict() == {"text": ["a", None], "number": [1.0, None]}
-import peft  # as adapters do
+from finetune_trainer.engine.adapters import peft_library
 
-assert peft.LoraConfig(r=4).r == 4
+assert peft_library().LoraConfig(r=4).r == 4
+assert "bitsandbytes" not in sys.modules  # which takes three seconds, and only four bits need it
 assert pa.table({"number": [1, 2]}).to_pandas()["number"].tolist() == [1, 2]
 """
 

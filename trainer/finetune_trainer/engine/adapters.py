@@ -8,8 +8,8 @@ peft puts them into the model in place, so a task's model stays the model that i
 | `classifier.weight`, of the head or drawn at random | `classifier.original_module.weight` and `classifier.modules_to_save.default.weight` | the second |
 | any other | itself | no |
 
-What moves is in fp32. All else is in bf16 where the run computes in bf16, and comes from the pretrained weights again before adapters are
-added to it: a sum of a weight and a small change, rounded to bf16, is that weight.
+What moves is in fp32. All else is in bf16 where the run computes in bf16, or in four bits what linear layers have of it (`nf4.py`), and comes
+from the pretrained weights again before adapters are added to it: a sum of a weight and a small change, rounded to bf16, is that weight.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import difflib
 import fnmatch
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,10 @@ from transformers.pytorch_utils import Conv1D
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora
+from finetune_trainer.engine import nf4
 from finetune_trainer.engine.freeze import train_only
 from finetune_trainer.engine.randomness import random_state, set_random_state
+from finetune_trainer.imports import taken_for_absent
 from finetune_trainer.said import first_line
 from finetune_trainer.tasks.base import Features, Task
 
@@ -68,26 +70,36 @@ class Adapters:
     """Names, in the plain model, of the parameters of these modules that move."""
     unreached: list[str] = field(default_factory=list)
     """Layers without one, as theirs would have no part in the answers."""
+    quantisable: list[str] = field(default_factory=list)
+    """Names of the layers whose weights can be held in four bits, and are once `quantise` was called; of none but with `qlora`."""
+    quantised: dict[str, nn.Module] = field(default_factory=dict)
+    """Of those that are held in four bits now, what stood in their place, without its weight."""
 
     def __str__(self) -> str:
         lora, count = self.lora, len(self.targets) - len(self.unreached)
         kinds = "".join([" rsLoRA" if lora.rslora else "", " DoRA" if lora.dora else ""])
         whole = f", and trained whole: {_shown(self.whole)}" if self.trained else ""
         idle = f"; none beside {_shown(self.unreached)}, where one would do nothing" if self.unreached else ""
-        return f"Adapters of rank {lora.rank}, alpha {lora.alpha}{kinds}, beside {_count(count, 'layer')}{whole}{idle}"
+        bits = (
+            f"; of {_count(len(self.quantisable), 'layer')} the weights are in four bits (NF4)"
+            if self.quantisable
+            else ""
+        )
+        return f"Adapters of rank {lora.rank}, alpha {lora.alpha}{kinds}, beside {_count(count, 'layer')}{whole}{idle}{bits}"
 
     @classmethod
-    def of(cls, task: Task, lora: Lora) -> Adapters:
-        """After `freeze`, which left to train what may have an adapter; from here on only what is trained whole gets a gradient. Raises
-        JobError INVALID_SPEC where nothing can have one, or a pattern matches nothing."""
+    def of(cls, task: Task, lora: Lora, *, four_bits: bool = False) -> Adapters:
+        """After `freeze`, which left to train what may have an adapter; from here on only what is trained whole gets a gradient. With
+        `four_bits` all linear layers may be quantised that are not trained whole, also those without an adapter. Raises JobError
+        INVALID_SPEC where nothing can have one, or a pattern matches nothing."""
         model = task.model
         own = task.new_parameters | task.head_parameters
         moves = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         trained = frozenset(moves & own)
         whole = _owners(model, trained | task.new_parameters)
         able = [name for name in _able(model, NAMED) if f"{name}.weight" in moves and not _is_within(name, whole)]
+        linear = [name for name in _able(model, LINEAR) if not _is_within(name, whole)]
         if lora.target_modules is None:
-            linear = [name for name in _able(model, LINEAR) if not _is_within(name, whole)]
             targets = [name for name in linear if name in able]
             if not targets:
                 raise _nothing_linear(model, able, kept=bool(linear))
@@ -99,18 +111,21 @@ class Adapters:
             }
             targets = [name for name in able if name in chosen]
         train_only(model, trained)
-        return cls(task, lora, targets, whole, trained)
+        quantisable = [name for name in linear if type(model.get_submodule(name)) in nf4.LAYERS] if four_bits else []
+        return cls(task, lora, targets, whole, trained, quantisable=quantisable)
 
     def put(self, features: Features) -> None:
         """Put them in, beside those layers that have a part in the answers to `features`, and call the task's new parameters as the model does
         then. Draws from torch's global generator."""
         peft = peft_library()
         model = self.task.model
-        reached = _reached(self.task, features, self.targets)
+        with nf4.read_by_others({name: model.get_submodule(name) for name in self.quantisable}) as read:
+            reached = _reached(self.task, features, {*self.targets, *self.quantisable})
+        self.quantisable = [name for name in self.quantisable if name in reached - read]
         self.unreached = [name for name in self.targets if name not in reached]
         for pattern in self.lora.target_modules or ["*"]:
             idle = [name for name in self.unreached if _matches(name, pattern)]
-            if idle and not any(_matches(name, pattern) for name in reached):
+            if idle and not any(_matches(name, pattern) for name in self.targets if name in reached):
                 raise _unreached(model, idle)
         targets = [name for name in self.targets if name in reached]
         config = peft.LoraConfig(
@@ -146,6 +161,33 @@ class Adapters:
         copies = [name for name, _ in model.named_parameters() if ".original_module." not in name]
         self.task.new_parameters = frozenset(name for name in copies if plain_name(name) in new)
 
+    def quantise(self, how: Callable[[nn.Module], nn.Module]) -> None:
+        """Put what `how` makes of it in the place of each layer that may be held in four bits, once they are put in."""
+        model = self.task.model
+        for name in self.quantisable:
+            if name in self.quantised:
+                continue
+            place, own = self._place(name)
+            layer = self.quantised[name] = getattr(place, own)
+            packed = how(layer)
+            setattr(place, own, packed.train(layer.training))
+            layer.weight = layer.bias = None
+            _turn(model.get_submodule(name), around=False)
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        """What holds the layer of this name, and what it calls it."""
+        model = self.task.model
+        layer = model.get_submodule(name)
+        if hasattr(layer, "base_layer"):
+            return layer, "base_layer"
+        parent, _, own = name.rpartition(".")
+        return model.get_submodule(parent), own
+
+    @property
+    def held(self) -> list[nn.Parameter]:
+        """The parameters that are not held as they were loaded."""
+        return [p for p in self.task.model.parameters() if p.dtype == torch.bfloat16 or nf4.is_quantised(p)]
+
     def hold(self, dtype: torch.dtype) -> None:
         """Keep all but adapters and what is trained whole in this type. Batch normalisation stays, whose statistics are in fp32."""
         model = self.task.model
@@ -165,9 +207,10 @@ class Adapters:
 
     def merge(self, pretrained: Mapping[str, torch.Tensor] | None) -> None:
         """Add them to the model, which is then as it was, with other numbers. `pretrained` are its parameters as they were loaded, in
-        fp32, where they are held in bf16."""
+        fp32, where there are some that are not `held` so."""
         model = self.task.model
         if pretrained is not None:
+            self._restore(pretrained)
             model.to("cpu")
             for name, parameter in model.named_parameters():
                 if parameter.dtype == torch.bfloat16:
@@ -176,11 +219,21 @@ class Adapters:
             warnings.simplefilter("ignore")
             self._peft.merge_and_unload()
 
+    def _restore(self, pretrained: Mapping[str, torch.Tensor]) -> None:
+        for name, layer in self.quantised.items():
+            place, own = self._place(name)
+            layer.weight = nn.Parameter(pretrained[f"{name}.weight"].detach(), requires_grad=False)
+            layer.bias = getattr(place, own).bias
+            setattr(place, own, layer)
+            _turn(self.task.model.get_submodule(name), around=isinstance(layer, Conv1D))
+        self.quantised.clear()
+
 
 def peft_library() -> Any:
     """peft, whose import takes seconds. Raises JobError INVALID_SPEC where the image has none."""
     try:
-        import peft
+        with taken_for_absent("bitsandbytes"):  # which peft would import, for layers of its own
+            import peft
     except ImportError as error:
         raise JobError(
             FailureReason.INVALID_SPEC,
@@ -236,6 +289,12 @@ def _also_matched(model: PreTrainedModel, targets: Collection[str]) -> list[str]
     """What peft would take for targets besides these, as it goes by the ends of names."""
     ends = tuple(f".{name}" for name in targets)
     return [name for name, _ in model.named_modules() if name.endswith(ends) and name not in targets]
+
+
+def _turn(layer: nn.Module, *, around: bool) -> None:
+    """Tell what DoRA has beside a layer whether this one's weight is of shape (in, out), as Conv1D's is."""
+    for beside in getattr(layer, "lora_magnitude_vector", {}).values():
+        beside.fan_in_fan_out = around
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze
 from finetune_trainer.engine.layers import backbone, depths, join, layer_lists, name_in, towers, within
+from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.engine.references import own_references
@@ -36,7 +37,7 @@ class ParameterCount:
         named = (
             model.named_parameters()
         )  # beside adapters there is a second one of what is trained whole, which nothing reads
-        moved = [(p.requires_grad, p.numel()) for name, p in named if ".original_module." not in name]
+        moved = [(p.requires_grad, count(p)) for name, p in named if ".original_module." not in name]
         return cls(sum(n for moves, n in moved if moves), sum(n for moves, n in moved if not moves))
 
     def __str__(self) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base
 from finetune_api.result import ModelResult
@@ -15,6 +13,7 @@ from finetune_trainer.data import FetchedModel
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.machine import free_memory
 from finetune_trainer.engine.memory import is_out_of_memory
+from finetune_trainer.engine.nf4 import count, is_quantised
 from finetune_trainer.log import logger
 from finetune_trainer.tasks.base import Task
 
@@ -34,6 +33,10 @@ PeftModel.from_pretrained(base, "adapter").merge_and_unload().save_pretrained("m
 shutil.copytree("adapter", "model", ignore=shutil.ignore_patterns("adapter_*"), dirs_exist_ok=True)
 
 """
+IN_FOUR_BITS = (
+    "All that is reported was measured with the weights of linear layers in four bits (NF4), as they were in training; `model` has the "
+    "adapters added to the weights as they came."
+)
 ROOM = 1.1
 """Of what the weights take, so that something is left."""
 
@@ -46,7 +49,7 @@ class Saved:
     snippet: str
     """Python that loads it and predicts."""
     note: str | None = None
-    """A sentence, where the model is not whole."""
+    """A sentence, where the model is not whole, or not the one that was measured."""
 
 
 def save_model(
@@ -62,22 +65,24 @@ def save_model(
     if apart:
         adapters.save(folder / ADAPTER, name, revision)
         task.save_settings(folder / ADAPTER)
+    note = IN_FOUR_BITS if adapters.quantised else None
     why = _merge(task, adapters, again) if task.spec.method.merge else "as spec.method.merge is false"
     if why is None:
         task.save(folder / MODEL)
-        return Saved(ModelResult(folder=MODEL, adapter=ADAPTER if apart else None), task.snippet())
+        return Saved(ModelResult(folder=MODEL, adapter=ADAPTER if apart else None), task.snippet(), note)
     if not apart:
         raise JobError(FailureReason.OUT_OF_MEMORY, f"the adapters were not added to the model, {why}")
-    note = f"The adapters were not added to the model, {why}: `{ADAPTER}` has them alone, to be loaded on {base.uri}."
-    logger.info("%s", note)
+    left = f"The adapters were not added to the model, {why}: `{ADAPTER}` has them alone, to be loaded on {base.uri}."
+    logger.info("%s", left)
     result = ModelResult(adapter=ADAPTER, base=base.uri, revision=revision)
-    return Saved(result, _merged_first(task, base, name, revision) + task.snippet(), note)
+    return Saved(result, _merged_first(task, base, name, revision) + task.snippet(), left)
 
 
 def _merge(task: Task, adapters: Adapters, again: Callable[[], Task]) -> str | None:
     """Add them to the model; or why not, as half a sentence."""
-    held = [parameter for parameter in task.model.parameters() if parameter.dtype == torch.bfloat16]
-    needed = sum(p.numel() * (4 if p.device.type == "cpu" else 6) for p in held)
+    held = adapters.held
+    moved = [p for p in held if p.device.type != "cpu" and not is_quantised(p)]
+    needed = sum(4 * count(p) for p in held) + sum(p.nbytes for p in moved)
     try:
         if held and free_memory() < ROOM * needed:
             return f"which takes {needed / 2**30:.1f} GiB of memory, and {free_memory() / 2**30:.1f} GiB are free"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
 from finetune_api.run import Run
-from finetune_api.tasks import LORA
+from finetune_api.tasks import QLORA
 from finetune_api.training import DEFAULT_INTERVAL, Lora
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.examples import Split as SplitName
@@ -33,6 +33,7 @@ from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
+from finetune_trainer.engine.nf4 import Nf4
 from finetune_trainer.engine.packing import pack
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
@@ -203,8 +204,9 @@ class Session:
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task = self._load()
         freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
-        if self._spec.method.type == LORA:
-            self._adapters = Adapters.of(self._task, self._spec.method.lora or Lora())
+        if self._spec.method.has_adapters:
+            four_bits = self._spec.method.type == QLORA
+            self._adapters = Adapters.of(self._task, self._spec.method.lora or Lora(), four_bits=four_bits)
         else:
             self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
 
@@ -337,13 +339,17 @@ class Session:
         return found
 
     def _quicken(self) -> None:
-        """Before the rest is in bf16 on a CPU: that the faster ways give the same is proved in fp32."""
+        """Before the rest is in fewer bits on a CPU: that the faster ways give the same is proved in fp32."""
         quicken(self._task, self._train, self._arithmetic)
         self._hold_what_stays()
 
     def _hold_what_stays(self) -> None:
-        if self._adapters is not None and self._arithmetic.bf16:
-            self._adapters.hold(torch.bfloat16)
+        if self._adapters is None:
+            return
+        dtype = torch.bfloat16 if self._arithmetic.bf16 else torch.float32
+        self._adapters.quantise(partial(Nf4, device=self._arithmetic.device, dtype=dtype))
+        if self._arithmetic.bf16:
+            self._adapters.hold(dtype)
 
     def _refer(self) -> None:
         """Ask the untrained model what the loss compares with, if it does; no weights of a checkpoint are loaded yet."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Literal
 
 from finetune_api.base import amount
-from finetune_api.placement import Resources, is_a_device
+from finetune_api.placement import Resources
 
 GIB = 2**30
 FP32 = 4
@@ -84,7 +84,7 @@ DEVICES = tuple(
 
 def on_a_gpu(resources: Resources) -> bool:
     """Whether a job asks for a GPU."""
-    return any(is_a_device(name) and amount(count) > 0 for name, count in (resources.limits or {}).items())
+    return resources.have_a_device
 
 
 def limit(resources: Resources) -> int | None:

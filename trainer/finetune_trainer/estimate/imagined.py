@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,14 +24,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.tasks import LORA
+from finetune_api.tasks import QLORA
 from finetune_api.training import DEFAULT_MAX_LENGTH, Lora
 from finetune_trainer.engine import attention, first_token
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.packing import drops_attention
 from finetune_trainer.estimate.devices import Where
+from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.headers import Described
 from finetune_trainer.estimate.meter import GRADIENTS, MOMENTS, WEIGHTS, LiveBytes
 from finetune_trainer.estimate.on_a_gpu import NoQuestions, OnAGpu
@@ -75,8 +78,8 @@ class Imagined:
     @property
     def parameters(self) -> tuple[int, int]:
         """How many are trained, and how many there are."""
-        named = [(p.requires_grad, p.numel()) for n, p in self.model.named_parameters() if ".original_module." not in n]
-        return sum(count for moves, count in named if moves), sum(count for _, count in named)
+        named = [(p.requires_grad, count(p)) for n, p in self.model.named_parameters() if ".original_module." not in n]
+        return sum(numbers for moves, numbers in named if moves), sum(numbers for _, numbers in named)
 
     @property
     def least(self) -> int:
@@ -142,13 +145,15 @@ class Imagined:
     def _choose_what_moves(self, described: Described) -> None:
         new, head = self._new(described), self._head()
         freeze(self.model, self.spec.method.freeze, new)
-        if self.spec.method.type == LORA:
+        if self.spec.method.has_adapters:
             task: Any = _AsTask(self._pass, new, head)
             one: Any = _OneFeature()
-            adapters = Adapters.of(task, self.spec.method.lora or Lora())
+            four_bits = self.spec.method.type == QLORA
+            adapters = Adapters.of(task, self.spec.method.lora or Lora(), four_bits=four_bits)
             # peft moves what it has put in to where and what it is already, and a module of tensors without numbers cannot be moved.
             with patch.object(nn.Module, "to", lambda module, *_, **__: module):
                 adapters.put(one)
+            adapters.quantise(partial(FourBits, dtype=torch.bfloat16 if self.where.bf16 else torch.float32))
             if self.where.bf16:
                 adapters.hold(torch.bfloat16)
 
@@ -185,7 +190,7 @@ class Imagined:
         return asked and self.where.device == "cuda" and self.where.bf16 and not drops_attention(self.model)
 
     def _attend(self) -> None:
-        """As in training, with texts of different lengths: a mask without numbers cannot be looked at. Packed ones have none."""
+        """As in training, with texts of different lengths: a mask without numbers cannot be looked at. FourBits ones have none."""
         name = f"imagined_on_{self.where.device}{'_packed' if self.size.packed else ''}"
         AttentionInterface.register(name, attention.attend if self.where.device == "cpu" else sdpa_attention_forward)
         AttentionMaskInterface.register(name, _no_mask if self.size.packed else _whole_mask)

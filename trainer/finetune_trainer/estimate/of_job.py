@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.estimate import Change, Estimate, Fit, Part
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.tasks import LORA, TASKS
+from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.engine.memory import TOKENS_ON_CPU
 from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Where, limit, on_a_gpu
 from finetune_trainer.estimate.headers import Described, describe
@@ -123,12 +123,13 @@ def _changes(job: Job) -> Iterator[Change]:
     tried: list[tuple[str, Any]] = []
     if job.imagined(where).size.tokens > SHORTEST:
         tried.append(("training.maxLength", job.imagined(where).size.tokens // 2))
-    if spec.method.type != LORA and LORA in TASKS[spec.task].methods and not spec.method.freezes_backbone:
-        tried.append(("method.type", LORA))
+    smaller = {FULL: (LORA, QLORA), LORA: (QLORA,)}.get(spec.method.type, ())
+    if not spec.method.freezes_backbone:
+        tried += [("method.type", method) for method in smaller if method in TASKS[spec.task].methods]
     if spec.training.precision == "fp32":
         tried.append(("training.precision", "bf16"))
     for path, value in tried:
-        other = Job(with_field(spec, path, value), job.described)
+        other = Job(with_field(spec, path, value, on_a_gpu=True), job.described)
         try:
             size = other.peak(other.on_a_gpu(True), 1).total
         except (JobError, *INVALID):  # it is none that this model allows
@@ -138,9 +139,12 @@ def _changes(job: Job) -> Iterator[Change]:
             yield Change(field=path, value=str(value), size=size, smallest=smallest)
 
 
-def with_field(spec: FineTuneJobSpec, path: str, value: Any) -> FineTuneJobSpec:
-    """The same spec with another value. Raises pydantic's ValidationError where it does not allow that."""
+def with_field(spec: FineTuneJobSpec, path: str, value: Any, *, on_a_gpu: bool = False) -> FineTuneJobSpec:
+    """The same spec with another value, and with a GPU if it is to be `on_a_gpu` and asks for none. Raises pydantic's ValidationError where it
+    does not allow that."""
     said = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if on_a_gpu and not spec.resources.have_a_device:
+        said.setdefault("resources", {}).setdefault("limits", {})["nvidia.com/gpu"] = 1
     *blocks, last = path.split(".")
     inner = said
     for block in blocks:
@@ -162,7 +166,7 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
         )
     if size.sound:
         yield "Every sound is as long as is heard of one: shorter ones take less."
-    if size.tokens and PASSES[spec.task].has_head and spec.method.type != LORA:
+    if size.tokens and PASSES[spec.task].has_head and not spec.method.has_adapters:
         yield "Every token of the vocabulary occurs in the data: of those that do not, no gradients and moments are kept."
     if where.device == "cpu" and spec.training.precision == "auto":
         yield "The processor has no bf16 in hardware: with it, training.precision auto computes in bf16, and takes less."
@@ -172,7 +176,7 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
 def _unknown(job: Job, where: Where, why: str) -> Estimate:
     spec = job.spec
     parameters = sum(map(prod, job.described.stored.values()))
-    trained = parameters if spec.method.type != LORA and spec.method.freeze is None else 0
+    trained = parameters if not spec.method.has_adapters and spec.method.freeze is None else 0
     return Estimate(
         model=job.described.kind,
         parameters=parameters,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, FineTuneJobSpec
-from finetune_api.tasks import LORA, TASKS
+from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.estimate.devices import FP32, GIB, STATE, Where
 from finetune_trainer.estimate.headers import Described, describe
 
@@ -55,10 +55,17 @@ def _least(spec: FineTuneJobSpec, described: Described, where: Where) -> int | N
 def _remedy(spec: FineTuneJobSpec, described: Described, where: Where, room: int) -> str:
     from finetune_trainer.estimate.of_job import with_field
 
-    if spec.method.type != LORA and LORA in TASKS[spec.task].methods:
-        small = _least(with_field(spec, "method.type", LORA), described, where)
+    smaller = {FULL: (LORA, QLORA), LORA: (QLORA,)}.get(spec.method.type, ())
+    for method in smaller:
+        if (
+            method not in TASKS[spec.task].methods
+            or spec.method.freezes_backbone
+            or (method == QLORA and where.device != "cuda")
+        ):
+            continue
+        small = _least(with_field(spec, "method.type", method, on_a_gpu=where.device == "cuda"), described, where)
         if small is not None and small <= room:
-            return f"Set spec.method.type to lora, which takes {_gib(small)} before any example; or ask for a larger device in spec.resources."
+            return f"Set spec.method.type to {method}, which takes {_gib(small)} before any example; or ask for a larger device in spec.resources."
     return "Name a smaller model, or ask for a larger device in spec.resources. `finetune estimate` says which one holds it."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +11,7 @@ from transformers import AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora, Training
-from finetune_trainer.engine.adapters import Adapters, plain_name
+from finetune_trainer.engine.adapters import Adapters, peft_library, plain_name
 from finetune_trainer.engine.freeze import ParameterCount, freeze
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
@@ -33,6 +32,7 @@ from tests.unit.trainer.rows import examples
 from tests.unit.trainer.tasks import test_audio_classification as sounds, test_image_classification as images
 from tests.unit.trainer.tasks.loading import CPU, features_of, said, task_for
 
+peft = peft_library()
 TEXTS = [text for text, _ in ROWS]
 TRAIN = examples(TEXTS, labels=np.array([label == "sky" for _, label in ROWS], dtype=np.int64))
 STEPS = 10

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate.devices import DEVICES, Where
+from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.of_job import Job, described_of, estimate, with_field
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.passes import PASSES
@@ -101,6 +102,27 @@ def test_packed_examples_fill_features_whose_attention_has_no_mask(tmp_path: Pat
     assert packed.peak(CPU, 1) == alone.peak(CPU, 1), "no kernel keeps them apart there"
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_of_weights_in_four_bits_half_a_byte_is_counted_and_what_they_are_worked_with(
+    dora: bool, bert: tuple[FineTuneJobSpec, Path]
+) -> None:
+    lora = {"rank": 4, "dora": dora}
+    whole = job_of(bert, method={"type": "lora", "lora": lora})
+    packed = job_of(bert, method={"type": "qlora", "lora": lora}, resources={"limits": {"nvidia.com/gpu": 1}})
+
+    assert packed.imagined(GPU).parameters == whole.imagined(GPU).parameters
+    numbers = sum(
+        one.weight.quant_state.shape.numel()
+        for one in packed.imagined(GPU).model.modules()
+        if isinstance(one, FourBits)
+    )
+    assert numbers == 4 * (4 * 128 * 128 + 2 * 128 * 512) + 128 * 128, "all but tables, norms and the head"
+    spared = whole.peak(GPU, 1).parts["weights"] - packed.peak(GPU, 1).parts["weights"]
+    assert spared == pytest.approx(numbers * (2 - 4.127 / 8), rel=0.01)
+    assert packed.peak(GPU, 1).parts["optimiser"] == whole.peak(GPU, 1).parts["optimiser"]
+    assert packed.peak(GPU, 8).parts["activations"] < 1.1 * whole.peak(GPU, 8).parts["activations"]
+
+
 LIMITS = [
     ("a slice of a GPU", {"nvidia.com/mig-1g.5gb": 1}, True),
     ("a pod without a GPU", {"memory": "2Gi"}, True),
@@ -117,10 +139,11 @@ def test_what_the_resources_allow_decides_whether_it_fits(
 
 
 def test_what_makes_it_smaller_is_said_with_what_it_then_takes(bert: tuple[FineTuneJobSpec, Path]) -> None:
-    found = {change.field: change for change in estimate(bert[0], bert[1]).changes}
-    assert set(found) == {"training.maxLength", "method.type"}
-    assert found["training.maxLength"].value == "64"
-    assert found["method.type"].smallest == DEVICES[0].name
+    found = {(change.field, change.value): change for change in estimate(bert[0], bert[1]).changes}
+    lora, qlora = ("method.type", "lora"), ("method.type", "qlora")
+    assert set(found) == {("training.maxLength", "64"), lora, qlora}
+    assert found[lora].smallest == DEVICES[0].name
+    assert found[qlora].size < found[lora].size
 
 
 def test_a_model_that_nobody_knows_is_unknown_and_not_guessed(tmp_path: Path) -> None:

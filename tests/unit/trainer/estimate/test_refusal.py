@@ -11,7 +11,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate import imagined
 from finetune_trainer.estimate.devices import Where
 from finetune_trainer.estimate.imagined import Imagined
-from finetune_trainer.estimate.of_job import described_of
+from finetune_trainer.estimate.of_job import described_of, with_field
 from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
 from tests.training.sized import JOBS
 
@@ -47,6 +47,19 @@ def test_what_adapters_do_not_help_asks_for_more(spec: FineTuneJobSpec) -> None:
     with pytest.raises(JobError) as caught:
         refuse_what_cannot_fit(spec, folder_of(spec), GPU, 1000, MUCH)
     assert "Name a smaller model, or ask for a larger device" in caught.value.remedy
+
+
+def test_where_adapters_alone_do_not_help_four_bits_on_a_gpu_are_named(spec: FineTuneJobSpec) -> None:
+    lora, qlora = (with_field(spec, "method.type", method, on_a_gpu=True) for method in ("lora", "qlora"))
+    room = least_of(lora, GPU) - 1
+    assert least_of(qlora, GPU) < room
+    for asked in (spec, lora):
+        with pytest.raises(JobError) as caught:
+            refuse_what_cannot_fit(asked, folder_of(spec), GPU, room, MUCH)
+        assert "Set spec.method.type to qlora" in caught.value.remedy
+    with pytest.raises(JobError) as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), CPU, 1000, MUCH)
+    assert "qlora" not in caught.value.remedy
 
 
 def test_a_machine_that_cannot_hold_the_weights_cannot_load_them_for_a_gpu_either(spec: FineTuneJobSpec) -> None:
