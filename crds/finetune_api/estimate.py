@@ -24,6 +24,8 @@ class Fit(Contract):
     """Bytes that it has."""
     examples: int
     """That go through the model at once there, a power of two or all of a batch; 0 where not even one fits."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again there."""
 
 
 class Change(Contract):
@@ -52,6 +54,8 @@ class Estimate(Contract):
     """How large an example is: `512 tokens`."""
     examples: int = 0
     """That go through the model at once."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again: as the job asks for it, or as it would not fit otherwise."""
     parts: list[Part] = []
     """The largest first. Empty where it is unknown."""
     total: int | None = None

@@ -48,6 +48,8 @@ def remedy(fault: Fault) -> str:
             return _block_remedy(fault)
         case _ if is_secret(value, fault.keys):
             return "Write it in that form; a secret itself never belongs in a manifest."
+        case "literal_error" if isinstance(value, bool) and fault.spelt and fault.spelt in schema["enum"]:
+            return f"YAML reads {fault.spelt} as a boolean. {_in_quotes(fault, fault.spelt)}"
         case "literal_error":
             near = nearest(value, schema["enum"]) if isinstance(value, str) else None
             if near:

@@ -15,6 +15,8 @@ DEFAULT_INTERVAL = "10m"
 DEFAULT_MAX_LENGTH = 512
 """Tokens of an example where `training.maxLength` is not given and the model can take them."""
 
+ActivationCheckpointing = Literal["auto", "on", "off"]
+
 if TYPE_CHECKING:
     MetricName = str
     MethodName = str
@@ -194,6 +196,11 @@ class Training(Model):
     micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Examples in one forward pass; the gradients of several are accumulated. Default: the largest that fits, found by trying
     and halved when memory runs out."""
+
+    activation_checkpointing: ActivationCheckpointing = "auto"
+    """Whether the backward pass computes the layers again instead of keeping what is in them (also called gradient checkpointing): less
+    memory, the same result, about a third more time. `"on"`: always; an error where the model does not allow it. `"off"`: never. Both in
+    quotes, as YAML takes them for true and false. Default: auto, once not even one example fits without."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-5
     """The highest learning rate of AdamW, reached after warm-up. Default: 5e-5."""

@@ -253,6 +253,7 @@ CHANGED = [
     Written("spec.training.maxSteps", 10, {}),
     Written("spec.training.batchSize", 16, {}),
     Written("spec.training.microBatchSize", 32, {}),
+    Written("spec.training.activationCheckpointing", "off", {}),
     Written("spec.training.learningRate", 4e-5, {}),
     Written("spec.training.learningRateSchedule", "cosine", {}),
     Written("spec.training.warmupRatio", 0.1, {}),

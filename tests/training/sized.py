@@ -148,19 +148,25 @@ class Sized:
 
 TEXT = {"maxLength": 128, "precision": "fp32"}
 HALF = {"maxLength": 128, "precision": "bf16"}
+AGAIN = {"activationCheckpointing": "on"}
 JOBS: Mapping[str, Sized] = {
     "bert": Sized("text-classification", _bert, BERT, _texts, TEXT),
     "bert, in small parts, in bf16": Sized("text-classification", _bert, BERT, _texts, {**HALF, "microBatchSize": 2}),
     "bert, its head alone": Sized("text-classification", _bert, BERT, _texts, TEXT, {"freeze": {"backbone": True}}),
     "bert, with adapters": Sized("text-classification", _bert, BERT, _texts, HALF, {"type": "lora"}),
+    "bert, computed again": Sized("text-classification", _bert, BERT, _texts, {**TEXT, **AGAIN}),
     "gpt-2": Sized("text-generation", _gpt2, GPT2, _plain, TEXT),
     "llama": Sized("text-generation", _llama, LLAMA, _plain, TEXT),
     "llama, with adapters": Sized("text-generation", _llama, LLAMA, _plain, HALF, {"type": "lora"}),
+    "llama, with adapters, computed again": Sized(
+        "text-generation", _llama, LLAMA, _plain, {**HALF, **AGAIN}, {"type": "lora"}
+    ),
     "llama, by preferences": Sized(
         "text-generation", _llama, LLAMA, _answers, TEXT, options={"textGeneration": {"objective": "dpo"}}
     ),
     "t5": Sized("text2text-generation", _t5, T5, _pairs, TEXT),
     "resnet": Sized("image-classification", _resnet, RESNET, _images, {"precision": "fp32"}),
     "vit": Sized("image-classification", _vit, VIT, _images, {"precision": "fp32"}),
+    "vit, computed again": Sized("image-classification", _vit, VIT, _images, {"precision": "fp32", **AGAIN}),
 }
 """By what they are."""

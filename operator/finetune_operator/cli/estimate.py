@@ -46,7 +46,8 @@ def lines(name: str, found: Estimate) -> Iterator[str]:
             yield f"  {part.name:<{COLUMN}}{size(part.size):>9}"
         each = f", each of {found.feature}" if found.examples > 1 else f" of {found.feature}"
         examples = f"{found.examples} examples" if found.examples > 1 else "one example"
-        yield f"  {'in all':<{COLUMN}}{size(found.total):>9}  {examples} at once{each}"
+        again = ", activations computed again" if found.activation_checkpointing else ""
+        yield f"  {'in all':<{COLUMN}}{size(found.total):>9}  {examples} at once{each}{again}"
     yield ""
     yield from _verdict(found)
     yield from _devices(found)
@@ -62,13 +63,17 @@ def _verdict(found: Estimate) -> Iterator[str]:
 
 
 def _devices(found: Estimate) -> Iterator[str]:
-    most = max((one.examples for one in found.devices), default=0)
-    whole = [one.device for one in found.devices if one.examples and one.examples == most]
-    parts = [f"{one.device} ({one.examples})" for one in found.devices if 0 < one.examples < most]
+    again = [one for one in found.devices if one.activation_checkpointing and not found.activation_checkpointing]
+    plain = [one for one in found.devices if one not in again]
+    most = max((one.examples for one in plain), default=0)
+    whole = [one.device for one in plain if one.examples and one.examples == most]
+    parts = [f"{one.device} ({one.examples})" for one in plain if 0 < one.examples < most]
+    with_it = [f"{one.device} ({one.examples})" for one in again if one.examples]
     none = [one.device for one in found.devices if not one.examples]
     for said, names in (
         (f"Fits, {most} examples at once", whole),
         ("Fits, fewer at once", parts),
+        ("Fits, with activations computed again", with_it),
         ("Does not fit", none),
     ):
         if names:

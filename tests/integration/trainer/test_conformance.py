@@ -24,10 +24,13 @@ from finetune_api.manifest import load as load_manifest
 from finetune_api.tasks import LORA, TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.engine.activations import allows
 from finetune_trainer.engine.freeze import freeze, refuse_idle
 from finetune_trainer.engine.layers import distances
+from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.occurring import trained
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.tasks import TASKS, Features, Task
@@ -316,6 +319,36 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
         loss, parts = gradient(micro)
         torch.testing.assert_close(loss, whole_loss, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4 * largest)
+
+
+def test_the_gradient_is_the_same_whether_activations_are_kept_or_computed_again(lab: Lab) -> None:
+    """To the last bit, with dropout and all that is faster."""
+    task = lab.task(Path(lab.inputs["model"]["uri"].removeprefix("file://")))
+    if not allows(task.model):
+        pytest.skip("transformers cannot compute the layers of the architecture again")
+    features = lab.features(task, lab.data.train, training=True)
+    quicken(task, features, CPU)
+    found = []
+    for asked in ("off", "on"):
+        steps = Steps(
+            task,
+            features,
+            task.spec.training.model_copy(update={"activation_checkpointing": asked}),
+            arithmetic=CPU,
+            micro=MicroBatch(3),
+            total_steps=1,
+            check=never,
+            after_step=lambda step: False,
+        )
+        steps.optimizer.zero_grad()
+        torch.manual_seed(3)
+        loss = steps.gradient(np.arange(8), epoch=1)
+        gradients = {name: p.grad.clone() for name, p in trained(task.model) if p.grad is not None}
+        found.append((loss, gradients, torch.get_rng_state()))
+    (kept, wanted, after), (again, gradients, drawn) = found
+    assert torch.equal(kept, again) and torch.equal(after, drawn)
+    assert gradients.keys() == wanted.keys() and any(values.any() for values in wanted.values())
+    assert [name for name, values in wanted.items() if not torch.equal(values, gradients[name])] == []
 
 
 def test_the_tokens_of_its_batches_are_those_that_it_says(lab: Lab) -> None:

@@ -140,6 +140,10 @@ def said_of(*settings: str, **fields: str) -> str:
         ({"runId": "017"}, 'job.yaml:9: spec.runId: 017 is a number.…\n    Put it in quotes: "017".'),
         ({"runId": "5e-5"}, 'spec.runId: 5e-5 is a number.…\n    Put it in quotes: "5e-5".'),
         ({"backoffLimit": "1e3"}, "spec.backoffLimit: 1e3 is too large."),
+        (
+            {"training": "{activationCheckpointing: off}"},
+            'activationCheckpointing: off is a boolean.…\n    YAML reads off as a boolean. Put it in quotes: "off".',
+        ),
         ({"runId": "y"}, 'spec.runId: y is a boolean.…\n    YAML reads y as a boolean. Put it in quotes: "y".'),
         (
             {"dataset": "{uri: s3://a, labels: [a, No]}"},

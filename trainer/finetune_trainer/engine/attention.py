@@ -22,6 +22,8 @@ from finetune_trainer.engine import flash
 from finetune_trainer.engine.dropout import dropout as drop
 
 NAME = "in_training"
+OF_NO_CONCERN = frozenset({"use_cache"})
+"""What an encoder hands on from its config: whether keys and values are kept, which attention does not do."""
 HARMLESS = frozenset({"position_ids", "sliding_window"})
 """What layers hand on besides, and what says nothing where no mask does."""
 
@@ -40,14 +42,13 @@ def attend(
     """What transformers calls for each layer: query, key and value of shape (batch, heads, tokens, size), a mask that is true where
     there is something to look at; returns (batch, tokens, heads, size)."""
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
-    plain = all(other is None or other is False for other in others.values())
+    more = {name for name, other in others.items() if other is not None and other is not False} - OF_NO_CONCERN
     documents = read_now()
     if documents is not None and attention_mask is None:
-        known = plain or all(other is None or other is False or name in HARMLESS for name, other in others.items())
-        if known and causal and not dropout and flash.takes(query, key, value):
+        if more <= HARMLESS and causal and not dropout and flash.takes(query, key, value):
             return flash.attend(query, key, value, documents, scaling), None
         attention_mask = documents.causal
-    if not dropout or query.device.type != "cpu" or (attention_mask is None and causal) or not plain:
+    if not dropout or query.device.type != "cpu" or (attention_mask is None and causal) or more:
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **others
         )

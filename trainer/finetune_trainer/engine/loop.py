@@ -19,6 +19,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.training import DEFAULT_INTERVAL
+from finetune_trainer.engine.activations import Activations
 from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
@@ -105,6 +106,9 @@ class Loop:
         self._save_every = spec.checkpoints.every_steps
         self._save_after = seconds(spec.checkpoints.interval or DEFAULT_INTERVAL)
         self.micro = MicroBatch.start(training, state.micro_batch_size, arithmetic.device, task.unit)
+        self.activations = Activations(
+            task.model, training.activation_checkpointing, again=state.activation_checkpointing
+        )
         self._saved_step = state.step
         """The latest step that was given to the store."""
         self._window = Window(state.window_loss, state.window_steps, arithmetic.device)
@@ -120,6 +124,7 @@ class Loop:
             check=stop.check,
             after_step=self._after_step,
             tuning=tuning,
+            activations=self.activations,
         )
 
     def run(self, checkpoint: Path | None) -> None:
@@ -281,6 +286,7 @@ class Loop:
         self.state.window_steps = self._window.steps
         self.state.window_loss = self._finite(self._window.total(), self.state.step, self._window.steps)
         self.state.micro_batch_size = self.micro.limit
+        self.state.activation_checkpointing = self.activations.again
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
         self._steps.save(folder, weights=self.best if self.state.best_step == self.state.step else None)

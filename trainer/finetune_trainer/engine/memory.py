@@ -24,15 +24,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return _is_of_a_gpu(error) or isinstance(error, MemoryError) or _says(error, OF_THE_HOST)
 
 
-def does_not_fit(error: BaseException, what: str) -> JobError:
-    """The failure for memory that is too small even for the least that can be tried.
+def does_not_fit(error: BaseException, what: str, more: str = "") -> JobError:
+    """The failure for memory that is too small even for the least that can be tried. `more` ends the sentence.
 
     A GPU is as small for the next attempt, so nobody tries again; of the machine's memory others may have taken a part.
     """
     if _is_of_a_gpu(error):
         total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
-        return JobError(FailureReason.DOES_NOT_FIT, f"{what} does not fit in the {total:.0f} GiB of the GPU's memory")
-    return JobError(FailureReason.OUT_OF_MEMORY, f"memory ran out: {what} does not fit")
+        return JobError(
+            FailureReason.DOES_NOT_FIT, f"{what} does not fit in the {total:.0f} GiB of the GPU's memory{more}"
+        )
+    return JobError(FailureReason.OUT_OF_MEMORY, f"memory ran out: {what} does not fit{more}")
 
 
 def one_example(cost: int, unit: str) -> str:
@@ -55,9 +57,11 @@ class MicroBatch:
     the same gradients in the same order.
     """
 
-    def __init__(self, limit: int, tokens: int | None = None, unit: str = "tokens") -> None:
+    def __init__(self, limit: int, tokens: int | None = None, unit: str = "tokens", most: int | None = None) -> None:
+        """`most`: what to try where more memory is there than when `limit` was found; `limit` if it was not found but asked for."""
         self.limit = limit
-        """At most so many. It only shrinks, each time that memory runs out."""
+        """At most so many. It shrinks each time that memory runs out."""
+        self._most = most or limit
         self._tokens = tokens
         """At most so many padded tokens, or what costs as much, unless one example has more. None: any number."""
         self._unit = unit
@@ -68,7 +72,8 @@ class MicroBatch:
         """What was asked for, else the most that may be worth trying; `found` is the limit that an earlier attempt got down to."""
         given = training.micro_batch_size
         tokens = TOKENS_ON_CPU if given is None and device.type == "cpu" else None
-        return cls(found or given or training.batch_size, tokens, unit)
+        most = given or training.batch_size
+        return cls(found or most, tokens, unit, most)
 
     def __str__(self) -> str:
         most = "" if self._tokens is None or not self._unit else f" or {self._tokens:,} {self._unit}"
@@ -78,11 +83,21 @@ class MicroBatch:
         """For a batch whose longest example costs `longest`."""
         return self.limit if self._tokens is None else max(1, min(self.limit, self._tokens // longest))
 
-    def shrink(self, longest: int, error: BaseException) -> None:
-        """Halve, after `error` in such a batch; raises JobError when not even one example fitted."""
+    def shrink(self, longest: int, error: BaseException, more: str = "") -> None:
+        """Halve, after `error` in such a batch; raises JobError, whose sentence `more` ends, when not even one example fitted."""
         tried = self.size(longest)
         if tried == 1:
-            raise does_not_fit(error, one_example(longest, self._unit))
+            raise does_not_fit(error, one_example(longest, self._unit), more)
         self.limit = tried // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _give_back()
+
+    def begin_anew(self) -> None:
+        """Try the most again, as an example takes less than before."""
+        self.limit = self._most
+        _give_back()
+
+
+def _give_back() -> None:
+    """Have CUDA forget the sizes that did not fit."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

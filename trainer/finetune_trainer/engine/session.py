@@ -25,6 +25,7 @@ from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inpu
 from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
 from finetune_trainer.data.survey import lengths
+from finetune_trainer.engine.activations import refuse_what_is_asked
 from finetune_trainer.engine.adapters import Adapters, plain_name
 from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.before import read_before, write_before
@@ -164,9 +165,10 @@ class Session:
         )
         self.total_steps = loop.total_steps
         logger.info(
-            "Training for %d steps, %d an epoch, of %d %s in micro-batches of at most %s, in %s with %s, from step %d.",
+            "Training for %d steps, %d an epoch, of %d %s in micro-batches of at most %s, %sin %s with %s, from step %d.",
             loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size,
             "features" if self.state.packed else "examples", loop.micro,
+            "activations computed again, " if loop.activations.again else "",
             "bf16" if self._arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
@@ -203,6 +205,7 @@ class Session:
         transformers.utils.logging.disable_progress_bar()
         transformers.set_seed(self._spec.training.seed)  # the new head is drawn while the model is loaded
         self._task = self._load()
+        refuse_what_is_asked(self._task.model, self._spec.training.activation_checkpointing)
         freeze(self._task.model, self._spec.method.freeze, self._task.new_parameters)
         if self._spec.method.has_adapters:
             four_bits = self._spec.method.type == QLORA
@@ -491,6 +494,7 @@ class Session:
             seed=self._spec.training.seed,
             precision="bf16" if self._arithmetic.bf16 else "fp32",
             micro_batch_size=self.state.micro_batch_size,
+            activation_checkpointing=self.state.activation_checkpointing,
             total_steps=self.total_steps,
             threads=torch.get_num_threads(),
             hardware=hardware(self._arithmetic.device),

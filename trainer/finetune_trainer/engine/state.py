@@ -16,6 +16,8 @@ METRICS_FILE = "metrics.jsonl"
 FORMAT = 3
 """Of the facts and files in a checkpoint: another whenever the code of before could not go on from them."""
 READABLE = (1, 2, FORMAT)
+LATER = ("packed", "activation_checkpointing")
+"""Facts that not all of these have: without them it was as their defaults say."""
 """Those that this code goes on from. Until 2 all weights were there, also those that never move; 1 had a file more, with what
 transformers' Trainer says of itself."""
 
@@ -40,6 +42,8 @@ class TrainingState:
     """The step of the latest evaluation. A checkpoint at an epoch's end may be older than the evaluation that is due there."""
     micro_batch_size: int | None = None
     """Examples in one forward pass, at most, as found by trying."""
+    activation_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass, as asked for or found by trying."""
     window_loss: float = 0.0
     """Sum of the steps' losses since the last row of training."""
     window_steps: int = 0
@@ -78,7 +82,7 @@ class TrainingState:
             raise ValueError(
                 f"is of format {checkpoint.format}, this trainer goes on from formats {READABLE[0]} to {FORMAT}"
             )
-        missing = [f.name for f in fields(cls) if f.name not in ("rows", "packed", *checkpoint.facts)]
+        missing = [f.name for f in fields(cls) if f.name not in ("rows", *LATER, *checkpoint.facts)]
         if missing:
             raise ValueError(f"does not say its {missing[0]}")
         try:

@@ -22,6 +22,7 @@ from torch.serialization import set_crc32_options
 
 from finetune_api.training import Training
 from finetune_trainer.engine import channels_last
+from finetune_trainer.engine.activations import Activations
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import compared
@@ -33,6 +34,7 @@ from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import MOVED, save_weights
+from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.checkpoints import link_or_copy
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
@@ -61,10 +63,11 @@ class Steps:
         check: Callable[[], None],
         after_step: Callable[[int], bool],
         tuning: Tuning | None = None,
+        activations: Activations | None = None,
         exact: bool = False,
     ) -> None:
-        """`tuning`: None for one rate of all. `exact`: to the last bit as the Trainer does; else gradients are clipped faster and round
-        otherwise."""
+        """`tuning`: None for one rate of all. `activations`: None for what `training` asks for. `exact`: to the last bit as the Trainer does;
+        else gradients are clipped faster and round otherwise."""
         self._exact = exact
         self._task = task
         self._model = task.model
@@ -72,6 +75,7 @@ class Steps:
         self._costs = features.costs
         self._arithmetic = arithmetic
         self._micro = micro
+        self._activations = activations or Activations(task.model, training.activation_checkpointing)
         self._seed = training.seed
         self._total_steps = total_steps
         self._check = check
@@ -165,7 +169,19 @@ class Steps:
                     raise
                 ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
             self._undo(before)
-            self._micro.shrink(longest, ran_out)
+            self._make_room(longest, ran_out)
+
+    def _make_room(self, longest: int, error: BaseException) -> None:
+        """For the same step, whose longest example costs `longest`, after `error` in it; raises JobError where nothing more can be done."""
+        if self._micro.size(longest) == 1 and self._activations.give_way():
+            self._micro.begin_anew()
+            logger.info(
+                "Not even one example of a batch fits: from here on activations are computed again in the backward pass "
+                "(spec.training.activationCheckpointing), which takes about a third more time."
+            )
+            return
+        self._micro.shrink(longest, error, self._activations.why_not)
+        logger.info("Memory ran out: micro-batches are of at most %s from here on.", self._micro)
 
     def _accumulate(self, batch: Sequence[Made], micro: int) -> torch.Tensor:
         # Every feature weighs the same, whatever the size of its micro-batch.

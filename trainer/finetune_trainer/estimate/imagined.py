@@ -27,6 +27,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import QLORA
 from finetune_api.training import DEFAULT_MAX_LENGTH, Lora
 from finetune_trainer.engine import attention, first_token
+from finetune_trainer.engine.activations import compute_again, refuse_what_is_asked
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.freeze import freeze
@@ -67,13 +68,18 @@ class Imagined:
     def __init__(self, spec: FineTuneJobSpec, described: Described, where: Where) -> None:
         self.spec, self.where = spec, where
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self._within: NoQuestions | OnAGpu = NoQuestions()
+        """In what the present step is: torch forgets it on the way back, where layers are computed again."""
         self.model = self._made(described.folder)
+        refuse_what_is_asked(self.model, spec.training.activation_checkpointing)
         size = PASSES[spec.task].sized(self.model, spec, described.folder, self._tokens(described.folder))
         self.size = replace(size, packed=self._packs())
         self._pass = Pass(self.model, spec, self.size)
         with self._mode:
             self._choose_what_moves(described)
             self._quicken()
+        if spec.training.activation_checkpointing == "on":
+            compute_again(self.model, lambda: self._within)
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -112,13 +118,15 @@ class Imagined:
 
     def _step(self, features: int) -> None:
         if self.where.device == "cpu":
-            with NoQuestions(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.where.bf16):
-                outputs = self._pass.outputs(features)
-            torch.autograd.backward(self._pass.losses(outputs).sum())
+            with NoQuestions() as self._within:
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.where.bf16):
+                    outputs = self._pass.outputs(features)
+                torch.autograd.backward(self._pass.losses(outputs).sum())
             return
         with OnAGpu(self.where.bf16) as gpu:
+            self._within = gpu
             outputs = self._pass.outputs(features)
-            gpu.forget()
+            gpu.leave_autocast()
             torch.autograd.backward(self._pass.losses(outputs).sum())
 
     def _made(self, folder: Path) -> PreTrainedModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.engine.memory import TOKENS_ON_CPU
-from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Where, limit, on_a_gpu
+from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Device, Where, limit, on_a_gpu
 from finetune_trainer.estimate.headers import Described, describe
 from finetune_trainer.estimate.imagined import INVALID, Imagined, Peak
 from finetune_trainer.said import first_line
 from finetune_trainer.tasks.passes import PASSES
 
+AGAIN = ("training.activationCheckpointing", "on")
 SHORTEST = 64
 """Tokens below which nobody is told to cut texts."""
 
@@ -58,12 +60,46 @@ class Job:
         asked = self.spec.training.precision
         return Where("cuda", bf16 if asked == "auto" else asked == "bf16")
 
-    def fitting(self, size: int, where: Where) -> int:
-        """How many examples go through the model at once within so many bytes: all that it tries, or half as often as it takes."""
+    @cached_property
+    def computed_again(self) -> Job | None:
+        """What the trainer makes of the job where it does not fit otherwise: activations are computed again. None where that is not left to
+        it, or the model does not allow it."""
+        if self.spec.training.activation_checkpointing != "auto":
+            return None
+        other = Job(with_field(self.spec, *AGAIN), self.described)
+        try:
+            other.imagined(self.on_a_gpu(True))
+        except (JobError, *INVALID):
+            return None
+        return other
+
+    def fitting(self, size: int, where: Where) -> tuple[Job, int]:
+        """How the trainer does it within so many bytes: the job as it is, or with activations computed again, and how many examples go
+        through the model at once, all that it tries, or half as often as it takes; 0 where not even one fits."""
+        examples = self._fitting(size, where)
+        if not examples and (other := self.computed_again) is not None and (fewer := other._fitting(size, where)):
+            return other, fewer
+        return self, examples
+
+    def _fitting(self, size: int, where: Where) -> int:
         examples = self.most(where)
         while examples and self.peak(where, examples).total > size:
             examples //= 2
         return examples
+
+    def on(self, device: Device) -> Fit:
+        """Whether it fits on that."""
+        fitted, examples = self.fitting(device.room, self.on_a_gpu(device.bf16))
+        return Fit(
+            device=device.name,
+            memory=device.memory,
+            examples=examples,
+            activation_checkpointing=fitted.checkpoints_activations,
+        )
+
+    @property
+    def checkpoints_activations(self) -> bool:
+        return self.spec.training.activation_checkpointing == "on"
 
 
 def estimate(spec: FineTuneJobSpec, workspace: Path) -> Estimate:
@@ -90,8 +126,9 @@ def described_of(spec: FineTuneJobSpec, workspace: Path) -> Described:
 def _known(job: Job, where: Where) -> Estimate:
     spec, imagined = job.spec, job.imagined(where)
     allowed = limit(spec.resources)
-    examples = job.most(where) if allowed is None else max(1, job.fitting(allowed, where))
-    peak = job.peak(where, examples)
+    fitted, examples = (job, job.most(where)) if allowed is None else job.fitting(allowed, where)
+    examples = max(1, examples)
+    peak = fitted.peak(where, examples)
     trained, parameters = imagined.parameters
     return Estimate(
         model=type(imagined.model).__name__,
@@ -100,6 +137,7 @@ def _known(job: Job, where: Where) -> Estimate:
         where=str(where),
         feature=str(imagined.size),
         examples=examples,
+        activation_checkpointing=fitted.checkpoints_activations,
         parts=[
             Part(name=name, size=size) for name, size in sorted(peak.parts.items(), key=lambda one: -one[1]) if size
         ],
@@ -107,10 +145,7 @@ def _known(job: Job, where: Where) -> Estimate:
         least=imagined.least,
         limit=allowed,
         fits=None if allowed is None else peak.total <= allowed,
-        devices=[
-            Fit(device=one.name, memory=one.memory, examples=job.fitting(one.room, job.on_a_gpu(one.bf16)))
-            for one in DEVICES
-        ],
+        devices=[job.on(one) for one in DEVICES],
         changes=list(_changes(job)),
         assumed=list(_assumed(job, where)),
     )
@@ -126,6 +161,8 @@ def _changes(job: Job) -> Iterator[Change]:
     smaller = {FULL: (LORA, QLORA), LORA: (QLORA,)}.get(spec.method.type, ())
     if not spec.method.freezes_backbone:
         tried += [("method.type", method) for method in smaller if method in TASKS[spec.task].methods]
+    if not job.checkpoints_activations:
+        tried.append(AGAIN)
     if spec.training.precision == "fp32":
         tried.append(("training.precision", "bf16"))
     for path, value in tried:
@@ -136,7 +173,8 @@ def _changes(job: Job) -> Iterator[Change]:
             continue
         if size < now:
             smallest = next((one.name for one in DEVICES if one.bf16 and size <= one.room), None)
-            yield Change(field=path, value=str(value), size=size, smallest=smallest)
+            written = f'"{value}"' if value == "on" else str(value)  # which YAML takes for true
+            yield Change(field=path, value=written, size=size, smallest=smallest)
 
 
 def with_field(spec: FineTuneJobSpec, path: str, value: Any, *, on_a_gpu: bool = False) -> FineTuneJobSpec:

@@ -71,10 +71,12 @@ class OnAGpu(TorchFunctionMode):
         super().__init__()
         self._bf16 = bf16
         self._copies: dict[int, torch.Tensor] = {}
+        self._keeps = True
 
-    def forget(self) -> None:
-        """Keep no copies of weights any more, as when a forward pass is over."""
+    def leave_autocast(self) -> None:
+        """Keep no copies of weights any more, as when a forward pass is over; what is computed again has copies of its own."""
         self._copies.clear()
+        self._keeps = False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(function, "__name__", ""), kwargs or {}
@@ -96,7 +98,7 @@ class OnAGpu(TorchFunctionMode):
             return {name: self._cast(one, dtype) for name, one in given.items()}
         if not isinstance(given, torch.Tensor) or not given.is_floating_point() or given.dtype == dtype:
             return given
-        if not (isinstance(given, nn.Parameter) and given.requires_grad):
+        if not (self._keeps and isinstance(given, nn.Parameter) and given.requires_grad):
             return given.to(dtype)
         if id(given) not in self._copies:
             self._copies[id(given)] = given.to(dtype)

@@ -72,6 +72,8 @@ class ReportFacts:
     """As resolved on this hardware."""
     micro_batch_size: int
     """At most so many examples went through the model at once: as given, or as found by trying."""
+    activation_checkpointing: bool
+    """Whether activations were computed again in the backward pass."""
     total_steps: int
     """Optimiser steps that were planned; early stopping may have ended before."""
     hardware: Mapping[str, str]

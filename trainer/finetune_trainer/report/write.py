@@ -37,6 +37,7 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "threads": facts.threads,
         "precision": facts.precision,
         "microBatchSize": facts.micro_batch_size,
+        "activationCheckpointing": facts.activation_checkpointing,
         "totalSteps": facts.total_steps,
         "hardware": dict(facts.hardware),
         "versions": dict(facts.versions),

@@ -31,6 +31,7 @@ FOUND = Estimate(
     devices=[
         Fit(device="A100 1g.5gb", memory=5 * GIB, examples=8),
         Fit(device="T4 16 GB", memory=15 * GIB, examples=0),
+        Fit(device="A100 3g.20gb", memory=19 * GIB, examples=4, activation_checkpointing=True),
         Fit(device="L4 24 GB", memory=22 * GIB, examples=32),
     ],
     changes=[Change(field="method.type", value="lora", size=200 * MIB, smallest="A100 1g.5gb")],
@@ -61,6 +62,7 @@ def test_it_says_what_takes_how_much_where_it_fits_and_what_makes_it_smaller(tmp
             "",
             "Fits, 32 examples at once: L4 24 GB",
             "Fits, fewer at once: A100 1g.5gb (8)",
+            "Fits, with activations computed again: A100 3g.20gb (4)",
             "Does not fit: T4 16 GB",
             "To make it smaller: method.type: lora (from 200 MiB, fits A100 1g.5gb)",
             "Assumed: Every text has 512 tokens.",

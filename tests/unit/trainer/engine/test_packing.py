@@ -52,13 +52,13 @@ def both(found: TextGeneration) -> tuple[Features, Features]:
     return alone, pack(found, alone, CPU, before=None)
 
 
-def gradient(found: TextGeneration, features: Features, micro: int) -> Mapping[str, torch.Tensor]:
+def gradient(found: TextGeneration, features: Features, micro: int, **training: Any) -> Mapping[str, torch.Tensor]:
     """Of all features in one batch."""
     found.model.zero_grad()
     steps = Steps(
         found,
         features,
-        Training(batchSize=len(features.rows)),
+        Training.model_validate({"batchSize": len(features.rows), **training}),
         arithmetic=CPU,
         micro=MicroBatch(micro),
         total_steps=1,
@@ -86,6 +86,8 @@ def test_each_token_costs_and_teaches_what_it_does_alone(architecture: str, tmp_
     largest = max(float(values.abs().max()) for values in one.values())
     for micro in (1, 3, 20):
         torch.testing.assert_close(gradient(found, packed, micro), one, rtol=1e-4, atol=1e-5 * largest)
+    again = gradient(found, packed, 3, activationCheckpointing="on")  # on the way back, where nobody says what is read
+    torch.testing.assert_close(again, one, rtol=1e-4, atol=1e-5 * largest)
 
 
 @pytest.mark.usefixtures("packs_here")

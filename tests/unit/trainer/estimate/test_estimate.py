@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate.devices import DEVICES, Where
 from finetune_trainer.estimate.four_bits import FourBits
@@ -15,8 +16,9 @@ from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.passes import PASSES
 from tests.training.cases import CASES
 from tests.training.measured import peak_of
-from tests.training.sized import JOBS, LLAMA
+from tests.training.sized import AGAIN as COMPUTED_AGAIN, BATCH, JOBS, LLAMA, TEXT
 
+AGAIN = {**BATCH, **TEXT, **COMPUTED_AGAIN}
 CLOSE = 0.15
 """Of what is measured."""
 
@@ -123,6 +125,35 @@ def test_of_weights_in_four_bits_half_a_byte_is_counted_and_what_they_are_worked
     assert packed.peak(GPU, 8).parts["activations"] < 1.1 * whole.peak(GPU, 8).parts["activations"]
 
 
+@pytest.mark.parametrize("where", [CPU, GPU], ids=str)
+def test_activations_that_are_computed_again_are_those_of_one_layer(
+    where: Where, bert: tuple[FineTuneJobSpec, Path]
+) -> None:
+    kept, again = job_of(bert).peak(where, 8), job_of(bert, training=AGAIN).peak(where, 8)
+    assert again.parts["activations"] < 0.5 * kept.parts["activations"]
+    assert again.parts["optimiser"] == kept.parts["optimiser"]
+
+
+def test_a_job_that_fits_so_only_is_said_to_fit_so(bert: tuple[FineTuneJobSpec, Path]) -> None:
+    """As the trainer does it, where that is left to it."""
+    job, never = job_of(bert), job_of(bert, training={**AGAIN, "activationCheckpointing": "off"})
+    again = job.computed_again
+    assert again is not None
+    least = again.peak(CPU, 1).total
+    assert least < job.peak(CPU, 1).total
+    assert job.fitting(least, CPU) == (again, 1)
+    assert job.fitting(job.peak(CPU, 1).total, CPU) == (job, 1)
+    assert never.fitting(least, CPU) == (never, 0)
+
+
+def test_a_model_whose_layers_cannot_be_computed_again_is_refused_by_name(tmp_path: Path) -> None:
+    spec = JOBS["resnet"].spec(tmp_path)
+    assert "training.activationCheckpointing" not in {one.field for one in estimate(spec, tmp_path / "work").changes}
+    asked = with_field(spec, "training.activationCheckpointing", "on")
+    with pytest.raises(JobError, match="cannot compute the layers of ResNetForImageClassification again"):
+        estimate(asked, tmp_path / "work")
+
+
 LIMITS = [
     ("a slice of a GPU", {"nvidia.com/mig-1g.5gb": 1}, True),
     ("a pod without a GPU", {"memory": "2Gi"}, True),
@@ -141,7 +172,8 @@ def test_what_the_resources_allow_decides_whether_it_fits(
 def test_what_makes_it_smaller_is_said_with_what_it_then_takes(bert: tuple[FineTuneJobSpec, Path]) -> None:
     found = {(change.field, change.value): change for change in estimate(bert[0], bert[1]).changes}
     lora, qlora = ("method.type", "lora"), ("method.type", "qlora")
-    assert set(found) == {("training.maxLength", "64"), lora, qlora}
+    again = ("training.activationCheckpointing", '"on"')  # in quotes, as YAML takes it for true without
+    assert set(found) == {("training.maxLength", "64"), lora, qlora, again}
     assert found[lora].smallest == DEVICES[0].name
     assert found[qlora].size < found[lora].size
 

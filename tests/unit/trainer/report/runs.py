@@ -169,6 +169,7 @@ def finished_run(
         threads=2,
         precision="bf16",
         micro_batch_size=8,
+        activation_checkpointing=True,
         total_steps=1380,
         hardware={"cpu": "AMD EPYC 9B14", "memory": "24.0 GiB"},
         versions={"python": "3.11.2", "torch": "2.13.0", "transformers": "5.23.0"},
