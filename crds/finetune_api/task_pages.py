@@ -133,7 +133,7 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
             "```",
         )
     yield from ("", "## The model", "")
-    yield f"`model/` of the results is what `{task.loads_with}` loads. Its card has a snippet that does, and predicts."
+    yield f"`model/` of the results is what `{task.loads_with}` loads. Its card has a snippet that does, and predicts; [how to serve it](../serving.md)."
     yield from ("", "## The report", "")
     yield f"`make demo TASK={task.name}` tunes a model on this machine, with data that is shipped or made there. From its report:"
     yield from ("", f"![What the report of a run shows](../../{picture_of(task)})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sys
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from finetune_api.generate import REPOSITORY
 from finetune_trainer.engine import saved
 from finetune_trainer.engine.adapters import peft_library
 from finetune_trainer.engine.weights import MOVED
@@ -181,6 +183,21 @@ def test_where_merging_takes_more_memory_than_there_is_the_adapter_is_left_alone
     assert result_of(job)["model"] == {"adapter": "adapter", "base": inputs["model"]["uri"]}
     card = (job.results / "README.md").read_text()
     assert "The adapters were not added to the model" in card and "PeftModel.from_pretrained" in card
+
+
+def test_merged_by_hand_as_the_page_says_they_are_the_model(inputs, tuned, tmp_path, monkeypatch):
+    [said] = re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / "docs/serving.md").read_text("utf-8"), re.M | re.S)
+    base = inputs["model"]["uri"].removeprefix("file://")
+    said = said.replace("meta-llama/Llama-3.1-8B-Instruct", base)
+    said = said.replace("AutoModelForCausalLM", "AutoModelForSequenceClassification")
+    shutil.copytree(tuned.results / "adapter", tmp_path / "adapter")
+    monkeypatch.chdir(tmp_path)
+
+    exec(said, {})
+
+    one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", tuned.results / "model"))
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert np.allclose(*(probabilities(plain(f), f) for f in (tmp_path / "merged", tuned.results / "model")), atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [{}, {"type": "lora", "lora": {"rank": 2}}], ids=["full", "lora"])

@@ -9,7 +9,9 @@ from finetune_api.generate import generated
 from finetune_api.manifest import Document, load, resolve_paths, set_values
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-MANIFESTS = sorted(EXAMPLES.rglob("*.yaml"))
+SERVING = sorted((EXAMPLES / "serving").glob("*.yaml"))
+"""Not of jobs, but of what serves their results."""
+MANIFESTS = sorted(set(EXAMPLES.rglob("*.yaml")).difference(SERVING))
 
 
 generated_once = cache(generated)

@@ -11,7 +11,7 @@ from finetune_api.generate import REPOSITORY
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load
 from finetune_api.tasks import TASKS, TaskFacts
-from tests.unit.examples.manifests import EXAMPLES, MANIFESTS, generated_once
+from tests.unit.examples.manifests import MANIFESTS, generated_once
 
 
 def spec_of(path: str) -> FineTuneJobSpec:
@@ -31,7 +31,7 @@ def test_the_example_of_a_form_is_of_that_form(task: TaskFacts) -> None:
 
 
 def test_every_manifest_in_examples_is_of_a_task_that_there_is() -> None:
-    assert {load(file)[0]["spec"]["task"] for file in EXAMPLES.rglob("*.yaml")} == set(TASKS)
+    assert {load(file)[0]["spec"]["task"] for file in MANIFESTS} == set(TASKS)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
