@@ -1,5 +1,6 @@
 """The images that the end-to-end test runs: made of this working tree, kept while it does not change.
 
+    build_images()
     images = ensure_images()
 
 images/operator and images/trainer are built from the Dockerfiles that users build, with buildah, on a base that debootstrap
@@ -53,21 +54,30 @@ class Images:
 def main() -> None:
     try:
         require_disk()
+        build_images()
         print(ensure_images())
     except TooLittleDisk as error:
         sys.exit(str(error))
 
 
+def build_images() -> None:
+    """Builds what has changed, for which there need be no containerd yet. One caller at a time; `require_disk` comes first."""
+    for name in sorted(vars(wanted_images()).values()):
+        if not _has_image(name):
+            with _step(f"building {name}"):
+                _build(name)
+                _copy_to_layout(name)
+
+
 def ensure_images() -> Images:
-    """Builds what has changed and brings it into containerd's store. One caller at a time; `require_disk` comes first."""
+    """Brings what was built into containerd's store. One caller at a time; `build_images` comes first."""
     images = wanted_images()
-    wanted = {images.operator, images.trainer, images.pause}
+    wanted = set(vars(images).values())
     with ImageStore(containerd_root()) as store:
         if missing := wanted - store.names():
             for name in sorted(missing):
-                with _step(f"building {name}"):
-                    _build(name)
-                with _step("importing it into containerd"):
+                with _step(f"importing {name} into containerd"):
+                    _copy_to_layout(name)  # what is there already is not written again
                     store.load(_layout(), name)
             _forget_old_builds(wanted)
         store.keep_only(wanted)
@@ -102,6 +112,9 @@ def _build(name: str) -> None:
         _build_pause(name)
     else:
         _build_from_dockerfile(kind.removeprefix("finetune-"), name)
+
+
+def _copy_to_layout(name: str) -> None:
     # Uncompressed layers keep their digest, so that the gigabytes which did not change are seen to be here already.
     storage = _folder() / "buildah"
     source = f"containers-storage:[overlay@{storage}+{storage}-run]{name}"

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +26,7 @@ from tests.cluster.api import ApiError
 from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
 from tests.cluster.containerd import start_runtime
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.images import Images, TooLittleDisk, containerd_root, ensure_images, require_disk
+from tests.cluster.images import Images, TooLittleDisk, build_images, containerd_root, ensure_images, require_disk
 from tests.cluster.namespaces import empty_folder, run_isolated
 from tests.cluster.packages import PackagesMissing, ensure_packages
 from tests.cluster.process import ServerProcess
@@ -56,7 +57,10 @@ def run_with_node(command: Sequence[str]) -> int:
         try:
             require_disk()  # said before minutes of compiling
             ensure_packages()
-            provide(*PROGRAMS)
+            with ThreadPoolExecutor(1) as beside:
+                compiling = beside.submit(provide, *PROGRAMS)  # buildah mostly waits for the disk and the network
+                build_images()
+                compiling.result()
             images = ensure_images()
         except (PackagesMissing, BinaryUnavailable, TooLittleDisk) as problem:
             sys.exit(str(problem))

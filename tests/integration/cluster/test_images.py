@@ -34,7 +34,7 @@ def test_too_little_disk_is_said_before_anything_is_installed_or_built(
     done: list[str] = []
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    for step in ("ensure_packages", "provide", "ensure_images"):
+    for step in ("ensure_packages", "provide", "build_images", "ensure_images"):
         monkeypatch.setattr(node, step, lambda *_, step=step: done.append(step))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100e9, 80e9, 20e9))
     with pytest.raises(SystemExit, match=r"takes up to 25 GB and .* has 20 GB free"):
