@@ -6,6 +6,7 @@ they are made of is imported only then, so that unit tests neither wait for it n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 import warnings
@@ -41,12 +42,17 @@ def control_plane(control_plane_manifests: Sequence[Path]) -> Iterator[ControlPl
 
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
-    """A namespace of the test's own, under restricted Pod Security. Deleted afterwards without waiting for it."""
+    with namespace_of_its_own(control_plane) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def namespace_of_its_own(cluster: ControlPlane) -> Iterator[str]:
+    """A new namespace, under restricted Pod Security. Deleted afterwards without waiting for it."""
     name = f"test-{uuid.uuid4().hex[:10]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    control_plane.make_namespace(name, labels)
+    cluster.make_namespace(name, {"pod-security.kubernetes.io/enforce": "restricted"})
     yield name
-    control_plane.api.delete(f"/api/v1/namespaces/{name}")
+    cluster.api.delete(f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture(scope="session")

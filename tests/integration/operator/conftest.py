@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.operator.lab import Account, Lab, Site, operating
+from tests.integration.operator.lab import Account, Lab, SharedOperator, Site
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +36,3 @@ def own_lab(site: Site, shared_operator: SharedOperator, namespace: str) -> Lab:
     """A namespace without an operator: the test starts and stops its own, by `operating(own_lab.account, …)`."""
     shared_operator.stop()
     return Lab(site, namespace, Account(site.cluster, namespace))
-
-
-class SharedOperator:
-    """Runs for all namespaces, from one test to the next that wants it: it would also work where a test has its own."""
-
-    def __init__(self, account: Account, folder: Path) -> None:
-        self.account = account
-        self._folder = folder
-        self._running = contextlib.ExitStack()
-        self._is_running = False
-
-    def start(self) -> None:
-        if not self._is_running:
-            self._running.enter_context(operating(self.account, self._folder))
-            self._is_running = True
-
-    def stop(self) -> None:
-        self._is_running = False
-        self._running.close()

@@ -140,6 +140,25 @@ def operating(
             assert process.stop() == 0, process.lines()
 
 
+class SharedOperator:
+    """Runs for all namespaces, from one test to the next that wants it: it would also work where a test has its own."""
+
+    def __init__(self, account: Account, folder: Path) -> None:
+        self.account = account
+        self._folder = folder
+        self._running = contextlib.ExitStack()
+        self._is_running = False
+
+    def start(self) -> None:
+        if not self._is_running:
+            self._running.enter_context(operating(self.account, self._folder))
+            self._is_running = True
+
+    def stop(self) -> None:
+        self._is_running = False
+        self._running.close()
+
+
 class Lab:
     """A namespace: what users do in it, and what there is to see."""
 

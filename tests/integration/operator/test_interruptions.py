@@ -12,9 +12,10 @@ import pytest
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
 from tests.cluster.api import ApiError, Object
+from tests.cluster.fixtures import namespace_of_its_own
 from tests.cluster.kubelet import Fate, fail, run_on, succeed, unschedulable, waits
 from tests.cluster.waiting import eventually
-from tests.integration.operator.lab import Lab, operating
+from tests.integration.operator.lab import Lab, SharedOperator, Site, operating
 from tests.unit.operator.story import TUNED, result_message
 
 COLUMN_MISSING = fail(11, result_message("failed", error=(FailureReason.COLUMN_MISSING, "no column label")))
@@ -69,18 +70,22 @@ in_each_state = pytest.mark.parametrize("reach", STATES, ids=lambda state: state
 # ------------------------------------------------------------------------------------------------ in whatever state
 
 
-@in_each_state
 def test_an_operator_restarted_in_any_phase_changes_and_writes_nothing(
-    own_lab: Lab, tmp_path: Path, reach: Callable[[Lab], None]
+    site: Site, shared_operator: SharedOperator, tmp_path: Path
 ) -> None:
-    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
-        reach(own_lab)
-    before, writes = own_lab.versions(), own_lab.writes()
-    with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}") as operator:
-        eventually(lambda: operator.reconciles() >= 1)
-        own_lab.stays(lambda: own_lab.versions() == before, seconds=2)
-    # An attempt to create that is refused again is no write.
-    assert [write for write in own_lab.writes() if write not in writes] == []
+    shared_operator.stop()
+    account = shared_operator.account
+    with contextlib.ExitStack() as stack:
+        labs = [Lab(site, stack.enter_context(namespace_of_its_own(site.cluster)), account) for _ in STATES]
+        with operating(account, tmp_path):
+            for lab, reach in zip(labs, STATES, strict=True):
+                reach(lab)
+        before, writes = ([look(lab) for lab in labs] for look in (Lab.versions, Lab.writes))
+        with operating(account, tmp_path) as operator:
+            eventually(lambda: operator.reconciles() >= len(labs))
+            Lab.stays(lambda: [lab.versions() for lab in labs] == before, seconds=2)
+        # An attempt to create that is refused again is no write.
+        assert [lab.writes() for lab in labs] == writes
 
 
 @in_each_state
