@@ -1,6 +1,7 @@
 """Fixtures for all tests: the real servers of tests/cluster."""
 
 import os
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,28 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 pytest_plugins = ["tests.cluster.fixtures"]
+
+
+WITH_A_CONTROL_PLANE = tuple(f"tests/integration/{folder}/" for folder in ("operator", "api", "chart", "cluster"))
+"""The one that takes the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes the longest and mostly waits, so that all workers end together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(WITH_A_CONTROL_PLANE[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`, a folder with a control plane goes to one worker, as a file does: several would each have to start one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folders = (folder for folder in WITH_A_CONTROL_PLANE if nodeid.startswith(folder))
+            return next(folders, super()._split_scope(nodeid))
+
+    return ByFileOrFolder(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,7 +1,7 @@
 """The real servers as pytest fixtures, loaded by tests/conftest.py.
 
-Each starts at its first use, once a test process: with pytest-xdist each worker has its own, so tests need no order. What
-they are made of is imported only then, so that unit tests neither wait for it nor need it installed.
+Each starts at its first use, once a test process, or once a folder: with pytest-xdist each worker has its own, so tests need no
+order. What they are made of is imported only then, so that unit tests neither wait for it nor need it installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,19 +24,17 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def control_plane_manifests() -> Sequence[Path]:
-    """What is applied before the controllers start: the project's CRDs. Override it for others."""
-    return sorted((REPOSITORY / "crds").glob("*.yaml"))
+def running_control_plane() -> Iterator[ControlPlane]:
+    """A real API server with the project's CRDs, the controllers that Jobs need, and an audit log of who asked for what.
 
-
-@pytest.fixture(scope="session")
-def control_plane(control_plane_manifests: Sequence[Path]) -> Iterator[ControlPlane]:
-    """A real API server with the controllers that Jobs need, and an audit log of who asked for what."""
+    It takes a part of a core even where nobody asks it anything. So each folder whose tests do makes it a fixture of that folder,
+    `control_plane`, which ends with its tests; `tests/conftest.py` gives these to one worker.
+    """
     from tests.cluster.control_plane import CONTROLLERS, ControlPlane
 
     require_program("kube-controller-manager")
-    with ControlPlane(controllers=CONTROLLERS, manifests=control_plane_manifests, audit="Metadata") as cluster:
+    manifests = sorted((REPOSITORY / "crds").glob("*.yaml"))
+    with ControlPlane(controllers=CONTROLLERS, manifests=manifests, audit="Metadata") as cluster:
         yield cluster
 
 

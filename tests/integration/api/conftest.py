@@ -10,6 +10,9 @@ import pytest
 
 from tests.cluster.api import ApiError
 from tests.cluster.control_plane import ControlPlane, KubectlFailed
+from tests.cluster.fixtures import running_control_plane
+
+control_plane = pytest.fixture(scope="package")(running_control_plane)
 
 JOBS = "/apis/finetune.dev/v1alpha1/namespaces/default/finetunejobs"
 
@@ -59,7 +62,7 @@ def refused(error: ApiError) -> str:
     return str(error)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(control_plane: ControlPlane) -> Server:
     return Server(control_plane)
 

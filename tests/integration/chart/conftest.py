@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.fixtures import require_program
+from tests.cluster.fixtures import require_program, running_control_plane
 from tests.integration.chart.site import Site
+
+control_plane = pytest.fixture(scope="package")(running_control_plane)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.fixtures import running_control_plane
 from tests.integration.operator.lab import Account, Lab, SharedOperator, Site
+
+control_plane = pytest.fixture(scope="package")(running_control_plane)
 
 
 @pytest.fixture(scope="module")
