@@ -16,7 +16,7 @@ PYTHONS := 3.11 3.12 3.13
 # The first where it is there, else any of the others.
 PYTHON = $(shell python3.11 -c '' 2>/dev/null && echo 3.11 || echo '>=3.11,<3.14')
 
-.PHONY: help demo quick test soak test-pythons verify lint types layers generated lock generate format e2e bench clean
+.PHONY: help demo quick programs test soak test-pythons verify lint types layers generated lock generate format e2e bench clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | sort | column -ts $$'\t'
@@ -42,8 +42,10 @@ TASK := text-classification
 demo: $(READY) ## fine-tune a model on this machine, no cluster: one to two minutes; TASK=image-classification, or any other
 	@$(BIN)/python -m examples.demo $(TASK)
 
-test: $(READY) ## every test, against a real etcd and API server and a real S3 server
+programs: $(READY)
 	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl helm versitygw
+
+test: programs ## every test, against a real etcd and API server and a real S3 server
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	@$(MAKE) test-pythons
 
@@ -53,8 +55,7 @@ quick: $(READY) ## lint, and the unit tests that need neither torch nor a server
 	@$(MAKE) lint
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not soak and not slow" --durations 5 --durations-min 3 $(QUICK)
 
-soak: $(READY) ## the long forms of the tests: every architecture, store and dialect, dozens of kills, thousands of manifests
-	@$(BIN)/python -m tests.cluster.binaries etcd kube-apiserver kube-controller-manager kubectl versitygw
+soak: programs ## the long forms of the tests: every architecture, store and dialect, dozens of kills, thousands of manifests
 	@$(BIN)/python -m pytest -m soak -n 2 --dist load
 
 test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
