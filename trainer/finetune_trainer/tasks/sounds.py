@@ -21,6 +21,7 @@ from finetune_trainer.data.kinds.files import Source, source_of
 from finetune_trainer.data.kinds.waves import Length, Wave, decode, length
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.shortage import shortage
+from finetune_trainer.tasks import heard_steps
 from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.base import Batch, Feature, Task
 from finetune_trainer.tasks.group_norm import norms_of_sounds
@@ -135,6 +136,7 @@ class SoundTask(Task):
         self.head_parameters = loaded.head
         self.notes += loaded.notes
         _end_gradients(self.model)
+        heard_steps.use(self.model)
         self._norms = norms_of_sounds(self.model)
         self._one_by_one = False
         self._augment: SpecAugment | None = None
