@@ -54,9 +54,9 @@ def _again(state: dict[str, object], documents: Documents | None) -> Iterator[No
 def compute_again(model: PreTrainedModel, within: Within = as_before) -> None:
     """From now on, in training, compute the layers of `model` again in the backward pass. `within` is asked each time that a layer is
     computed; it is computed again in what that gives."""
-    model.activation_checkpointing_enable(
-        {"use_reentrant": False, "preserve_rng_state": False, "context_fn": lambda: (nullcontext(), within())}
-    )
+    # Older versions of transformers know it by its other name.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "preserve_rng_state": False, "context_fn": lambda: (nullcontext(), within())})
     # transformers has what is looked up in a table of tokens want a gradient, for the other way of doing it, which needs one. It would have
     # the backward pass go on below the lowest layer that is trained.
     model.disable_input_require_grads()
