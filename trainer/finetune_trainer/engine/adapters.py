@@ -46,6 +46,8 @@ NAMED = (*LINEAR, nn.Conv1d, nn.Conv2d)
 """What can have an adapter where it is named; without names, what is linear."""
 NAME = "default"
 """peft's, of the only adapter."""
+CASTS = "cast_input_dtype_enabled"
+"""peft's, of each layer."""
 _INSIDE = re.compile(rf"\.(base_layer|original_module|modules_to_save\.{NAME})(?=\.)")
 SHOWN = 3
 """Names in a message."""
@@ -150,6 +152,10 @@ class Adapters:
                 field=FIELD,
                 remedy=f"Choose other layers in {FIELD}.targetModules, or another {FIELD}.rank.",
             ) from error
+        # What goes in would be copied in the adapter's precision, fp32, for each layer, and by autocast to bf16 again.
+        for module in model.modules():
+            if hasattr(module, CASTS):
+                setattr(module, CASTS, False)
         for name, parameter in model.named_parameters():
             if ".modules_to_save." in name:
                 parameter.requires_grad_(plain_name(name) in self.trained)
