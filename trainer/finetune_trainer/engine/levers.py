@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from finetune_trainer.engine import attention, channels_last, first_token, occurring
+from finetune_trainer.engine import attention, channels_last, first_token, occurring, rms_norm
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.tasks.base import Features, Task
@@ -23,6 +23,8 @@ def quicken(task: Task, features: Features, arithmetic: Arithmetic) -> None:
         for module in task.model.modules():
             if type(module) is nn.Dropout and not module.inplace:
                 module.__class__ = Dropout
+    elif arithmetic.bf16:
+        rms_norm.use(task.model)
     order = np.argsort(features.costs, kind="stable")
     longer = np.searchsorted(features.costs[order], features.costs[order[0]], side="right")
     some = [features.get(int(order[place]), np.random.default_rng(0)) for place in (0, min(longer, len(order) - 1))]

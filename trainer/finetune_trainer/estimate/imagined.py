@@ -26,7 +26,7 @@ from transformers.masking_utils import sdpa_mask
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import QLORA
 from finetune_api.training import DEFAULT_MAX_LENGTH, Lora
-from finetune_trainer.engine import attention, first_token
+from finetune_trainer.engine import attention, first_token, rms_norm
 from finetune_trainer.engine.activations import compute_again, refuse_what_is_asked
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.dropout import Dropout
@@ -74,12 +74,14 @@ class Imagined:
         refuse_what_is_asked(self.model, spec.training.activation_checkpointing)
         size = PASSES[spec.task].sized(self.model, spec, described.folder, self._tokens(described.folder))
         self.size = replace(size, packed=self._packs())
-        self._pass = Pass(self.model, spec, self.size)
+        self._pass = Pass(self.model, spec, self.size, within=lambda: self._within)
         with self._mode:
             self._choose_what_moves(described)
             self._quicken()
         if spec.training.activation_checkpointing == "on":
             compute_again(self.model, lambda: self._within)
+        if where.device == "cuda" and where.bf16:
+            rms_norm.use(self.model)
 
     @property
     def parameters(self) -> tuple[int, int]:

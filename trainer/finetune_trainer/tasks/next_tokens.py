@@ -10,8 +10,8 @@ output layer, such as a soft cap (Gemma 2) or a factor (Cohere, Granite), is don
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,11 +31,17 @@ MOST_NOISE = 1e-4
 class NextTokens:
     """The part of a causal model behind its body."""
 
-    def __init__(self, model: PreTrainedModel, more: Mapping[str, Any]) -> None:
-        """`more` is given to each forward pass."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        more: Mapping[str, Any],
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """`more` is given to each forward pass; logits are made again in what `within` gives."""
         self._model = model
         self._body: nn.Module = model.base_model
         self._more = dict(more)
+        self._contexts = lambda: (nullcontext(), within())
         self.at_once = AT_ONCE
 
     def hidden(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -60,7 +66,7 @@ class NextTokens:
         parts = list(zip(torch.split(flat, size), torch.split(wanted, size), strict=True))
         again = len(parts) > 1 and torch.is_grad_enabled()
         found = [
-            checkpoint(self._judged, *part, use_reentrant=False, preserve_rng_state=False)
+            checkpoint(self._judged, *part, use_reentrant=False, preserve_rng_state=False, context_fn=self._contexts)
             if again
             else self._judged(*part)
             for part in parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Pass:
     model: PreTrainedModel
     spec: FineTuneJobSpec
     size: Size
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """What is computed again in the backward pass is computed in that."""
     next_tokens: NextTokens | None = field(default=None)
 
     def outputs(self, features: int) -> dict[str, torch.Tensor]:
@@ -164,7 +167,7 @@ def _of_two_texts(one: Pass, features: int) -> dict[str, torch.Tensor]:
 
 def _of_next_tokens(one: Pass, features: int) -> dict[str, torch.Tensor]:
     if one.next_tokens is None:
-        one.next_tokens = NextTokens(one.model, _without_cache(one.model))
+        one.next_tokens = NextTokens(one.model, _without_cache(one.model), one.within)
     texts = features * one.size.texts
     hidden = one.next_tokens.hidden(one.text(texts))
     places = torch.zeros((texts, one.size.tokens - 1, 1), dtype=torch.long, device=one.model.device)
