@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ STEPS = 3
 
 def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
     """Bytes of all tensors, and of what operations work with, when most of them are there, on the device of this machine."""
-    session = _session(spec, workspace)
-    device, training = session._arithmetic.device, spec.training
+    session = session_of(spec, workspace)
+    device = session._arithmetic.device
     found: list[int] = []
     watched: Any = None
 
@@ -47,23 +48,30 @@ def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
             found.append(watched[0] + _highest(watched[1]))
         return step == STEPS
 
-    steps = Steps(
-        session._task,
-        session._trained_on,
-        training,
-        arithmetic=session._arithmetic,
-        micro=MicroBatch.start(training, None, device, session._task.unit),
-        total_steps=STEPS,
-        check=lambda: None,
-        after_step=after,
-        tuning=session._tuning,
-    )
-    steps.run()
+    steps_of(session, STEPS, after).run()
     [peak] = found
     return peak
 
 
-def _session(spec: FineTuneJobSpec, workspace: Path) -> Session:
+def steps_of(session: Session, total: int, after: Callable[[int], bool]) -> Steps:
+    """So many steps of a session; `after` is called after each with its number and returns True to stop."""
+    training = session._spec.training
+    return Steps(
+        session._task,
+        session._trained_on,
+        training,
+        arithmetic=session._arithmetic,
+        micro=MicroBatch.start(training, None, session._arithmetic.device, session._task.unit),
+        total_steps=total,
+        check=lambda: None,
+        after_step=after,
+        tuning=session._tuning,
+    )
+
+
+def session_of(spec: FineTuneJobSpec, workspace: Path, threads: int = 1) -> Session:
+    """Ready for its first step; nothing is measured before."""
+
     def never() -> None:
         """No signal to stop."""
 
@@ -79,7 +87,7 @@ def _session(spec: FineTuneJobSpec, workspace: Path) -> Session:
         checkpoint_folder=workspace,
         best_folder=workspace,
         attempt=1,
-        threads=1,
+        threads=threads,
         scratch=workspace,
         fetch_seconds=0.0,
         began=datetime.now(UTC),
