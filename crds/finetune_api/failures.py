@@ -121,7 +121,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.IMAGE_PULL_FAILED: "Check spec.pod.imagePullSecrets and the image: spec.image or, where that is left out, the chart's trainer.image. Once an attempt has run, spec.image changes only together with spec.runId.",
     FailureReason.SIDECAR_FAILED: "Read that container's log with kubectl logs POD -c CONTAINER; mend what put it into the pod, or keep it out as docs/sidecars.md says.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",
-    FailureReason.OUT_OF_MEMORY: "Raise spec.resources.limits.memory, or lower spec.training.microBatchSize or maxLength.",
+    FailureReason.OUT_OF_MEMORY: 'Raise spec.resources.limits.memory, lower spec.training.microBatchSize or maxLength, or set spec.training.activationCheckpointing to "on".',
     FailureReason.DISK_FULL: "Raise spec.resources.limits.ephemeral-storage: the model, the data and checkpoints on their way to storage lie on the pod's disk.",
     FailureReason.LOSS_DIVERGED: "Lower spec.training.learningRate, raise warmupRatio, or use precision fp32; then set another spec.runId.",
     FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",

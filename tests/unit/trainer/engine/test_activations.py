@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.nf4 import BLOCK, Nf4
 from finetune_trainer.engine.occurring import trained
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state
@@ -161,10 +163,13 @@ def test_the_gradient_is_the_same_to_the_last_bit_with_dropout_and_all_that_is_f
     assert_same(kept, again)
 
 
-def with_adapters(task: Task, features: Features) -> None:
+def with_adapters(task: Task, features: Features, *, four_bits: bool = False) -> None:
     task.spec = with_method(task, {"type": "lora"})
     freeze(task.model, None, task.new_parameters)
-    Adapters.of(task, Lora(rank=2, dropout=0.1)).put(features)
+    adapters = Adapters.of(task, Lora(rank=2, dropout=0.1), four_bits=four_bits)
+    adapters.put(features)
+    if four_bits:
+        adapters.quantise(partial(Nf4, device=CPU.device, dtype=torch.float32))
     with torch.no_grad():  # of which one half is zero at first
         for name, parameter in task.model.named_parameters():
             if "lora_B" in name:
@@ -184,14 +189,23 @@ def whole(task: Task, features: Features) -> None:
     """All of it moves."""
 
 
-WAYS = {"adapters": with_adapters, "the lowest layer frozen": frozen_below, "all of it": whole}
+def beside_four_bits(task: Task, features: Features) -> None:
+    with_adapters(task, features, four_bits=True)
+
+
+WAYS = {
+    "adapters": with_adapters,
+    "adapters beside four bits": beside_four_bits,
+    "the lowest layer frozen": frozen_below,
+    "all of it": whole,
+}
 
 
 @pytest.mark.parametrize("arithmetic", [CPU, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_it_is_however_the_model_is_tuned(name: str, way: str, arithmetic: Arithmetic, tmp_path: Path) -> None:
-    task, features = of_texts(name, tmp_path / "model")
+    task, features = of_texts(name, tmp_path / "model", hidden_size=BLOCK, intermediate_size=2 * BLOCK, head_dim=32)
     WAYS[way](task, features)
     quicken(task, features, arithmetic)
     assert_same(
