@@ -11,6 +11,9 @@ from finetune_api.base import InputUri, Model, Rule, all_different, says
 DEFAULT_VALIDATION_FRACTION = 0.1
 """The part of the training examples that validates where neither `validationFraction` nor `splits.validation` is given."""
 
+MeasuredSplit = Literal["validation", "test", "retention"]
+"""Rows that the model is measured on before and after training, in the order in which they are told of."""
+
 Pattern = Annotated[str, Field(min_length=1, max_length=512)]
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
 Label = Annotated[str, Field(min_length=1, max_length=128)]
@@ -67,12 +70,14 @@ class Splits(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "train, validation and test must be different rows, or the metrics would mean nothing; name different splits, or "
+            "train, validation, test and retention must be different rows, or the metrics would mean nothing; name different splits, or "
             "leave validation out for a part of train",
             "(!has(self.validation) || self.validation != (has(self.train) ? self.train : 'train')) && "
             "(!has(self.test) || (self.test != (has(self.train) ? self.train : 'train') && "
-            "(!has(self.validation) || self.test != self.validation)))",
-            lambda s: s.train not in (s.validation, s.test) and (s.test is None or s.test != s.validation),
+            "(!has(self.validation) || self.test != self.validation))) && "
+            "(!has(self.retention) || (self.retention != (has(self.train) ? self.train : 'train') && "
+            "(!has(self.validation) || self.retention != self.validation) && (!has(self.test) || self.retention != self.test)))",
+            lambda s: len(said := [s.train, *filter(None, (s.validation, s.test, s.retention))]) == len(set(said)),
         ),
     )
 
@@ -86,6 +91,10 @@ class Splits(Model):
 
     test: Pattern | None = None
     """The examples that only the finished model is measured on. Default: none, and no test metrics."""
+
+    retention: Pattern | None = None
+    """Examples of what the model could do before and should not forget, in the same form as the others: it is measured on them before and
+    after training, and they are neither trained on nor chosen by. Default: none."""
 
 
 class Columns(Model):

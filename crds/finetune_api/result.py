@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from finetune_api.base import MAX_INT32, Contract
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.exit_codes import EXIT_CODES, ExitCode
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.lenient import as_much_as_fits
@@ -25,7 +26,7 @@ class MetricResult(Contract):
     """A metric before and after training, both of the same rows."""
 
     name: str
-    split: Literal["validation", "test"]
+    split: MeasuredSplit
     baseline: float | None = None
     """Before training. For a new head that is chance, and still the honest comparison."""
     value: float
@@ -47,7 +48,7 @@ MOST_LABELS = 200
 class SplitResult(Contract):
     """How much data a split has, and how often the same."""
 
-    split: Literal["train", "validation", "test"]
+    split: Literal["train", "validation", "test", "retention"]
     rows: int
     repeated: int
     """Rows with the inputs of an earlier row of the split."""
@@ -60,7 +61,7 @@ class SplitResult(Contract):
 class LengthsResult(Contract):
     """How long the encoded rows of a split are."""
 
-    split: Literal["train", "validation", "test"]
+    split: Literal["train", "validation", "test", "retention"]
     unit: str
     """Such as `tokens`."""
     percentiles: dict[int, int]

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, ConfigDict, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from finetune_api.base import Contract
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.failures import FailureReason
 from finetune_api.lenient import as_much_as_fits
 
@@ -109,7 +110,7 @@ class MetricStatus(Entry):
 
     name: Annotated[str, Field(max_length=64)]
     """Such as accuracy, f1 or macro_f1."""
-    split: Literal["validation", "test"]
+    split: MeasuredSplit
     """The rows it was measured on."""
     baseline: float | None = None
     """Before training."""

@@ -65,6 +65,7 @@ GOOD = [
     Good("an encoding and named columns", FILES | {"spec.dataset.csv": {"encoding": "latin-1", "columnNames": ["a"]}}),
     Good("patterns of files for each split", FILES | {"spec.dataset.splits": {"train": "t/*.csv", "test": "test.csv"}}),
     Good("a validation split", {"spec.dataset.splits.validation": "dev"}),
+    Good("rows that should not be forgotten", {"spec.dataset.splits.retention": "general"}),
     Good(
         "a delimiter that no quote is, as quotes are ordinary",
         FILES | {"spec.dataset.csv": {"delimiter": '"', "quoteChar": ""}},
@@ -613,6 +614,24 @@ BAD = [
     ),
     Bad(
         "one split for two purposes",
+        {"spec.dataset.splits": {"validation": "general", "retention": "general"}},
+        "spec.dataset.splits",
+        "retention",
+    ),
+    Bad(
+        "what should not be forgotten trained on",
+        {"spec.dataset.splits.retention": "train"},
+        "spec.dataset.splits",
+        "retention",
+    ),
+    Bad(
+        "what should not be forgotten as test",
+        {"spec.dataset.splits": {"test": "general", "retention": "general"}},
+        "spec.dataset.splits",
+        "retention",
+    ),
+    Bad(
+        "one split for validation and test",
         {"spec.dataset.splits": {"validation": "test", "test": "test"}},
         "spec.dataset.splits",
         "different rows",

@@ -24,7 +24,11 @@ _MORE_EXTENSIONS: tuple[tuple[Kind, str, Format], ...] = (
     (Kind.TOKENS, ".conllu", "conll"),
     (Kind.ANSWERS, ".json", "squad"),
 )
-_CALLED: Mapping[Split, tuple[str, ...]] = {"validation": ("valid", "val", "dev"), "test": ("test",)}
+_CALLED: Mapping[Split, tuple[str, ...]] = {
+    "validation": ("valid", "val", "dev"),
+    "test": ("test",),
+    "retention": ("retention",),
+}
 """How names of files or folders begin that people mean to be a split."""
 
 _LINES = "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table."
@@ -45,6 +49,7 @@ def wanted_splits(dataset: Dataset) -> dict[Split, str]:
         "train": dataset.splits.train,
         "validation": dataset.splits.validation,
         "test": dataset.splits.test,
+        "retention": dataset.splits.retention,
     }
     return {split: pattern for split, pattern in wanted.items() if pattern is not None}
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from mmap import MADV_DONTNEED, mmap
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.tasks import Form
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Stop = Callable[[], None]
 """Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "retention"]
 
 Unit = Literal["line", "row", "file"]
 """What the rows of a file are numbered by; `file` where a file, such as an image, is a row itself."""
@@ -162,3 +163,11 @@ class Data:
     """How much there is, how even, and how often the same."""
     sources: tuple[Source, ...]
     """What was read. A validation split drawn from the training rows has no source of its own."""
+    retention: Examples | None = None
+    """What the model should not forget."""
+
+    @property
+    def measured(self) -> Mapping[MeasuredSplit, Examples]:
+        """The splits that the model is measured on, validation first."""
+        given = {"validation": self.validation, "test": self.test, "retention": self.retention}
+        return {split: examples for split in get_args(MeasuredSplit) if (examples := given[split]) is not None}

@@ -87,6 +87,7 @@ def load(
         train=examples["train"],
         validation=examples["validation"],
         test=examples.get("test"),
+        retention=examples.get("retention"),
         form=form,
         names=names,
         warnings=_few(warnings),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.training import Training
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.engine.generate import Tell, generate
@@ -25,7 +25,7 @@ LOSS, WEIGHT = "loss", "weight"
 class Split:
     """Examples that are measured."""
 
-    name: Literal["validation", "test"]
+    name: MeasuredSplit
     examples: Examples
     features: Features
 

@@ -8,13 +8,14 @@ from datetime import datetime
 from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import pyarrow as pa
 import torch
 import transformers
 
 from finetune_api.base import seconds
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult
@@ -94,7 +95,7 @@ class Measured:
     """Metrics of the best model."""
 
     @property
-    def name(self) -> Literal["validation", "test"]:
+    def name(self) -> MeasuredSplit:
         return self.split.name
 
 
@@ -249,9 +250,7 @@ class Session:
         self._reporter.phase(TrainerPhase.VALIDATING, "preparing the examples")
         data = self._inputs.data
         self._train: Features = self._features(data.train, "train")
-        self._splits = [Split("validation", data.validation, self._features(data.validation, "validation"))]
-        if data.test is not None:
-            self._splits.append(Split("test", data.test, self._features(data.test, "test")))
+        self._splits = [Split(name, rows, self._features(rows, name)) for name, rows in data.measured.items()]
         logger.info(
             "%d examples to train on, %s; %s.",
             len(data.train),
@@ -449,7 +448,8 @@ class Session:
             for measured in self._measured
             for name, value in defined(measured.scores).items()
         ]
-        return sorted(results, key=lambda r: (r.split != "validation", r.name != self._metric, r.name == "loss"))
+        order = get_args(MeasuredSplit)
+        return sorted(results, key=lambda r: (order.index(r.split), r.name != self._metric, r.name == "loss"))
 
     def _intervals(self) -> dict[tuple[str, str], Interval]:
         """Of after minus before, by split and metric."""

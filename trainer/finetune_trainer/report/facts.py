@@ -47,7 +47,7 @@ class ReportFacts:
     intervals: Mapping[tuple[str, str], Interval]
     """The 95 % interval of after minus before, by split and metric, of those that were measured both times."""
     rows_by_split: Mapping[str, int]
-    """Examples of each measured split; validation first, then test if there is one."""
+    """Examples of each measured split; validation first, then test and retention if there are such."""
     blocks_by_split: Mapping[str, Sequence[Block]]
     """What the task shows of each measured split."""
     survey: Survey | None

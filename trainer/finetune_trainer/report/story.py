@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from finetune_api import kubectl_yaml
+from finetune_api.dataset import MeasuredSplit
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.metrics import metric_name, more_is_better
@@ -22,7 +23,7 @@ class MetricRow:
 
     name: str
     """The metric's key, such as `macro_f1`."""
-    split: Literal["validation", "test"]
+    split: MeasuredSplit
     rows: int
     baseline: float | None
     value: float
@@ -98,6 +99,17 @@ def certainty(row: MetricRow) -> str:
     if not row.is_better:
         return f"The model got worse by {abs(row.difference):.3f} ({interval})."
     return f"That is {signed(row.difference)} ({interval})."
+
+
+def forgotten(facts: ReportFacts, rows: list[MetricRow]) -> str:
+    """What training made of what the model could do before, of the metric that it was chosen by; empty where nobody asked."""
+    row = next((row for row in rows if row.split == "retention"), None)
+    if row is None:
+        return ""
+    said = f"{headline(row)} {certainty(row)} These rows were used neither for training nor for choosing the model."
+    if facts.has_new_head:
+        return f"{said} Before training, the model had a new head that knew nothing, so there was little to forget."
+    return said
 
 
 def honesty(facts: ReportFacts) -> str:

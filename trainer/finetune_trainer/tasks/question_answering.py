@@ -92,11 +92,9 @@ class QuestionAnswering(TextTask):
 
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         super().__init__(folder, data, spec)
-        for split, examples in (("validation", data.validation), ("test", data.test)):
-            without = (
-                0 if examples is None or self.may_have_none else sum(not row for row in examples.values("answers"))
-            )
-            if examples is not None and without:
+        for split, examples in data.measured.items():
+            without = 0 if self.may_have_none else sum(not row for row in examples.values("answers"))
+            if without:
                 self.notes.append(
                     f"{without:,} of {len(examples):,} {split} rows have no answer, and all training rows have one: the model always gives one, "
                     "which is wrong for these."

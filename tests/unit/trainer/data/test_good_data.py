@@ -251,11 +251,14 @@ def test_the_drawn_split_is_told_by_seed_and_texts_alone(tmp_path: Path) -> None
 def test_rows_shared_by_splits_and_contradictions_are_counted_in_warnings(tmp_path: Path) -> None:
     train = csv("a,x", "b,y", "a,y", "c,x")
     written(tmp_path, {"train.csv": train, "dev.csv": csv("b,y", "d,x"), "test.csv": csv("e,y", "a,x", "c,x")})
-    warnings = load_from(tmp_path, splits={"validation": "dev.csv", "test": "test.csv"}).warnings
+    written(tmp_path, {"general.csv": csv("f,y", "c,x")})
+    splits = {"validation": "dev.csv", "test": "test.csv", "retention": "general.csv"}
+    warnings = load_from(tmp_path, splits=splits).warnings
     assert warnings == (
         "1 training rows have the text of an earlier row and another label: train.csv, line 4.",
         "1 of 2 validation rows have the text of a training row, so their metrics flatter: dev.csv, line 2.",
         "2 of 3 test rows have the text of a training row, so their metrics flatter: test.csv, line 3; test.csv, line 4.",
+        "1 of 2 retention rows have the text of a training row, so their metrics flatter: general.csv, line 3.",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from finetune_api.result import MetricResult
-from finetune_trainer.report.story import MetricRow, certainty, headline, metric_rows, resamples
+from finetune_trainer.report.story import MetricRow, certainty, forgotten, headline, metric_rows, resamples
 from finetune_trainer.scores import Interval
 from tests.unit.trainer.report.runs import finished_run
 
@@ -59,3 +59,23 @@ def test_the_note_says_how_many_resamples_the_intervals_are_of() -> None:
     many = [replace(row, rows=20_001) if row.split == "test" else row for row in rows]
     assert resamples(many) == "1,000 resamples of the test rows and 5,000 resamples of the validation rows"
     assert resamples([replace(row, interval=None) for row in rows]) == ""
+
+
+@pytest.mark.parametrize(("new_head", "says"), [(True, "there was little to forget"), (False, "")])
+def test_what_was_forgotten_is_said_of_the_first_metric_and_of_a_new_head_that_it_had_nothing_to_forget(
+    new_head: bool, says: str
+) -> None:
+    facts = finished_run(with_test=True)
+    assert forgotten(facts, metric_rows(facts)) == ""
+    facts = replace(
+        facts,
+        has_new_head=new_head,
+        metrics=[*facts.metrics, MetricResult(name="f1", split="retention", baseline=0.8, value=0.6)],
+        intervals={**facts.intervals, ("retention", "f1"): Interval(-0.3, -0.1)},
+        rows_by_split={**facts.rows_by_split, "retention": 50},
+    )
+    rows = metric_rows(facts)
+    assert [*dict.fromkeys(row.split for row in rows)] == ["test", "validation", "retention"]
+    said = forgotten(facts, rows)
+    assert said.startswith("F1 fell from 0.800 to 0.600 on the 50 retention rows. The model got worse by 0.200")
+    assert ("head" in said) == new_head and says in said
