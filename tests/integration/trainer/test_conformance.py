@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import shutil
@@ -21,10 +22,12 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.manifest import load as load_manifest
-from finetune_api.tasks import LORA, TASKS as FACTS
+from finetune_api.tasks import LORA, QLORA, TASKS as FACTS
+from finetune_api.training import Lora
 from finetune_trainer.data import Data, load
 from finetune_trainer.data.examples import Examples, Origins
 from finetune_trainer.engine.activations import allows
+from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.freeze import freeze, refuse_idle
 from finetune_trainer.engine.layers import distances
 from finetune_trainer.engine.levers import quicken
@@ -262,6 +265,51 @@ def test_adapters_end_as_if_not_stopped_alone_as_in_the_model_that_was_measured(
     torch.testing.assert_close(
         {name: one[name] for name in one}, {name: other[name] for name in one}, rtol=0, atol=1e-6
     )
+
+
+class Kept(torch.nn.Module):
+    """A layer that computes as it did, and whose weight is none, as one in four bits; `made` counts them."""
+
+    made = 0
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        type(self).made += 1
+        self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.uint8), requires_grad=False)
+        self.bias = layer.bias
+        self._kept = [copy.deepcopy(layer)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._kept[0](x)
+        return found
+
+
+def test_of_layers_in_four_bits_nothing_is_asked_but_what_they_compute_and_in_the_end_they_are_as_they_came(
+    lab: Lab,
+) -> None:
+    """The numbers that bitsandbytes makes of them: test_qlora.py."""
+    if QLORA not in FACTS[lab.name].methods:
+        pytest.skip("no adapters for this task, see its facts")
+    task = lab.task(Path(lab.inputs["model"]["uri"].removeprefix("file://")))
+    before = {name: p.detach().clone() for name, p in task.model.named_parameters(remove_duplicate=False)}
+    features = lab.features(task, lab.data.train, training=True)
+    given = task.collate([features.get(index, np.random.default_rng(index)) for index in range(4)])
+    freeze(task.model, None, task.new_parameters)
+    adapters = Adapters.of(task, Lora.model_validate({"rank": 2, **lab.case.adapted}), four_bits=True)
+    adapters.put(features)
+    task.model.eval()
+    wanted, Kept.made = task.outputs(given), 0
+    adapters.quantise(Kept)
+
+    assert Kept.made == len(adapters.quantised) == len(adapters.quantisable)
+    assert Kept.made > 5 or "targetModules" in lab.case.adapted, "nearly nothing is in four bits"
+    found = task.outputs(given)
+    assert all(torch.equal(found[name], values) for name, values in wanted.items())
+    adapters.merge(before)
+    assert not adapters.quantised
+    after = dict(task.model.named_parameters(remove_duplicate=False))
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], values) for name, values in before.items())
 
 
 def test_what_has_no_part_in_the_answers_is_nothing_to_train(lab: Lab) -> None:

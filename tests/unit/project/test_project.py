@@ -58,3 +58,11 @@ def test_nothing_in_the_trainer_but_its_tasks_says_the_name_of_one() -> None:
     assert len(files) > 50
     found = {(file.name, name) for file in files for name in TASKS if f'"{name}"' in file.read_text("utf-8")}
     assert not found
+
+
+def test_what_pages_and_messages_build_an_image_with_are_extras_that_there_are() -> None:
+    files = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("images/*/Dockerfile")]
+    files += (REPOSITORY / "trainer").rglob("*.py")
+    named = {name for file in files for name in re.findall(r"EXTRAS=(\w+)", file.read_text("utf-8"))}
+    assert named
+    assert named <= PROJECT["project"]["optional-dependencies"].keys()

@@ -18,6 +18,8 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "datasets",
+    "peft",
+    "bitsandbytes",
     "numpy",
     "finetune-operator",
 )
