@@ -108,8 +108,8 @@ class Columns(Model):
     example is one text."""
 
     label: ColumnName | None = None
-    """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. Default: the one called
-    `label`."""
+    """The column with the label: a name, or a whole number; a fraction only where `labels` lists it. With
+    `textGeneration.objective: kto` whether the answer is liked: true or false. Default: the one called `label`."""
 
     labels: ColumnName | None = None
     """The column with any number of labels: a list of them, or one text with a separator between them. Default: the one called

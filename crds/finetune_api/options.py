@@ -166,16 +166,18 @@ DEFAULT_PROMPTS = ("a photo of a {}",)
 class TextGeneration(Model):
     """What text-generation learns of a conversation, and what it shows."""
 
-    objective: Literal["sft", "dpo", "orpo"] = "sft"
+    objective: Literal["sft", "dpo", "orpo", "kto"] = "sft"
     """`sft`: to say what the data says (supervised fine-tuning). `dpo`: to say rather what is chosen than what is rejected, from pairs of
     such answers, without getting far from the model as it was (direct preference optimization, Rafailov et al. 2023). `orpo`: to say what is
     chosen and at better odds than what is rejected, from such pairs, wherever that leads: for models that were not tuned before (odds ratio
-    preference optimization, Hong et al. 2024). Default: sft."""
+    preference optimization, Hong et al. 2024). `kto`: to say what is liked and not what is not, from answers each with its own label,
+    without getting far from the model as it was (Kahneman-Tversky optimization, Ethayarajh et al. 2024). Default: sft."""
 
     beta: Annotated[float, Field(gt=0, le=100)] | None = None
-    """Of `dpo` how dear it is to get far from the model as it was: the lower, the further it goes. The loss of a pair is
+    """Of `dpo` and `kto` how dear it is to get far from the model as it was: the lower, the further it goes. The loss of a pair is
     -log σ(beta · margin), where the margin is by how much more the log-likelihood of the chosen answer has grown than that of the rejected
-    one. Of `orpo` how much the odds count beside the mean loss of a token of the chosen answer and its prompt. Default: 0.1."""
+    one; of `kto` that of an answer is 1 - σ(± beta · margin), where the margin is by how much more its log-likelihood has grown than those of
+    answers as such. Of `orpo` how much the odds count beside the mean loss of a token of the chosen answer and its prompt. Default: 0.1."""
 
     loss: Literal["answers", "all"] | None = None
     """`answers`: what the assistant says, and nothing else, is learnt; of a prompt with its completion the completion. `all`: all of it.

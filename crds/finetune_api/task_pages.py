@@ -33,6 +33,7 @@ HOLDS: Mapping[Kind, str] = {
     "ShareGPT write them. Messages also as JSON in a text",
     Kind.TOOLS: 'a list of functions as OpenAI describes them, `{"type": "function", "function": {"name": "…", "parameters": {…}}}` or '
     "what stands in `function` alone, also as JSON in a text; nothing where there are none",
+    Kind.LIKED: "true or false, also as a text, or 1 or 0",
 }
 """What a column of each kind holds, in each format."""
 
@@ -121,7 +122,11 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
         if form.needs:
             field, _, values = form.needs.partition("=")
             these = listed([f"`{value}`" for value in values.split("|")], "or")
-            yield from ("", f"Examples are read so where `{field}` is {these}, and nowhere else.", *_PAIRS)
+            yield from (
+                "",
+                f"Examples are read so where `{field}` is {these}, and nowhere else.",
+                *(_PAIRS if form.has("chosen") else _LIKED),
+            )
         if form.options:
             yield from _options(form)
         yield from (
@@ -197,6 +202,16 @@ _PAIRS = (
 )
 
 
+_LIKED = (
+    "Of a completion all that the assistant says is judged, of a conversation its last answer, with what ends it. An answer that is cut to nothing teaches "
+    "nothing and does not count; how many there are is said.",
+    "What answers are compared with is how much likelier than before training the model finds answers as such: to each prompt that of another row, drawn "
+    "once by `training.seed`; the mean of a batch counts, and no less than 0. How likely the untrained model takes all these is asked once, before the "
+    "first step, and kept with the run: there is no second model in memory. With adapters that is the model without them. Before training the accuracy "
+    "is 0.5 and the margin 0.",
+)
+
+
 def _holds(role: Role) -> str:
     if role.found and role.kind is Kind.TEXT:
         return "text, or nothing"
@@ -210,7 +225,8 @@ def _holds(role: Role) -> str:
 def sample(form: Form) -> str:
     """A line of a JSON lines file, with what each example of the form has."""
     samples = {**SAMPLES, **_ANSWERS} if form.has("instruction") else SAMPLES
-    return json.dumps({role: samples[role] for role in form.required})
+    liked = {role.name: True for role in form.roles if role.kind is Kind.LIKED}
+    return json.dumps({role: {**samples, **liked}[role] for role in form.required})
 
 
 def _rows(form: Form) -> str:

@@ -43,6 +43,8 @@ class Kind(StrEnum):
     """An answer that is liked more, or less, than another: a text, or the messages of a conversation."""
     TOOLS = "tools"
     """What functions a model may call."""
+    LIKED = "liked"
+    """Whether an answer is liked."""
 
 
 TEXTS = frozenset({Kind.TEXT, Kind.TOKENS, Kind.MESSAGES, Kind.PROMPT, Kind.PREFERENCE})
@@ -194,6 +196,23 @@ REWARD_MARGIN = Metric(
     "the reward of the chosen answer less that of the rejected one, in the mean",
     shown="reward margin",
 )
+ANSWER_LOSS = Metric(
+    "loss",
+    "the mean loss of an answer, which training makes smaller; 0.5 before training",
+    more_is_better=False,
+)
+LIKED_ACCURACY = Metric(
+    "reward_accuracy",
+    "the part of the answers that became likelier where they are liked, and less likely where not; half of those that stayed as likely. The reward of "
+    "an answer is `textGeneration.beta` times its log-likelihood less that before training",
+    shown="reward accuracy",
+    hub="accuracy",
+)
+LIKED_MARGIN = Metric(
+    "reward_margin",
+    "the mean reward of the answers that are liked less that of those that are not",
+    shown="reward margin",
+)
 PAIR_LOSS = Metric("loss", "the mean loss of a pair, which training makes smaller", more_is_better=False)
 WORD_ACCURACY = Metric("accuracy", "the part of the words that get the right tag")
 FOUND = Metric("accuracy", "the part of the masked words that are found")
@@ -257,6 +276,8 @@ INPUT = Role("input", Kind.TEXT, optional=True, found=True)
 HISTORY = Role("history", Kind.MESSAGES, optional=True, found=True)
 CHOSEN = Role("chosen", Kind.PREFERENCE, also=("preferred_output",))
 REJECTED = Role("rejected", Kind.PREFERENCE, also=("non_preferred_output",))
+LIKED = Role("label", Kind.LIKED, also=("kto_tag",))
+_LIKED = (ANSWER_LOSS, LIKED_ACCURACY, LIKED_MARGIN)
 _PREFERRED = (PAIR_LOSS, REWARD_ACCURACY, REWARD_MARGIN)
 _PREFERENCE_OPTIONS = _ASKED | {"textGeneration.beta", "textGeneration.systemPrompt"}
 
@@ -485,6 +506,22 @@ _ALL = (
                 _PREFERENCE_OPTIONS,
                 needs="textGeneration.objective=dpo|orpo",
                 example="examples/preferences.yaml",
+            ),
+            Form(
+                (Role("messages", Kind.MESSAGES, also=("conversations",)), TOOLS, SYSTEM, LIKED),
+                _LIKED,
+                "answers in a conversation as people like it",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=kto",
+                example="examples/liked-chats.yaml",
+            ),
+            Form(
+                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, LIKED),
+                _LIKED,
+                "completes a prompt as people like it",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=kto",
+                example="examples/liked.yaml",
             ),
         ),
         loads_with="AutoModelForCausalLM",

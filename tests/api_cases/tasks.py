@@ -70,7 +70,8 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
                 changes = {path: value for path, value in least.items() if path != field}
                 yield Bad(f"{name} without {field}", changes, "spec", "choose columns, metric and")
             for other in task.forms:
-                if not other.needs and form.needs:
+                like = [one for one in task.forms if one.needs == form.needs]
+                if not other.needs and form.needs and not any(all(map(one.has, other.required)) for one in like):
                     changes = smallest(task, other) | needed(form)
                     says = "choose columns, metric and"
                     yield Bad(f"{task.name} of {' and '.join(other.required)}, {form.needs}", changes, "spec", says)

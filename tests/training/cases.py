@@ -404,6 +404,27 @@ def _preferred_instructions(folder: Path, dropout: float) -> Mapping[str, Any]:
     return _written(folder, dropout, rows, systemPrompt="Be short.", objective="orpo")
 
 
+def _liked(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The first word of a text is liked, and the last is not."""
+    rows = [
+        {"prompt": f"{text} {HOSTILE}", "completion": f" {text.split()[-(number % 2)]}", "label": number % 2 == 0}
+        for number, (text, _) in enumerate(ROWS)
+    ]
+    return _written(folder, dropout, rows, objective="kto", beta=0.3)
+
+
+def _liked_chats(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The same as conversations, of which the first answer is not judged."""
+    rows = []
+    for number, (text, _) in enumerate(ROWS):
+        turns = [("user", "Hello."), ("assistant", "Hello."), ("user", f"{text} {HOSTILE}")]
+        turns.append(("assistant", text.split()[-(number % 2)]))
+        rows.append(
+            {"messages": [{"role": role, "content": said} for role, said in turns], "label": str(number % 2 == 0)}
+        )
+    return _written(folder, dropout, rows, objective="kto")
+
+
 def _answer_of(content: str) -> list[dict[str, Any]]:
     """A conversation of the snippet's question with this answer."""
     return [{"role": "user", "content": "A question."}, {"role": "assistant", "content": content}]
@@ -496,6 +517,30 @@ CASES: Mapping[str, Case] = {
             ),
         },
         asked={"instruction": "A question.", "chosen": [_text("Yes.")], "rejected": [_text("No.")]},
+        agrees=a_text,
+    ),
+    "text-generation-by-what-is-liked": Case(
+        "text-generation",
+        _liked,
+        bad={
+            "a label that is none": Bad(
+                append("train.jsonl", '{"prompt": "Salt.", "completion": " Yes.", "label": "good"}'),
+                ("train.jsonl, line 41", 'column "label"', "neither true nor false"),
+            ),
+        },
+        asked={"prompt": [_text("A text")], "completion": [_text(" more")], "label": True},
+        agrees=a_text,
+    ),
+    "text-generation-by-chats-that-are-liked": Case(
+        "text-generation",
+        _liked_chats,
+        bad={
+            "no label": Bad(
+                append("validation.jsonl", '{"messages": [{"role": "assistant", "content": "Yes."}], "label": null}'),
+                ("validation.jsonl, line 9", 'column "label"', "is empty"),
+            ),
+        },
+        asked={"messages": _answer_of("An answer."), "label": True},
         agrees=a_text,
     ),
     "text2text-generation": Case(

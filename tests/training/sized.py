@@ -81,6 +81,11 @@ def _answers(folder: Path) -> Mapping[str, Any]:
     return _in_files(folder, [json.dumps(row) for row in rows])
 
 
+def _liked(folder: Path) -> Mapping[str, Any]:
+    rows = [{"prompt": f"{number}", "completion": f" {WORDS}", "label": number % 2 == 0} for number in range(ROWS)]
+    return _in_files(folder, [json.dumps(row) for row in rows])
+
+
 def _in_files(folder: Path, lines: list[str]) -> Mapping[str, Any]:
     folder.mkdir()
     for split in ("train", "validation"):
@@ -163,6 +168,9 @@ JOBS: Mapping[str, Sized] = {
     ),
     "llama, by preferences": Sized(
         "text-generation", _llama, LLAMA, _answers, TEXT, options={"textGeneration": {"objective": "dpo"}}
+    ),
+    "llama, by what is liked": Sized(
+        "text-generation", _llama, LLAMA, _liked, TEXT, options={"textGeneration": {"objective": "kto"}}
     ),
     "t5": Sized("text2text-generation", _t5, T5, _pairs, TEXT),
     "resnet": Sized("image-classification", _resnet, RESNET, _images, {"precision": "fp32"}),

@@ -38,6 +38,7 @@ from finetune_trainer import trust
 from finetune_trainer.data.diagnosis import conflict, description_that_fits
 from finetune_trainer.data.examples import Split, Stop
 from finetune_trainer.data.foreign import CONFLICT, PARQUET, conflict_of, kind_of, text_kind_of
+from finetune_trainer.data.nearest_form import nearest_form
 from finetune_trainer.data.problems import column_missing, columns_repeat, data_invalid, listed, nearest
 from finetune_trainer.data.rows import OwnNames
 from finetune_trainer.data.tables import class_names
@@ -107,7 +108,7 @@ def read_dataset(
     cache: Path,
     stop: Stop,
 ) -> tuple[str, int, dict[Split, HubSplit]]:
-    """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, or `otherwise`, and the splits
+    """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, or the nearest, or `otherwise`, and the splits
     asked for (role → name of the hub's split).
 
     Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
@@ -139,9 +140,10 @@ def read_dataset(
             raise _unreadable(repo, error) from error
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
-    chosen = next(
-        (number for number, form in enumerate(forms) if all(column in existing for column in form.values())), otherwise
-    )
+    holds = (number for number, form in enumerate(forms) if all(column in existing for column in form.values()))
+    chosen = next(holds, None)
+    if chosen is None:
+        chosen = nearest_form([form.values() for form in forms], existing, otherwise)
     roles = forms[chosen]
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():

@@ -18,6 +18,7 @@ from finetune_trainer.data.examples import HUB_SPLIT, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.folders import file_column, is_told_by_folders, read_folder
 from finetune_trainer.data.kinds import Kinds, kind_of
+from finetune_trainer.data.nearest_form import nearest_form
 from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import at
 from finetune_trainer.data.rows import Rows, RowsWriter
@@ -158,7 +159,7 @@ def _read_tables(
 
 
 def _form_of(wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path]) -> Form:
-    """The first whose columns some file to train on has; the plain one where there is none, which will say what is missing. So a file
+    """The first whose columns some file to train on has; the nearest where there is none, which will say what is missing. So a file
     without them is missing them, and is not read as if none had them. Without a table the first that folders of files tell."""
     forms, names = wanted.ways, files.tables["train"]
     if not names:
@@ -171,7 +172,10 @@ def _form_of(wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path]) -> F
         for name in names
     }
     has = (any(there[name].issuperset(columns.values()) for name, columns in of.items()) for of in sought)
-    return next((form for form, found in zip(forms, has, strict=True) if found), wanted.plain)
+    if (holds := next((form for form, found in zip(forms, has, strict=True) if found), None)) is not None:
+        return holds
+    first = names[0]
+    return forms[nearest_form([of[first].values() for of in sought], there[first], forms.index(wanted.plain))]
 
 
 def _columns_there(wanted: Wanted, files: ChosenFiles, name: str, path: Path, columns: set[str]) -> frozenset[str]:

@@ -169,6 +169,10 @@ def _of_next_tokens(one: Pass, features: int) -> dict[str, torch.Tensor]:
     if one.next_tokens is None:
         one.next_tokens = NextTokens(one.model, _without_cache(one.model), one.within)
     texts = features * one.size.texts
+    if _objective(one.spec) == "kto":  # of two texts one is read without a gradient, and forgotten
+        texts = features
+        with torch.no_grad():
+            one.next_tokens.hidden(one.text(texts))
     hidden = one.next_tokens.hidden(one.text(texts))
     places = torch.zeros((texts, one.size.tokens - 1, 1), dtype=torch.long, device=one.model.device)
     learnt = hidden.gather(1, places.expand(-1, -1, hidden.shape[-1]))
@@ -212,13 +216,16 @@ def _several(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens
 
 def _answers(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:
     """Of pairs of answers both with their prompt."""
-    compares = spec.text_generation is not None and spec.text_generation.objective != "sft"
-    return Size(tokens, texts=2 if compares else 1)
+    return Size(tokens, texts=1 if _objective(spec) == "sft" else 2)
+
+
+def _objective(spec: FineTuneJobSpec) -> str:
+    return (spec.text_generation or TextGeneration()).objective
 
 
 def _packs(spec: FineTuneJobSpec) -> bool:
-    options = spec.text_generation or TextGeneration()
-    return options.objective == "sft" and (options.packing or DEFAULT_PACKING) == "auto"
+    packing = (spec.text_generation or TextGeneration()).packing or DEFAULT_PACKING
+    return _objective(spec) == "sft" and packing == "auto"
 
 
 def _image(model: PreTrainedModel, spec: FineTuneJobSpec, folder: Path, tokens: int) -> Size:

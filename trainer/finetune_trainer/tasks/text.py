@@ -15,7 +15,6 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.examples import Data, Examples, Stop
 from finetune_trainer.tasks.answers import PADDED, settle_attention, try_answers
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
-from finetune_trainer.tasks.packs import Packs
 from finetune_trainer.tasks.pretrained import Head, load_model, said_as_invalid
 from finetune_trainer.tasks.ragged import Ragged
 from finetune_trainer.tasks.reading import Reader, Targets
@@ -114,7 +113,7 @@ class TextTask(Task):
 
     def tokens(self, features: Features) -> NDArray[np.int64] | None:
         texts = features.texts.values() if isinstance(features, Several) else [features]
-        texts = [text.texts if isinstance(text, Packs) else text for text in texts]
+        texts = [getattr(text, "texts", text) for text in texts]  # of which a feature has several
         if not all(isinstance(text, Ragged) for text in texts):
             return None
         found = [text.distinct("input_ids") for text in texts if isinstance(text, Ragged)]

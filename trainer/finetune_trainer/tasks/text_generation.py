@@ -91,9 +91,10 @@ class TextGeneration(TextTask):
 
     @classmethod
     def of(cls, form: Form) -> type[Task]:
-        from finetune_trainer.tasks.preferences import Preferences  # which is made of this one
+        from finetune_trainer.tasks.liked import Liked  # which are made of this one
+        from finetune_trainer.tasks.preferences import Preferences
 
-        return Preferences if form.has("chosen") else cls
+        return Preferences if form.has("chosen") else Liked if form.has("label") else cls
 
     def head(self) -> Head | None:
         return None

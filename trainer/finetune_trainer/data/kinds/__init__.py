@@ -10,6 +10,7 @@ from finetune_trainer.data.kinds.audio import Sounds
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
+from finetune_trainer.data.kinds.liked import Liked
 from finetune_trainer.data.kinds.messages import Completions, History, Messages, Prompts
 from finetune_trainer.data.kinds.number import Number
 from finetune_trainer.data.kinds.preference import Asked, Preferences
@@ -33,6 +34,7 @@ KINDS: Mapping[Kind, type[Values]] = {
     Kind.PROMPT: Prompts,
     Kind.PREFERENCE: Preferences,
     Kind.TOOLS: Tools,
+    Kind.LIKED: Liked,
 }
 _ANSWERS: Mapping[Kind, type[Values]] = {Kind.TEXT: Targets, Kind.PROMPT: Completions}
 """Of those that are answers."""

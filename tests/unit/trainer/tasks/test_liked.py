@@ -1,0 +1,235 @@
+"""Answers that are liked or not: TRL's own loss and gradient, whatever the micro-batch; what is judged, what does not count, what is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.engine.measure import Split, answer, defined, scores
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.references import refer
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.report.blocks import Cards, Samples, Table
+from finetune_trainer.tasks.base import Features
+from finetune_trainer.tasks.liked import Liked
+from tests.training.chatters import END, save_chatter
+from tests.unit.trainer.data.folders import written
+from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
+from tests.unit.trainer.tasks.test_preferences import BETA, DEV, SHORT, TO_THE_END, answers_to, moved
+
+CHATS = [
+    {
+        "prompt": [{"role": "user", "content": text}],
+        "completion": [{"role": "assistant", "content": answers_to(text)[number % 2]}],
+        "label": number % 3 != 1,
+    }
+    for number, text in enumerate(SHORT)
+]
+TEXTS = [
+    {"prompt": text, "completion": f" {answers_to(text)[number % 2]}", "label": number % 3 != 1}
+    for number, text in enumerate(SHORT)
+]
+
+
+def task(folder: Path, *lines: Mapping[str, Any], **options: Any) -> Liked:
+    content = "".join(f"{json.dumps(line)}\n" for line in (lines or CHATS))
+    written(folder / "data", {"train.jsonl": content, "dev.jsonl": content})
+    model = save_chatter(folder / "model", template=TO_THE_END, std=0.1)
+    options = {"objective": "kto", "beta": BETA, "maxNewTokens": 12, **options}
+    training = {"batchSize": 8, "precision": "fp32"}
+    found = task_of(model, folder / "data", DEV, task="text-generation", textGeneration=options, training=training)
+    assert isinstance(found, Liked)
+    return found
+
+
+def referring(found: Liked, length: int | None = None) -> Features:
+    return refer(found, features_of(found, found.data.train, length=length), CPU, seed=0)
+
+
+def in_a_ring(features: Any) -> list[int]:
+    """The rows so that the answer of each stands behind the prompt of the next."""
+    order = [0]
+    while len(order) < len(features.others):
+        order.append(int(np.flatnonzero(features.others == order[-1])[0]))
+    return order
+
+
+@pytest.mark.parametrize(("lines", "cut"), [(CHATS, 84), (TEXTS, 66)], ids=["messages", "texts"])
+def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: int, tmp_path: Path) -> None:
+    """Of a batch that TRL has at once, whose answers it turns round by one; in micro-batches of three here, and also where they are cut."""
+    trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found, folder = task(tmp_path, *lines), tmp_path / "model"
+    features = referring(found, cut)
+    order = in_a_ring(features.features)  # type: ignore[attr-defined]
+    moved(found)
+    policy, reference = (AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for _ in range(2))
+    policy.load_state_dict(found.model.state_dict())
+    policy.get_input_embeddings().padding_idx = None
+    arguments = trl.KTOConfig(
+        output_dir=str(tmp_path / "trl"),
+        beta=BETA,
+        max_length=cut,
+        per_device_train_batch_size=len(lines),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    theirs = trl.KTOTrainer(
+        model=policy,
+        ref_model=reference,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list([lines[index] for index in order]),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+    rows = list(theirs.train_dataset)
+    assert len(rows) == len(lines) and any(len(row["prompt_ids"]) + len(row["completion_ids"]) > cut for row in rows)
+    wanted = theirs.compute_loss(policy, theirs.data_collator(rows))
+    wanted.backward()
+    losses = ask(found, features).losses
+    assert losses.mean() == pytest.approx(float(wanted.detach()), rel=1e-6)
+    assert losses.std() > 1e-2
+    steps = Steps(
+        found,
+        features,
+        found.spec.training,
+        arithmetic=CPU,
+        micro=MicroBatch(3),
+        total_steps=1,
+        check=never,
+        after_step=lambda step: False,
+    )
+    assert float(steps.gradient(np.arange(len(rows)))) == pytest.approx(float(wanted.detach()), rel=1e-6)
+    gradients = dict(policy.named_parameters())
+    for name, parameter in found.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
+
+
+def test_what_answers_are_compared_with_is_no_less_than_nothing_and_moves_the_loss(tmp_path: Path) -> None:
+    found = task(tmp_path, *TEXTS)
+    one = torch.ones(2, dtype=torch.float64)
+    batch = {"liked": torch.tensor([True, False]), "counts": one, "reference_own": one, "reference_other": one}
+    for others, shift in ((4.0, 3.0), (-4.0, 0.0)):
+        losses = found.losses({"own": 1.5 * one, "other": others * one}, batch)
+        margin = BETA * (0.5 - shift)
+        assert losses.tolist() == pytest.approx([1 / (1 + np.exp(margin)), 1 / (1 + np.exp(-margin))])
+
+
+def test_before_training_the_model_takes_no_side(tmp_path: Path) -> None:
+    found = task(tmp_path)
+    split = Split("validation", found.data.validation, referring(found))
+    values = defined(scores(found, split, answer(found, split, CPU, never, found.spec.training)))
+    assert values == pytest.approx({"loss": 0.5, "reward_accuracy": 0.5, "reward_margin": 0})
+
+
+TURNS = [
+    {"role": "user", "content": "Salt?"},
+    {"role": "assistant", "content": "Yes."},
+    {"role": "user", "content": "Why?"},
+    {"role": "assistant", "content": "Taste."},
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ({"messages": TURNS}, f"Taste.{END}"),
+        ({"prompt": TURNS[:3], "completion": TURNS[3:]}, f"Taste.{END}"),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, f"Yes.{END}Taste.{END}"),
+        ({"prompt": "Salt", "completion": " is white."}, f" is white.{END}"),
+    ],
+    ids=["the last answer of messages", "a completion", "all answers of a completion", "a text"],
+)
+def test_what_is_judged_is_the_answer_also_behind_another_prompt(
+    line: dict[str, Any], wanted: str, tmp_path: Path
+) -> None:
+    other = {name: value for name, value in line.items() if name != "completion"}
+    other |= {"completion": line["completion"]} if "completion" in line else {}
+    found = task(tmp_path, {**line, "label": True}, {**other, "label": "False"})
+    [feature, second] = take(features_of(found, found.data.train), 0, 1)
+    parts = np.split(feature["labels"], [int(feature["middle"])])
+    assert [str(found._saved.decode(part[part >= 0])) for part in parts] == [wanted, wanted]
+    assert (bool(feature["liked"]), bool(second["liked"])) == (True, False)
+
+
+def test_an_answer_that_is_cut_to_nothing_is_said_and_does_not_count(tmp_path: Path) -> None:
+    found = task(tmp_path, *TEXTS[:2], {"prompt": "b" * 200, "completion": " yes", "label": True})
+    features = referring(found, length=60)
+    assert features.weights.tolist() == [1, 1, 0]
+    [note] = [note for note in found.notes if "do not count" in note]
+    assert "In 1 of 3 rows" in note and "train.jsonl, line 3" in note
+    moved(found)
+    losses = ask(found, features).losses
+    assert losses[2] == 0 and (losses[:2] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("good", 'is neither true nor false in 1 of 9 training rows, such as "good"'),
+        (2, "is neither"),
+        ("", "is empty"),
+    ],
+)
+def test_a_label_that_is_none_is_named_with_its_row(value: Any, says: str, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=says) as caught:
+        task(tmp_path, *TEXTS, {**TEXTS[0], "label": value})
+    assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, "spec.dataset.columns.label")
+    assert "line 9" in str(caught.value) and 'column "label"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("objective", "line", "says"),
+    [
+        ("kto", {"prompt": "a", "completion": "b"}, r'no column "label"'),
+        ("kto", {"prompt": "a", "chosen": "b", "rejected": "c"}, r'no column "completion"'),
+        ("dpo", {"prompt": "a", "completion": "b", "label": True}, r'no column "chosen"'),
+    ],
+)
+def test_the_wrong_data_for_an_objective_is_told_what_it_lacks(
+    objective: str, line: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobError, match=says) as caught:
+        task(tmp_path, line, objective=objective)
+    assert caught.value.reason == FailureReason.COLUMN_MISSING
+
+
+def test_no_margin_chooses_a_model_where_all_are_liked(tmp_path: Path) -> None:
+    found = task(tmp_path, *({**line, "label": True} for line in TEXTS))
+    evaluation = found.spec.training.evaluation.model_copy(update={"metric": "reward_margin"})
+    training = found.spec.training.model_copy(update={"evaluation": evaluation})
+    with pytest.raises(JobError, match="all of the validation rows are liked") as caught:
+        Liked.choose_metric(found.data, found.spec.model_copy(update={"training": training}))
+    assert caught.value.field == "spec.training.evaluation.metric"
+    assert Liked.choose_metric(found.data, found.spec) == "loss"
+
+
+def test_the_report_shows_rewards_answers_that_are_taken_the_other_way_round_and_samples(tmp_path: Path) -> None:
+    found = task(tmp_path, samples=2)
+    split = Split("validation", found.data.validation, referring(found))
+    before = answer(found, split, CPU, never, found.spec.training)
+    moved(found)
+    after = answer(found, split, CPU, never, found.spec.training)
+    table, cards, *_, samples = found.blocks(split.examples, before, after)
+    assert isinstance(table, Table) and [row[0] for row in table.rows] == [
+        "answers that are liked",
+        "answers that are not",
+    ]
+    reward, liked = (after.column(name).to_numpy() for name in ("reward", "liked"))
+    wrong = int(((reward > 0) != liked).sum())
+    assert isinstance(cards, Cards) and len(cards.cards) == wrong > 0
+    assert [part.name for part in cards.cards[0].parts] == ["prompt", "answer"]
+    assert isinstance(samples, Samples) and len(samples.samples) == 2
+    values = defined(scores(found, split, after))
+    assert values["reward_margin"] == pytest.approx(reward[liked].mean() - reward[~liked].mean())
+    assert values["reward_accuracy"] == pytest.approx(1 - wrong / len(reward))

@@ -1,0 +1,63 @@
+"""Whether an answer is liked: true or false, whichever way a file writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from finetune_trainer.data.alike import is_blank
+from finetune_trainer.data.examples import Origins
+from finetune_trainer.data.kinds.values import Bad, Values
+from finetune_trainer.data.problems import at, data_invalid, empty_to_the_hub, rows_of, shortened
+
+SAID = {"true": True, "1": True, "false": False, "0": False}
+"""As texts say it, in any case."""
+
+
+class Liked(Values):
+    type: ClassVar[pa.DataType] = pa.bool_()
+    is_input: ClassVar[bool] = False
+    noun: ClassVar[str] = "label"
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._empty, self._others = Bad(), Bad()
+
+    def read(self, values: Sequence[Any] | pa.Array) -> pa.Array:
+        found = [_said(value) for value in (values.to_pylist() if isinstance(values, pa.Array) else values)]
+        for row, (one, value) in enumerate(zip(found, values, strict=True), start=self.rows):
+            if one is None:
+                value = value.as_py() if isinstance(value, pa.Scalar) else value
+                nothing = value is None or (isinstance(value, str) and is_blank(value))
+                (self._empty if nothing else self._others).add(row, value)
+        self.rows += len(found)
+        return pa.array(found, self.type)
+
+    def check(self, table: pa.Table, origins: Origins) -> None:
+        for bad, said, remedy in (
+            (self._others, "is neither true nor false", "Write true where an answer is liked, and false where it is not."),
+            (self._empty, "is empty", f"Remove these rows, or say of their answers.{empty_to_the_hub(origins)}"),
+        ):  # fmt: skip
+            if bad.count:
+                example = "" if bad is self._empty else f", such as {shortened(bad.example)}"
+                raise data_invalid(
+                    f"the {self.noun} {said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}{example}: "
+                    f"{at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
+                    remedy,
+                    self.field,
+                )
+
+    @staticmethod
+    def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
+        return np.fromiter(values, np.uint64)
+
+
+def _said(value: Any) -> bool | None:
+    """None for what says neither."""
+    if isinstance(value, str):
+        return SAID.get(value.strip().lower())
+    return SAID.get(str(value).lower()) if isinstance(value, bool | int) else None
