@@ -190,7 +190,7 @@ class Training(Model):
     """End after this many optimiser steps even if epochs remain; the schedule then ends there too. Default: no cap."""
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    """Examples in one optimiser step, or windows where long ones are cut into these, or features where short ones are put together
+    """Examples in one optimiser step, or windows where long ones are cut into these, or features where short ones are packed
     (`textGeneration.packing`), however many forward passes it takes. Default: 32."""
 
     micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
