@@ -47,7 +47,7 @@ programs: $(READY)
 
 test: programs ## every test, against a real etcd and API server and a real S3 server
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
-	@$(MAKE) test-pythons
+	@$(MAKE) --jobs=2 --output-sync=target test-pythons
 
 # What needs neither torch nor plots. A test that takes seconds is named at the end; such are marked as slow.
 QUICK := $(addprefix tests/unit/,api operator docs examples project trainer/data trainer/scores trainer/store)
@@ -58,17 +58,20 @@ quick: $(READY) ## lint, and the unit tests that need neither torch nor a server
 soak: programs ## the long forms of the tests: every architecture, store and dialect, dozens of kills, thousands of manifests
 	@$(BIN)/python -m pytest -m soak -n 2 --dist load
 
-test-pythons: $(READY) ## the tests of API and operator on each other supported Python that is installed
+ON_PYTHONS := $(addprefix test-on-python-,$(PYTHONS))
+.PHONY: $(ON_PYTHONS)
+test-pythons: $(ON_PYTHONS) ## the tests of API and operator on each other supported Python that is installed
+
+# One process each: thousands of tests that take milliseconds are handed out to workers for as much again.
+$(ON_PYTHONS): test-on-python-%: $(READY)
 	@main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	for version in $(PYTHONS); do \
-	  if [ $$version = $$main ]; then continue; fi; \
-	  python=$$(for candidate in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python; do \
-	    $$candidate -c 'import sys; print(sys.executable)' 2>/dev/null && break; done || true); \
-	  if [ -z "$$python" ]; then echo "· Python $$version is not installed: its tests are skipped"; continue; fi; \
-	  echo "· tests of API and operator on Python $$version"; \
-	  UV_PROJECT_ENVIRONMENT=.venv-$$version $(UV) run --locked --quiet --python $$python \
-	    --extra operator --extra cli --no-group demo --no-group oracles python -m pytest -q -n 4 tests/unit/api tests/unit/operator; \
-	done
+	if [ $* = $$main ]; then exit; fi; \
+	python=$$(for candidate in python$* $(HOME)/.pyenv/versions/$*.*/bin/python; do \
+	  $$candidate -c 'import sys; print(sys.executable)' 2>/dev/null && break; done || true); \
+	if [ -z "$$python" ]; then echo "· Python $* is not installed: its tests are skipped"; exit; fi; \
+	echo "· tests of API and operator on Python $*"; \
+	UV_PROJECT_ENVIRONMENT=.venv-$* $(UV) run --locked --quiet --python $$python \
+	  --extra operator --extra cli --no-group demo --no-group oracles python -m pytest -q tests/unit/api tests/unit/operator
 
 verify: lint types layers generated lock ## format, lint, strict types, layers, no drift in generated files, lock file current
 
