@@ -30,7 +30,7 @@ from tests.training.cases import CASES
 from tests.training.inside import attempt_inside
 from tests.training.measured import session_of, steps_of
 
-H100_BF16 = 989e12
+BF16 = 989e12
 """Operations a second, dense, of an H100 and an H200 alike, as their datasheet says."""
 LEAST_TOKENS, LEAST_RATIO = 9000, 1.3
 CLOSE = 0.15
@@ -125,7 +125,7 @@ def llama(here: Here) -> Iterator[str]:
     rows, parts = (2, 1) if here.tiny else (4, 3)
     peer = peers(spec, here.steps(8), batch=rows, parts=parts)
     yield from _beside("Llama 8B shape, LoRA", mine, peer, LEAST_RATIO, here)
-    yield from _utilised("Llama 8B shape, LoRA", spec, mine, here)
+    _utilised("Llama 8B shape, LoRA", mine, here)
     yield from _as_estimated("Llama 8B shape, LoRA", spec, mine, here)
     if not here.tiny and mine.tokens < LEAST_TOKENS:
         yield f"Llama 8B shape, LoRA: {mine.tokens:,.0f} tokens/s, and {LEAST_TOKENS:,} are the least"
@@ -142,7 +142,7 @@ def nf4(here: Here) -> Iterator[str]:
     emit("Llama 8B shape, QLoRA, mean loss of its first steps", sum(mine.losses) / len(mine.losses), "nats")
     if not np.isfinite(mine.losses).all():
         yield f"a loss is no number: {mine.losses}"
-    yield from _utilised("Llama 8B shape, QLoRA", spec, mine, here)
+    _utilised("Llama 8B shape, QLoRA", mine, here)
     yield from _as_estimated("Llama 8B shape, QLoRA", spec, mine, here)
 
 
@@ -312,15 +312,13 @@ def _beside(name: str, rate: Rate, peer: Rate, least: float, here: Here, unit: s
         yield f"{name}: {share:.2f} times the peer, and {least} is the least"
 
 
-def _utilised(name: str, spec: FineTuneJobSpec, rate: Rate, here: Here) -> Iterator[str]:
-    """4·N operations a token: 2 forward, and 2 for the gradient of what goes in, as matrices of the base have none; N are the parameters
-    without the table of tokens, which is looked up. Attention is left out."""
-    config = here.shape("llama").config
+def _utilised(name: str, rate: Rate, here: Here) -> None:
+    """4·N operations a token: 2 forward, and 2 for the gradient of what goes in, as matrices of the base have none; N are the numbers of all
+    matrices, the table of tokens, which is looked up, left out, and so are adapters and attention."""
     if here.tiny:
         return
-    matrices = 8_030_261_248 - config["vocab_size"] * config["hidden_size"]
-    emit(f"{name}, 4·N operations a token", rate.tokens * 4 * matrices / H100_BF16, "of 989 TFLOP/s")
-    yield from ()
+    share = rate.tokens * 4 * here.shape("llama").matrices() / BF16
+    emit(f"{name}, 4·N operations a token", share, "of 989 TFLOP/s")
 
 
 def _as_estimated(name: str, spec: FineTuneJobSpec, rate: Rate, here: Here) -> Iterator[str]:

@@ -58,6 +58,12 @@ class Shape:
         """Whether it is a causal model."""
         return self.kind != "bert"
 
+    def matrices(self) -> int:
+        """Numbers in all linear layers of the causal model."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(self.kind, **self.config))
+        return sum(module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear))
+
     def save(self, folder: Path, device: str) -> Path:
         """Write the model below `folder`, if nobody has yet, and return its folder; drawn on `device`, in bf16 where that is a GPU."""
         model_folder = folder / "model"
