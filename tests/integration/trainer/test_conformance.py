@@ -436,7 +436,10 @@ def test_an_example_gets_the_same_answer_alone_and_in_a_batch(lab: Lab, monkeypa
     each_alone = lab.answers(lab.tuned, examples).drop_columns([LOSS, WEIGHT]).to_pylist()
     for row, alone in enumerate(each_alone):
         for name, value in alone.items():
-            assert together[row][name] == pytest.approx(value, rel=1e-6, abs=2e-5), (row, name)
+            digits = (
+                1e-6 * abs(value) if isinstance(value, float) else 0.0
+            )  # such as of the losses of a long text, summed
+            assert together[row][name] == pytest.approx(value, abs=max(2e-5, digits)), (row, name)
 
 
 def test_the_saved_model_has_the_metrics_of_the_result(lab: Lab) -> None:
