@@ -62,7 +62,7 @@ ON_PYTHONS := $(addprefix test-on-python-,$(PYTHONS))
 .PHONY: $(ON_PYTHONS)
 test-pythons: $(ON_PYTHONS) ## the tests of API and operator on each other supported Python that is installed
 
-# One process each: thousands of tests that take milliseconds are handed out to workers for as much again.
+# One process each, side by side: four workers for one Python after another took a sixth more, for handing out tests of milliseconds.
 $(ON_PYTHONS): test-on-python-%: $(READY)
 	@main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	if [ $* = $$main ]; then exit; fi; \
