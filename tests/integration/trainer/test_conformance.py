@@ -436,9 +436,8 @@ def test_an_example_gets_the_same_answer_alone_and_in_a_batch(lab: Lab, monkeypa
     each_alone = lab.answers(lab.tuned, examples).drop_columns([LOSS, WEIGHT]).to_pylist()
     for row, alone in enumerate(each_alone):
         for name, value in alone.items():
-            digits = (
-                1e-6 * abs(value) if isinstance(value, float) else 0.0
-            )  # such as of the losses of a long text, summed
+            # The summed losses of a long text have no more digits.
+            digits = 1e-6 * abs(value) if isinstance(value, float) else 0.0
             assert together[row][name] == pytest.approx(value, abs=max(2e-5, digits)), (row, name)
 
 
