@@ -1,6 +1,7 @@
 """Fixtures for all tests: the real servers of tests/cluster."""
 
 import os
+import re
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ WITH_A_CONTROL_PLANE = tuple(f"tests/integration/{folder}/" for folder in ("oper
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes the longest and mostly waits, so that all workers end together."""
+    """Begin with what takes the longest and mostly waits, so that all workers end together. Refuse names that hold an address: each worker
+    would know the tests by others, and none would run."""
+    if unnamed := [item.nodeid for item in items if re.search(r"\bat 0x[0-9a-f]+", item.nodeid)]:
+        raise pytest.UsageError(f"{unnamed[0]}: its name is another in each process. Give its parameters ids.")
     items.sort(key=lambda item: not item.nodeid.startswith(WITH_A_CONTROL_PLANE[0]))
 
 

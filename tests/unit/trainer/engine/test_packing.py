@@ -204,7 +204,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "proved"), [(text_by_text, True), (all_as_one, False), (backwards, False)], ids=lambda one: str(one)
+    ("kernel", "proved"),
+    [(text_by_text, True), (all_as_one, False), (backwards, False)],
+    ids=["text by text", "all as one", "backwards"],
 )
 @pytest.mark.parametrize("shared", [1, 4])
 def test_only_a_kernel_that_keeps_texts_apart_forward_and_backward_is_proved(
