@@ -108,6 +108,31 @@ def _others(task: TaskFacts, form: Form) -> list[str]:
     return sorted({field for other in task.forms for field in obeyed(other)} - obeyed(form))
 
 
+def foreign(task: TaskFacts, needs: str) -> list[str]:
+    """What other forms of the task obey, and none of those that need this of a spec."""
+    own = {field for form in task.forms if form.needs == needs for field in obeyed(form)}
+    return sorted({field for form in task.forms for field in obeyed(form)} - own - {form.needs for form in task.forms})
+
+
+def needs_met(task: TaskFacts, needs: str, spec: Any) -> bool:
+    """Whether the spec says what some forms need; where they need nothing, that it says nothing of what others do."""
+    return says(spec, needs) if needs else not any(says(spec, other) for other in _needs(task))
+
+
+def meets(task: TaskFacts, needs: str) -> str:
+    """The same in CEL."""
+    return _said(needs) if needs else " && ".join(f"!({_said(other)})" for other in _needs(task))
+
+
+def leaves_out(fields: Sequence[str]) -> str:
+    """In CEL, whether the spec says none of these."""
+    return " && ".join(_unsaid(fields))
+
+
+def _needs(task: TaskFacts) -> list[str]:
+    return sorted({form.needs for form in task.forms} - {""})
+
+
 def says(spec: Any, field: str) -> bool:
     """Whether the spec gives the field, or of `field=value|other` one of these values."""
     path, _, wanted = field.partition("=")

@@ -20,12 +20,18 @@ from finetune_api.forms import (
     columns_of,
     fits,
     fitting,
+    foreign,
+    leaves_out,
+    meets,
     named,
+    needs_met,
     obeyed,
     says,
 )
 from finetune_api.tasks import METHODS, Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
-from finetune_api.words import in_words, listed, roles_of
+from finetune_api.words import asked, in_words, listed, roles_of
+
+COLUMNS = "dataset.columns."
 
 Tasks = Mapping[str, TaskFacts]
 
@@ -43,7 +49,9 @@ def _rules(tasks: Tasks) -> Iterator[Rule]:
         if set(all_metrics(own)) != set(all_metrics(tasks)):
             yield metric_rule(task)
         if len(task.forms) > 1:
-            yield forms_rule(task)
+            narrower = list(needs_rules(task))
+            yield from narrower
+            yield forms_rule(task, narrower)
         if any(len(form.roles) > 1 for form in task.forms):
             yield columns_rule(task)
         for form in task.forms:
@@ -100,13 +108,39 @@ def method_rule(task: TaskFacts) -> Rule:
     )
 
 
-def forms_rule(task: TaskFacts) -> Rule:
-    """Columns, metric and options are those of one form."""
+def needs_rules(task: TaskFacts) -> Iterator[Rule]:
+    """What a spec says by which some forms are chosen, such as an objective, leaves a meaning to columns, metric and options of these."""
+    needs = {form.needs: form for form in task.forms}
+    for one, form in needs.items():
+        if len(needs) > 1 and (fields := foreign(task, one)):
+            others = [asked(other) for other in needs.values() if other.needs]
+            where = asked(form) if one else f"not {' or '.join(others)}"
+            yield Rule(
+                f"where {where}, choose columns, metric and options of such examples, and leave out {_in_kinds(fields)}",
+                f"{_of_another(task)} || !({meets(task, one)}) || ({leaves_out(fields)})",
+                lambda s, one=one, fields=fields: (  # type: ignore[misc]
+                    s.task != task.name or not needs_met(task, one, s) or not any(says(s, field) for field in fields)
+                ),
+            )
+
+
+def _in_kinds(fields: Sequence[str]) -> str:
+    """`textGeneration.beta, the columns chosen and rejected, and the metrics reward_margin`."""
+    columns = [field.removeprefix(COLUMNS) for field in fields if field.startswith(COLUMNS)]
+    metrics = [field.partition("=")[2] for field in fields if field.startswith(f"{METRIC}=")]
+    rest = [field for field in fields if not field.startswith((COLUMNS, f"{METRIC}="))]
+    named = [(columns, "the columns "), (metrics, "the metrics ")]
+    return ", and ".join([", ".join(rest)] * bool(rest) + [f"{word}{listed(names)}" for names, word in named if names])
+
+
+def forms_rule(task: TaskFacts, narrower: Sequence[Rule]) -> Rule:
+    """Columns, metric and options are those of one form, where no narrower rule says already that they are not."""
     forms = "; ".join(in_words(form) for form in task.forms)
+    refused = "".join(f" || !({rule.cel})" for rule in narrower)
     return Rule(
         f"no examples of {task.name} have all that is asked for, choose columns, metric and options from one of these: {forms}",
-        f"{_of_another(task)} || {' || '.join(f'({fits(task, form)})' for form in task.forms)}",
-        lambda s: s.task != task.name or bool(fitting(task, s)),
+        f"{_of_another(task)} || {' || '.join(f'({fits(task, form)})' for form in task.forms)}{refused}",
+        lambda s: s.task != task.name or bool(fitting(task, s)) or not all(rule.holds(s) for rule in narrower),
     )
 
 
