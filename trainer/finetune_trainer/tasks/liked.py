@@ -157,6 +157,9 @@ class Liked(Preferences):
         )
         return Judged(texts, _others(len(examples), self.spec.training.seed), length, notes)
 
+    def tokens(self, features: Features) -> NDArray[np.int64] | None:
+        return super().tokens(features.texts if isinstance(features, Judged) else features)
+
     def _judged(self, one: Encoded) -> tuple[NDArray[np.int32], int]:
         """What of a row is judged, by token, and where the answer begins that has it: of a conversation its last one."""
         judged = one.learnt.copy()

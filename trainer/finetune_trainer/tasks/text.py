@@ -113,7 +113,6 @@ class TextTask(Task):
 
     def tokens(self, features: Features) -> NDArray[np.int64] | None:
         texts = features.texts.values() if isinstance(features, Several) else [features]
-        texts = [getattr(text, "texts", text) for text in texts]  # of which a feature has several
         if not all(isinstance(text, Ragged) for text in texts):
             return None
         found = [text.distinct("input_ids") for text in texts if isinstance(text, Ragged)]

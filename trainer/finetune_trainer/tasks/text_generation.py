@@ -36,7 +36,7 @@ from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Feature
 from finetune_trainer.tasks.chat_template import plain_template
 from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
-from finetune_trainer.tasks.packs import OF, PADDING, POSITIONS, documents_of, joined, packs, placed
+from finetune_trainer.tasks.packs import OF, PADDING, POSITIONS, Packs, documents_of, joined, packs, placed
 from finetune_trainer.tasks.padding import agree
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.ragged import OnDisk, Ragged
@@ -206,6 +206,9 @@ class TextGeneration(TextTask):
             return None
         length = self.reader.max_length(self.spec.training.max_length)
         return packs(features, length, self.spec.training.seed)
+
+    def tokens(self, features: Features) -> NDArray[np.int64] | None:
+        return super().tokens(features.texts if isinstance(features, Packs) else features)
 
     @torch.no_grad()
     def _keeps_apart(self) -> bool:
