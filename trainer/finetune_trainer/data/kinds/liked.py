@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.examples import Origins
 from finetune_trainer.data.kinds.values import Bad, Values
-from finetune_trainer.data.problems import at, data_invalid, empty_to_the_hub, rows_of, shortened
+from finetune_trainer.data.problems import empty_to_the_hub
 
 SAID = {"true": True, "1": True, "false": False, "0": False}
 """As texts say it, in any case."""
@@ -38,18 +38,12 @@ class Liked(Values):
         return pa.array(found, self.type)
 
     def check(self, table: pa.Table, origins: Origins) -> None:
-        for bad, said, remedy in (
-            (self._others, "is neither true nor false", "Write true where an answer is liked, and false where it is not."),
-            (self._empty, "is empty", f"Remove these rows, or say of their answers.{empty_to_the_hub(origins)}"),
-        ):  # fmt: skip
-            if bad.count:
-                example = "" if bad is self._empty else f", such as {shortened(bad.example)}"
-                raise data_invalid(
-                    f"the {self.noun} {said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}{example}: "
-                    f"{at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
-                    remedy,
-                    self.field,
-                )
+        if self._others.count:
+            remedy = "Write true where an answer is liked, and false where it is not."
+            raise self.invalid("is neither true nor false", self._others, origins, remedy)
+        if self._empty.count:
+            remedy = f"Remove these rows, or say of their answers.{empty_to_the_hub(origins)}"
+            raise self.invalid("is empty", self._empty, origins, remedy)
 
     @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:

@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from finetune_api.failures import JobError
 from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.values import Bad, Values
-from finetune_trainer.data.problems import at, data_invalid, empty_to_the_hub, rows_of, shortened
+from finetune_trainer.data.problems import data_invalid, empty_to_the_hub
 
 NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?(?:nan|inf|infinity)", re.IGNORECASE)
@@ -61,14 +60,14 @@ class Number(Values):
             remedy = "Name a column of numbers, or write these values as numbers."
             if isinstance(example, str) and _WITH_A_COMMA.fullmatch(example.strip()):
                 remedy = f"Write numbers with a point, such as {_with_a_point(example.strip())} for {example.strip()}."
-            raise self._invalid("is no number", self._no_numbers, origins, remedy)
+            raise self.invalid("is no number", self._no_numbers, origins, remedy)
         if self._not_finite.count:
-            raise self._invalid(
+            raise self.invalid(
                 "is not a finite number", self._not_finite, origins, "Remove these rows, or correct them."
             )
         if self._empty.count:
             remedy = f"Remove these rows, or give them a {self.noun}.{empty_to_the_hub(origins)}"
-            raise self._invalid("is empty", self._empty, origins, remedy)
+            raise self.invalid("is empty", self._empty, origins, remedy)
         if self.split == "train":
             least, most = pc.min_max(table.column(self.role)).as_py().values()
             if least == most:
@@ -77,15 +76,6 @@ class Number(Values):
                     f"Name the column that holds the {self.noun}s, or add examples with others.",
                     self.field,
                 )
-
-    def _invalid(self, said: str, bad: Bad, origins: Origins, remedy: str) -> JobError:
-        example = "" if said == "is empty" else f", such as {shortened(bad.example)}"
-        return data_invalid(
-            f"the {self.noun} {said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}{example}: "
-            f"{at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
-            remedy,
-            self.field,
-        )
 
     @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:

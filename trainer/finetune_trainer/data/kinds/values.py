@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from finetune_api.failures import JobError
 from finetune_trainer.data.beside import Beside
 from finetune_trainer.data.examples import Origins, Split
-from finetune_trainer.data.problems import SHOWN
+from finetune_trainer.data.problems import SHOWN, at, data_invalid, rows_of, shortened
 
 
 @dataclass
@@ -72,6 +73,16 @@ class Values(ABC):
         self.role, self.column, self.split = role, column, split
         self.rows = 0
         """Rows read so far."""
+
+    def invalid(self, said: str, bad: Bad, origins: Origins, remedy: str) -> JobError:
+        """The failure for rows whose value `said` what is wrong with it, such as `is empty`."""
+        example = "" if said == "is empty" else f", such as {shortened(bad.example)}"
+        return data_invalid(
+            f"the {self.noun} {said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}{example}: "
+            f"{at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
+            remedy,
+            self.field,
+        )
 
     @property
     def field(self) -> str:
