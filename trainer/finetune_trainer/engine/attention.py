@@ -72,8 +72,7 @@ def mask(*, device: torch.device | None = None, **how: Any) -> torch.Tensor | No
         if device is not None and flash.works_on(device) and _is_causal(function, window, how["q_length"]):
             return None
         how |= {"mask_function": documents.within(function), "attention_mask": None}
-        how["allow_is_causal_skip"] = how["allow_is_bidirectional_skip"] = False
-    if device is not None and torch.device(device).type != "cpu":
+    if documents is not None or (device is not None and torch.device(device).type != "cpu"):
         how["allow_is_causal_skip"] = how["allow_is_bidirectional_skip"] = False
     found: torch.Tensor | None = sdpa_mask(device=device, **how)
     return found
