@@ -140,10 +140,7 @@ def read_dataset(
             raise _unreadable(repo, error) from error
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
-    holds = (number for number, form in enumerate(forms) if all(column in existing for column in form.values()))
-    chosen = next(holds, None)
-    if chosen is None:
-        chosen = nearest_form([form.values() for form in forms], existing, otherwise)
+    chosen = nearest_form([form.values() for form in forms], existing, otherwise)
     roles = forms[chosen]
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
