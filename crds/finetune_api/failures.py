@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 
 class FailureReason(StrEnum):
@@ -147,3 +149,7 @@ class JobError(Exception):
         self.message = message
         self.field = field
         self.remedy = remedy or REMEDIES[reason]
+
+    def __reduce__(self) -> tuple[Callable[[], JobError], tuple[()]]:
+        """So that one process can tell another."""
+        return partial(JobError, self.reason, self.message, field=self.field, remedy=self.remedy), ()

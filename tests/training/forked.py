@@ -11,15 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.training.libraries"])
+server = multiprocessing.get_context("forkserver")
+"""Whose processes have the libraries."""
+server.set_forkserver_preload(["tests.training.libraries"])
 
 
 class ForkedTrainer:
     """What is used of `subprocess.Popen`, for `python -m finetune_trainer` with nothing but `environment`."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self._process = _context.Process(target=_be_the_trainer, args=(environment, log), daemon=True)
+        self._process = server.Process(target=_be_the_trainer, args=(environment, log), daemon=True)
         self._process.start()
 
     def poll(self) -> int | None:

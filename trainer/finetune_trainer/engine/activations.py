@@ -84,13 +84,13 @@ class Activations:
         self.again = False
         """Whether they are computed again."""
         if asked == "on" or again:
-            self._begin()
+            self.begin()
 
     def give_way(self) -> bool:
         """Compute them again from now on, where that is left to us; returns False where nothing more can be done."""
         if self._asked != "auto" or self.again or not allows(self._model):
             return False
-        self._begin()
+        self.begin()
         return True
 
     @property
@@ -102,7 +102,10 @@ class Activations:
             return f", and {FIELD} is off"
         return f", and transformers cannot compute the layers of {type(self._model).__name__} again instead of keeping what is in them"
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Compute them again from now on."""
+        if self.again:
+            return
         assert isinstance(self._model, PreTrainedModel)  # of others nobody asks it
         compute_again(self._model)
         self.again = True

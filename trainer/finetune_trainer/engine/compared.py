@@ -3,6 +3,8 @@
 Two passes: what the model makes of every feature, without a gradient; the loss of all of it, and its gradient by what the model made; then
 each micro-batch again, with the same dropout, from which that gradient goes on into the parameters. The same sum as of one pass over the
 whole batch, for a third more work. Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup.
+
+Ranks make their shares each, tell one another what they made, and all compute the same loss of all of it.
 """
 
 from __future__ import annotations
@@ -13,48 +15,82 @@ import torch
 
 from finetune_trainer.engine.predict import Arithmetic, one_axis
 from finetune_trainer.engine.randomness import random_state, set_random_state
-from finetune_trainer.tasks.base import Batch, Task
+from finetune_trainer.engine.ranks import ALONE, Ranks
+from finetune_trainer.tasks.base import Batch, Feature, Task
+
+
+class BrokenOff(Exception):
+    """Another rank could not make its share."""
 
 
 def compared(
     task: Task,
-    batches: Sequence[Batch],
+    parts: Sequence[Sequence[Feature]],
     weight: float,
     arithmetic: Arithmetic,
     check: Callable[[], None],
     see: Callable[[Batch, Batch], None],
+    *,
+    ranks: Ranks = ALONE,
+    features: int,
 ) -> torch.Tensor:
-    """Add the gradient of the loss of `batches`, the micro-batches of one batch, to the parameters; returns the loss.
+    """Add this rank's part of the gradient of the loss of a batch of so many features to the parameters; returns its part of the loss.
+    `parts` are the micro-batches of its share, of which there is one also where the share is empty: its features are another's then.
 
     `check` is called before each pass and may raise; what was added until then stays, as where memory runs out. `see` is given the
-    outputs of all features, and the batch.
+    outputs of all features, and the batch, in the first rank. Raises BrokenOff where another rank did not come to the loss.
     """
-    states, made = [], []
-    with torch.no_grad():
-        for batch in batches:
+    own = len(ranks.share(range(features)))
+    states: list[dict[str, object]] = []
+    batches: list[Batch] = []
+
+    @torch.no_grad()
+    def first() -> list[Batch]:
+        found = []
+        for part in parts:
             check()
+            batches.append(task.collate(part))
             states.append(random_state())
-            made.append(arithmetic.outputs(task, arithmetic.move(batch)))
+            found.append(arithmetic.outputs(task, arithmetic.move(batches[-1])))
+        return found
+
+    made = _unless_broken_off(first, ranks)
     after = random_state()
-    outputs = {name: torch.cat([part[name] for part in made]) for name in made[0]}
+    outputs = {name: _whole([part[name] for part in made], own, ranks, features) for name in made[0]}
     leaves = {name: values.requires_grad_(values.is_floating_point()) for name, values in outputs.items()}
-    given = arithmetic.move({name: torch.cat([batch[name] for batch in batches]) for name in one_axis(batches[0])})
-    loss = task.losses(leaves, given).sum() / weight
+    shares = arithmetic.move({name: torch.cat([batch[name] for batch in batches]) for name in one_axis(batches[0])})
+    given = {name: _whole([values], own, ranks, features) for name, values in shares.items()}
+    loss = task.losses(leaves, given).sum() / weight / ranks.world
     torch.autograd.backward(loss)  # into the leaves, and into what the loss itself has, such as a temperature
-    see(leaves, given)
+    if not ranks.rank:
+        see(leaves, given)
+    gradients = {name: ranks.share(leaf.grad) * ranks.world for name, leaf in leaves.items() if leaf.grad is not None}
     begin = 0
-    for batch, state, part in zip(batches, states, made, strict=True):
+    for batch, state, part in zip(batches, states, made, strict=True) if own else ():
         check()
         set_random_state(state)
         end = begin + len(next(iter(part.values())))
         again = arithmetic.outputs(task, arithmetic.move(batch))
-        used = [name for name, values in again.items() if values.requires_grad and leaves[name].grad is not None]
-        torch.autograd.backward([again[name] for name in used], [_part(leaves[name], begin, end) for name in used])
+        used = [name for name, values in again.items() if values.requires_grad and name in gradients]
+        torch.autograd.backward([again[name] for name in used], [gradients[name][begin:end] for name in used])
         begin = end
     set_random_state(after)
     return loss.detach()
 
 
-def _part(leaf: torch.Tensor, begin: int, end: int) -> torch.Tensor:
-    assert leaf.grad is not None  # it is used
-    return leaf.grad[begin:end]
+def _unless_broken_off(first: Callable[[], list[Batch]], ranks: Ranks) -> list[Batch]:
+    """What `first` gives. Whatever ends it, in this rank or in another, all ranks know before any waits for what it would have made."""
+    made: list[Batch] = []
+    ended: BaseException | None = None
+    try:
+        made = first()
+    except BaseException as error:  # which is raised below
+        ended = error
+    if any(ranks.gathered(ended is not None)):
+        raise ended or BrokenOff
+    return made
+
+
+def _whole(parts: Sequence[torch.Tensor], own: int, ranks: Ranks, features: int) -> torch.Tensor:
+    """Of all features, in their order, what this rank has of its own in `parts`."""
+    return ranks.interleaved(torch.cat(list(parts))[:own], features)

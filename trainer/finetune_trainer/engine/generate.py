@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_trainer.engine.predict import Arithmetic, arrow, dearest_first, passes
+from finetune_trainer.engine.ranks import ALONE, Ranks, together
 from finetune_trainer.tasks.base import Columns, Features, Task
 
 Tell = Callable[[int, int], None]
@@ -29,18 +30,26 @@ def generate(
     tell: Tell,
     *,
     seed: int,
+    ranks: Ranks = ALONE,
 ) -> pa.Table:
-    """What the model writes to these features, one row each. `check` is called at each token and may raise."""
+    """What the model writes to these features, one row each, in all ranks. `check` is called at each token and may raise."""
     costs = features.costs[asked] * task.beams
-    parts: list[pa.Table] = []
+    order = dearest_first(costs)
+    mine = ranks.share(order)
 
     def write(part: NDArray[np.int64]) -> pa.Table:
-        return arrow(_written(task, features, asked[part].tolist(), arithmetic, check, seed))
+        return arrow(_written(task, features, asked[mine[part]].tolist(), arithmetic, check, seed))
 
-    for part in passes(task, costs, arithmetic, write):
-        parts.append(part)
-        tell(sum(map(len, parts)), len(asked))
-    return pa.concat_tables(parts).take(pa.array(np.argsort(dearest_first(costs)))).combine_chunks()
+    def write_all() -> list[pa.Table]:
+        parts: list[pa.Table] = []
+        for part in passes(task, costs[mine], arithmetic, write):
+            parts.append(part)
+            tell(min(sum(map(len, parts)) * ranks.world, len(asked)), len(asked))  # others are about as far
+        return parts
+
+    written = [part for of_one in together(ranks, write_all) for part in of_one]
+    places = np.concatenate([order[rank :: ranks.world] for rank in range(ranks.world)])
+    return pa.concat_tables(written).take(pa.array(np.argsort(places))).combine_chunks()
 
 
 @torch.no_grad()

@@ -14,23 +14,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from finetune_api.base import seconds
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.training import DEFAULT_INTERVAL
 from finetune_trainer.engine.activations import Activations
+from finetune_trainer.engine.alike import spread, stay_alike
 from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.tuning import Tuning
-from finetune_trainer.engine.weights import save_weights
+from finetune_trainer.engine.weights import load_weights, save_weights
 from finetune_trainer.engine.window import Number, Window
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
+from finetune_trainer.scores import Score
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
@@ -78,6 +83,7 @@ class Loop:
         folder: Path,
         tuning: Tuning | None = None,
         write_extra: Callable[[Path], None] = lambda folder: None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`metric` chooses the best model; `best` holds the weights of the one that `state` names; `write_extra` puts more files
         into each checkpoint; `folder` is for scratch files."""
@@ -102,6 +108,7 @@ class Loop:
         self._stop = stop
         self._folder = folder
         self._write_extra = write_extra
+        self._ranks = ranks
         self._row_every = math.ceil(self.total_steps / MAX_ROWS)
         self._save_every = spec.checkpoints.every_steps
         self._save_after = seconds(spec.checkpoints.interval or DEFAULT_INTERVAL)
@@ -125,6 +132,7 @@ class Loop:
             after_step=self._after_step,
             tuning=tuning,
             activations=self.activations,
+            ranks=ranks,
         )
 
     def run(self, checkpoint: Path | None) -> None:
@@ -153,7 +161,7 @@ class Loop:
 
     @property
     def margins(self) -> Margins:
-        """What was said of the labels of the training examples, in all attempts."""
+        """What was said of the labels of the training examples, in all attempts and ranks."""
         return self._steps.margins.margins()
 
     @property
@@ -171,8 +179,10 @@ class Loop:
                 self._evaluate()
             except Preempted:
                 logger.info("Stopped in the evaluation after step %d; the next attempt does it again.", step)
-        stopping = self._stop.requested  # looked at once: a signal after a second look would find this step unsaved
-        if stopping or self._save_due:
+        # Looked at once: a signal after a second look would find this step unsaved. By the clock of the first rank, and told to any.
+        said = self._ranks.gathered((self._stop.requested, self._save_due))
+        stopping = any(told for told, _ in said)
+        if stopping or said[0][1]:
             self._save()
         return stopping or self.state.stopped_early
 
@@ -216,15 +226,15 @@ class Loop:
         self._reporter.phase(TrainerPhase.EVALUATING)
         begin = time.monotonic()
         split = self._splits.validation
-        answers = answer(self._task, split, self._arithmetic, self._stop.check, self._training, self._reporter.written)
-        found = scores(self._task, split, answers)
-        loss = found[0].result
+        stay_alike(self._ranks, self._task.model)
+        check, tell = self._stop.check, self._reporter.written
+        answers = answer(self._task, split, self._arithmetic, check, self._training, tell, self._ranks)
+        loss, metrics = self._worth(answers)
         if not math.isfinite(loss):
             raise JobError(
                 FailureReason.LOSS_DIVERGED,
                 f"the validation loss is {loss} after step {self.state.step}: training diverged",
             )
-        metrics = defined(found)
         self._add_row(self.state.step, time.time(), **{f"eval_{name}": value for name, value in metrics.items()})
         chosen_by_first = sorted(metrics.items(), key=lambda item: item[0] != self._metric)
         self._reporter.numbers(**{f"eval_{name}": value for name, value in chosen_by_first})
@@ -245,6 +255,12 @@ class Loop:
         self._reporter.phase(TrainerPhase.TRAINING)
         self._step_ended = time.monotonic()
 
+    def _worth(self, answers: pa.Table) -> tuple[float, dict[str, float]]:
+        """The loss and the metrics of these answers: what the first rank finds, as ranks that choose by other digits would part ways."""
+        found: list[Score] = [] if self._ranks.rank else scores(self._task, self._splits.validation, answers)
+        said = (found[0].result, defined(found)) if found else (math.nan, {})
+        return self._ranks.gathered(said)[0]
+
     def _compare(self, value: float) -> None:
         """Keep the model if it is the best so far; else count towards stopping early."""
         state = self.state
@@ -264,12 +280,21 @@ class Loop:
     def _keep(self) -> None:
         begin = time.monotonic()
         former, self.best = self.best, self._folder / f"best-{self.state.step}"
+        if self._ranks.rank:
+            return
         self.best.mkdir(parents=True, exist_ok=True)
         save_weights(self._task.model, self.best, self._steps.moved)
         self._new_best = True
         if former is not None and former != self.best:
             shutil.rmtree(former)  # the store has links of its own to what it still needs
         self.save_seconds += time.monotonic() - begin
+
+    def load_best(self) -> None:
+        """Let the model be the best one."""
+        assert self.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
+        if not self._ranks.rank:
+            load_weights(self._task.model, self.best)
+        spread(self._ranks, self._task.model, self._steps.moved)
 
     @property
     def _save_due(self) -> bool:
@@ -290,8 +315,9 @@ class Loop:
         folder = self._folder / f"checkpoint-{self.state.step}"
         folder.mkdir(parents=True)
         self._steps.save(folder, weights=self.best if self.state.best_step == self.state.step else None)
-        (folder / METRICS_FILE).write_bytes(dump_rows(self.state.rows))
-        self._write_extra(folder)
+        if not self._ranks.rank:
+            (folder / METRICS_FILE).write_bytes(dump_rows(self.state.rows))
+            self._write_extra(folder)
         self._checkpoints.commit(
             folder,
             step=self.state.step,
@@ -300,6 +326,7 @@ class Loop:
             format=FORMAT,
             best=self.best if self._new_best else None,
             best_step=self.state.best_step,  # an earlier one, when an attempt begins with the evaluation that the last one left
+            world=self._ranks.world,
         )
         self._new_best = False
         self._saved_step = self.state.step

@@ -1,11 +1,13 @@
 """What each feature's label cost, and by how much it was told apart from the next best, summed up while it is trained on: what
 `scores.suspects` finds doubtful rows by.
 
-All of it stays on the device, and no step waits for it: 24 bytes a feature.
+All of it stays on the device, and no step waits for it: 24 bytes a feature. Each rank has that of its own shares, until they are asked for
+together.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,48 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.tasks.base import Batch, Task, Told
 
 MARGINS = "margins.npz"
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What was seen by all ranks until now."""
+
+    margins: Margins
+    lowest: NDArray[np.float32]
+    """The lowest margin of each feature, infinite of one that was not seen."""
+
+    @classmethod
+    def of(cls, ranks: Ranks, one: Seen) -> Seen:
+        """Of all, what each rank has seen."""
+        every = ranks.gathered(one)
+        where = np.argmin([seen.lowest for seen in every], axis=0)[None]
+        margins = [seen.margins for seen in every]
+        return cls(
+            Margins(
+                np.sum([seen.loss for seen in margins], axis=0),
+                np.sum([seen.total for seen in margins], axis=0),
+                np.sum([seen.times for seen in margins], axis=0, dtype=np.int32),
+                np.take_along_axis(np.stack([seen.other for seen in margins]), where, axis=0)[0],
+            ),
+            np.min([seen.lowest for seen in every], axis=0),
+        )
+
+    def save(self, folder: Path) -> None:
+        if self.margins.times.any():
+            np.savez(folder / MARGINS, **vars(self.margins), lowest=self.lowest)
+
+
 class MarginsSeen:
     """`see` what each micro-batch said; `keep` it once its step is done, or `forget` it where the step is done again."""
 
-    def __init__(self, task: Task, features: int, arithmetic: Arithmetic) -> None:
+    def __init__(self, task: Task, features: int, arithmetic: Arithmetic, ranks: Ranks = ALONE) -> None:
         device = arithmetic.device
+        self._ranks = ranks
         self._task = task
         self._arithmetic = arithmetic
         self._loss = torch.zeros(features, device=device)
@@ -56,19 +89,19 @@ class MarginsSeen:
         self.forget()
 
     def margins(self) -> Margins:
-        """What was seen so far, and stays so. Waits for the device."""
-        loss, total, other = (values.cpu().numpy().copy() for values in (self._loss, self._total, self._other))
-        return Margins(loss, total, self._times.copy(), other)
+        """Of what all ranks saw so far."""
+        return self.seen().margins
 
-    def save(self, folder: Path) -> None:
-        if self._times.any():
-            seen = self.margins()
-            lowest = self._lowest.cpu().numpy()
-            np.savez(folder / MARGINS, **vars(seen), lowest=lowest)
+    def seen(self) -> Seen:
+        """What all ranks saw so far, and stays so. Waits for the device."""
+        loss, total, lowest, other = (
+            values.cpu().numpy().copy() for values in (self._loss, self._total, self._lowest, self._other)
+        )
+        return Seen.of(self._ranks, Seen(Margins(loss, total, self._times.copy(), other), lowest))
 
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote; from nothing where an earlier version wrote none."""
-        if not (folder / MARGINS).exists():
+        """Go on from what `Seen.save` wrote; from nothing where an earlier version wrote none. The first rank has what all had seen."""
+        if self._ranks.rank or not (folder / MARGINS).exists():
             return
         with np.load(folder / MARGINS) as saved:
             for name in ("loss", "total", "lowest", "other"):

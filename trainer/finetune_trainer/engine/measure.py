@@ -14,6 +14,7 @@ from finetune_api.training import Training
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.engine.generate import Tell, generate
 from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.scores import Score, mean, values
 from finetune_trainer.tasks.base import Features, Task
 
@@ -37,17 +38,19 @@ def answer(
     check: Callable[[], None],
     training: Training,
     tell: Tell = lambda done, of: None,
+    ranks: Ranks = ALONE,
 ) -> pa.Table:
-    """What the model as it is says of a split, one row an example, with its loss. `check` is called now and then and may raise, `tell`
+    """What the model as it is says of a split, one row an example, with its loss; the same in all ranks. `check` is called now and then and may raise, `tell`
     where the model writes texts."""
     features = split.features
-    predicted = predict(task, features, arithmetic, check, seed=training.seed, batch_size=training.batch_size)
+    seed, batch_size = training.seed, training.batch_size
+    predicted = predict(task, features, arithmetic, check, seed=seed, batch_size=batch_size, ranks=ranks)
     found = [task.merge(features, predicted.answers)]
     rows = len(split.examples)
     asked = task.asked(split.examples)
     if len(asked):
         assert len(features.rows) == rows, "there is one feature of each example"
-        written = generate(task, features, asked, arithmetic, check, tell, seed=training.seed)
+        written = generate(task, features, asked, arithmetic, check, tell, seed=seed, ranks=ranks)
         place = np.full(rows, -1)
         place[asked] = np.arange(len(asked))
         found.append(written.take(pa.array(place, mask=place < 0)))  # null where nothing was asked

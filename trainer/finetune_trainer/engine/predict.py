@@ -1,4 +1,7 @@
-"""What the model says about a split. Draws nothing from a global generator, so that evaluating never changes what training does next."""
+"""What the model says about a split. Draws nothing from a global generator, so that evaluating never changes what training does next.
+
+Each rank asks of its share, and all know the answers to all.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
+from finetune_trainer.engine.ranks import ALONE, Ranks, together
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 from finetune_trainer.threads import available_threads
 
@@ -77,26 +81,23 @@ class Predicted:
 
 
 def predict(
-    task: Task, features: Features, arithmetic: Arithmetic, check: Callable[[], None], *, seed: int, batch_size: int
+    task: Task,
+    features: Features,
+    arithmetic: Arithmetic,
+    check: Callable[[], None],
+    *,
+    seed: int,
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> Predicted:
-    """Answers and losses of all features. `check` is called between two batches and may raise. What is random about a feature comes of
-    `seed` and its index. A loss that compares features compares `batch_size` neighbours in the order of the data, as training does."""
-    order = dearest_first(features.costs)
-    chunks = (order[begin : begin + CHUNK].tolist() for begin in range(0, len(order), CHUNK))
-    threads = available_threads() if features.decodes else 0
-    with made(chunks, lambda index: features.get(index, np.random.default_rng([seed, index])), threads=threads) as some:
-        coming = chain.from_iterable(some)
-        given: list[Feature] = []  # what a pass has left that ran out of memory
-
-        def ask(part: NDArray[np.int64]) -> _Part:
-            check()
-            given.extend(islice(coming, max(0, len(part) - len(given))))
-            said = _pass(task, given[: len(part)], arithmetic)
-            del given[: len(part)]
-            return said
-
-        parts = list(passes(task, features.costs, arithmetic, ask))
-    place = np.argsort(order)  # from the order of the passes to that of the features
+    """Answers and losses of all features, in all ranks. `check` is called between two batches and may raise. What is random about a feature
+    comes of `seed` and its index. A loss that compares features compares `batch_size` neighbours in the order of the data, as training does."""
+    order = ranks.share(dearest_first(features.costs))
+    said = together(ranks, lambda: list(_asked(task, features, order, arithmetic, check, seed)))
+    parts = [part for of_one in said for part in of_one]
+    place = np.argsort(
+        np.concatenate([part.features for part in parts])
+    )  # from the order of the passes to that of the features
     # A pass all of whose lists are empty does not know of what they would be.
     whole = pa.concat_tables([part.answers for part in parts], promote_options="permissive")
     answers = whole.take(pa.array(place)).combine_chunks()
@@ -107,6 +108,31 @@ def predict(
         )
         return Predicted(answers, _grouped_losses(task, outputs, batch, arithmetic, batch_size))
     return Predicted(answers, np.concatenate([part.losses for part in parts])[place])
+
+
+def _asked(
+    task: Task,
+    features: Features,
+    order: NDArray[np.int64],
+    arithmetic: Arithmetic,
+    check: Callable[[], None],
+    seed: int,
+) -> Iterator[_Part]:
+    """What the model says of the features in `order`, which is that of `dearest_first`, pass by pass."""
+    chunks = (order[begin : begin + CHUNK].tolist() for begin in range(0, len(order), CHUNK))
+    threads = available_threads() if features.decodes else 0
+    with made(chunks, lambda index: features.get(index, np.random.default_rng([seed, index])), threads=threads) as some:
+        coming = chain.from_iterable(some)
+        given: list[Feature] = []  # what a pass has left that ran out of memory
+
+        def ask(part: NDArray[np.int64]) -> _Part:
+            check()
+            given.extend(islice(coming, max(0, len(part) - len(given))))
+            said = _pass(task, given[: len(part)], order[part], arithmetic)
+            del given[: len(part)]
+            return said
+
+        yield from passes(task, features.costs[order], arithmetic, ask)
 
 
 def dearest_first(costs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -144,6 +170,8 @@ def passes(
 class _Part:
     """Of one forward pass."""
 
+    features: NDArray[np.int64]
+    """Their indices."""
     answers: pa.Table
     losses: NDArray[np.float64]
     """Of each feature; of none where the loss compares them."""
@@ -153,14 +181,14 @@ class _Part:
 
 
 @torch.no_grad()
-def _pass(task: Task, given: Sequence[Feature], arithmetic: Arithmetic) -> _Part:
+def _pass(task: Task, given: Sequence[Feature], features: NDArray[np.int64], arithmetic: Arithmetic) -> _Part:
     batch = arithmetic.move(task.collate(given))
     outputs = arithmetic.outputs(task, batch)
     answers = arrow(task.answers(outputs, batch))
     if task.whole_batch:
         kept = ({name: values.cpu() for name, values in them.items()} for them in (outputs, one_axis(batch)))
-        return _Part(answers, np.empty(0), *kept)
-    return _Part(answers, _on_host(task.losses(outputs, batch)), {}, {})
+        return _Part(features, answers, np.empty(0), *kept)
+    return _Part(features, answers, _on_host(task.losses(outputs, batch)), {}, {})
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 model in memory.
 
 What is known is kept in the store as the pass goes on, and the next attempt asks for the rest only. What got lost is asked of the pretrained
-model again, which each attempt begins with.
+model again, which each attempt begins with. Each rank asks of its share.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_trainer.engine.generate import Tell
-from finetune_trainer.engine.predict import Arithmetic, passes
+from finetune_trainer.engine.predict import Arithmetic, dearest_first, passes
+from finetune_trainer.engine.ranks import ALONE, Ranks, together
 from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
@@ -69,7 +71,7 @@ def own_references(task: Task, outputs: Batch) -> Batch:
 def refer(task: Task, features: Features, arithmetic: Arithmetic, *, seed: int) -> Referring:
     """The features with what the model as it is says of them. What is random about a feature comes of `seed` and its index."""
     said = _unknown(task, features)
-    for _ in _asked(task, features, said, arithmetic, seed):
+    for _ in _asked(task, features, said, arithmetic, seed, ALONE):
         pass
     return Referring(features, said)
 
@@ -78,9 +80,19 @@ class References:
     """Those of some splits, which are kept from one attempt to the next."""
 
     def __init__(
-        self, task: Task, splits: Mapping[str, Features], kept: Checkpoints, *, attempt: int, inputs: str, scratch: Path
+        self,
+        task: Task,
+        splits: Mapping[str, Features],
+        kept: Checkpoints,
+        *,
+        attempt: int,
+        inputs: str,
+        scratch: Path,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Find what is kept. `inputs` is a fingerprint of data and model, `scratch` a folder for files on their way."""
+        self._ranks = ranks
+        self._ranks = ranks
         self._task = task
         self._splits = splits
         self._kept = kept
@@ -89,6 +101,7 @@ class References:
         self._scratch = scratch
         self._said = {name: _unknown(task, one) for name, one in splits.items()}
         kept.resume(scratch / "references", scratch / "references-best", self._take)
+        self._tell_all()
         self._saved = self._known
 
     def ask(
@@ -108,10 +121,10 @@ class References:
             try:
                 latest = begin
                 for name, one in self._splits.items():
-                    for _ in _asked(self._task, one, self._said[name], arithmetic, seed):
-                        tell(self._known, total)
-                        stop.check()
-                        if time.monotonic() - latest >= every:
+                    asked = _asked(self._task, one, self._said[name], arithmetic, seed, self._ranks)
+                    while any(together(self._ranks, partial(self._one_pass, asked, stop))):
+                        tell(self._about, total)
+                        if self._ranks.gathered(time.monotonic() - latest >= every)[0]:
                             self._keep()
                             latest = time.monotonic()
             except Preempted:
@@ -127,12 +140,33 @@ class References:
         )
         return {name: Referring(one, self._said[name]) for name, one in self._splits.items()}
 
+    def _one_pass(self, asked: Iterator[int], stop: StopSignal) -> bool:
+        """Whether there was one left in this rank. Raises Preempted after it when told to stop."""
+        there_was_one = next(asked, None) is not None
+        stop.check()
+        return there_was_one
+
     @property
     def _known(self) -> int:
-        """Features of all splits of which it was asked."""
+        """Features of all splits of which it was asked, as far as this rank knows."""
         return sum(int((~_missing(said)).sum()) for said in self._said.values())
 
+    @property
+    def _about(self) -> int:
+        """The same of all ranks, if the others are as far."""
+        total = sum(len(one.rows) for one in self._splits.values())
+        return min(self._saved + (self._known - self._saved) * self._ranks.world, total)
+
+    def _tell_all(self) -> None:
+        """Let each rank know what any knows."""
+        for said in self._ranks.gathered(self._said):
+            for split, values_by_name in said.items():
+                for name, values in values_by_name.items():
+                    mine = self._said[split][name]
+                    np.copyto(mine, values, where=np.isnan(mine))
+
     def _keep(self) -> None:
+        self._tell_all()
         if self._known == self._saved:
             return
         self._saved = self._known
@@ -167,18 +201,27 @@ def _missing(said: Said) -> NDArray[np.bool_]:
 
 
 @torch.no_grad()
-def _asked(task: Task, features: Features, said: Said, arithmetic: Arithmetic, seed: int) -> Iterator[None]:
-    """Fill in what is missing, pass by pass: the passes of the rest are those that there would have been."""
-    left = np.flatnonzero(_missing(said))
+def _asked(
+    task: Task,
+    features: Features,
+    said: dict[str, NDArray[np.float64]],
+    arithmetic: Arithmetic,
+    seed: int,
+    ranks: Ranks,
+) -> Iterator[int]:
+    """Fill in this rank's share of what is missing, pass by pass, and say of how many features: the passes of the rest are those that there
+    would have been."""
+    missing = np.flatnonzero(_missing(said))
+    left = missing[ranks.share(dearest_first(features.costs[missing]))]
     if not len(left):
         return
 
-    def ask(part: NDArray[np.int64]) -> Batch:
+    def ask(part: NDArray[np.int64]) -> int:
         given = [features.get(index, np.random.default_rng([seed, index])) for index in left[part].tolist()]
-        outputs = arithmetic.outputs(task, arithmetic.move(task.collate(given)))
+        with torch.no_grad():
+            outputs = arithmetic.outputs(task, arithmetic.move(task.collate(given)))
         for name in task.references:
             said[name][left[part]] = outputs[name].double().cpu().numpy()
-        return {}
+        return len(part)
 
-    for _ in passes(task, features.costs[left], arithmetic, ask):
-        yield
+    yield from passes(task, features.costs[left], arithmetic, ask)

@@ -39,6 +39,7 @@ from finetune_trainer.engine.nf4 import Nf4
 from finetune_trainer.engine.packing import pack
 from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
+from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.engine.references import References
 from finetune_trainer.engine.saved import Saved, save_model
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
@@ -102,7 +103,16 @@ class Measured:
 class Session:
     """`train`, then `write`. `state` and `total_steps` say at any time how far it got."""
 
-    def __init__(self, inputs: Inputs, checkpoints: Checkpoints, reporter: Reporter, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+        stop: StopSignal,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """Of one of `ranks`, which all go through `train`; to `write` is for the first."""
+        self._ranks = ranks
         self._inputs = inputs
         self._spec = inputs.run.spec
         self._checkpoints = checkpoints
@@ -163,21 +173,24 @@ class Session:
             folder=self._inputs.scratch,
             tuning=self._tuning,
             write_extra=self._write_before,
+            ranks=self._ranks,
         )
         self.total_steps = loop.total_steps
         logger.info(
-            "Training for %d steps, %d an epoch, of %d %s in micro-batches of at most %s, %sin %s with %s, from step %d.",
+            "Training for %d steps, %d an epoch, of %d %s%s in micro-batches of at most %s, %sin %s with %s, from step %d.",
             loop.total_steps, loop.steps_per_epoch, self._spec.training.batch_size,
-            "features" if self.state.packed else "examples", loop.micro,
+            "features" if self.state.packed else "examples",
+            f", shared by {self._ranks.world} processes," if self._ranks.world > 1 else "", loop.micro,
             "activations computed again, " if loop.activations.again else "",
             "bf16" if self._arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
         self._durations["save"] = loop.save_seconds
-        assert loop.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
-        load_weights(self._task.model, loop.best)
+        loop.load_best()
         self._measure_best()
-        self._suspect(loop.margins)
+        margins = loop.margins
+        if not self._ranks.rank:
+            self._suspect(margins)
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
@@ -197,8 +210,8 @@ class Session:
         limits = self._spec.resources.limits or {}
         if device.type == "cpu" and any(name.endswith("/gpu") and count for name, count in limits.items()):
             logger.warning("A GPU was asked for, but no CUDA device is visible: training on the CPU.")
-        if device.type == "cuda" and torch.cuda.device_count() > 1:
-            logger.warning("%d GPUs are visible; one of them is used.", torch.cuda.device_count())
+        if device.type == "cuda" and torch.cuda.device_count() > self._ranks.world:
+            logger.warning("%d GPUs are visible; %d of them used.", torch.cuda.device_count(), self._ranks.world)
         self._arithmetic = Arithmetic(device, uses_bf16(self._spec.training.precision, device))
 
     def _load_model(self) -> None:
@@ -438,7 +451,7 @@ class Session:
     def _answers(self, split: Split) -> pa.Table:
         """What the model as it is says."""
         check, tell = self._stop.check, self._reporter.written
-        return answer(self._task, split, self._arithmetic, check, self._spec.training, tell)
+        return answer(self._task, split, self._arithmetic, check, self._spec.training, tell, self._ranks)
 
     def _metric_results(self) -> list[MetricResult]:
         results = [

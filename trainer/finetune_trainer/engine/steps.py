@@ -2,36 +2,46 @@
 
 They are the same to the last bit where nothing is done faster (`exact`, and a model without `levers.py`), which tests ask for.
 
-A batch is a whole step; the slices of it that fit in memory are made here. So a step is a step in every count, and running out of
-memory changes neither the batch nor the schedule.
+A batch is a whole step; the shares of it that ranks take, and the slices of these that fit in memory, are made here. So a step is a step in
+every count, and neither running out of memory nor the number of ranks changes the batch or the schedule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.serialization import set_crc32_options
 
+from finetune_api.failures import JobError
 from finetune_api.training import Training
 from finetune_trainer.engine import channels_last
 from finetune_trainer.engine.activations import Activations
 from finetune_trainer.engine.ahead import made
+from finetune_trainer.engine.alike import begin_alike
 from finetune_trainer.engine.batches import LengthBucketedBatches
-from finetune_trainer.engine.compared import compared
+from finetune_trainer.engine.compared import BrokenOff, compared
 from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
 from finetune_trainer.engine.occurring import parts, trained
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
-from finetune_trainer.engine.randomness import load_random_state, random_state, save_random_state, set_random_state
+from finetune_trainer.engine.randomness import (
+    draw_anew,
+    load_random_states,
+    random_state,
+    save_random_states,
+    set_random_state,
+)
+from finetune_trainer.engine.ranks import ALONE, Ranks, together
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import MOVED, save_weights
 from finetune_trainer.log import logger
@@ -45,6 +55,20 @@ Made = tuple[int, Feature]
 
 OPTIMIZER = "optimizer.pt"
 SCHEDULE = "scheduler.pt"
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a rank tells of its part of a step."""
+
+    moved: tuple[bool, ...]
+    """Which parameters have a gradient."""
+    limit: int
+    """Of micro-batches, as found out by now."""
+    again: bool
+    """Whether activations are computed again in the backward pass."""
+    whole: bool = True
+    """Whether it came to its end; else all ranks do the step once more."""
 
 
 class Steps:
@@ -64,11 +88,13 @@ class Steps:
         after_step: Callable[[int], bool],
         tuning: Tuning | None = None,
         activations: Activations | None = None,
+        ranks: Ranks = ALONE,
         exact: bool = False,
     ) -> None:
         """`tuning`: None for one rate of all. `activations`: None for what `training` asks for. `exact`: to the last bit as the Trainer does;
         else gradients are clipped faster and round otherwise."""
         self._exact = exact
+        self._ranks = ranks
         self._task = task
         self._model = task.model
         self._features = features
@@ -91,7 +117,7 @@ class Steps:
         channels_last.follow(self.optimizer)
         for part in parts(self._model).values():
             part.follow(self.optimizer, self._schedule)
-        self.margins = MarginsSeen(task, len(features.rows), arithmetic)
+        self.margins = MarginsSeen(task, len(features.rows), arithmetic, ranks)
         self.loss = torch.zeros((), device=arithmetic.device)
         """Mean loss of the latest step's batch."""
         self.learning_rate = 0.0
@@ -103,18 +129,19 @@ class Steps:
         """Do the steps that follow the first `step` ones, which `checkpoint`, a folder that `save` wrote, comes from. Its weights are
         loaded already."""
         if checkpoint is None:
-            transformers.set_seed(self._seed)
+            draw_anew(self._seed, self._ranks.rank, 0)
         else:
-            self._load(checkpoint)
+            self._load(checkpoint, step)
+        begin_alike(self._ranks, self._model, self.moved, self._features)
         self.optimizer.zero_grad()
         threads = available_threads() if self._features.decodes else 0
-        with made(self._order(step), self._made, threads=threads) as batches:
+        with made(self._order(step), self._made, threads=threads) as mine:
             epoch = None
-            while step < self._total_steps:
+            for batch in islice(self._batches.after(step), self._total_steps - step):
                 if step // len(self._batches) != epoch:
                     epoch = step // len(self._batches)
                     self._thaw(epoch)
-                self._step(next(batches))
+                self._step(batch, next(mine))
                 step += 1
                 if self._after_step(step):
                     break
@@ -127,17 +154,22 @@ class Steps:
                 parameter.requires_grad_(name in moved)
 
     def _order(self, step: int) -> Iterator[list[tuple[int, int]]]:
-        """Epoch and feature of each member of the batches from this step on."""
+        """Epoch and feature of each member of this rank's shares of the batches from this step on."""
         for number, batch in enumerate(self._batches.after(step), step):
-            yield [(number // len(self._batches), index) for index in batch.tolist()]
+            yield [(number // len(self._batches), index) for index in self._mine(batch)]
+
+    def _mine(self, batch: NDArray[np.int64]) -> list[int]:
+        """This rank's share. Where features are compared, and there is none for it, one that is another's: what the model makes of it counts
+        there, and shows here what shape that has."""
+        return self._ranks.share(batch.tolist()) or (batch[:1].tolist() if self._task.whole_batch else [])
 
     def _made(self, which: tuple[int, int]) -> Made:
         """A feature of an epoch. What is random about it depends on seed, epoch and feature alone."""
         epoch, index = which
         return index, self._features.get(index, np.random.default_rng([self._seed, epoch, index]))
 
-    def _step(self, batch: Sequence[Made]) -> None:
-        self.loss = self._gradient(batch)
+    def _step(self, batch: NDArray[np.int64], mine: Sequence[Made]) -> None:
+        self._gradient(batch, mine)
         self.margins.keep()
         if self._exact:
             nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRAD_NORM)
@@ -150,26 +182,58 @@ class Steps:
 
     def gradient(self, batch: NDArray[np.int64], epoch: int = 0) -> torch.Tensor:
         """Put the gradient of the batch's mean loss into the parameters; returns that loss. `batch` are indices of features."""
-        return self._gradient([self._made((epoch, index)) for index in batch.tolist()])
+        self._gradient(batch, [self._made((epoch, index)) for index in self._mine(batch)])
+        return self.loss
 
-    def _gradient(self, batch: Sequence[Made]) -> torch.Tensor:
+    def _gradient(self, batch: NDArray[np.int64], mine: Sequence[Made]) -> None:
         self._model.train()
         for norm in self._norms:
             norm.eval()
-        longest = int(self._costs[[index for index, _ in batch]].max())
         before = random_state()
         while True:
             try:
-                return self._accumulate(batch, self._micro.size(longest))
-            except Preempted:
+                done = together(self._ranks, lambda: self._part(batch, mine, before))
+            except (Preempted, JobError):
                 self._undo(before)
                 raise
+            self._micro.limit = min(one.limit for one in done)
+            if any(one.again for one in done):
+                self._activations.begin()
+            if all(one.whole for one in done):
+                self._sum([any(of_all) for of_all in zip(*(one.moved for one in done), strict=True)])
+                return
+            self._undo(before)
+
+    def _part(self, batch: NDArray[np.int64], mine: Sequence[Made], before: dict[str, object]) -> _Done:
+        """This rank's part of the gradient and of the loss; `before` is the state of the generators."""
+        longest = int(self._costs[[index for index, _ in mine]].max(initial=1))
+        whole = True
+        while True:
+            try:
+                self.loss = self._accumulate(batch, mine, self._micro.size(longest))
+                break
+            except BrokenOff:
+                whole = False
+                break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
             self._undo(before)
             self._make_room(longest, ran_out)
+            if self._task.whole_batch and self._ranks.world > 1:  # the others have compared what is made anew
+                whole = False
+                break
+        moved = tuple(parameter.grad is not None for _, parameter in self._trained)
+        return _Done(moved, self._micro.limit, self._activations.again, whole)
+
+    def _sum(self, moved: Sequence[bool]) -> None:
+        """Add up what the ranks have of the gradient and of the loss; `moved` are the parameters that one of them has a gradient of."""
+        parameters = [one for (_, one), has in zip(self._trained, moved, strict=True) if has]
+        for one in parameters:
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        self._ranks.add([*(one.grad for one in parameters if one.grad is not None), self.loss])
 
     def _make_room(self, longest: int, error: BaseException) -> None:
         """For the same step, whose longest example costs `longest`, after `error` in it; raises JobError where nothing more can be done."""
@@ -183,14 +247,16 @@ class Steps:
         self._micro.shrink(longest, error, self._activations.why_not)
         logger.info("Memory ran out: micro-batches are of at most %s from here on.", self._micro)
 
-    def _accumulate(self, batch: Sequence[Made], micro: int) -> torch.Tensor:
-        # Every feature weighs the same, whatever the size of its micro-batch.
-        weight = float(self._features.weights[[index for index, _ in batch]].sum()) or 1.0
-        parts = [batch[begin : begin + micro] for begin in range(0, len(batch), micro)]
+    def _accumulate(self, batch: NDArray[np.int64], mine: Sequence[Made], micro: int) -> torch.Tensor:
+        # Every feature weighs the same, whatever the size of its micro-batch and whosever it is.
+        weight = float(self._features.weights[batch].sum()) or 1.0
+        parts = [mine[begin : begin + micro] for begin in range(0, len(mine), micro)]
         if self._task.whole_batch:
-            collated = [self._collate(part) for part in parts]
-            see = partial(self.margins.see, np.array([index for index, _ in batch]))
-            return compared(self._task, collated, weight, self._arithmetic, self._check, see)
+            features = [[feature for _, feature in part] for part in parts]
+            see = partial(self.margins.see, batch)
+            return compared(
+                self._task, features, weight, self._arithmetic, self._check, see, ranks=self._ranks, features=len(batch)
+            )
         total = torch.zeros((), device=self._arithmetic.device)
         for part in parts:
             self._check()
@@ -212,7 +278,11 @@ class Steps:
         set_random_state(state)
 
     def save(self, folder: Path, weights: Path | None = None) -> None:
-        """All that `run` needs to go on exactly from here. `weights` is a folder where `save_weights` has written what has moved."""
+        """All that `run` needs to go on exactly from here, which the first rank writes. `weights` is a folder where `save_weights` has
+        written what has moved."""
+        states, seen = self._ranks.gathered(random_state()), self.margins.seen()
+        if self._ranks.rank:
+            return
         if weights is None:
             save_weights(self._model, folder, self.moved)
         else:
@@ -220,10 +290,10 @@ class Steps:
         set_crc32_options(False)  # half of the time of writing; the manifest has a SHA-256 of each file
         torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
-        save_random_state(folder)
-        self.margins.save(folder)
+        save_random_states(states, folder)
+        seen.save(folder)
 
-    def _load(self, folder: Path) -> None:
+    def _load(self, folder: Path, step: int) -> None:
         self._schedule.load_state_dict(torch.load(folder / SCHEDULE, weights_only=True))
         self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
-        load_random_state(folder)
+        load_random_states(folder, self._ranks.rank, self._seed, step)

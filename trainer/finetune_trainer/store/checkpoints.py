@@ -91,8 +91,9 @@ class Checkpoints:
         format: int = 1,
         best: Path | None = None,
         best_step: int | None = None,
+        world: int = 1,
     ) -> None:
-        """Store `directory` as the checkpoint of `step`. Returns at once.
+        """Store `directory` as the checkpoint of `step`, of so many processes. Returns at once.
 
         The directory is the store's from now on: it is moved away here and deleted once stored. `facts` and `format` are for
         `resume`. `best` is a folder with the best model so far when the store has not got it yet, `best_step` the step it is of
@@ -108,7 +109,7 @@ class Checkpoints:
             staged_best = directory.with_name(f".{directory.name}.best.uploading")
             shutil.rmtree(staged_best, ignore_errors=True)
             shutil.copytree(best, staged_best, copy_function=link_or_copy)
-        self._background.put(_Save(staged, step, attempt, facts, format, staged_best, self._best), _merge)
+        self._background.put(_Save(staged, step, attempt, facts, format, staged_best, self._best, world), _merge)
 
     def flush(self) -> None:
         """Wait until everything is stored. Raises JobError when it could not be."""
@@ -169,7 +170,8 @@ class Checkpoints:
             step, attempt = numbers(save.best_name)
             self._store_folder(save.best, f"{BEST}/{save.best_name}", self._manifest(step, attempt))
         manifest = self._manifest(save.step, save.attempt)
-        manifest = manifest.model_copy(update={"format": save.format, "facts": save.facts, "best": save.best_name})
+        told = {"format": save.format, "facts": save.facts, "best": save.best_name, "world_size": save.world}
+        manifest = manifest.model_copy(update=told)
         self._store_folder(save.directory, f"{self._place}/{name}", manifest)
         self._saved_step = save.step
         logger.info(f"{self._noun} is saved as %s/%s.", save.step, self._place, name)
@@ -230,6 +232,39 @@ class Checkpoints:
         return True
 
 
+class Elsewhere(Checkpoints):
+    """Those of a process that stores none, as another one does so for all: what is committed here is deleted."""
+
+    def __init__(self) -> None:
+        self.stored_bytes = 0
+
+    def aside(self, place: str, noun: str) -> Checkpoints:
+        return self
+
+    def commit(self, directory: Path, **told: Any) -> None:
+        shutil.rmtree(directory)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def saved_step(self) -> int:
+        return 0
+
+    def resume(
+        self,
+        directory: Path,
+        best_directory: Path,
+        accept: Callable[[Checkpoint, Path], object] = lambda checkpoint, directory: None,
+    ) -> Checkpoint | None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class _Save:
     """What waits to be stored. Both directories are ours."""
@@ -242,6 +277,7 @@ class _Save:
     best: Path | None
     """The best model's files, when they are not in the store yet."""
     best_name: str | None
+    world: int
 
 
 def _merge(waiting: _Save, newer: _Save) -> _Save:

@@ -163,7 +163,7 @@ def test_a_loss_that_is_averaged_in_each_micro_batch_would_be_seen(
     averaged = Run("text-generation", tmp_path / "averaged", monkeypatch)
     averaged.micro = MicroBatch(3)
 
-    def accumulate(steps: Any, batch: Any, micro: int) -> torch.Tensor:
+    def accumulate(steps: Any, whole: Any, batch: Any, micro: int) -> torch.Tensor:
         parts = [batch[begin : begin + micro] for begin in range(0, len(batch), micro)]
         total = torch.zeros(())
         for part in parts:

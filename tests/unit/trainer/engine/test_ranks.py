@@ -1,0 +1,266 @@
+"""Two or three processes train as one does: the same losses, answers and weights, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.forms import forms_of
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import TASKS as FACTS
+from finetune_api.training import Lora
+from finetune_trainer.data import load
+from finetune_trainer.engine.activations import Activations
+from finetune_trainer.engine.adapters import Adapters
+from finetune_trainer.engine.alike import stay_alike
+from finetune_trainer.engine.levers import quicken
+from finetune_trainer.engine.measure import Split, answer
+from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.occurring import trained
+from finetune_trainer.engine.ranks import Gone, Ranks
+from finetune_trainer.engine.references import refer
+from finetune_trainer.engine.steps import Steps
+from finetune_trainer.engine.weights import load_weights
+from finetune_trainer.scores.suspects import Margins
+from finetune_trainer.stop import Preempted
+from finetune_trainer.tasks import TASKS, Task
+from tests.training.cases import CASES
+from tests.training.ranks import Failed, in_ranks
+from tests.unit.trainer.tasks.loading import CPU, never
+
+STEPS = 20
+TRAINING: dict[str, Any] = {
+    "epochs": 5,
+    "batchSize": 13,  # of 40 examples: the last batch of an epoch has one, so that two of three ranks have nothing to do
+    "learningRate": 2e-4,
+    "precision": "fp32",
+    "seed": 3,
+}
+
+
+def nothing(step: int) -> BaseException | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training of a case, and what happens in it."""
+
+    case: str
+    inputs: Mapping[str, Any]
+    folder: Path
+    method: str = "full"
+    first: int = 0
+    """The step that it goes on from, with the checkpoint of that."""
+    last: int = STEPS
+    holds: int = 99
+    """How many examples fit in the memory of the second rank, which tries all of its share in each step anew."""
+    fails: Callable[[int], BaseException | None] = nothing
+    """What ends the second rank in the step after this one."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What came of it."""
+
+    losses: list[float]
+    weights: dict[str, np.ndarray[Any, Any]]
+    answers: pa.Table
+    margins: Margins
+    limit: int
+
+
+def train(ranks: Ranks, plan: Plan) -> Course:
+    """The training as one of `ranks` goes through it."""
+    torch.set_num_threads(1)
+    given = {"task": CASES[plan.case].task, "training": TRAINING, "output": {"uri": "file:///results"}}
+    spec = FineTuneJobSpec.model_validate({**given, **plan.inputs, "method": {"type": plan.method}})
+    scratch = plan.folder / f"scratch-{ranks.world}-{ranks.rank}-{plan.first}"
+    scratch.mkdir()
+    forms = forms_of(FACTS[spec.task], spec)
+    data = load(spec.dataset, forms, storage=spec.storage, workspace=scratch, seed=3, stop=never)
+    torch.manual_seed(3)
+    task: Task = TASKS[spec.task].of(data.form)(Path(spec.model.uri.removeprefix("file://")), data, spec)
+    features = task.features(data.train, training=True, folder=scratch, stop=never)
+    measured = Split(
+        "validation", data.validation, task.features(data.validation, training=False, folder=scratch, stop=never)
+    )
+    if task.references:
+        features = refer(task, features, CPU, seed=3)
+        measured.features = refer(task, measured.features, CPU, seed=3)
+    if plan.method == "lora":
+        Adapters.of(task, Lora(), four_bits=False).put(features)
+    quicken(task, features, CPU)
+    losses: list[float] = []
+    micro = MicroBatch(99)
+    collate = task.collate
+
+    def within(some: Any) -> Any:
+        if ranks.rank == 1 and len(some) > plan.holds:
+            raise MemoryError("Unable to allocate 20.0 MiB for an array")
+        return collate(some)
+
+    def check() -> None:
+        if ranks.rank == 1 and (error := plan.fails(plan.first + len(losses))):
+            raise error
+
+    def after(step: int) -> bool:
+        losses.append(float(steps.loss))
+        return step == plan.last
+
+    task.collate = within  # type: ignore[method-assign]
+    steps = Steps(
+        task,
+        features,
+        spec.training,
+        arithmetic=CPU,
+        micro=micro,
+        total_steps=STEPS,
+        check=check,
+        after_step=after,
+        activations=Activations(task.model, "off"),
+        ranks=ranks,
+    )
+    checkpoint = plan.folder / f"checkpoint-{plan.first}" if plan.first else None
+    if checkpoint:
+        load_weights(task.model, checkpoint)
+        steps.margins.load(checkpoint)
+    steps.run(plan.first, checkpoint)
+    stay_alike(ranks, task.model)
+    saved = plan.folder / f"checkpoint-{plan.last}"
+    saved.mkdir(exist_ok=True)
+    steps.save(saved)
+    answers = answer(task, measured, CPU, never, spec.training, ranks=ranks)
+    weights = {name: parameter.detach().numpy().copy() for name, parameter in trained(task.model)}
+    return Course(losses, weights, answers, steps.margins.margins(), micro.limit)
+
+
+def planned(case: str, folder: Path, **more: Any) -> Plan:
+    inputs = CASES[case].inputs(folder, 0.0)
+    return Plan(case, inputs, folder, **more)
+
+
+def alone(plan: Plan) -> Course:
+    [course] = in_ranks(1, train, plan, folder=plan.folder / "alone")
+    assert isinstance(course, Course), course
+    return course
+
+
+def assert_same(found: Any, wanted: Course) -> None:
+    assert isinstance(found, Course), found
+    np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-5)
+    for name, values in wanted.weights.items():
+        if name.endswith(("k_proj.bias", "key.bias")):
+            continue  # softmax takes no notice of it, so that its gradient is rounding, which AdamW makes steps of
+        np.testing.assert_allclose(found.weights[name], values, rtol=1e-3, atol=2e-5, err_msg=name)
+    for name in wanted.answers.column_names:
+        one, other = (table.column(name).combine_chunks() for table in (found.answers, wanted.answers))
+        if pa.types.is_floating(one.type):
+            np.testing.assert_allclose(one.to_numpy(False), other.to_numpy(False), rtol=1e-3, atol=1e-4, err_msg=name)
+        elif pa.types.is_string(one.type):
+            assert one == other
+    assert np.array_equal(found.margins.times, wanted.margins.times)
+    np.testing.assert_allclose(found.margins.loss, wanted.margins.loss, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.margins.total, wanted.margins.total, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [
+        ("text-classification", "full"),
+        ("token-classification", "full"),
+        ("text-generation", "full"),
+        ("text-generation", "lora"),
+        ("text-generation-by-preferences", "full"),
+        ("text-generation-by-what-is-liked", "full"),
+        ("sentence-similarity-of-pairs", "full"),
+        ("zero-shot-image-classification", "full"),
+        ("image-classification", "full"),
+        ("fill-mask", "full"),
+    ],
+)
+def test_three_processes_train_as_one_does_also_when_memory_runs_out_in_one_of_them(
+    case: str, method: str, tmp_path: Path
+) -> None:
+    plan = planned(case, tmp_path, method=method)
+    one = alone(plan)
+    assert len(one.losses) == STEPS and one.losses[-1] != one.losses[0]
+
+    short = replace(plan, holds=3)
+    three = in_ranks(3, train, short, folder=tmp_path / "three")
+    for course in three:
+        assert_same(course, one)
+    assert [course.limit for course in three] == [3, 3, 3]
+    for course in three[1:]:
+        assert all(np.array_equal(course.weights[name], values) for name, values in three[0].weights.items())
+
+
+def test_what_two_processes_saved_one_or_three_go_on_from(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path)
+    one = alone(plan)
+    for course in in_ranks(2, train, replace(plan, last=9), folder=tmp_path / "two"):
+        assert course.losses == pytest.approx(one.losses[:9], rel=1e-5)
+
+    for world in (1, 2, 3):
+        for course in in_ranks(world, train, replace(plan, first=9), folder=tmp_path / f"rest-{world}"):
+            assert_same(replace(course, losses=[*one.losses[:9], *course.losses]), one)
+
+
+def stops(step: int) -> BaseException | None:
+    return Preempted() if step >= 6 else None
+
+
+def full(step: int) -> BaseException | None:
+    return JobError(FailureReason.DISK_FULL, "the disk is full", field="spec.resources") if step >= 6 else None
+
+
+def dies(step: int) -> BaseException | None:
+    if step >= 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def test_all_stop_at_one_step_when_one_of_them_is_told_to(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path, fails=stops)
+    assert [type(found) for found in in_ranks(3, train, plan, folder=tmp_path / "three")] == [Preempted] * 3
+
+
+def test_what_fails_in_one_process_fails_in_all_by_the_same_words(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path, fails=full)
+    for found in in_ranks(3, train, plan, folder=tmp_path / "three"):
+        assert isinstance(found, JobError), found
+        assert (found.reason, str(found), found.field) == (
+            FailureReason.DISK_FULL,
+            "the disk is full",
+            "spec.resources",
+        )
+
+
+def test_the_others_end_when_one_is_killed(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path, fails=dies)
+    first, killed, third = in_ranks(3, train, plan, folder=tmp_path / "three")
+    assert isinstance(killed, Failed)
+    assert isinstance(first, Gone) and isinstance(third, Gone)
+
+
+def drifts(ranks: Ranks) -> None:
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.weight[0, 0] += ranks.rank * 2e-7
+    stay_alike(ranks, model)  # type: ignore[arg-type]  # whose parameters are all that is looked at
+
+
+def test_models_that_become_different_ones_are_no_success(tmp_path: Path) -> None:
+    found = in_ranks(2, drifts, folder=tmp_path / "two")
+    assert [str(error) for error in found] == ["the models of the processes have become different ones"] * 2
