@@ -27,6 +27,7 @@ from tests.cluster.api import Api, ApiError
 from tests.cluster.binaries import provide
 from tests.cluster.certificates import CertificateAuthority, write_key
 from tests.cluster.process import ReservedPort, ServerProcess
+from tests.cluster.waiting import eventually
 
 log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ class ControlPlane:
         for manifest in self._manifests:
             self.kubectl("apply", "--server-side", "-f", str(manifest))
         if self._controllers:
+            eventually(self._serves_its_kinds, seconds=START_SECONDS)
             self._start_controller_manager(stack)
 
     def _start_etcd(self, stack: contextlib.ExitStack) -> str:
@@ -255,6 +257,21 @@ class ControlPlane:
             *self._controller_manager_arguments,
         )
         self._manager.wait_until(lambda: self._accepts_pods("default"), START_SECONDS)
+
+    def _serves_its_kinds(self) -> bool:
+        """Whether what the garbage collector asks for, once it starts, names the kinds of all CRDs."""
+        for crd in self.api.get("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")["items"]:
+            spec = crd["spec"]
+            for version in (version["name"] for version in spec["versions"] if version["served"]):
+                try:
+                    served = self.api.get(f"/apis/{spec['group']}/{version}")["resources"]
+                except ApiError as error:
+                    if error.status != 404:
+                        raise
+                    return False
+                if spec["names"]["plural"] not in {kind["name"] for kind in served}:
+                    return False
+        return True
 
     def _accepts_pods(self, namespace: str) -> bool:
         try:
