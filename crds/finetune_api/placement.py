@@ -90,6 +90,12 @@ class Resources(Model):
     def have_a_device(self) -> bool:
         return any(is_a_device(name) and amount(count) > 0 for name, count in (self.limits or {}).items())
 
+    @property
+    def gpus(self) -> int:
+        """Whole GPUs, such as `nvidia.com/gpu`, of the maker of whom there are most: others do not work together. A slice of one counts
+        as none, as one process cannot use several and several do not work together either."""
+        return max((int(amount(n)) for name, n in (self.limits or {}).items() if name.endswith("/gpu")), default=0)
+
 
 class Toleration(Model):
     """A taint of nodes that the pod puts up with."""
