@@ -108,20 +108,24 @@ def _others(task: TaskFacts, form: Form) -> list[str]:
     return sorted({field for other in task.forms for field in obeyed(other)} - obeyed(form))
 
 
-def foreign(task: TaskFacts, needs: str) -> list[str]:
-    """What other forms of the task obey, and none of those that need this of a spec."""
-    own = {field for form in task.forms if form.needs == needs for field in obeyed(form)}
-    return sorted({field for form in task.forms for field in obeyed(form)} - own - {form.needs for form in task.forms})
+def kept(task: TaskFacts) -> dict[tuple[str, ...], list[str]]:
+    """What is obeyed only where the spec says some of what forms need: by these, in the order of the forms, the fields."""
+    needs = tuple(dict.fromkeys(form.needs for form in task.forms))
+    found: dict[tuple[str, ...], list[str]] = {}
+    for field in sorted({field for form in task.forms for field in obeyed(form)} - set(needs)):
+        own = {form.needs for form in task.forms if field in obeyed(form)}
+        found.setdefault(tuple(one for one in needs if one in own), []).append(field)
+    return {own: fields for own, fields in found.items() if own != needs}
 
 
 def needs_met(task: TaskFacts, needs: str, spec: Any) -> bool:
     """Whether the spec says what some forms need; where they need nothing, that it says nothing of what others do."""
-    return says(spec, needs) if needs else not any(says(spec, other) for other in _needs(task))
+    return says(spec, needs) if needs else not any(says(spec, other) for other in all_needs(task))
 
 
 def meets(task: TaskFacts, needs: str) -> str:
     """The same in CEL."""
-    return _said(needs) if needs else " && ".join(f"!({_said(other)})" for other in _needs(task))
+    return f"({_said(needs)})" if needs else f"({' && '.join(f'!({_said(other)})' for other in all_needs(task))})"
 
 
 def leaves_out(fields: Sequence[str]) -> str:
@@ -129,8 +133,9 @@ def leaves_out(fields: Sequence[str]) -> str:
     return " && ".join(_unsaid(fields))
 
 
-def _needs(task: TaskFacts) -> list[str]:
-    return sorted({form.needs for form in task.forms} - {""})
+def all_needs(task: TaskFacts) -> list[str]:
+    """What forms of the task need, in their order."""
+    return list(dict.fromkeys(form.needs for form in task.forms if form.needs))
 
 
 def says(spec: Any, field: str) -> bool:

@@ -69,7 +69,7 @@ def remedy(fault: Fault) -> str:
             return "Write true or false, without quotes."
         case "not_unique":
             return "Remove one of the two."
-        case "string_pattern_mismatch" if fault.keys[-1] == "uri":
+        case "string_pattern_mismatch" | "string_too_short" if fault.keys[-1] == "uri" and value:
             return _uri_remedy(fault)
         case "string_pattern_mismatch" if value != value.lower() and _fits(value.lower(), schema):
             return f"Write {value.lower()}, in lower case."

@@ -17,10 +17,11 @@ from finetune_api.forms import (
     METRIC,
     absent,
     all_different,
+    all_needs,
     columns_of,
     fits,
     fitting,
-    foreign,
+    kept,
     leaves_out,
     meets,
     named,
@@ -110,32 +111,42 @@ def method_rule(task: TaskFacts) -> Rule:
 
 def needs_rules(task: TaskFacts) -> Iterator[Rule]:
     """What a spec says by which some forms are chosen, such as an objective, leaves a meaning to columns, metric and options of these."""
-    needs = {form.needs: form for form in task.forms}
-    for one, form in needs.items():
-        if len(needs) > 1 and (fields := foreign(task, one)):
-            others = [asked(other) for other in needs.values() if other.needs]
-            where = asked(form) if one else f"not {' or '.join(others)}"
-            yield Rule(
-                f"where {where}, choose columns, metric and options of such examples, and leave out {_in_kinds(fields)}",
-                f"{_of_another(task)} || !({meets(task, one)}) || ({leaves_out(fields)})",
-                lambda s, one=one, fields=fields: (  # type: ignore[misc]
-                    s.task != task.name or not needs_met(task, one, s) or not any(says(s, field) for field in fields)
-                ),
-            )
+    for own, fields in kept(task).items():
+        met = " || ".join(meets(task, needs) for needs in own)
+        yield Rule(
+            f"{_in_kinds(fields)} {'are' if len(fields) > 1 else 'is'} {_where(task, own, 'these' if len(fields) > 1 else 'it')}",
+            f"{_of_another(task)} || ({leaves_out(fields)}) || {met}",
+            lambda s, own=own, fields=fields: (  # type: ignore[misc]
+                s.task != task.name
+                or not any(says(s, field) for field in fields)
+                or any(needs_met(task, needs, s) for needs in own)
+            ),
+        )
+
+
+def _where(task: TaskFacts, own: Sequence[str], them: str) -> str:
+    """`for textGeneration.objective dpo or orpo only; set that, or leave these out`."""
+    if all(own):
+        return f"for {asked(own)} only; set that, or leave {them} out"
+    others = [needs for needs in all_needs(task) if needs not in own]
+    return f"not for {asked(others)}; leave {them} out, or set another {others[0].partition('=')[0]}"
 
 
 def _in_kinds(fields: Sequence[str]) -> str:
-    """`textGeneration.beta, the columns chosen and rejected, and the metrics reward_margin`."""
+    """`textGeneration.beta, and the metrics reward_accuracy and reward_margin`."""
     columns = [field.removeprefix(COLUMNS) for field in fields if field.startswith(COLUMNS)]
     metrics = [field.partition("=")[2] for field in fields if field.startswith(f"{METRIC}=")]
     rest = [field for field in fields if not field.startswith((COLUMNS, f"{METRIC}="))]
-    named = [(columns, "the columns "), (metrics, "the metrics ")]
-    return ", and ".join([", ".join(rest)] * bool(rest) + [f"{word}{listed(names)}" for names, word in named if names])
+    named = [(columns, "the column"), (metrics, "the metric")]
+    return ", and ".join(
+        [", ".join(rest)] * bool(rest)
+        + [f"{word}{'s' * (len(names) > 1)} {listed(names)}" for names, word in named if names]
+    )
 
 
 def forms_rule(task: TaskFacts, narrower: Sequence[Rule]) -> Rule:
     """Columns, metric and options are those of one form, where no narrower rule says already that they are not."""
-    forms = "; ".join(in_words(form) for form in task.forms)
+    forms = "; ".join(in_words(form, task) for form in task.forms)
     refused = "".join(f" || !({rule.cel})" for rule in narrower)
     return Rule(
         f"no examples of {task.name} have all that is asked for, choose columns, metric and options from one of these: {forms}",
@@ -151,7 +162,8 @@ def columns_rule(task: TaskFacts) -> Rule:
         is_it = fits(task, form)
         different = _different(form) if is_it == "true" else f"({is_it} ? {_different(form)} : {different})"
     return Rule(
-        f"dataset.columns.{', or '.join(listed([role.name for role in form.roles]) for form in task.forms)} must be different columns",
+        f"each part of an example of {task.name} has a column of its own; name different ones in dataset.columns, where a part without a name is "
+        "in the column that is called like it",
         f"{_of_another(task)} || !has(self.dataset.columns) || {different}",
         lambda s: (
             s.task != task.name or all(all_different(columns_of(f, s.dataset.columns)) for f in fitting(task, s)[:1])

@@ -38,18 +38,26 @@ def metrics_of_tasks(tasks: Mapping[str, TaskFacts]) -> str:
     return f"What the best model is chosen by: {'; '.join(choices)}. Default: {default}."
 
 
-def in_words(form: Form) -> str:
-    """`text and label, with the metrics f1 or loss and the options classification.threshold`."""
-    metrics = listed([metric.name for metric in form.metrics], "or")
-    options = f" and the options {listed(sorted(form.options))}" if form.options else ""
-    needs = f" where {asked(form)}" if form.needs else ""
-    return f"{roles_of(form)}{needs}, with the metrics {metrics}{options}"
+def in_words(form: Form, task: TaskFacts) -> str:
+    """The columns, and what else not all forms have that need the same of a spec: `text and label, with the metrics f1 or macro_f1 and the
+    options classification.threshold`."""
+    like = [other for other in task.forms if other.needs == form.needs]
+    others = [{metric.name for metric in other.metrics} for other in like]
+    metrics = [metric.name for metric in form.metrics if not all(metric.name in names for names in others)]
+    options = sorted(option for option in form.options if not all(option in other.options for other in like))
+    own = [
+        f"the {noun}{'s' * (len(names) > 1)} {listed(names, last)}"
+        for noun, names, last in (("metric", metrics, "or"), ("option", options, "and"))
+        if names
+    ]
+    needs = f" for {asked([form.needs])}" if form.needs else ""
+    return f"{roles_of(form)}{needs}{', with ' if own else ''}{' and '.join(own)}"
 
 
-def asked(form: Form) -> str:
-    """What a spec must say for this form: `textGeneration.objective is dpo or orpo`."""
-    field, _, values = form.needs.partition("=")
-    return f"{field} is {listed(values.split('|'), 'or')}"
+def asked(needs: Sequence[str], between: str = " ") -> str:
+    """What a spec says where forms need it, of a field: `textGeneration.objective dpo, orpo or kto`."""
+    values = [value for one in needs for value in one.partition("=")[2].split("|")]
+    return f"{needs[0].partition('=')[0]}{between}{listed(values, 'or')}"
 
 
 def meaning_and_default(field: Mapping[str, Any]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_api.forms import LABELS, MAX_LENGTH, METHOD, METRIC
+from finetune_api.forms import LABELS, MAX_LENGTH, METHOD, METRIC, obeyed
 from finetune_api.tasks import METHODS, NAMED, QLORA, TEXTS, Form, TaskFacts, all_metrics, all_roles
 from tests.api_cases.manifests import Bad, Good
 
@@ -55,6 +55,13 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
                 yield Good(f"{name}, short", least | {f"spec.{MAX_LENGTH}": 16})
 
 
+def refused(task: TaskFacts, form: Form, field: str) -> str:
+    """What is said of a field that no form has together with this one's columns: that the form's objective leaves it no meaning, or that
+    there are other columns for it."""
+    like = [other for other in task.forms if other.needs == form.needs]
+    return "choose columns, metric and" if any(field in obeyed(other) for other in like) else "out"
+
+
 def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
     options = {option for task in tasks.values() for form in task.forms for option in form.options}
     for task in tasks.values():
@@ -68,27 +75,29 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
             name = f"{task.name} of {' and '.join(form.required)}"
             for field in needed(form):
                 changes = {path: value for path, value in least.items() if path != field}
-                yield Bad(f"{name} without {field}", changes, "spec", "choose columns, metric and")
+                yield Bad(f"{name} without {field}", changes, "spec", " only; set that, or leave")
             for other in task.forms:
                 like = [one for one in task.forms if one.needs == form.needs]
                 if not other.needs and form.needs and not any(all(map(one.has, other.required)) for one in like):
                     changes = smallest(task, other) | needed(form)
-                    says = "choose columns, metric and"
-                    yield Bad(f"{task.name} of {' and '.join(other.required)}, {form.needs}", changes, "spec", says)
+                    yield Bad(f"{task.name} of {' and '.join(other.required)}, {form.needs}", changes, "spec", " out")
             wider = [other for other in task.forms if all(map(other.has, form.required))]
             for role in all_roles(tasks):
                 if not any(other.has(role) for other in wider):
-                    said = (
-                        "name no others" if role not in all_roles({task.name: task}) else "choose columns, metric and"
-                    )
+                    foreign = role not in all_roles({task.name: task})
+                    said = "name no others" if foreign else refused(task, form, f"dataset.columns.{role}")
                     yield Bad(f"{name} and {role}", least | {f"spec.dataset.columns.{role}": "x"}, "spec", said)
             for metric in all_metrics(tasks):
                 if not any(metric == theirs.name for other in wider for theirs in other.metrics):
                     foreign = metric not in all_metrics({task.name: task})
-                    said = f"{METRIC} of {task.name} is" if foreign else "choose columns, metric and"
+                    said = f"{METRIC} of {task.name} is"
+                    if not foreign:
+                        said = refused(task, form, f"{METRIC}={metric}")
                     yield Bad(f"{name} by {metric}", least | {f"spec.{METRIC}": metric}, "spec", said)
             for option in sorted(options.difference(*(other.options for other in wider))):
-                said = "choose columns, metric and" if option in own else " only; remove it"
+                said = " only; remove it"
+                if option in own:
+                    said = refused(task, form, option)
                 yield Bad(f"{name} with {option}", least | {f"spec.{option}": values[option]}, "spec", said)
             blocks = {option.partition(".")[0] for option in options} - {option.partition(".")[0] for option in own}
             for block in sorted(blocks):
@@ -110,11 +119,11 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
                     yield Bad(f"{name} by {metric.name}, of more labels", changes, "spec", "needs exactly")
             if not any(other.of_kinds(NAMED) for other in wider):
                 foreign = not any(other.of_kinds(NAMED) for other in task.forms)
-                said = " only; remove it" if foreign else "choose columns, metric and"
+                said = " only; remove it" if foreign else refused(task, form, LABELS)
                 yield Bad(f"{name} with labels", least | {f"spec.{LABELS}": ["a", "b"]}, "spec", said)
             if not any(other.of_kinds(TEXTS) for other in wider):
                 foreign = not any(other.of_kinds(TEXTS) for other in task.forms)
-                said = " only; remove it" if foreign else "choose columns, metric and"
+                said = " only; remove it" if foreign else refused(task, form, MAX_LENGTH)
                 yield Bad(f"{name} with a length", least | {f"spec.{MAX_LENGTH}": 16}, "spec", said)
         first = task.forms[0]
         for one in first.required:

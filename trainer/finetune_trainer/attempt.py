@@ -381,7 +381,7 @@ def of_forms(error: JobError, spec: FineTuneJobSpec) -> JobError:
         without = "that" if len(said) == 1 else "these"
         remedies.append(f"That examples have it follows from {fields}: without {without} they may have others.")
     for form in unasked(TASKS[spec.task], spec):
-        remedies.append(f"Examples with {listed(form.required)} are read where spec.{asked(form)}.")
+        remedies.append(f"Examples with {listed(form.required)} are read where spec.{asked([form.needs], ' is ')}.")
     if remedies == [error.remedy]:
         return error
     return JobError(error.reason, error.message, field=error.field, remedy=" ".join(remedies))

@@ -232,6 +232,40 @@ def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"dataset.columns": {"chosen": "good", "rejected": "bad"}},
+            "the columns chosen and rejected are for textGeneration.objective dpo or orpo only; set that, or leave these out (given: ",
+        ),
+        (
+            {"dataset.columns": {"messages": "chat", "label": "thumb"}},
+            "the column label is for textGeneration.objective kto only; set that, or leave it out (given: ",
+        ),
+        (
+            {"textGeneration": {"objective": "kto"}, "dataset.columns": {"instruction": "a"}},
+            "the columns history, input and instruction are not for textGeneration.objective kto; leave these out, or set another "
+            "textGeneration.objective (given: ",
+        ),
+        (
+            {"textGeneration": {"objective": "dpo", "loss": "all"}},
+            "textGeneration.loss, textGeneration.packing, and the columns output and text, and the metrics accuracy and perplexity are not for "
+            "textGeneration.objective dpo, orpo or kto; leave these out, or set another textGeneration.objective (given: ",
+        ),
+        (
+            {"textGeneration": {"beta": 0.1}},
+            "textGeneration.beta, and the metrics reward_accuracy and reward_margin are for textGeneration.objective dpo, orpo or kto only; set "
+            "that, or leave these out (given: ",
+        ),
+    ],
+)
+def test_what_an_objective_leaves_no_meaning_says_for_which_it_has_one(changes: dict[str, Any], said: str) -> None:
+    changes = {f"spec.{path}": value for path, value in changes.items()}
+    (problem,) = problems_of(job({"spec.task": "text-generation", **changes}))
+    assert problem.value.startswith(said)
+
+
+@pytest.mark.parametrize(
     ("path", "value", "remedy"),
     [
         ("spec.dataset.uri", "https://huggingface.co/datasets/nyu-mll/glue", "Write hf://nyu-mll/glue."),
@@ -251,6 +285,12 @@ def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
             "./my data",
             "A plain path is for local runs only; for a cluster put the files into a bucket and name that.",
         ),
+        (
+            "spec.dataset.uri",
+            ".",
+            "A plain path is for local runs only; for a cluster put the files into a bucket and name that.",
+        ),
+        ("spec.model.uri", "", "Add to it, or remove it."),
         ("spec.output.uri", "../results", "A plain path is for local runs only; in a cluster results go to a bucket."),
         ("spec.model", "hf://a/b", "Write {uri: hf://a/b}."),
         ("spec.pod.imagePullSecrets", ["s"], "Write {name: s}."),
