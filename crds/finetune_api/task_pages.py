@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
@@ -37,6 +38,11 @@ HOLDS: Mapping[Kind, str] = {
 }
 """What a column of each kind holds, in each format."""
 
+OF_LIKED = "With `textGeneration.objective: kto` whether the answer is liked: true or false."
+"""What the field of a label says of another kind, too."""
+MEANS: Mapping[Kind, str] = {Kind.LIKED: "The column that says whether the answer is liked."}
+"""What a column of a kind is for, where the field of its role says it of several."""
+
 SAMPLES: Mapping[str, object] = {
     "text": "Anna went to Oslo by train.",
     "textPair": "Anna took a train to Oslo.",
@@ -70,6 +76,8 @@ SAMPLES: Mapping[str, object] = {
 _ANSWERS: Mapping[str, object] = {"chosen": "To Oslo, on Monday.", "rejected": "Who knows."}
 """The same beside an instruction."""
 
+MANY = 3
+"""Forms, from which on they are listed."""
 BEGIN, END = "<!-- tasks: made by `make generate` -->", "<!-- end of tasks -->"
 
 
@@ -107,27 +115,24 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
     yield "<!-- Made by `make generate` from crds/finetune_api/tasks.py; change that instead. -->"
     yield f"# {task.name}"
     yield ""
-    yield f"A model that {', or '.join(form.says for form in task.forms)}."
-    for form in task.forms:
-        yield from ("", f"## Examples with {roles_of(form)}" if len(task.forms) > 1 else "## Examples", "")
-        yield from _columns(form)
-        yield from ("", "| metric | meaning | better |", "|---|---|---|")
-        for metric in form.metrics:
-            yield f"| `{metric.name}` | {metric.says} | {'higher' if metric.more_is_better else 'lower'} |"
-        yield ""
-        chosen = ", else by ".join(
-            f"`{m.name}`" + ("" if m.labels is None else f" of {m.labels} labels") for m in _defaults(form)
+    if len(task.forms) < MANY:
+        yield f"A model that {', or '.join(form.says for form in task.forms)}."
+    else:
+        yield from ("A model that learns from examples of one of these forms:", "")
+        for form in task.forms:
+            yield f"- [{roles_of(form)}]({_anchor(form)}){_where(form)}: it {form.says}"
+    for number, form in enumerate(task.forms):
+        yield from ("", _heading(form) if len(task.forms) > 1 else "## Examples", "")
+        yield from _columns(form, task.forms[0])
+        like = next(
+            (one for one in task.forms[:number] if (one.metrics, one.needs) == (form.metrics, form.needs)), None
         )
-        yield f"The best model is chosen by {chosen}, unless `training.evaluation.metric` names another."
+        yield from _metrics(form) if like is None else _as_of(form, like)
         if form.needs:
-            field, _, values = form.needs.partition("=")
-            these = listed([f"`{value}`" for value in values.split("|")], "or")
-            yield from (
-                "",
-                f"Examples are read so where `{field}` is {these}, and nowhere else.",
-                *(_PAIRS if form.has("chosen") else _LIKED),
-            )
-        if form.options:
+            yield from ("", f"Examples are read so{_where(form)}, and nowhere else.")
+            if like is None:
+                yield from _PAIRS if form.has("chosen") else _LIKED
+        if form.options and (like is None or form.options - like.options):
             yield from _options(form)
         yield from (
             "",
@@ -144,14 +149,56 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
     yield from ("", f"![What the report of a run shows](../../{picture_of(task)})")
 
 
-def _columns(form: Form) -> Iterator[str]:
+def _heading(form: Form) -> str:
+    return f"## Examples with {roles_of(form)}"
+
+
+def _anchor(form: Form) -> str:
+    """The heading as a part of the page's address, as GitHub makes it."""
+    heading = _heading(form).removeprefix("## ").lower()
+    return "#" + re.sub(r"[^a-z0-9 -]", "", heading).replace(" ", "-")
+
+
+def _where(form: Form) -> str:
+    """` where `textGeneration.objective` is `dpo` or `orpo``."""
+    if not form.needs:
+        return ""
+    field, _, values = form.needs.partition("=")
+    return f" where `{field}` is {listed([f'`{value}`' for value in values.split('|')], 'or')}"
+
+
+def _metrics(form: Form) -> Iterator[str]:
+    yield from ("", "| metric | meaning | better |", "|---|---|---|")
+    for metric in form.metrics:
+        yield f"| `{metric.name}` | {metric.says} | {'higher' if metric.more_is_better else 'lower'} |"
+    yield ""
+    chosen = ", else by ".join(
+        f"`{m.name}`" + ("" if m.labels is None else f" of {m.labels} labels") for m in _defaults(form)
+    )
+    yield f"The best model is chosen by {chosen}, unless `training.evaluation.metric` names another."
+
+
+def _as_of(form: Form, other: Form) -> Iterator[str]:
+    """What is said of another form already."""
+    less = sorted(other.options - form.options)
+    but = f", but for {listed([f'`{option}`' for option in less])}" if less else ""
+    what = "Metrics and options" if other.options else "Metrics"
+    yield from ("", f"{what} are those of [examples with {roles_of(other)}]({_anchor(other)}){but}.")
+
+
+def _meaning(role: Role) -> str:
+    if role.kind in MEANS:
+        return MEANS[role.kind]
+    meaning, _ = meaning_and_default(child(job_schema(), ("spec", "dataset", "columns", role.name)))
+    return meaning.replace(f" {OF_LIKED}", "")
+
+
+def _columns(form: Form, first: Form) -> Iterator[str]:
     yield "| role, and its column | meaning | holds |"
     yield "|---|---|---|"
     for role in form.roles:
-        field = child(job_schema(), ("spec", "dataset", "columns", role.name))
-        meaning, _ = meaning_and_default(field)
         optional = ", optional" if role.optional else ""
-        yield f"| `{role.name}`{optional} | {meaning} | {_holds(role)} |"
+        yield f"| `{role.name}`{optional} | {_meaning(role)} | {_holds(role)} |"
     yield ""
     yield _rows(form)
     yield f"One in JSON lines: `{sample(form)}`"
@@ -164,8 +211,11 @@ def _columns(form: Form) -> Iterator[str]:
                 "wherever the data has its column" if role.found else "only where `dataset.columns` names its column"
             )
             yield f"`{role.name}` is read {where}."
-    if form.options & {"textGeneration.loss"}:
-        yield from _CHATS
+    if form.options & {"textGeneration.systemPrompt"}:
+        if form is first:
+            yield from _CHATS
+        else:
+            yield f"How conversations are written and read is said [above]({_anchor(first)})."
     if form.of_kinds(NAMED):
         yield "`dataset.labels` lists the names in the order of their numbers."
     if any(option.endswith(".stride") for option in form.options):

@@ -168,7 +168,7 @@ def _written(job: FineTuneJob) -> dict[str, Any]:
 
 def _need_torch(why: str) -> None:
     if importlib.util.find_spec("torch") is None:
-        raise _Refused(f"{why} and needs torch: pip install 'finetune-operator[cli,trainer]'")
+        raise _Refused(f"{why} and needs torch: pip install '.[cli,trainer]' in a clone of its repository")
 
 
 def _documents(file: Path) -> list[Document]:

@@ -302,7 +302,7 @@ def test_run_without_torch_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     said = finetune("run", manifest, "--output", tmp_path)
     assert said.exit_code == 2
-    assert said.output.endswith("needs torch: pip install 'finetune-operator[cli,trainer]'\n")
+    assert said.output.endswith("needs torch: pip install '.[cli,trainer]' in a clone of its repository\n")
 
 
 @pytest.mark.parametrize("command", ["run", "validate", "render"])
