@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,9 +22,10 @@ def inputs(kinds: Kinds) -> list[str]:
     return [role for role, kind in kinds.items() if kind.is_input]
 
 
-def keys_of(examples: Examples, kinds: Kinds, stop: Stop) -> Keys:
-    """8 bytes an example, shape (rows,): equal for equal inputs, as their kinds compare them, whatever is to be answered to them."""
-    roles = inputs(kinds)
+def keys_of(examples: Examples, kinds: Kinds, stop: Stop, roles: Sequence[str] | None = None) -> Keys:
+    """8 bytes an example, shape (rows,): equal where what these roles have is equal, one after another, as their kinds compare it; None for all
+    inputs, whatever is to be answered to them."""
+    roles = inputs(kinds) if roles is None else roles
     keys = np.zeros(len(examples), np.uint64)
     begin = 0
     for block in examples.blocks(*roles):

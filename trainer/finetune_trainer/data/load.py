@@ -65,7 +65,7 @@ def load(
         rows.split: rows.examples(named) for rows, named in zip(splits, positions, strict=True)
     }
     keys = {split: keys_of(some, kinds, stop) for split, some in examples.items()}
-    warnings += warn_of_rows(examples, kinds, names, keys)
+    warnings += warn_of_rows(examples, kinds, names, keys, stop)
     together = {role.name: kinds[role.name] for role in form.roles if role.together}
     apart = {split: keys_of(some, together, stop) for split, some in examples.items()} if together else keys
     if together:

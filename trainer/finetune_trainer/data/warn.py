@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finetune_trainer.data.alike import look
-from finetune_trainer.data.examples import Examples, Split
-from finetune_trainer.data.keys import among, different, first_with
+from finetune_trainer.data.examples import Examples, Split, Stop
+from finetune_trainer.data.keys import among, different, first_with, inputs, keys_of
 from finetune_trainer.data.kinds import Kinds
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
+from finetune_trainer.data.kinds.messages import Completions, Prompts
 from finetune_trainer.data.kinds.number import NUMBER, Number
+from finetune_trainer.data.kinds.preference import Preferences
 from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Texts
 from finetune_trainer.data.problems import at, listed, rows_of, shortened, spelt
@@ -52,7 +54,7 @@ Keys = Mapping[Split, NDArray[np.uint64]]
 """Of each split, as of `keys_of`."""
 
 
-def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, keys: Keys) -> list[str]:
+def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, keys: Keys, stop: Stop) -> list[str]:
     """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
     labels = [(role, names[role]) for role, kind in kinds.items() if issubclass(kind, (Label, Labels))]
@@ -62,6 +64,9 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
         *(warning for role, own in labels if kinds[role] is not Tags for warning in _doubtful_labels(train, role, own)),
         *(warning for role in texts for warning in _doubtful_texts(train, role)),
         *(warning for role, kind in kinds.items() if kind is Number for warning in _equal_numbers(splits, role)),
+        *_contradictions(train, kinds, keys["train"], stop),
+        *_opposed_pairs(train, kinds, keys["train"], stop),
+        *_repeated_prompts(train, kinds, stop),
         *_shared_rows(splits, kinds, keys),
     ]
 
@@ -171,25 +176,81 @@ def _equal_numbers(splits: Mapping[Split, Examples], role: str) -> list[str]:
     return warnings
 
 
+def _contradictions(train: Examples, kinds: Kinds, keys: NDArray[np.uint64], stop: Stop) -> list[str]:
+    """Training rows that are equal but for what is said of them; `keys` are those of their inputs."""
+    said = [role for role, kind in kinds.items() if kind.another]
+    told = [role for role, kind in kinds.items() if role not in said]
+    if not said:
+        return []
+    if told != inputs(kinds):  # what is said is said of an answer, too
+        keys = keys_of(train, kinds, stop, told)
+    if len(different(keys)) == len(train):
+        return []
+    first = first_with(keys)
+    nouns = [next(kinds[role].noun for role in told), *(kinds[role].noun for role in told if not kinds[role].is_input)]
+    warnings = []
+    for role in said:
+        answers = kinds[role].keys(train.values(role))
+        contradictions = np.flatnonzero(answers != answers[first])
+        if len(contradictions):
+            warnings.append(
+                f"{len(contradictions):,} training rows have the {' and '.join(nouns)} of an earlier row and {kinds[role].another}: "
+                f"{at(train.origins.take(contradictions))}."
+            )
+    return warnings
+
+
+def _opposed_pairs(train: Examples, kinds: Kinds, keys: NDArray[np.uint64], stop: Stop) -> list[str]:
+    """Training rows that prefer what another row rejects, and reject what it prefers; `keys` are those of their inputs."""
+    pair = [role for role, kind in kinds.items() if kind is Preferences]
+    if not pair:
+        return []
+    turned = dict(zip(pair, reversed(pair), strict=True))
+    others = keys_of(train, kinds, stop, [turned.get(role, role) for role in inputs(kinds)])
+    opposed = np.flatnonzero(among(others, different(keys)) & (others != keys))
+    if not len(opposed):
+        return []
+    return [
+        f"{len(opposed):,} training rows have the answers of another row the other way round, preferring what that rejects: "
+        f"{at(train.origins.take(opposed))}."
+    ]
+
+
+def _repeated_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
+    """Rows of texts whose answers begin with the whole prompt, which stands before them anyway. Of messages that is looked at where they are
+    read."""
+    prompts = [role for role, kind in kinds.items() if issubclass(kind, Prompts) and role == Completions.prompt]
+    answers = [role for role, kind in kinds.items() if issubclass(kind, (Completions, Preferences))]
+    if not prompts or not answers:
+        return []
+    repeated, begin = list[int](), 0
+    for block in train.blocks(*prompts, *answers):
+        stop()
+        [given], said = (block[role] for role in prompts), [block[role] for role in answers]
+        for row, (prompt, *texts) in enumerate(zip(given, *said, strict=True), begin):
+            if not any(messages[0]["role"] for messages in (prompt, *texts)):
+                first = prompt[0]["content"].strip()
+                if all(messages[0]["content"].lstrip().startswith(first) for messages in texts):
+                    repeated.append(row)
+        begin += len(given)
+    if len(repeated) <= len(train) / 2:  # some begin with the same word
+        return []
+    several = len(answers) > 1
+    return [
+        f"In {len(repeated):,} of {len(train):,} training rows {' and '.join(answers)} {'begin' if several else 'begins'} with the prompt, which stands "
+        f"before {'them' if several else 'it'} anyway, so the model learns to say it again; leave it out there: "
+        f"{at(train.origins.take(np.array(repeated)))}."
+    ]
+
+
 def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> list[str]:
-    """Rows of validation or test that are training rows too, and equal training rows with different labels.
+    """Rows of validation or test that are training rows too.
 
     Inputs that nobody can tell apart are equal here; see `keys_of`.
     """
-    train = splits["train"]
     noun = next(kind.noun for kind in kinds.values() if kind.is_input)
     known = different(keys["train"])
-    first = first_with(keys["train"]) if len(known) < len(train) else None
     warnings = []
-    for role, kind in kinds.items():
-        if first is not None and kind.another:
-            answers = kind.keys(train.values(role))
-            contradictions = np.flatnonzero(answers != answers[first])
-            if len(contradictions):
-                warnings.append(
-                    f"{len(contradictions):,} training rows have the {noun} of an earlier row and {kind.another}: "
-                    f"{at(train.origins.take(contradictions))}."
-                )
     for split, others in splits.items():
         if split == "train":
             continue

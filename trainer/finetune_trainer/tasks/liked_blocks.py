@@ -41,13 +41,17 @@ def liked_blocks(
     signed = np.where(liked, rewards, -rewards).astype(np.float64)
     wrong = np.flatnonzero(counted & (signed < 0))
     lowest = wrong[np.argsort(signed[wrong], kind="stable")][:SHOWN]
-    some = examples.take(lowest)
+    some, last = examples.take(lowest), "messages" in examples.roles
     given = [row for block in some.blocks(*some.roles) for row in rows(block, system_prompt)]
     yield Cards(
         "other-way-round",
         "Answers that it takes the other way round",
         tuple(
-            Card(str(some.origins[number]), sentence(_said(bool(liked[place]), float(rewards[place]))), _parts(row))
+            Card(
+                str(some.origins[number]),
+                sentence(_said(bool(liked[place]), float(rewards[place]))),
+                _parts(row, last=last),
+            )
             for number, (place, row) in enumerate(zip(lowest.tolist(), given, strict=True))
         ),
         note="Those liked that became less likely by most, and those not liked that became likelier. Some of them may be labelled so.",
@@ -59,9 +63,11 @@ def _said(liked: bool, reward: float) -> str:
     return f"{'liked' if liked else 'not liked'}, reward {reward:.3f}"
 
 
-def _parts(row: Row) -> tuple[Part, ...]:
-    """What was asked, and the answer."""
+def _parts(row: Row, *, last: bool) -> tuple[Part, ...]:
+    """What was asked, and the answer, or several of a completion; of a conversation, whose `last` one is judged, that."""
     if isinstance(row, Plain):
         return Text(row.prompt, "prompt"), Text(row.completion, "answer")
-    *before, last = row.messages
-    return Chat(tuple(Message(turn["role"], spoken(turn)) for turn in before), "prompt"), Text(spoken(last), "answer")
+    learnt = [number for number, one in enumerate(row.learnt) if one]
+    begin, end = learnt[-1 if last else 0], learnt[-1] + 1
+    prompt = Chat(tuple(Message(turn["role"], spoken(turn)) for turn in row.messages[:begin]), "prompt")
+    return prompt, Text("\n".join(spoken(turn) for turn in row.messages[begin:end]), "answer")

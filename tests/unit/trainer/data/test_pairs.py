@@ -228,6 +228,66 @@ def test_a_bad_row_is_named_with_what_is_allowed(line: str, tmp_path: Path) -> N
     assert remedy in (caught.value.remedy or "")
 
 
+OPPOSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "texts": tuple(  # type: ignore[dict-item]
+        {"prompt": "The sky is", "chosen": one, "rejected": other}
+        for one, other in ((" blue.", " green."), (" green.", " blue."))
+    ),
+    "conversations": tuple(  # type: ignore[dict-item]
+        {"chosen": [ASKED, one], "rejected": [ASKED, other]} for one, other in ((BLUE, GREEN), (GREEN, BLUE))
+    ),
+    "instructions": tuple(  # type: ignore[dict-item]
+        {"instruction": "Colour?", "chosen": one, "rejected": other}
+        for one, other in (("Blue.", "Green."), ("Green.", "Blue."))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", OPPOSED)
+def test_pairs_that_are_preferred_both_ways_are_said(way: str, tmp_path: Path) -> None:
+    one, other = OPPOSED[way]
+    apart = {role: said for role, said in one.items() if role != "rejected"} | {"rejected": other["rejected"]}
+    for number, (lines, said) in enumerate(
+        (
+            ((one, one), None),
+            ((one, apart, {**one, "rejected": one["chosen"]}), None),
+            ((one, one, other), "3 training rows have the answers of another row the other way round"),
+        )
+    ):
+        warnings = [text for text in load(tmp_path / str(number), *lines).warnings if "other way round" in text]
+        assert [text.partition(", preferring")[0] for text in warnings] == [said] * bool(said)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "kto", "sft"])
+def test_texts_that_begin_with_their_prompt_are_said(objective: str, tmp_path: Path) -> None:
+    roles = ("chosen", "rejected") if objective == "dpo" else ("completion",)
+    more = {"label": True} if objective == "kto" else {}
+    wanted = {*roles, *more}
+    forms = [
+        form
+        for form in TASKS["text-generation"].forms
+        if form.has("prompt") and set(form.required) - {"prompt"} == wanted
+    ]
+
+    def warned(name: str, *before: str) -> list[str]:
+        lines = [
+            {"prompt": f"{number} is ", **{role: f"{text}{number}{role}" for role in roles}, **more}
+            for number, text in enumerate(before)
+        ]
+        warnings = load_lines(tmp_path / name, forms, *lines).warnings
+        return [warning for warning in warnings if "with the prompt" in warning]
+
+    [warning] = warned("again", "0 is ", "1 is", " ")
+    begin = (
+        "chosen and rejected begin with the prompt, which stands before them"
+        if objective == "dpo"
+        else "completion begins with the prompt"
+    )
+    assert warning.startswith(f"In 2 of 3 training rows {begin}")
+    assert warning.endswith(": train.jsonl, line 1; train.jsonl, line 2.")
+    assert not warned("some", "0 is ", " ", " "), "a few may begin with the same words"
+
+
 @needs("preference")
 def test_pairs_as_llama_factory_ships_them_are_read(tmp_path: Path) -> None:
     rows = json.loads((DATA / "preference/dpo_en_demo.json").read_text("utf-8"))

@@ -16,9 +16,10 @@ from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.steps import Steps
-from finetune_trainer.report.blocks import Cards, Samples, Table
+from finetune_trainer.report.blocks import Cards, Chat, Samples, Table, Text
 from finetune_trainer.tasks.base import Features
 from finetune_trainer.tasks.liked import Liked
+from finetune_trainer.tasks.liked_blocks import liked_blocks
 from tests.training.chatters import END, save_chatter
 from tests.unit.trainer.data.folders import written
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
@@ -162,6 +163,33 @@ def test_what_is_judged_is_the_answer_also_behind_another_prompt(
     assert (bool(feature["liked"]), bool(second["liked"])) == (True, False)
 
 
+UNHEARD = {"role": "assistant", "content": "Never mind.", "weight": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "prompt", "wanted"),
+    [
+        ({"messages": TURNS}, 3, "Taste."),
+        ({"messages": [*TURNS, {"role": "user", "content": "Thanks."}]}, 3, "Taste."),
+        ({"messages": [*TURNS, TURNS[0], UNHEARD]}, 3, "Taste."),
+        ({"prompt": TURNS[:1], "completion": TURNS[1:]}, 1, "Yes.\nWhy?\nTaste."),
+        ({"prompt": TURNS[:2], "completion": [TURNS[2], TURNS[3], TURNS[2]]}, 3, "Taste."),
+    ],
+    ids=["the last answer", "before what follows", "before one of no weight", "several", "within a completion"],
+)
+def test_the_report_shows_the_answer_that_is_judged(
+    line: dict[str, Any], prompt: int, wanted: str, tmp_path: Path
+) -> None:
+    found = task(tmp_path, {**line, "label": True}, {**line, "label": False})
+    rewards, liked, counts = np.array([-1.0, 1.0]), np.array([True, False]), np.ones(2)
+    _, cards = liked_blocks(found.data.train, rewards, liked, counts, None)
+    assert isinstance(cards, Cards)
+    for card in cards.cards:
+        asked, said = card.parts
+        assert isinstance(asked, Chat) and len(asked.messages) == prompt
+        assert isinstance(said, Text) and said.text == wanted
+
+
 def test_an_answer_that_is_cut_to_nothing_is_said_and_does_not_count(tmp_path: Path) -> None:
     found = task(tmp_path, *TEXTS[:2], {"prompt": "b" * 200, "completion": " yes", "label": True})
     features = referring(found, length=60)
@@ -186,6 +214,16 @@ def test_a_label_that_is_none_is_named_with_its_row(value: Any, says: str, tmp_p
         task(tmp_path, *TEXTS, {**TEXTS[0], "label": value})
     assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, "spec.dataset.columns.label")
     assert "line 9" in str(caught.value) and 'column "label"' in str(caught.value)
+
+
+@pytest.mark.parametrize("line", [TEXTS[0], CHATS[0], {"messages": TURNS}], ids=["texts", "messages", "conversations"])
+def test_the_same_answer_with_both_labels_is_said_and_another_one_is_not(line: dict[str, Any], tmp_path: Path) -> None:
+    other = {"messages": TURNS[:2]} if "messages" in line else {**line, "completion": CHATS[1]["completion"]}
+    if line is TEXTS[0]:
+        other = {**line, "completion": " no"}
+    lines = [{**line, "label": True}, {**other, "label": False}, {**line, "label": False}]
+    [warning] = [one for one in task(tmp_path, *lines).data.warnings if "the other label" in one]
+    assert warning.startswith("1 training rows have the ") and warning.endswith("train.jsonl, line 3.")
 
 
 @pytest.mark.parametrize(

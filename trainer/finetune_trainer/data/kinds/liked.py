@@ -22,6 +22,7 @@ class Liked(Values):
     type: ClassVar[pa.DataType] = pa.bool_()
     is_input: ClassVar[bool] = False
     noun: ClassVar[str] = "label"
+    another: ClassVar[str] = "the other label"
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
