@@ -162,7 +162,7 @@ def columns_rule(task: TaskFacts) -> Rule:
         is_it = fits(task, form)
         different = _different(form) if is_it == "true" else f"({is_it} ? {_different(form)} : {different})"
     return Rule(
-        f"each part of an example of {task.name} has a column of its own; name different ones in dataset.columns, where a part without a name is "
+        f"the parts of an example of {task.name} must be in different columns; name others in dataset.columns, where a part without a name is "
         "in the column that is called like it",
         f"{_of_another(task)} || !has(self.dataset.columns) || {different}",
         lambda s: (

@@ -31,15 +31,21 @@ class Breaker:
         names = control_tokens(tokenizer)
         special = set(tokenizer.all_special_tokens)
         special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._names = names
         self._all = _pattern(names)
         self._special = _pattern(name for name in names if name in special)
+        self.forget()
+
+    def forget(self) -> None:
+        """Count from nothing."""
         self.held = 0
         """Rows that held such a name so far."""
-        self.example = min(names, default="")
+        self.example = ""
+        """The first of these names."""
 
     def broken(self, row: Row) -> Row:
         """The row with marks in it."""
-        self._found = False
+        self._changed = self._found = False
         if isinstance(row, Plain):
             made: Row = Plain(self._text(row.prompt, self._special), self._text(row.completion, self._special))
         else:
@@ -49,7 +55,7 @@ class Breaker:
             tools = None if row.tools is None else tuple(self._value(tool, self._all) for tool in row.tools)
             made = Conversation(messages, row.learnt, tools)
         self.held += self._found
-        return made if self._found else row
+        return made if self._changed else row
 
     def _value(self, value: Any, pattern: re.Pattern[str] | None) -> Any:
         if isinstance(value, str):
@@ -62,10 +68,11 @@ class Breaker:
 
     def _text(self, text: str, pattern: re.Pattern[str] | None) -> str:
         if MARK in text:
-            text, self._found = text.replace(MARK, ""), True
-        if pattern is None or not pattern.search(text):
+            text, self._changed = text.replace(MARK, ""), True
+        if pattern is None or not (found := pattern.search(text)):
             return text
-        self._found = True
+        self._changed = self._found = True
+        self.example = self.example or max((n for n in self._names if text.startswith(n, found.start())), key=len)
         return pattern.sub(lambda name: name[0] + MARK, text)
 
 

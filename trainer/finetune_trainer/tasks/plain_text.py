@@ -40,17 +40,21 @@ class PlainTexts:
         """Whether the saved tokenizer alone reads texts as text; where it does not, `texts` must be asked."""
         self._first = frozenset(name[0] for name in self.names)
         self._pattern = re.compile("|".join(f"{re.escape(name)}" for name in sorted(self.names, key=len, reverse=True)))
+        self._example = ""
+        """The first name that was found in a text."""
 
     def held(self, texts: Iterable[str]) -> int:
         """How many of them hold the name of a control token."""
-        return sum(1 for text in texts if self._may_hold(text) and self._pattern.search(text))
+        found = [name for text in texts if self._may_hold(text) and (name := self._pattern.search(text))]
+        self._example = self._example or next((name[0] for name in found), "")
+        return len(found)
 
     def note(self, held: int, examples: int, *, saved_as_it_came: bool = False) -> str:
         """A sentence about `held` texts, of `examples` examples, that hold names. Of a task that saves its tokenizer as it came, whoever
         uses it writes such names on purpose."""
         texts = "1 text" if held == 1 else f"{held:,} texts"
         names = (
-            f"{texts} of {examples:,} examples, with names of control tokens such as {min(self.names)!r}: read as text"
+            f"{texts} of {examples:,} examples, with names of control tokens such as {self._example!r}: read as text"
         )
         if saved_as_it_came:
             return f"{names}, but the saved tokenizer reads them as tokens."

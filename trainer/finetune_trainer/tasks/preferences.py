@@ -138,7 +138,7 @@ class Preferences(TextGeneration):
             for rows, what in why
             if rows
         ]
-        notes += self._tokens.said(2 * len(examples))
+        notes += self._tokens.said(2 * len(examples), "answers with their prompts")
         self.notes += [note for note in notes if note not in self.notes]
 
     def collate(self, features: Sequence[Feature]) -> Batch:

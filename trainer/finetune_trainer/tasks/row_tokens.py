@@ -52,7 +52,8 @@ class RowTokens:
     def begin_split(self, now: datetime | None) -> None:
         """Count from nothing. `now` is the time for templates that write it; None is this machine's."""
         self.template.now = now
-        self._breaker.held = self._by_last = self._joined = 0
+        self._breaker.forget()
+        self._by_last = self._joined = 0
         self._left_out: Counter[str] = Counter()
 
     def encoded(self, given: Sequence[Row], origins: Origins, begin: int) -> Iterator[Encoded]:
@@ -60,8 +61,8 @@ class RowTokens:
         chat template does not take."""
         return self._tokens(self._rendered(given, origins, begin))
 
-    def said(self, count: int) -> list[str]:
-        """Sentences about the `count` rows of the split."""
+    def said(self, count: int, what: str = "rows") -> list[str]:
+        """Sentences about all of the split that was encoded, which is so many, and `what` these are."""
         notes = []
         if self._by_last:
             notes.append(
@@ -74,12 +75,12 @@ class RowTokens:
         ]
         if self._joined:
             notes.append(
-                f"In {self._joined:,} of {count:,} rows one token holds the end of the prompt and the beginning of the answer, such as "
+                f"In {self._joined:,} of {count:,} {what} one token holds the end of the prompt and the beginning of the answer, such as "
                 f"{self._example!r}: who asks with the prompt alone asks otherwise than it was learnt."
             )
         if held := self._breaker.held:
             notes.append(
-                f"{held:,} of {count:,} rows hold names of control tokens, such as {self._breaker.example!r}: read as text, but by "
+                f"{held:,} of {count:,} {what} hold names of control tokens, such as {self._breaker.example!r}: read as text, but by "
                 "the saved tokenizer as tokens."
             )
         return notes

@@ -111,7 +111,7 @@ def test_names_of_control_tokens_in_the_data_stay_text(tmp_path: Path) -> None:
     assert [control[n] for n in good["input_ids"].tolist() if n in control] == [BEGIN, END, BEGIN, END]
     assert whole(found, features).startswith(f"{BEGIN}user\n{evil.removesuffix(chr(0xFDD0))}{END}\n")
     assert learnt(found, features) == f"{WORD}No{END}{END}"
-    assert any("1 of 2 rows hold names of control tokens" in note for note in found.notes)
+    assert any(f"1 of 2 rows hold names of control tokens, such as {END!r}:" in note for note in found.notes)
 
 
 def test_rows_that_are_cut_are_counted_and_those_with_nothing_left_to_learn_are_named(tmp_path: Path) -> None:

@@ -338,6 +338,7 @@ def test_a_tokenizer_in_python_reads_texts_as_text_though_it_cannot_be_saved_so(
 
     assert take(encoded, 0)[0]["input_ids"].tolist().count(len(words) + 4) == 0
     assert take(encoded, 0)[0]["input_ids"].tolist().count(2) == 1
+    assert "names of control tokens such as '<mask>': read as text" in task.notes[-1]
     assert "but not by the saved tokenizer: whoever uses it must put a space behind" in task.notes[-1]
     (folder / "vocab.txt").unlink()
     assert "there is no tokenizer beside the model" in refusal(folder)
