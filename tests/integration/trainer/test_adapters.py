@@ -15,17 +15,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune_api.generate import REPOSITORY
-from finetune_trainer.engine import saved
+from finetune_trainer.engine import saved, session
 from finetune_trainer.engine.adapters import peft_library
 from finetune_trainer.engine.weights import MOVED
 from tests.training.absent import as_in_the_image
 from tests.training.attempts import Job
+from tests.training.cases import CASES
 from tests.training.images import tiny_image_inputs
 from tests.training.inside import at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.training.tiny import write_rows
+from tests.training.writers import save_writer
 
 LORA = {"type": "lora", "lora": {"rank": 4, "dropout": 0.1}}
 TRAINING = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32", "seed": 3}
@@ -233,6 +235,44 @@ def test_adapters_on_adapters_that_stay_apart_are_refused(inputs, tuned, tmp_pat
     error = attempt_inside(job).result.error
 
     assert (error.reason, error.field) == ("InvalidSpec", "spec.method.merge")
+
+
+@pytest.mark.parametrize(("case", "kept"), [("text-generation", True), ("text2text-generation", False)])
+def test_a_base_that_is_stored_in_bf16_is_trained_beside_as_if_it_were_stored_in_fp32(
+    case, kept, tmp_path, monkeypatch
+):
+    given = dict(CASES[case].inputs(tmp_path, 0.0))
+    if not kept:  # its layers' types are asked for by what is around them
+        save_writer("t5", tmp_path / "model", dropout=0.0)
+    given |= {
+        "task": CASES[case].task,
+        "training": TRAINING | {"precision": "bf16", "learningRate": 1e-3},
+        "method": LORA,
+    }
+    held = []
+    monkeypatch.setattr(session, "freeze", lambda model, *_: held.append({p.dtype for p in model.parameters()}))
+
+    before_and_after = []
+    for dtype in (torch.bfloat16, torch.float32):  # the same numbers
+        weights = {
+            name: tensor.to(torch.bfloat16) for name, tensor in load_file(tmp_path / "model/model.safetensors").items()
+        }
+        save_file(
+            {name: tensor.to(dtype) for name, tensor in weights.items()},
+            tmp_path / "model/model.safetensors",
+            {"format": "pt"},
+        )
+        job = Job(tmp_path / str(dtype), **given)
+        complete_inside(job)
+        before_and_after.append({one["name"]: (one["baseline"], one["value"]) for one in result_of(job)["metrics"]})
+
+    assert held == [{torch.bfloat16 if kept else torch.float32}, {torch.float32}]
+    stored, whole = before_and_after
+    assert stored.keys() == whole.keys()
+    for name, (before, _) in whole.items():
+        assert stored[name][0] == before, name
+    # Adapters begin with numbers that peft rounds as the weights beside them are.
+    assert stored["loss"][1] == pytest.approx(whole["loss"][1], rel=0.02) and stored["loss"][1] < stored["loss"][0]
 
 
 def changed(config):

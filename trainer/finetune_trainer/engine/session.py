@@ -22,6 +22,7 @@ from finetune_api.result import MetricResult
 from finetune_api.run import Run
 from finetune_api.tasks import QLORA
 from finetune_api.training import DEFAULT_INTERVAL, Lora
+from finetune_trainer.as_stored import ReadByOthers, kept_as_stored
 from finetune_trainer.data import Data, Examples, FetchedModel, fingerprint_inputs
 from finetune_trainer.data.examples import Split as SplitName
 from finetune_trainer.data.problems import rows_of
@@ -148,8 +149,7 @@ class Session:
     def train(self) -> None:
         """Train to the end and measure the best model. Raises Preempted, with everything saved, when told to stop."""
         self._choose_arithmetic()
-        self._load_model()
-        self._encode()
+        self._prepare()
         self._choose_what_moves()
         self._quicken()
         self._refer()
@@ -226,6 +226,28 @@ class Session:
             self._adapters = Adapters.of(self._task, self._spec.method.lora or Lora(), four_bits=four_bits)
         else:
             self._tuning = Tuning.of(self._task.model, self._spec, self._task.new_parameters)
+
+    def _prepare(self) -> None:
+        """Load the model, in bf16 where it may be and can be, and encode the examples, some of which it is tried out with."""
+        if self._holds_bf16:
+            try:
+                with kept_as_stored():
+                    self._load_model()
+                    self._encode()
+                return
+            except ReadByOthers:
+                pass
+            except JobError as error:
+                if error.reason is not FailureReason.MODEL_INVALID:
+                    raise  # else it is perhaps because of that
+        self._load_model()
+        self._encode()
+
+    @property
+    def _holds_bf16(self) -> bool:
+        """Whether what does not move is held in bf16, and nothing is made of it in fp32 before, as DoRA does."""
+        method = self._spec.method
+        return self._arithmetic.bf16 and method.has_adapters and not (method.lora or Lora()).dora
 
     @property
     def _kind(self) -> type[Task]:

@@ -26,10 +26,11 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_trainer.as_stored import compute_in_fp32, dtype_of
 from finetune_trainer.said import first_line
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks.heads import LabelNames, fit_head, output_layer
-from finetune_trainer.tasks.weights import body_prefix, check_weights
+from finetune_trainer.tasks.weights import body_prefix, check_weights, stored_tensors
 
 TRUST = "Use a model of an architecture that transformers knows; or read the code, and if you trust it set spec.model.trustRemoteCode."
 INVALID = (
@@ -62,7 +63,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model in fp32."""
+    """A model in fp32, or as stored where it is kept so."""
 
     model: PreTrainedModel
     new: frozenset[str]
@@ -95,16 +96,21 @@ def load_model(
     if head is not None and head.names is not None:
         config.id2label = dict(enumerate(head.names))
         config.label2id = {name: number for number, name in enumerate(head.names)}
+    dtype = torch.float32 if head is not None else dtype_of(stored_tensors(folder))
     model, loaded = getattr(transformers, loads).from_pretrained(
         folder,
         config=config,
-        dtype=torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # of a head for another number of rows; anything else is refused below
         output_loading_info=True,
         trust_remote_code=trust_remote_code,
     )
     _keep_what_the_class_keeps(model)
+    if loaded["missing_keys"]:
+        model.float()  # what is drawn at random is trained
+    elif dtype != torch.float32:
+        compute_in_fp32(model)
     if head is None:
         new = check_weights(model, loaded, folder, None, reads_pooler=reads_pooler, may_be_new=may_be_new(model))
         return Pretrained(model, new, has_new_head=False, notes=[])
