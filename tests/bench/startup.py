@@ -32,7 +32,7 @@ ROWS = [
 OUR_IMPORTS = """
 from finetune_trainer.imports import nothing_collected, spare_peft
 with nothing_collected():
-    from finetune_trainer.attempt import prepare_libraries
+    from finetune_trainer.libraries import prepare_libraries
     prepare_libraries()
     spare_peft()
     import finetune_trainer.engine.session

@@ -46,7 +46,7 @@ def main() -> int:
 
 def alone(name: str, scratch: Path, *, tiny: bool) -> int:
     """One proof."""
-    from finetune_trainer.attempt import prepare_libraries
+    from finetune_trainer.libraries import prepare_libraries
 
     prepare_libraries()
     from tests.gpu import proofs  # imports torch, which reads what was prepared

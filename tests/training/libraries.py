@@ -1,6 +1,6 @@
 """What an attempt imports, as it does: the server that attempts are forked from imports this module, once."""
 
-from finetune_trainer.attempt import prepare_libraries
+from finetune_trainer.libraries import prepare_libraries
 
 prepare_libraries()
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import sys
-import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,34 +15,31 @@ from typing import TYPE_CHECKING, Literal
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import forms_of, narrowing, unasked
-from finetune_api.job import FineTuneJobSpec
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
-from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run, fingerprint_in_0_1_0
-from finetune_api.tasks import QLORA, TASKS
-from finetune_api.words import asked, listed
-from finetune_trainer import log
+from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RUN_ENV, Run, fingerprint_in_0_1_0
+from finetune_api.tasks import QLORA
+from finetune_trainer.ending import explain, leave, terminate
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
-from finetune_trainer.imports import nothing_collected, spare_pandas, spare_peft
+from finetune_trainer.fetching import Fetching
+from finetune_trainer.imports import nothing_collected, spare_peft
+from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.log import logger, redact
 from finetune_trainer.progress import Reporter, open_sink
-from finetune_trainer.shortage import shortage
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from finetune_trainer.store.trial import with_its_conditions
-from finetune_trainer.threads import available_threads
 from finetune_trainer.trust import trust_authorities
+from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from finetune_trainer.data import Data, FetchedModel
+    from finetune_trainer.data import FetchedModel
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
 
-TERMINATION_LOG = "/dev/termination-log"
 LOG_INTERVAL = 60.0
 """Seconds between two uploads of the log."""
 UNREADABLE = frozenset(
@@ -59,26 +54,24 @@ UNREADABLE = frozenset(
     }
 )
 """Why inputs cannot be looked at: nothing that says they are others."""
-LEAVING_PATIENCE = 5.0
-"""Seconds that the last upload of an attempt's log may take when the store does not answer."""
 
 
 def main(stop: StopSignal) -> ExitCode:
     """Make one attempt at the run in the environment."""
     try:
-        workspace = _open_workspace()
+        workspace = open_workspace()
         run = Run.from_env(os.environ.get(RUN_ENV, ""))
         reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
     except JobError as error:
         stop.disarm()
         logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
         nobody = Result(outcome="failed", run_id="", uri="", owner="", fingerprint="", error=ResultError.of(error))
-        return _terminate(nobody)
+        return terminate(nobody)
     attempt = Attempt(run, workspace, reporter, stop)
     result = attempt.run()
     attempt.leave(result)
     reporter.close()
-    return _terminate(result)
+    return terminate(result)
 
 
 class Attempt:
@@ -95,7 +88,6 @@ class Attempt:
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
         self._listing: str | None = None
-        self._fetch_seconds = 0.0
 
     def run(self) -> Result:
         try:
@@ -106,7 +98,7 @@ class Attempt:
             # A library may turn the signal's exception, which interrupted it, into an error of its own.
             if self._stop.told and not self._stop.has_unsaved_steps():
                 return self._preempted()
-            return self._failed(error if isinstance(error, JobError) else _explain(error))
+            return self._failed(error if isinstance(error, JobError) else explain(error))
 
     def _succeed(self) -> Result:
         run, spec = self._run, self._run.spec
@@ -181,48 +173,15 @@ class Attempt:
             if list_inputs(self._run.spec) == finished.inputs_listing:
                 return True
             pool = ThreadPoolExecutor(thread_name_prefix="fetch")
-            fetching, loading = self._fetch(pool)
+            fetching = Fetching(self._run.spec, self._workspace, self._stop.check, pool)
             pool.shutdown(wait=False)
-            found = fingerprint_inputs(loading.result().fingerprint, fetching.result().fingerprint)
+            found = fingerprint_inputs(fetching.data.result().fingerprint, fetching.model.result().fingerprint)
         except JobError as error:
             if error.reason not in UNREADABLE:
                 raise
             logger.warning("Data and model could not be compared with those of the finished run: %s", error.message)
             return True
         return found == finished.data_fingerprint
-
-    def _fetch(self, pool: ThreadPoolExecutor) -> tuple[Future[FetchedModel], Future[Data]]:
-        """Begin to fetch the model, and to fetch and check the data."""
-        from finetune_trainer.data import fetch_model, load
-
-        spec, stop, workspace = self._run.spec, self._stop.check, self._workspace
-        begin = time.monotonic()
-
-        def model() -> FetchedModel:
-            more = TASKS[spec.task].more_files
-            found = fetch_model(spec.model, storage=spec.storage, workspace=workspace, stop=stop, more=more)
-            self._fetch_seconds = time.monotonic() - begin  # that of the later one stays
-            return found
-
-        def data() -> Data:
-            seed = spec.training.seed
-            forms = forms_of(TASKS[spec.task], spec)
-            try:
-                found = load(
-                    spec.dataset,
-                    forms,
-                    storage=spec.storage,
-                    workspace=workspace,
-                    seed=seed,
-                    stop=stop,
-                    separator=None if spec.classification is None else spec.classification.separator,
-                )
-            except JobError as error:
-                raise of_forms(error, spec) from error
-            self._fetch_seconds = time.monotonic() - begin
-            return found
-
-        return pool.submit(model), pool.submit(data)
 
     def _open_session(self, checkpoints: Checkpoints, number: int, began: datetime) -> Session:
         """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
@@ -238,7 +197,7 @@ class Attempt:
 
         self._listing = list_inputs(self._run.spec)  # before anything is fetched, so that no change of it is missed
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")
-        fetching, loading = self._fetch(pool)
+        fetching = Fetching(self._run.spec, self._workspace, self._stop.check, pool)
         resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder, TrainingState.of)
         pool.shutdown(wait=False)
 
@@ -247,14 +206,14 @@ class Attempt:
             from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
-        model = fetching.result()
+        model = fetching.model.result()
         self._refuse_what_cannot_fit(model)
-        data = loading.result()
+        data = fetching.data.result()
         inputs = Inputs(
             run=self._run,
             model=model,
             data=data,
-            fetch_seconds=self._fetch_seconds,
+            fetch_seconds=fetching.seconds,
             checkpoint=resuming.result(),
             checkpoint_folder=checkpoint_folder,
             best_folder=best_folder,
@@ -331,15 +290,7 @@ class Attempt:
         if self._number is None:
             return
         rows = self._session.metrics_jsonl() if self._session else b""
-        try:
-            folder = open_folder(self._run.run.uri, self._run.spec.storage).patient(LEAVING_PATIENCE)
-            RunFolder(folder, self._run.run).save_attempt(
-                self._number,
-                {"log.txt": self._workspace / "log.txt", "metrics.jsonl": rows},
-                result,
-            )
-        except (JobError, OSError) as error:
-            logger.warning("The log of this attempt was not uploaded: %s", error)
+        leave(self._run, self._number, {"log.txt": self._workspace / "log.txt", "metrics.jsonl": rows}, result)
 
     def _upload_log_now_and_then(self, run_folder: RunFolder) -> None:
         number, file = self._number, self._workspace / "log.txt"
@@ -352,72 +303,3 @@ class Attempt:
                     run_folder.save_attempt(number, {"log.txt": file})
 
         threading.Thread(target=upload, name="log", daemon=True).start()
-
-
-def _open_workspace() -> Path:
-    """The folder for scratch files, with the log in it. Raises JobError StorageUnavailable."""
-    named = os.environ.get(WORKSPACE_ENV)
-    try:
-        workspace = Path(named or tempfile.mkdtemp(prefix="finetune-"))
-        workspace.mkdir(parents=True, exist_ok=True)
-        log.start(workspace / "log.txt")
-    except OSError as error:
-        raise shortage(error) or JobError(
-            FailureReason.STORAGE_UNAVAILABLE,
-            f"the workspace {named or 'among the temporary files'} cannot be written: {error.strerror}",
-            remedy=f"Let this user write there, free some space, or name another folder in {WORKSPACE_ENV}.",
-        ) from error
-    return workspace
-
-
-def of_forms(error: JobError, spec: FineTuneJobSpec) -> JobError:
-    """The same error; of a column that is missing with what else in the spec says that examples have it, and what it would have to say for
-    examples that have others."""
-    if error.reason is not FailureReason.COLUMN_MISSING:
-        return error
-    remedies = [error.remedy]
-    if said := narrowing(TASKS[spec.task], spec):
-        fields = listed([f"spec.{field}" for field in said])
-        without = "that" if len(said) == 1 else "these"
-        remedies.append(f"That examples have it follows from {fields}: without {without} they may have others.")
-    for form in unasked(TASKS[spec.task], spec):
-        remedies.append(f"Examples with {listed(form.required)} are read where spec.{asked([form.needs], ' is ')}.")
-    if remedies == [error.remedy]:
-        return error
-    return JobError(error.reason, error.message, field=error.field, remedy=" ".join(remedies))
-
-
-def _explain(error: Exception) -> JobError:
-    """The typed failure that `error`, which nobody foresaw where it happened, amounts to."""
-    if "torch" in sys.modules:
-        from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
-
-        if is_out_of_memory(error):
-            return does_not_fit(error, "this model")
-    if (found := shortage(error)) is not None:
-        return found
-    logger.error("Unforeseen error", exc_info=error)
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return JobError(FailureReason.INTERNAL, f"{type(error).__name__}: {first_line}")
-
-
-def prepare_libraries() -> int:
-    """Tell the libraries how many threads to start, and return it. Before they are imported: OpenMP reads the environment once."""
-    threads = available_threads()
-    os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    # Their progress bars and hints are written for a terminal and a developer, not for the log of a job.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    spare_pandas()
-    return threads
-
-
-def _terminate(result: Result) -> ExitCode:
-    """Leave the termination message."""
-    file = Path(os.environ.get(RESULT_ENV) or TERMINATION_LOG)
-    try:
-        file.write_text(redact(result.termination_message()))
-    except OSError as error:
-        logger.warning("The termination message was not written to %s: %s", file, error.strerror)
-    return result.exit_code()

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from finetune_trainer import attempt
+from finetune_trainer import libraries
 from finetune_trainer.threads import available_threads
 from tests.training.architectures import ARCHITECTURES, save
 from tests.training.attempts import Job
@@ -161,7 +161,7 @@ def test_a_quota_of_three_cpus_is_three_threads_of_torch(inputs, tmp_path, monke
         monkeypatch.delenv("OMP_NUM_THREADS")
         return available_threads(tmp_path, affinity=16)
 
-    monkeypatch.setattr(attempt, "available_threads", threads_of_that_machine)
+    monkeypatch.setattr(libraries, "available_threads", threads_of_that_machine)
     job = Job(tmp_path / "job", **inputs, training={**QUICK, "maxSteps": 1})
 
     assert "with 3 CPU threads, from step 0" in complete_inside(job).log

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.attempt import of_forms
+from finetune_trainer.fetching import of_forms
 
 MISSING = JobError(FailureReason.COLUMN_MISSING, 'train.csv has no column "label"', field="spec.x", remedy="Name it.")
 OTHER = JobError(FailureReason.DATA_INVALID, "train.csv has no rows", field="spec.x", remedy="Give it rows.")

@@ -15,7 +15,7 @@ import sys
 from finetune_trainer.imports import nothing_collected, spare_peft
 
 with nothing_collected():
-    from finetune_trainer.attempt import prepare_libraries
+    from finetune_trainer.libraries import prepare_libraries
 
     prepare_libraries()
     assert not gc.isenabled()

@@ -14,8 +14,8 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.result import Result, ResultError
 from finetune_api.run import RESULT_ENV
 from finetune_trainer import log
-from finetune_trainer.attempt import _terminate
 from finetune_trainer.credentials import CREDENTIALS
+from finetune_trainer.ending import terminate
 
 SECRET = "s3cr3t+value/of=this&test"
 SECRETS = [credential.name for credential in CREDENTIALS if credential.is_secret]
@@ -94,7 +94,7 @@ def test_no_secret_is_in_the_termination_message(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", SECRET)
     monkeypatch.setenv(RESULT_ENV, str(tmp_path / "message"))
     error = ResultError.of(JobError(FailureReason.STORAGE_DENIED, f"refused: ?sig={SECRET}"))
-    _terminate(Result(outcome="failed", run_id="one", uri="az://a/b", owner="o", fingerprint="f", error=error))
+    terminate(Result(outcome="failed", run_id="one", uri="az://a/b", owner="o", fingerprint="f", error=error))
     message = (tmp_path / "message").read_text()
     assert "refused: ?sig=<AZURE_STORAGE_SAS_KEY>" in message
     assert SECRET not in message

@@ -13,7 +13,7 @@ from finetune_api.estimate import Estimate
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import ResultError
-from finetune_trainer.attempt import prepare_libraries
+from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.trust import trust_authorities
 
 
