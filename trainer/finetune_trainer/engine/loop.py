@@ -27,7 +27,7 @@ from finetune_trainer.engine.batches import Extent
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
-from finetune_trainer.engine.ranks import ALONE, Ranks
+from finetune_trainer.engine.ranks import ALONE, Ranks, together
 from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.tuning import Tuning
@@ -157,7 +157,7 @@ class Loop:
                         self._save()
                 self._checkpoints.flush()
                 self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
-        self._stop.check()
+        together(self._ranks, self._stop.check)  # whichever of them was told
 
     @property
     def margins(self) -> Margins:
