@@ -42,6 +42,8 @@ WORKSPACE_ENV = "FINETUNE_WORKSPACE"
 """A folder for scratch files. Default: a temporary one."""
 ATTEMPT_ENV = "FINETUNE_ATTEMPT_NAME"
 """What the attempt is called in logs and claims: the pod's name. Default: the host's name."""
+PROCESSES_ENV = "FINETUNE_PROCESSES"
+"""How many processes train together. Default: as many as there are GPUs, of those that the run asks for, and one without."""
 TRUSTED_CA_ENV = "FINETUNE_TRUSTED_CA"
 """A file of certificate authorities, in PEM form, that are trusted besides the public ones. Default: those alone."""
 

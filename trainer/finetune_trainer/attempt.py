@@ -19,13 +19,15 @@ from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RUN_ENV, Run, fingerprint_in_0_1_0
 from finetune_api.tasks import QLORA
-from finetune_trainer.ending import explain, leave, terminate
+from finetune_trainer.ending import explain, is_of_another, leave, refused, terminate, told
 from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.engine.state import TrainingState
 from finetune_trainer.fetching import Fetching
 from finetune_trainer.imports import nothing_collected, spare_peft
 from finetune_trainer.libraries import prepare_libraries
-from finetune_trainer.log import logger, redact
+from finetune_trainer.log import logger
+from finetune_trainer.notes import Notes
+from finetune_trainer.processes import THE_ONLY_ONE, Place, asked_for, scratch_of
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
@@ -38,6 +40,7 @@ from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
     from finetune_trainer.data import FetchedModel
+    from finetune_trainer.engine.ranks import Ranks
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
 
 LOG_INTERVAL = 60.0
@@ -61,12 +64,10 @@ def main(stop: StopSignal) -> ExitCode:
     try:
         workspace = open_workspace()
         run = Run.from_env(os.environ.get(RUN_ENV, ""))
+        asked_for(os.environ)  # which is one, or cannot be
         reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
     except JobError as error:
-        stop.disarm()
-        logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
-        nobody = Result(outcome="failed", run_id="", uri="", owner="", fingerprint="", error=ResultError.of(error))
-        return terminate(nobody)
+        return refused(error, stop)
     attempt = Attempt(run, workspace, reporter, stop)
     result = attempt.run()
     attempt.leave(result)
@@ -77,13 +78,26 @@ def main(stop: StopSignal) -> ExitCode:
 class Attempt:
     """The story is in `_succeed`; `run` turns every way it can end into a Result, after which a signal changes nothing."""
 
-    def __init__(self, run: Run, workspace: Path, reporter: Reporter, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        run: Run,
+        workspace: Path,
+        reporter: Reporter,
+        stop: StopSignal,
+        place: Place = THE_ONLY_ONE,
+        notes: Notes | None = None,
+    ) -> None:
+        """Of one process or, with `notes`, of several, of which this is the first."""
         self._run = run
         self._workspace = workspace
-        self._scratch = workspace / "scratch"
+        self._scratch = scratch_of(workspace, place)
         self._name = os.environ.get(ATTEMPT_ENV) or socket.gethostname()
         self._reporter = reporter
         self._stop = stop
+        self._place = place
+        self._notes = notes
+        self.ended_by_another = False
+        """Whether it ended only because another process was gone."""
         self._number: int | None = None
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
@@ -98,6 +112,7 @@ class Attempt:
             # A library may turn the signal's exception, which interrupted it, into an error of its own.
             if self._stop.told and not self._stop.has_unsaved_steps():
                 return self._preempted()
+            self.ended_by_another = is_of_another(error)
             return self._failed(error if isinstance(error, JobError) else explain(error))
 
     def _succeed(self) -> Result:
@@ -119,6 +134,8 @@ class Attempt:
             if finished is not None:  # by whoever held the claim until now
                 return self._adopt(finished, run_folder)
             self._number = run_folder.begin_attempt(self._name)
+            if self._notes is not None:
+                self._notes.attempt = self._number
             logger.info("Attempt %d of run %s, results go to %s", self._number, run.run.id, run.run.uri)
             run_folder.try_out(self._number, ["adapter"] if spec.method.has_adapters else [])
             self._upload_log_now_and_then(run_folder)
@@ -189,7 +206,7 @@ class Attempt:
         self._scratch.mkdir()
         checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
         keep_freed_memory()
-        threads = prepare_libraries()
+        threads = prepare_libraries(self._place.local_world)
         if self._run.spec.method.type == QLORA:
             self._refuse_four_bits_here()
         self._reporter.phase(TrainerPhase.DOWNLOADING)
@@ -203,6 +220,7 @@ class Attempt:
 
         with nothing_collected():
             spare_peft()
+            from finetune_trainer.engine.ranks import ALONE, join
             from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
@@ -229,7 +247,11 @@ class Attempt:
             logger.info(
                 "Going on from step %d, saved by attempt %d.", inputs.checkpoint.step, inputs.checkpoint.attempt
             )
-        return Session(inputs, checkpoints, self._reporter, self._stop)
+        ranks: Ranks = ALONE
+        if self._notes is not None:
+            self._notes.share(inputs)
+            ranks = join()
+        return Session(inputs, checkpoints, self._reporter, self._stop, ranks)
 
     def _refuse_four_bits_here(self) -> None:
         with nothing_collected():
@@ -262,11 +284,12 @@ class Attempt:
 
     def _failed(self, error: JobError) -> Result:
         self._stop.disarm()
-        logger.error("%s: %s. %s", error.reason, error.message.rstrip("."), error.remedy)
-        shown = JobError(error.reason, redact(error.message), field=error.field, remedy=error.remedy)
-        return self._result("failed", error=shown)
+        if self.ended_by_another:
+            logger.info("Another process of the attempt is gone, so this one ends.")
+            return self._result("failed", error=ResultError.of(error))
+        return self._result("failed", error=told(error))
 
-    def _result(self, outcome: Literal["succeeded", "failed", "preempted"], error: JobError | None = None) -> Result:
+    def _result(self, outcome: Literal["succeeded", "failed", "preempted"], error: ResultError | None = None) -> Result:
         identity, session = self._run.run, self._session
         return Result(
             outcome=outcome,
@@ -281,15 +304,20 @@ class Attempt:
             # What an earlier attempt saved is known once there is a session.
             step=self._checkpoints.saved_step() if self._checkpoints and session else None,
             total_steps=session.total_steps if session else None,
-            error=ResultError.of(error) if error else None,
+            error=error,
         )
 
     def leave(self, result: Result) -> None:
-        """Put the attempt's own files beside the run; what cannot be written now is given up, the log says so."""
+        """Put the attempt's own files beside the run; what cannot be written now is given up, the log says so. Of several processes that is
+        for the parent to do, which knows what became of all."""
+        rows = self._session.metrics_jsonl() if self._session else b""
+        if self._notes is not None:
+            with suppress(OSError):  # of a full disk, on which there is still something to say
+                self._notes.metrics = rows
+            return
         shutil.rmtree(self._scratch, ignore_errors=True)
         if self._number is None:
             return
-        rows = self._session.metrics_jsonl() if self._session else b""
         leave(self._run, self._number, {"log.txt": self._workspace / "log.txt", "metrics.jsonl": rows}, result)
 
     def _upload_log_now_and_then(self, run_folder: RunFolder) -> None:

@@ -51,3 +51,14 @@ def text_of(file: Path) -> str:
         return file.read_text()
     except OSError:
         return ""
+
+
+def out_of_memory_kills(root: Path = Path("/")) -> int:
+    """How many processes the kernel has killed for memory so far, in this process's own group or below: 0 where it does not say. Only a
+    difference between two calls means something."""
+    for group in groups("memory", root):
+        lines = group.read("memory.events" if group.version == 2 else "memory.oom_control").splitlines()
+        found = [int(count) for name, _, count in (line.partition(" ") for line in lines) if name == "oom_kill"]
+        if found:
+            return found[0]
+    return 0

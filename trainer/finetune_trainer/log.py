@@ -33,15 +33,17 @@ class _Formatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def start(file: Path) -> None:
-    """Send the log to stdout and to `file`, both with UTC times."""
+def start(file: Path, aloud: int = logging.INFO) -> None:
+    """Send the log to stdout, from the level `aloud` on, and to `file`, both with UTC times."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(
             encoding="utf-8", errors="backslashreplace"
         )  # whatever the locale: it holds users' words
     formatter = _Formatter("{asctime} {message}", datefmt="%Y-%m-%dT%H:%M:%SZ", style="{")
     formatter.converter = time.gmtime
-    for handler in (logging.StreamHandler(sys.stdout), logging.FileHandler(file, encoding="utf-8")):
+    stdout = logging.StreamHandler(sys.stdout)
+    stdout.setLevel(aloud)
+    for handler in (stdout, logging.FileHandler(file, encoding="utf-8")):
         handler.setFormatter(formatter)
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from finetune_api.run import identify
 from finetune_operator.worlds.local.identity import identity
 from finetune_trainer.store.claim import Claim
 from finetune_trainer.store.folder import open_folder
+from tests.cluster.waiting import eventually
 from tests.training.tiny import tiny_inputs
 
 MANIFEST = """\
@@ -109,3 +111,41 @@ def test_broken_data_is_told_with_file_row_and_column_and_never_tried_again(fold
     assert "✗ tiny failed: " in said
     assert "train.tsv" in said[said.index("✗") :]
     assert "What to do: " in said
+
+
+def trainers_of(folder: Path) -> list[int]:
+    """The processes, parents of others among them, that train what is in the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"FINETUNE_WORKSPACE={folder}".encode() in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
+
+
+@pytest.mark.soak
+def test_a_run_of_several_processes_is_interrupted_killed_and_finished_as_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_PROCESSES", "2")
+    first = finetune(folder)
+    first_checkpoint(folder)
+    assert len(trainers_of(folder)) == 3
+    first.send_signal(signal.SIGINT)
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 130, said
+    assert "tiny is suspended; what it has learned is saved. To go on: " in said
+    assert trainers_of(folder) == []
+
+    second = finetune(folder)
+    eventually(lambda: len(trainers_of(folder)) == 3, seconds=120)
+    second.kill()
+    second.wait()
+    eventually(lambda: not trainers_of(folder), seconds=60)
+
+    last = finetune(folder)
+    said, _ = last.communicate(timeout=240)
+    assert last.returncode == 0, said
+    assert "shared by 2 processes" in said
+    assert "from step 0." not in said
+    assert trainers_of(folder) == []

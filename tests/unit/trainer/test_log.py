@@ -98,3 +98,18 @@ def test_no_secret_is_in_the_termination_message(tmp_path: Path, monkeypatch: py
     message = (tmp_path / "message").read_text()
     assert "refused: ?sig=<AZURE_STORAGE_SAS_KEY>" in message
     assert SECRET not in message
+
+
+def test_what_is_only_for_the_file_is_not_said_aloud(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    former = list(log.logger.handlers), log.logger.level, log.logger.propagate
+    log.logger.handlers = []
+    log.start(tmp_path / "log-1.txt", aloud=logging.ERROR)
+    log.logger.info("As the first process says.")
+    log.logger.error("What it does not say.")
+    log.logger.handlers, log.logger.level, log.logger.propagate = former
+
+    assert [line.partition(" ")[2] for line in capsys.readouterr().out.splitlines()] == ["What it does not say."]
+    assert [line.partition(" ")[2] for line in (tmp_path / "log-1.txt").read_text().splitlines()] == [
+        "As the first process says.",
+        "What it does not say.",
+    ]

@@ -55,10 +55,18 @@ def test_a_machine_without_cgroups_uses_its_cpus(tmp_path):
     assert available_threads(tmp_path, affinity=7) == 7
 
 
+@pytest.mark.parametrize(("processes", "threads"), [(1, 8), (2, 4), (3, 2), (16, 1)])
+def test_processes_share_them(tmp_path, processes, threads):
+    root = machine(tmp_path, "0::/\n", **{"cpu.max": "850000 100000"})
+
+    assert available_threads(root, affinity=16, processes=processes) == threads
+
+
 def test_the_users_own_choice_wins(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
-    assert available_threads(machine(tmp_path, "0::/\n", **{"cpu.max": "100000 100000"}), affinity=16) == 3
+    root = machine(tmp_path, "0::/\n", **{"cpu.max": "100000 100000"})
+    assert available_threads(root, affinity=16) == available_threads(root, affinity=16, processes=4) == 3
 
 
 @pytest.mark.parametrize(

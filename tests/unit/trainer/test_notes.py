@@ -1,0 +1,61 @@
+"""What the processes of an attempt leave for one another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetune_api.failures import FailureReason, JobError
+from finetune_api.result import MetricResult, Result, ResultError
+from finetune_trainer.notes import Notes, Said
+
+RESULT = Result(
+    outcome="failed",
+    run_id="run",
+    uri="file:///run",
+    owner="team/job/uid",
+    attempt=3,
+    fingerprint="f",
+    metrics=[MetricResult(name="f1", split="validation", baseline=0.5, value=0.75)],
+    error=ResultError.of(JobError(FailureReason.DATA_INVALID, "row 3 is “odd”", field="spec.dataset")),
+)
+
+
+def test_what_one_says_of_its_end_is_what_the_parent_reads(tmp_path: Path) -> None:
+    notes = Notes.begin(tmp_path)
+    said = {0: Said(result=RESULT, at=12.25), 1: Said(), 10: Said(result=RESULT, own=False)}
+    assert notes.said() == {}
+
+    for rank, one in said.items():
+        Notes(tmp_path).say(rank, one)
+
+    assert notes.said() == said
+
+
+def test_nothing_of_an_earlier_attempt_in_the_same_workspace_is_left(tmp_path: Path) -> None:
+    earlier = Notes.begin(tmp_path)
+    earlier.say(0, Said(result=RESULT))
+    earlier.attempt = 7
+    earlier.metrics = b"{}\n"
+    earlier.share({"data": 1})
+    assert (earlier.attempt, earlier.metrics, earlier.are_shared) == (7, b"{}\n", True)
+    assert earlier.inputs() == {"data": 1}
+
+    notes = Notes.begin(tmp_path)
+
+    assert (notes.attempt, notes.metrics, notes.are_shared, notes.said()) == (None, b"", False, {})
+
+
+def test_only_its_user_may_write_what_others_will_unpickle(tmp_path: Path) -> None:
+    Notes.begin(tmp_path)
+
+    assert (tmp_path / "ranks").stat().st_mode & 0o077 == 0
+
+
+def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(JobError, match="cannot be made anew") as refused:
+        Notes.begin(tmp_path / "file")
+    assert refused.value.reason is FailureReason.STORAGE_UNAVAILABLE

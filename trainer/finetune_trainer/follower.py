@@ -1,0 +1,92 @@
+"""What all processes of an attempt do but the first: take their part in its training. They claim, store and report nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from finetune_api.failures import JobError
+from finetune_api.result import ResultError
+from finetune_api.run import Run
+from finetune_trainer.ending import ended, explain, is_of_another, shown
+from finetune_trainer.engine.allocator import keep_freed_memory
+from finetune_trainer.imports import nothing_collected, spare_peft
+from finetune_trainer.libraries import prepare_libraries
+from finetune_trainer.log import logger
+from finetune_trainer.notes import Notes, Said
+from finetune_trainer.processes import Place, scratch_of
+from finetune_trainer.progress import NoSink, Reporter
+from finetune_trainer.stop import Preempted, StopSignal
+from finetune_trainer.store.checkpoints import Elsewhere
+
+LOOK = 0.1
+"""Seconds between two looks for what is fetched for this process."""
+
+
+class Nothing(Exception):
+    """The process that fetches for this one has ended before there was anything to do."""
+
+
+class Follower:
+    """One of them."""
+
+    def __init__(self, run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSignal) -> None:
+        self._run = run
+        self._scratch = scratch_of(workspace, place)
+        self._place = place
+        self._notes = notes
+        self._stop = stop
+
+    def run(self) -> Said:
+        """Take part; what is said of it for the parent."""
+        try:
+            self._take_part()
+            said = Said()
+        except Nothing:
+            said = Said()
+        except Preempted:
+            said = Said(result=ended(self._run, "preempted"))
+        except Exception as error:
+            if self._stop.told and not self._stop.has_unsaved_steps():
+                said = Said(result=ended(self._run, "preempted"))
+            else:
+                said = self._failed(error)
+        self._stop.disarm()
+        return said
+
+    def _take_part(self) -> None:
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
+        self._scratch.mkdir()
+        keep_freed_memory()
+        # Where transformers copies the code of models to; into one folder several processes would write at once.
+        os.environ["HF_MODULES_CACHE"] = str(self._scratch / "modules")
+        threads = prepare_libraries(self._place.local_world)
+        with nothing_collected():
+            spare_peft()
+            from finetune_trainer.engine.ranks import join
+            from finetune_trainer.engine.session import Inputs, Session
+        self._wait()
+        ranks = join()  # first of all, so that the others notice if this one does not get any further
+        fetched: Inputs = self._notes.inputs()
+        inputs = replace(fetched, scratch=self._scratch, threads=threads)
+        Session(inputs, Elsewhere(), Reporter(NoSink()), self._stop, ranks).train()
+
+    def _wait(self) -> None:
+        """Until everything is fetched. Raises Nothing where it will not be."""
+        while not self._notes.are_shared:
+            self._stop.check()
+            if self._place.fetcher in self._notes.said():
+                raise Nothing
+            time.sleep(LOOK)
+
+    def _failed(self, error: Exception) -> Said:
+        if is_of_another(error):
+            logger.info("Another process is gone, so this one ends: %s.", error)
+            return Said(result=ended(self._run, "failed", error=ResultError.of(explain(error))), own=False)
+        found = error if isinstance(error, JobError) else explain(error)
+        # Aloud it is said by the parent.
+        logger.info("%s: %s. %s", found.reason, found.message.rstrip("."), found.remedy)
+        return Said(result=ended(self._run, "failed", error=shown(found)))
