@@ -23,6 +23,7 @@ MEASUREMENTS = (
     "e2e_nlg",
     "alpaca",
     "preferences",
+    "toolcall",
     "cifar10",
     "clip",
     "twemoji",
@@ -32,7 +33,7 @@ MEASUREMENTS = (
     "data",
     "operator_200",
 )
-MORE_PACKAGES = frozenset({"alpaca", "cifar10", "preferences", "suspects"})
+MORE_PACKAGES = frozenset({"alpaca", "cifar10", "preferences", "suspects", "toolcall"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""
 
 if __name__ == "__main__":
