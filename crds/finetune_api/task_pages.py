@@ -201,6 +201,8 @@ def _columns(form: Form, first: Form) -> Iterator[str]:
         yield f"| `{role.name}`{optional} | {_meaning(role)} | {_holds(role)} |"
     yield ""
     yield _rows(form)
+    if form.of_kinds(frozenset({Kind.LABEL})) and form.of_kinds(frozenset({Kind.IMAGE, Kind.AUDIO})):
+        yield 'Where the folders of the labels lie in none called `train`, `splits: {train: "*/*"}` reads them all.'
     yield f"One in JSON lines: `{sample(form)}`"
     yield ""
     named = listed([f"`{role.name}`" for role in form.roles if not role.optional])

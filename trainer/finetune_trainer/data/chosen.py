@@ -13,7 +13,7 @@ from finetune_api.dataset import Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Split
-from finetune_trainer.data.folders import are_values, files_of
+from finetune_trainer.data.folders import are_values, files_of, is_told_by_folders
 from finetune_trainer.data.foreign import Format
 from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.problems import at, data_invalid, listed, nearest
@@ -62,6 +62,7 @@ class ChosenFiles:
         self._dataset = dataset
         self._existing = existing
         self._own = files_of(forms)
+        self._told_by_folders = any(map(is_told_by_folders, forms))
         kinds = {role.kind for form in forms for role in form.roles}
         more = {extension: format for kind, extension, format in _MORE_EXTENSIONS if kind in kinds}
         self._formats: Mapping[str, Format] = EXTENSIONS | more
@@ -181,6 +182,12 @@ class ChosenFiles:
             folders = dict.fromkeys(f"{PurePosixPath(name).parts[0]}/" for name in existing if "/" in name)
             shown = [*folders, *(name for name in existing if "/" not in name)]
             remedy = f"Name one of these in {field}; a folder stands for all that is in it."
+        if split == "train" and (all_of_them := self._all_in_folders()):
+            into = pattern if not has_magic(pattern) else Splits().train
+            remedy = (
+                f'If these files are labelled by the names of their folders, set {field} to "{all_of_them}", or put the folders into one called '
+                f'"{into}". {remedy.replace("Name", "Else name", 1)}'
+            )
         return JobError(
             FailureReason.DATASET_NOT_FOUND,
             f'no file at {uri} matches "{pattern}".{nearest(pattern, dict.fromkeys([*shown, *existing]))} There '
@@ -188,6 +195,14 @@ class ChosenFiles:
             field=field,
             remedy=remedy,
         )
+
+    def _all_in_folders(self) -> str:
+        """A pattern for all files, where each is an example whose folder may be its label; empty where they are not."""
+        folders = {PurePosixPath(name).parent for name in self._existing}
+        if not self._told_by_folders or not self._are_values(self._existing) or len(folders) < 2:
+            return ""
+        depths = {len(folder.parts) for folder in folders}
+        return "/".join(["*"] * (depths.pop() + 1)) if len(depths) == 1 else "**/*"
 
     def _a_pattern(self) -> str:
         """One that some of the files match, of a kind that can be read if there are such."""

@@ -93,7 +93,7 @@ def _counts(
 
 
 def _characters(texts: Sequence[str]) -> str:
-    return f"{sum(map(len, texts)) / max(1, len(texts)):.0f}"
+    return f"{sum(len(text.strip()) for text in texts) / max(1, len(texts)):.0f}"
 
 
 def _card(

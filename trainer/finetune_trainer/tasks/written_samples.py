@@ -45,7 +45,7 @@ def _squeezed(text: str) -> str:
 def _counts(table: pa.Table) -> tuple[int | str, ...]:
     texts: list[str] = table.column("said").to_pylist()
     ended: list[bool] = table.column("ended").to_pylist()
-    mean = sum(map(len, texts)) / max(1, len(texts))
+    mean = sum(len(text.strip()) for text in texts) / max(1, len(texts))
     return len(texts), sum(not one for one in ended), sum(not text.strip() for text in texts), f"{mean:.0f}"
 
 

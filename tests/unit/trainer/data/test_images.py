@@ -283,6 +283,28 @@ def test_images_that_all_lie_in_one_folder_have_no_labels(tmp_path: Path) -> Non
     assert 'lie in one folder, "train"' in told.message and "metadata.csv" in (told.remedy or "")
 
 
+@pytest.mark.parametrize(
+    ("folders", "all_of_them"),
+    [(("cat", "dog"), "*/*"), (("pets/cat", "pets/dog"), "*/*/*"), (("cat", "big/dog"), "**/*")],
+)
+@pytest.mark.parametrize("many", [3, 15])
+def test_labels_without_a_folder_around_them_are_told_how_they_are_all_read(
+    folders: tuple[str, str], all_of_them: str, many: int, tmp_path: Path
+) -> None:
+    files = {f"{folder}/{n}.png": picture(20 * row + n) for row, folder in enumerate(folders) for n in range(many)}
+    error = refusal(written(tmp_path, files))
+    assert error.reason == FailureReason.DATASET_NOT_FOUND
+    said = f'labelled by the names of their folders, set spec.dataset.splits.train to "{all_of_them}", or put the folders into one called "train". Else name'
+    assert said in (error.remedy or "")
+    data = load_images(tmp_path, splits={"train": all_of_them}, validationFraction=0.4)
+    assert data.names["label"] == ("cat", "dog") and len(data.train) + len(data.validation) == 2 * many
+
+
+@pytest.mark.parametrize("files", [{"cat/1.png": picture(1)}, {"a/train.csv": "", "b/1.png": picture(1)}])
+def test_files_that_no_folders_label_are_not_told_so(files: dict[str, Any], tmp_path: Path) -> None:
+    assert "labelled by" not in (refusal(written(tmp_path, files)).remedy or "")
+
+
 def test_folders_tell_no_captions(tmp_path: Path) -> None:
     told = refusal(written(tmp_path / "data", by_class("train")), CAPTIONED)
     assert "tell no text" in told.message and "metadata.csv" in (told.remedy or "")
