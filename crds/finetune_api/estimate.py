@@ -50,6 +50,10 @@ class Estimate(Contract):
     trained: int
     where: str
     """On what, and in which precision: `a GPU, in bf16`."""
+    gpus: int = 1
+    """That share the work; what is said of memory is what each of them takes."""
+    host: int | None = None
+    """Bytes of the machine's memory that loading the model takes at least, for all GPUs together; None without a GPU."""
     feature: str = ""
     """How large an example is: `512 tokens`."""
     examples: int = 0
@@ -66,8 +70,10 @@ class Estimate(Contract):
     """Bytes that it takes for certain, whatever the examples: what is of the parameters."""
     limit: int | None = None
     """Bytes that the job may have by its own `resources`, where these say it."""
+    host_limit: int | None = None
+    """The same of the machine's memory, beside a GPU."""
     fits: bool | None = None
-    """Whether it does within that limit."""
+    """Whether it does within these limits; None where that is not known."""
     devices: list[Fit] = []
     """The usual GPUs, the smallest first."""
     changes: list[Change] = []

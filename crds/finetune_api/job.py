@@ -33,7 +33,7 @@ from finetune_api.options import (
     TextGeneration,
     TokenClassification,
 )
-from finetune_api.placement import HAS_A_DEVICE, Pod, Resources, SecretKey, SecretName
+from finetune_api.placement import HAS_A_DEVICE, Pod, Resources, SecretKey, SecretName, has_more_gpus_than
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import QLORA, TASKS, all_blocks
 from finetune_api.training import Checkpoints, Method, Training
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 else:
     TaskName = Literal[tuple(TASKS)]
 
+Parallelism = Literal["auto", "replicated"]
 DEFAULT_REVISION = "main"
 """Of a hub model, where `model.revision` is not given."""
 DEFAULT_REGION = "us-east-1"
@@ -133,6 +134,10 @@ class Hub(Model):
     """The Secret key with a hub token, for gated and private models and data. In local runs `HF_TOKEN` of the shell."""
 
 
+_BATCH_SIZE = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 32)"
+"""In CEL, of a spec."""
+
+
 class FineTuneJobSpec(Model):
     """What to tune, on what, how, and where the results go."""
 
@@ -140,8 +145,14 @@ class FineTuneJobSpec(Model):
         Rule(
             "training.microBatchSize must not be larger than training.batchSize; lower it, or leave it out",
             "!has(self.training) || !has(self.training.microBatchSize) || "
-            "self.training.microBatchSize <= (has(self.training.batchSize) ? self.training.batchSize : 32)",
+            f"self.training.microBatchSize <= {_BATCH_SIZE}",
             lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
+        ),
+        Rule(
+            "training.batchSize is what all GPUs together take of one step, and with fewer examples than GPUs some would do nothing; "
+            "raise it to the number of GPUs in resources.limits or more, or ask for fewer GPUs",
+            f"!({has_more_gpus_than(_BATCH_SIZE)})",
+            lambda s: s.resources.gpus <= s.training.batch_size,
         ),
         Rule(
             "method.unfreeze adds layers with each epoch after the first; set training.epochs to 2 or more, or remove it",
@@ -232,7 +243,14 @@ class FineTuneJobSpec(Model):
     """The trainer's container image; fixed once an attempt has run. Default: the one the operator was installed with."""
 
     resources: Resources = Resources()
-    """What the training pod gets and may use; one GPU at most is of use to it. A change is obeyed by the next pod. Default: no limits, no GPU."""
+    """What the training pod gets and may use. Each whole GPU trains as a process of its own, which gets its share of each batch and of the
+    CPUs; slices of GPUs cannot work together, so of these one is of use. A change is obeyed by the next pod, which goes on from the last
+    checkpoint with as many GPUs as there are then. Default: no limits, no GPU."""
+
+    parallelism: Parallelism = "auto"
+    """How the GPUs of `resources` share the work, where there are several. `replicated`: each holds the whole model, computes its share of
+    each batch, and adds up its gradients with those of the others. It is no training input: batches, losses and metrics are those of one
+    GPU, but for rounding and for what dropout drops; a change is obeyed by the next pod. Default: auto, which is replicated."""
 
     pod: Pod = Pod()
     """Where the training pod runs and what it carries. Default: any node."""
@@ -266,8 +284,8 @@ class FineTuneJobSpec(Model):
 TRAINING_INPUTS = ("task", "model", "dataset", "method", "training", *all_blocks(TASKS))
 """The fields that decide what a run learns. The run id is their hash."""
 
-OBEYED_BY_THE_TRAINER = (*TRAINING_INPUTS, "checkpoints", "output", "storage")
-"""The fields that the trainer reads. The others are the operator's, and a trainer need not know them."""
+OBEYED_BY_THE_TRAINER = (*TRAINING_INPUTS, "checkpoints", "output", "storage", "parallelism")
+"""The fields that the trainer obeys. The others are the operator's, and a trainer need not know them."""
 
 FIXED_FOR_A_RUN = (*TRAINING_INPUTS, "output", "image")
 """The fields whose meaning may change only together with `runId`, image once an attempt has run. The others are obeyed by the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,6 +22,7 @@ from finetune_api.base import (
 
 ResourceName = LabelKey
 WITHOUT_A_DOMAIN = ("cpu", "memory", "ephemeral-storage")
+_COUNT = re.compile("^[0-9]{1,9}$", re.ASCII)
 _IS_A_DEVICE = "(k.contains('/') && !k.contains('kubernetes.io/'))"
 
 
@@ -34,6 +36,15 @@ HAS_A_DEVICE = (
     f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]'))"
 )
 """In CEL, of a spec, `Resources.have_a_device`."""
+
+
+def has_more_gpus_than(number: str) -> str:
+    """In CEL, of a spec, `Resources.gpus > number`. What is no count is refused by a rule of its own."""
+    count = "string(self.resources.limits[k])"
+    return (
+        "has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, k.endsWith('/gpu') && "
+        f"{count}.matches('{_COUNT.pattern}') && int({count}) > {number})"
+    )
 
 
 class Resources(Model):
@@ -55,8 +66,8 @@ class Resources(Model):
         ),
         Rule(
             "a device such as nvidia.com/gpu is counted; give limits of it as a whole number, such as 1",
-            f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || string(self.limits[k]).matches('^[0-9]+$'))",
-            lambda r: all(str(v).isdecimal() for k, v in (r.limits or {}).items() if is_a_device(k)),
+            f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || string(self.limits[k]).matches('{_COUNT.pattern}'))",
+            lambda r: all(_COUNT.match(str(v)) for k, v in (r.limits or {}).items() if is_a_device(k)),
         ),
         Rule(
             "a device such as nvidia.com/gpu, and hugepages, are never shared, so requests of them need limits of the same; "

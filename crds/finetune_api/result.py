@@ -150,6 +150,8 @@ class Result(Contract):
     step: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Optimiser steps done and saved; None when the attempt ended before it knew what earlier ones had saved."""
     total_steps: int | None = None
+    processes: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    """That trained together, one a GPU; None when the attempt ended before it trained."""
     adopted: bool = False
     """True when an equal finished result was found and nothing was trained."""
     metrics: list[MetricResult] = []

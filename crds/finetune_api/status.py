@@ -138,6 +138,8 @@ class Attempt(Entry):
     counts_as: Annotated[Literal["Failure", "Disruption", "Stop"] | str, WithJsonSchema(_WORD)] | None = None
     """What its end counts as: `Failure` against spec.backoffLimit, `Disruption` only when six in a row save nothing new, `Stop`,
     which somebody asked for, as nothing."""
+    processes: int | None = None
+    """That trained together, one a GPU; left out where it ended before it trained."""
     step: int | None = None
     """Optimiser steps that were saved at its end, as far as it knew: 0 before it had looked for what earlier ones saved. Left out
     where it could not say so any more."""

@@ -191,11 +191,12 @@ class Training(Model):
 
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
     """Examples in one optimiser step, or windows where long ones are cut into these, or features where short ones are packed
-    (`textGeneration.packing`), however many forward passes it takes. Default: 32."""
+    (`textGeneration.packing`), of all GPUs together and however many forward passes it takes: transformers' Trainer counts those of one
+    pass on one GPU instead. At least the number of GPUs. Default: 32."""
 
     micro_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Examples in one forward pass; the gradients of several are accumulated. Default: the largest that fits, found by trying
-    and halved when memory runs out."""
+    """Examples in one forward pass on one GPU, at most; the gradients of several are accumulated. Default: the largest that fits, found by
+    trying and halved when memory runs out."""
 
     activation_checkpointing: ActivationCheckpointing = "auto"
     """Whether the backward pass computes the layers again instead of keeping what is in them (also called gradient checkpointing): less

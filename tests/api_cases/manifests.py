@@ -186,6 +186,25 @@ GOOD = [
     Good("an image by digest", {"spec.image": "registry.example:5000/team/trainer@sha256:" + "0" * 64}),
     Good("a GPU and memory", {"spec.resources.limits": {"nvidia.com/gpu": 1, "memory": "16Gi", "cpu": "1.5"}}),
     Good(
+        "four GPUs that each hold the model",
+        {"spec.resources.limits": {"nvidia.com/gpu": 4}, "spec.parallelism": "replicated"},
+    ),
+    Good("eight GPUs of another maker", {"spec.resources.limits": {"amd.com/gpu": "8"}, "spec.parallelism": "auto"}),
+    Good(
+        "one GPU that holds the model, as it does anyway",
+        {"spec.resources.limits": {"nvidia.com/gpu": 1}, "spec.parallelism": "replicated"},
+    ),
+    Good("a processor that holds the model", {"spec.parallelism": "replicated"}),
+    Good(
+        "an example for each GPU",
+        {"spec.resources.limits": {"nvidia.com/gpu": 2}, "spec.training.batchSize": 2},
+    ),
+    Good("an example of the default batch for each GPU", {"spec.resources.limits": {"nvidia.com/gpu": "32"}}),
+    Good(
+        "fewer examples than slices of GPUs, of which one is used",
+        {"spec.resources.limits": {"nvidia.com/mig-1g.10gb": 4}, "spec.training.batchSize": 2},
+    ),
+    Good(
         "requests below limits and a device in both",
         {
             "spec.resources": {
@@ -383,6 +402,7 @@ BAD = [
         "spec.training.activationCheckpointing",
         "on",
     ),
+    Bad("a wrapper's name for parallelism", {"spec.parallelism": "ddp"}, "spec.parallelism", "replicated"),
     Bad("half precision that is not offered", {"spec.training.precision": "fp16"}, "spec.training.precision", "bf16"),
     Bad("another version", {"apiVersion": "finetune.dev/v1"}, "apiVersion", "finetune.dev/v1alpha1"),
     Bad("another kind", {"kind": "FinetuneJob"}, "kind", "FineTuneJob"),
@@ -693,6 +713,14 @@ BAD = [
         "spec",
         "microBatchSize",
     ),
+    *(
+        Bad(f"fewer examples than GPUs, {said}", changes, "spec", "what all GPUs together take")
+        for said, changes in (
+            ("of both a few", {"spec.training.batchSize": 3, "spec.resources.limits": {"nvidia.com/gpu": 4}}),
+            ("as text", {"spec.training.batchSize": 3, "spec.resources.limits": {"amd.com/gpu": "10"}}),
+            ("of the default batch", {"spec.resources.limits": {"nvidia.com/gpu": 33, "memory": "1Ti"}}),
+        )
+    ),
     Bad("a micro-batch larger than the default batch", {"spec.training.microBatchSize": 33}, "spec", "microBatchSize"),
     Bad(
         "f1 with three labels",
@@ -737,6 +765,12 @@ BAD = [
     Bad("a resource without its domain", {"spec.resources.limits": {"gpu": 1}}, "spec.resources", "nvidia.com/gpu"),
     Bad("a request without its domain", {"spec.resources.requests": {"gpu": 1}}, "spec.resources", "nvidia.com/gpu"),
     Bad("half a GPU", {"spec.resources.limits": {"nvidia.com/gpu": "500m"}}, "spec.resources", "a whole number"),
+    Bad(
+        "more GPUs than there are",
+        {"spec.resources.limits": {"nvidia.com/gpu": "9" * 32}},
+        "spec.resources",
+        "a whole number",
+    ),
     Bad(
         "a GPU that is requested only",
         {"spec.resources.requests": {"nvidia.com/gpu": 1}},

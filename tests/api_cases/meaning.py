@@ -369,6 +369,11 @@ RUN_IDS: list[tuple[str, dict[str, Any], str]] = [
         },
         "8270b7aa15",
     ),
+    (
+        "how several GPUs share the work",
+        {"spec.resources.limits": {"nvidia.com/gpu": 4}, "spec.parallelism": "replicated"},
+        "8270b7aa15",
+    ),
     ("another output", {"spec.output.uri": "s3://elsewhere/x/"}, "8270b7aa15"),
     ("a run's own name", {"spec.runId": "second-try"}, "second-try"),
 ]

@@ -269,8 +269,11 @@ class Attempt:
         from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
 
         spec, device = self._run.spec, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        room = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else all_memory()
-        where = Where("cuda" if device.type == "cuda" else "cpu", uses_bf16(spec.training.precision, device))
+        bf16, here = uses_bf16(spec.training.precision, device), self._place.local_world
+        if device.type == "cuda":
+            where, room = Where("cuda", bf16, here), torch.cuda.get_device_properties(device).total_memory
+        else:
+            where, room = Where("cpu", bf16, here), all_memory() // here
         refuse_what_cannot_fit(spec, model.path, where, room, all_memory())
 
     def _preempted(self) -> Result:
@@ -304,6 +307,7 @@ class Attempt:
             # What an earlier attempt saved is known once there is a session.
             step=self._checkpoints.saved_step() if self._checkpoints and session else None,
             total_steps=session.total_steps if session else None,
+            processes=session.processes if session else None,
             error=error,
         )
 

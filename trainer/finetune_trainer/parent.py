@@ -18,7 +18,7 @@ from finetune_trainer.cgroups import out_of_memory_kills
 from finetune_trainer.ending import ended, explain, leave, refused, terminate, told
 from finetune_trainer.log import logger
 from finetune_trainer.notes import Notes
-from finetune_trainer.processes import asked_for, how_many, visible_gpus
+from finetune_trainer.processes import how_many, visible_gpus
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.trust import trust_authorities
 from finetune_trainer.verdict import Lost, judge
@@ -73,15 +73,13 @@ def _attempt(run: Run, number: int, workspace: Path, notes: Notes, stop: StopSig
 
 def _how_many() -> int:
     """Raises JobError InvalidSpec where there are fewer GPUs than processes are to have one each."""
-    asked, number, visible = asked_for(os.environ), how_many(os.environ), visible_gpus()
+    number, visible = how_many(os.environ), visible_gpus()
     if 0 < visible < number:
         raise JobError(
             FailureReason.INVALID_SPEC,
             f"{PROCESSES_ENV} asks for {number} processes, and of GPUs, of which each has one, {visible} are visible",
             remedy=f"Lower {PROCESSES_ENV} in the environment of the trainer, or leave it out.",
         )
-    if number < asked:
-        logger.warning("%d GPUs were asked for, and %d are visible: as many are used.", asked, number)
     return number
 
 

@@ -55,11 +55,14 @@ def lines(name: str, found: Estimate) -> Iterator[str]:
 
 
 def _verdict(found: Estimate) -> Iterator[str]:
-    if found.limit is None:
-        return
-    said = "fits in" if found.fits else "does not fit in"
-    if found.fits is not None:
+    if found.limit is not None and found.total is not None:
+        said = "fits in" if found.total <= found.limit else "does not fit in"
         yield f"It {said} what spec.resources allows: {size(found.limit)} for tensors."
+    if found.host is not None:
+        each = f", as each of {found.gpus} processes loads it" if found.gpus > 1 else ""
+        less = found.host_limit is not None and found.host > found.host_limit
+        allowed = f". That does not fit in spec.resources.limits.memory: {size(found.host_limit or 0)}" if less else ""
+        yield f"Loading the model takes at least {size(found.host)} of the machine's memory{each}{allowed}."
 
 
 def _devices(found: Estimate) -> Iterator[str]:

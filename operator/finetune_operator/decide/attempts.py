@@ -139,6 +139,7 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, g
         "reason": (str(cause.reason) if cause else COMPLETED) if ended else None,
         "exit_code": seen.exit_code if ended else None,
         "counts_as": _counts_as(seen, cause, stopped=seen.training not in going_on) if cause else None,
+        "processes": result.processes if result else None,
         "step": (result.step or 0) if result else None,
     }
     return (old or Attempt(number=number, name=seen.name)).model_copy(update=said)

@@ -47,6 +47,7 @@ MUTABLE: dict[str, Any] = {
     "activeDeadlineSeconds": 60,
     "ttlSecondsAfterFinished": 60,
     "resources": {"limits": {"memory": "1Gi"}},
+    "parallelism": "replicated",
     "pod": {"nodeSelector": {"a": "b"}},
     "checkpoints": {"keep": 5},
     "storage": {"region": "eu-west-1"},

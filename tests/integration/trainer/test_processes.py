@@ -92,7 +92,8 @@ def test_two_are_as_one_to_the_fifth_digit(of_one, inputs, tmp_path):
     attempt = job.complete(FINETUNE_PROCESSES="2")
 
     assert_same_end(job, of_one)
-    assert attempt.result.attempt == 1
+    assert (attempt.result.attempt, attempt.result.processes) == (1, 2)
+    assert json.loads((job.results / "run.json").read_text())["processes"] == 2
     assert attempt.log.count("Training for 24 steps") == 1, "one of them speaks"
     assert "shared by 2 processes" in attempt.log
     assert "Done: model, metrics and report are in" in last_words(job, attempt)
@@ -107,11 +108,11 @@ def test_whichever_is_told_to_stop_all_stop_at_one_step_and_one_goes_on(of_one, 
     attempt = job.start(**with_signal(tmp_path, signal.SIGTERM, "os.getpid()", of=1, at=6))
 
     assert attempt.wait() == ExitCode.PREEMPTED, attempt.log
-    assert (attempt.result.outcome, attempt.result.total_steps) == ("preempted", STEPS)
+    assert (attempt.result.outcome, attempt.result.total_steps, attempt.result.processes) == ("preempted", STEPS, 2)
     assert attempt.result.step == job.saved_step() in (6, 7)
     assert f"Stopped: step {job.saved_step()} is saved" in last_words(job, attempt)
     again = job.complete()
-    assert again.first_step == attempt.result.step
+    assert (again.first_step, again.result.processes) == (attempt.result.step, 1)
     assert_same_end(job, of_one)
 
 

@@ -51,6 +51,7 @@ def test_what_was_decided_here_and_what_it_ran_on_is_said(run):
 
     assert said["image"] == "registry.example/trainer:1.0"
     assert (said["precision"], said["microBatchSize"], said["totalSteps"], said["threads"]) == ("fp32", 4, 15, 1)
+    assert said["processes"] == 1
     assert set(said["hardware"]) >= {"cpu", "memory"}
     assert set(said["versions"]) >= {"python", "torch", "transformers", "tokenizers", "datasets", "numpy"}
     assert set(said["durations"]) == {"fetch", "baseline", "train", "save", "evaluate", "suspects"}

@@ -246,6 +246,19 @@ def test_a_pod_spec_that_changes_while_an_attempt_runs_is_left_to_the_next_pod()
     assert story.state() == ("Running", "Training")
 
 
+def test_how_gpus_share_the_work_is_changed_for_the_next_pod_as_their_number_is() -> None:
+    story = Story(resources={"limits": {"nvidia.com/gpu": 2}}).starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU)
+    assert not story.is_edited(parallelism="auto").actions[1:], "a default that is written out is no change"
+    story.is_edited(parallelism="replicated")
+    assert isinstance(story.actions[-1], StopTraining)
+    start = story.looks().actions[-1]
+    assert isinstance(start, StartTraining)
+    assert start.run.spec.parallelism == "replicated"
+    story.runs().is_edited(parallelism="auto")
+    assert story.actions[-1] is start
+    assert story.state() == ("Running", "Training")
+
+
 def test_limits_that_change_reach_the_training_without_a_restart() -> None:
     story = Story().starts().runs().is_edited(activeDeadlineSeconds=600, backoffLimit=9)
     change = story.actions[-1]
@@ -408,6 +421,15 @@ def test_the_latest_32_attempts_are_kept_and_numbers_go_on() -> None:
         story.runs().ends(30, result_message("preempted", step=step))
     attempts = story.status.attempts or []
     assert (len(attempts), attempts[0].number, attempts[-1].number) == (32, 9, 40)
+
+
+def test_the_record_says_how_many_gpus_trained() -> None:
+    """Their number may change between two attempts of a run."""
+    story = Story().starts()
+    story.runs().ends(30, result_message("preempted", step=10, processes=4))
+    story.runs().ends(30, result_message("preempted", step=20, processes=2))
+    story.runs().ends(30, result_message("preempted"))
+    assert [attempt.processes for attempt in story.status.attempts or []] == [4, 2, None]
 
 
 def test_a_training_deleted_by_hand_comes_back_as_a_disruption() -> None:

@@ -47,3 +47,20 @@ def test_a_spec_too_large_for_a_pod_says_what_to_shorten() -> None:
 def test_a_suspended_job_says_that_it_would_not_start() -> None:
     with pytest.raises(NothingToCreate, match="Suspended before its start"):
         render(job(suspend=True), "ml", "trainer:1")
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [({}, 120), ({"nvidia.com/gpu": 1}, 120), ({"nvidia.com/mig-1g.10gb": 2}, 120), ({"amd.com/gpu": "2"}, 600)],
+    ids=str,
+)
+def test_several_gpus_have_longer_to_save_what_is_larger(limits: dict[str, Any], seconds: int) -> None:
+    rendered = render(job(resources={"limits": limits}), "ml", "trainer:1")
+    assert rendered["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
+
+
+def test_what_gpus_exchange_has_a_volume_in_memory_that_nothing_but_the_pod_bounds() -> None:
+    pod = render(job(resources={"limits": {"nvidia.com/gpu": 4}}), "ml", "trainer:1")["spec"]["template"]["spec"]
+    [volume] = [one for one in pod["volumes"] if one.get("emptyDir", {}).get("medium") == "Memory"]
+    assert volume["emptyDir"] == {"medium": "Memory"}
+    assert {"name": volume["name"], "mountPath": "/dev/shm"} in pod["containers"][0]["volumeMounts"]

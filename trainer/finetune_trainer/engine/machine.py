@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from finetune_trainer.cgroups import Group, groups, text_of
 
@@ -37,12 +36,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware(device: torch.device) -> dict[str, str]:
-    """The processor, the memory that this process may use, and the GPU if `device` is one."""
+def hardware(gpus: Sequence[str] = ()) -> dict[str, str]:
+    """The processor, the memory that this process may use, and the GPUs, by the name of each: `4 × NVIDIA H200`."""
     found = {"cpu": _cpu(), "memory": f"{all_memory() / 2**30:.1f} GiB"}
-    if device.type == "cuda":
-        found["gpu"] = torch.cuda.get_device_name(device)
+    if gpus:
+        found["gpu"] = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in Counter(gpus).items())
     return found
+
+
+def unlike_asked(asked: int, *, visible: int, used: int) -> str:
+    """Where so many GPUs are used as nobody may expect: that, in a sentence. Else nothing."""
+    if not visible:
+        return "A GPU was asked for, but no CUDA device is visible: training on the CPU." if asked else ""
+    if used < asked:
+        return f"{asked} GPUs were asked for and {visible} can be seen by CUDA: training on {used}."
+    if used < visible:
+        return f"{visible} GPUs can be seen by CUDA: training on {used}, as spec.resources.limits asks for no more."
+    return ""
 
 
 def free_memory(root: Path = Path("/")) -> int:

@@ -114,7 +114,7 @@ class Replicated:
 
     @torch.no_grad()
     def add(self, tensors: Sequence[torch.Tensor]) -> None:
-        for bucket in _buckets(tensors):
+        for bucket in buckets(tensors):
             flat = torch.cat([one.reshape(-1) for one in bucket])
             with _answered():
                 dist.all_reduce(flat)
@@ -183,7 +183,7 @@ def _answered() -> Iterator[None]:
         raise Gone(f"another process of the attempt does not answer: {error}") from error
 
 
-def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+def buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """Neighbours of one type, of at most BUCKET bytes, unless one is larger."""
     bucket: list[torch.Tensor] = []
     size = 0

@@ -34,7 +34,7 @@ from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.freeze import ParameterCount, freeze, has_part, refuse_idle, train_only
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
-from finetune_trainer.engine.machine import hardware, versions
+from finetune_trainer.engine.machine import hardware, unlike_asked, versions
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.nf4 import Nf4
 from finetune_trainer.engine.packing import pack
@@ -142,6 +142,11 @@ class Session:
     def model_revision(self) -> str | None:
         return self._inputs.model.revision
 
+    @property
+    def processes(self) -> int:
+        """That train together."""
+        return self._ranks.world
+
     def metrics_jsonl(self) -> bytes:
         """The rows of metrics.jsonl so far."""
         return dump_rows(self.state.rows)
@@ -207,12 +212,12 @@ class Session:
     def _choose_arithmetic(self) -> None:
         torch.set_num_threads(self._inputs.threads)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        limits = self._spec.resources.limits or {}
-        if device.type == "cpu" and any(name.endswith("/gpu") and count for name, count in limits.items()):
-            logger.warning("A GPU was asked for, but no CUDA device is visible: training on the CPU.")
-        if device.type == "cuda" and torch.cuda.device_count() > self._ranks.world:
-            logger.warning("%d GPUs are visible; %d of them used.", torch.cuda.device_count(), self._ranks.world)
+        said = unlike_asked(self._spec.resources.gpus, visible=torch.cuda.device_count(), used=self._ranks.world)
+        if said:
+            logger.warning("%s", said)
         self._arithmetic = Arithmetic(device, uses_bf16(self._spec.training.precision, device))
+        gpu = torch.cuda.get_device_name() if device.type == "cuda" else ""
+        self._gpus = [name for name in self._ranks.gathered(gpu) if name]
 
     def _load_model(self) -> None:
         self._metric = self._kind.choose_metric(self._inputs.data, self._spec)
@@ -532,7 +537,8 @@ class Session:
             activation_checkpointing=self.state.activation_checkpointing,
             total_steps=self.total_steps,
             threads=torch.get_num_threads(),
-            hardware=hardware(self._arithmetic.device),
+            processes=self.processes,
+            hardware=hardware(self._gpus),
             versions=versions(),
             durations=self._durations,
             stored_bytes=self._checkpoints.stored_bytes,

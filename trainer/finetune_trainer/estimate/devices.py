@@ -7,12 +7,13 @@ https://docs.nvidia.com/datacenter/tesla/mig-user-guide/supported-mig-profiles.h
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
 from finetune_api.base import amount
 from finetune_api.placement import Resources
+from finetune_api.training import Lora, Method
 
 GIB = 2**30
 FP32 = 4
@@ -23,7 +24,8 @@ ROOM = 0.9
 """The part of a GPU's memory that tensors may take: the rest is CUDA's own, that of its libraries, and what lies between tensors."""
 PROCESS = GIB
 """Bytes that a process on a CPU takes beside its tensors: its libraries, the data's parts in memory, and what they work with."""
-_SLICE = re.compile(r"\bmig-\d+g\.(\d+)gb\b")
+_PROFILE = re.compile(r"\b\d+g\.(\d+)gb\b")
+_SLICE = re.compile(rf"\bmig-{_PROFILE.pattern[2:]}")
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,17 @@ class Where:
 
     device: Literal["cpu", "cuda"]
     bf16: bool
+    gpus: int = 1
+    """That take a share of each batch."""
+
+    @property
+    def alone(self) -> Where:
+        """One of them."""
+        return replace(self, gpus=1)
 
     def __str__(self) -> str:
-        return f"{'a GPU' if self.device == 'cuda' else 'a CPU'}, in {'bf16' if self.bf16 else 'fp32'}"
+        gpu = "a GPU" if self.gpus == 1 else f"each of {self.gpus} GPUs"
+        return f"{gpu if self.device == 'cuda' else 'a CPU'}, in {'bf16' if self.bf16 else 'fp32'}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,11 @@ class Device:
     gib: float
     bf16: bool = True
     """Whether it computes in bf16, as GPUs do since Ampere."""
+
+    @property
+    def is_a_slice(self) -> bool:
+        """Which works with no other one."""
+        return _PROFILE.search(self.name) is not None
 
     @property
     def memory(self) -> int:
@@ -82,9 +97,22 @@ DEVICES = tuple(
 )
 
 
+def loaded(method: Method, where: Where) -> int:
+    """Bytes of a parameter, at least, while the machine's memory holds it: in fp32, but beside adapters in bf16 as it may be stored
+    (`as_stored.py`)."""
+    as_stored = method.has_adapters and where.bf16 and not (method.lora or Lora()).dora
+    return FP32 // 2 if as_stored else FP32
+
+
 def on_a_gpu(resources: Resources) -> bool:
     """Whether a job asks for a GPU."""
     return resources.have_a_device
+
+
+def host_limit(resources: Resources) -> int | None:
+    """Bytes of the machine's memory that a pod with a GPU may have, where its resources say so."""
+    limits = resources.limits or {}
+    return int(amount(limits["memory"])) if on_a_gpu(resources) and "memory" in limits else None
 
 
 def limit(resources: Resources) -> int | None:

@@ -33,10 +33,11 @@ from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.freeze import freeze
 from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.packing import drops_attention
+from finetune_trainer.engine.ranks import buckets
 from finetune_trainer.estimate.devices import Where
 from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.headers import Described
-from finetune_trainer.estimate.meter import GRADIENTS, MOMENTS, WEIGHTS, LiveBytes
+from finetune_trainer.estimate.meter import GRADIENTS, MOMENTS, SUMS, WEIGHTS, LiveBytes, Peak
 from finetune_trainer.estimate.on_a_gpu import NoQuestions, OnAGpu
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.answers import settle_attention
@@ -52,21 +53,12 @@ LENGTHS = "model_max_length"
 NEVER_SKIPPED = {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
 
 
-@dataclass(frozen=True)
-class Peak:
-    """What a step takes."""
-
-    total: int
-    """Bytes."""
-    parts: Mapping[str, int]
-    """Of these, by what they are."""
-
-
 class Imagined:
     """The model of a job. Raises what transformers raises where it cannot be made of its config."""
 
     def __init__(self, spec: FineTuneJobSpec, described: Described, where: Where) -> None:
         self.spec, self.where = spec, where
+        self._taken: dict[tuple[int, bool], LiveBytes] = {}
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         self._within: NoQuestions | OnAGpu = NoQuestions()
         """In what the present step is: torch forgets it on the way back, where layers are computed again."""
@@ -98,8 +90,13 @@ class Imagined:
         moved = [p for p in every if p.requires_grad and p is not table]
         return int(sum(p.nbytes for p in every) + 3 * sum(p.nbytes for p in moved))
 
-    def peak(self, features: int, *, more: bool) -> Peak:
-        """What a micro-batch of so many features takes; `more` where it is not the only one of its batch."""
+    def peak(self, features: int, *, more: bool, gpus: int = 1) -> Peak:
+        """What a micro-batch of so many features takes; `more` where it is not the only one of its batch, or of a GPU's share of that."""
+        if (features, more) not in self._taken:
+            self._taken[features, more] = self._take(features, twice=more)
+        return self._taken[features, more].most({} if gpus > 1 else {SUMS: 0})
+
+    def _take(self, features: int, *, twice: bool) -> LiveBytes:
         with self._mode:
             meter = LiveBytes(self._vocabulary())
             trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -111,12 +108,15 @@ class Imagined:
                 if isinstance(module, _BatchNorm):
                     module.eval()
             with meter:
-                for _ in range(2 if more else 1):
+                for _ in range(2 if twice else 1):
                     self._step(features)
                     meter.hold([p.grad for p in trained if p.grad is not None], GRADIENTS)
+            gradients = [p.grad for p in trained if p.grad is not None]
+            summed = (sum(one.nbytes for one in bucket) for bucket in buckets(gradients))
+            meter.spend(max(summed, default=0), SUMS)
             for parameter in trained:
                 parameter.grad = None
-        return Peak(meter.peak, meter.parts)
+        return meter
 
     def _step(self, features: int) -> None:
         if self.where.device == "cpu":

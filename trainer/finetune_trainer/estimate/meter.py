@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,11 +18,24 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 WEIGHTS, COPIES, GRADIENTS, MOMENTS = "weights", "weights in bf16", "gradients", "optimiser"
 ACTIVATIONS, LOGITS = "activations", "logits"
-PARTS = (WEIGHTS, COPIES, GRADIENTS, MOMENTS, ACTIVATIONS, LOGITS)
+SUMS = "gradients' sums"
+"""What the gradients of several GPUs are added up in."""
+PARTS = (WEIGHTS, COPIES, GRADIENTS, MOMENTS, ACTIVATIONS, LOGITS, SUMS)
+WHOLE: Mapping[str, float] = {}
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What is alive when most is."""
+
+    total: int
+    """Bytes."""
+    parts: Mapping[str, int]
+    """Of these, by what they are."""
 
 
 class _Made:
-    """A storage."""
+    """A storage, of so many bytes."""
 
     __slots__ = ("born", "died", "kind", "size")
 
@@ -38,21 +52,35 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._wide = wide
         self._known: Any = WeakIdKeyDictionary()
         self._all: list[_Made] = []
-        self._now = self._live = self.peak = self._at = 0
+        self._now = 0
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
         """Count these, or call what is counted already so."""
         for tensor in tensors:
             self._see(tensor).kind = kind
 
-    @property
-    def parts(self) -> Mapping[str, int]:
-        """What was alive at the peak, in bytes."""
-        found = dict.fromkeys(PARTS, 0)
-        for made in self._all:
-            if made.born <= self._at and (made.died is None or made.died > self._at):
-                found[made.kind] += made.size
-        return found
+    def spend(self, size: int, kind: str) -> None:
+        """Count so many bytes for a moment."""
+        self._now += 1
+        made = _Made(kind, size, self._now)
+        self._all.append(made)
+        self._forget(made)
+
+    def most(self, share: Mapping[str, float] = WHOLE) -> Peak:
+        """Of each kind only that `share`, where it names one."""
+        sizes = [round(made.size * share.get(made.kind, 1)) for made in self._all]
+        changes = [(made.born, size) for made, size in zip(self._all, sizes, strict=True)]
+        changes += [(made.died, -size) for made, size in zip(self._all, sizes, strict=True) if made.died is not None]
+        live = peak = at = 0
+        for moment, change in sorted(changes):
+            live += change
+            if live > peak:
+                peak, at = live, moment
+        parts = dict.fromkeys(PARTS, 0)
+        for made, size in zip(self._all, sizes, strict=True):
+            if made.born <= at and (made.died is None or made.died > at):
+                parts[made.kind] += size
+        return Peak(peak, parts)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -75,13 +103,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = kind or (LOGITS if self._wide in tensor.shape[1:] else ACTIVATIONS)
         made = self._known[storage] = _Made(kind, storage.nbytes(), self._now)
         self._all.append(made)
-        self._live += made.size
-        if self._live > self.peak:
-            self.peak, self._at = self._live, self._now
         weakref.finalize(storage, self._forget, made).atexit = False
         return made
 
     def _forget(self, made: _Made) -> None:
         self._now += 1
-        self._live -= made.size
         made.died = self._now

@@ -14,9 +14,10 @@ from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.engine.memory import TOKENS_ON_CPU
-from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Device, Where, limit, on_a_gpu
+from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Device, Where, host_limit, limit, loaded, on_a_gpu
 from finetune_trainer.estimate.headers import Described, describe
-from finetune_trainer.estimate.imagined import INVALID, Imagined, Peak
+from finetune_trainer.estimate.imagined import INVALID, Imagined
+from finetune_trainer.estimate.meter import Peak
 from finetune_trainer.said import first_line
 from finetune_trainer.tasks.passes import PASSES
 
@@ -34,31 +35,42 @@ class Job:
     _imagined: dict[Where, Imagined] = field(default_factory=dict)
     _peaks: dict[tuple[Where, int], Peak] = field(default_factory=dict)
 
+    @property
+    def gpus(self) -> int:
+        """That a GPU's part is said of."""
+        return max(1, self.spec.resources.gpus)
+
     def imagined(self, where: Where) -> Imagined:
+        where = where.alone
         if where not in self._imagined:
             self._imagined[where] = Imagined(self.spec, self.described, where)
         return self._imagined[where]
+
+    def share(self, where: Where) -> int:
+        """The most examples of a batch that one of the GPUs gets."""
+        return -(-self.spec.training.batch_size // where.gpus)
 
     def peak(self, where: Where, examples: int) -> Peak:
         """With so many examples at once."""
         key = where, examples
         if key not in self._peaks:
-            self._peaks[key] = self.imagined(where).peak(examples, more=examples < self.spec.training.batch_size)
+            more = examples < self.share(where)
+            self._peaks[key] = self.imagined(where).peak(examples, more=more, gpus=where.gpus)
         return self._peaks[key]
 
     def most(self, where: Where) -> int:
         """The examples that the trainer would try to have go through the model at once."""
-        training = self.spec.training
-        if training.micro_batch_size is not None:
-            return training.micro_batch_size
+        share = self.share(where)
+        if self.spec.training.micro_batch_size is not None:
+            return min(share, self.spec.training.micro_batch_size)
         if where.device == "cuda":
-            return training.batch_size
-        return max(1, min(training.batch_size, TOKENS_ON_CPU // self.imagined(where).size.cost))
+            return share
+        return max(1, min(share, TOKENS_ON_CPU // self.imagined(where).size.cost))
 
     def on_a_gpu(self, bf16: bool) -> Where:
-        """A GPU that computes in bf16 where it may, if the job lets it choose."""
+        """A GPU that computes in bf16 where it may, if the job lets it choose; one of as many as the job asks for."""
         asked = self.spec.training.precision
-        return Where("cuda", bf16 if asked == "auto" else asked == "bf16")
+        return Where("cuda", bf16 if asked == "auto" else asked == "bf16", self.gpus)
 
     @cached_property
     def computed_again(self) -> Job | None:
@@ -98,6 +110,19 @@ class Job:
         )
 
     @property
+    def devices(self) -> list[Device]:
+        """Those of which there may be as many as the job asks for."""
+        return [one for one in DEVICES if self.gpus == 1 or not one.is_a_slice]
+
+    @property
+    def host(self) -> int | None:
+        """Bytes of the machine's memory that loading the model takes at least, once for each GPU."""
+        if not on_a_gpu(self.spec.resources):
+            return None
+        each = loaded(self.spec.method, self.on_a_gpu(True)) * sum(map(prod, self.described.stored.values()))
+        return self.gpus * each
+
+    @property
     def checkpoints_activations(self) -> bool:
         return self.spec.training.activation_checkpointing == "on"
 
@@ -135,6 +160,9 @@ def _known(job: Job, where: Where) -> Estimate:
         parameters=parameters,
         trained=trained,
         where=str(where),
+        gpus=where.gpus,
+        host=job.host,
+        host_limit=host_limit(spec.resources),
         feature=str(imagined.size),
         examples=examples,
         activation_checkpointing=fitted.checkpoints_activations,
@@ -144,11 +172,17 @@ def _known(job: Job, where: Where) -> Estimate:
         total=peak.total,
         least=imagined.least,
         limit=allowed,
-        fits=None if allowed is None else peak.total <= allowed,
-        devices=[job.on(one) for one in DEVICES],
+        fits=_fits((peak.total, allowed), (job.host, host_limit(spec.resources))),
+        devices=[job.on(one) for one in job.devices],
         changes=list(_changes(job)),
         assumed=list(_assumed(job, where)),
     )
+
+
+def _fits(*taken: tuple[int | None, int | None]) -> bool | None:
+    """Whether each is within its limit; None where there is no limit."""
+    known = [size <= allowed for size, allowed in taken if size is not None and allowed is not None]
+    return all(known) if known else None
 
 
 def _changes(job: Job) -> Iterator[Change]:
@@ -172,7 +206,7 @@ def _changes(job: Job) -> Iterator[Change]:
         except (JobError, *INVALID):  # it is none that this model allows
             continue
         if size < now:
-            smallest = next((one.name for one in DEVICES if one.bf16 and size <= one.room), None)
+            smallest = next((one.name for one in job.devices if one.bf16 and size <= one.room), None)
             written = f'"{value}"' if value == "on" else str(value)  # which YAML takes for true
             yield Change(field=path, value=written, size=size, smallest=smallest)
 
@@ -208,6 +242,8 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
         yield "Every token of the vocabulary occurs in the data: of those that do not, no gradients and moments are kept."
     if where.device == "cpu" and spec.training.precision == "auto":
         yield "The processor has no bf16 in hardware: with it, training.precision auto computes in bf16, and takes less."
+    if where.gpus > 1:
+        yield f"Of each batch a GPU gets {job.share(where)} examples at most; what NCCL takes for itself is in the part of its memory that is left."
     yield "Evaluations take as much at once as there is room for; they are not counted."
 
 
@@ -220,6 +256,10 @@ def _unknown(job: Job, where: Where, why: str) -> Estimate:
         parameters=parameters,
         trained=trained,
         where=str(where),
+        gpus=where.gpus,
+        host=job.host,
+        host_limit=host_limit(spec.resources),
+        fits=False if _fits((job.host, host_limit(spec.resources))) is False else None,
         least=parameters * FP32 if not trained else trained * STATE,
         unknown=why,
         limit=limit(spec.resources),

@@ -12,24 +12,32 @@ from pathlib import Path
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
-from finetune_trainer.estimate.devices import FP32, GIB, STATE, Where
+from finetune_trainer.estimate.devices import FP32, GIB, STATE, Where, loaded
 from finetune_trainer.estimate.headers import Described, describe
 
 
 def refuse_what_cannot_fit(spec: FineTuneJobSpec, folder: Path, where: Where, room: int, host: int) -> None:
-    """Raise JobError DOES_NOT_FIT where the model in `folder` takes more than `room`, the bytes of the device, or more than `host`, those
-    of the machine, which loads it. Looks no further where it would fit in any case."""
+    """Raise JobError DOES_NOT_FIT where the model in `folder` takes more than `room`, the bytes of each device, or more than `host`, those
+    of the machine, where a process for each device loads it. Looks no further where it would fit in any case."""
     described = describe(Base.model_construct(uri=folder.as_uri()), storage=spec.storage, workspace=folder)
     parameters = sum(map(prod, described.stored.values()))
-    if parameters * STATE <= min(room, host):
+    if parameters * STATE <= min(room, host // where.gpus):
         return
-    if parameters * FP32 > host:
+    each = parameters * loaded(spec.method, where)
+    if each * where.gpus > host:
+        several = where.gpus > 1
+        whose = (
+            f"each of {where.gpus} processes loads it, and together they"
+            if several
+            else "it is loaded, and this process"
+        )
+        fewer = "for fewer GPUs there, " if several else ""
         raise JobError(
             FailureReason.DOES_NOT_FIT,
-            f"the model has {parameters / 1e9:.2g} billion parameters, {_gib(parameters * FP32)} in fp32, in which it is loaded, and this "
-            f"process may have {_gib(host)}",
+            f"the model has {parameters / 1e9:.2g} billion parameters, {_gib(each)} in {'fp32' if each == parameters * FP32 else 'bf16'}, in "
+            f"which {whose} may have {_gib(host)}",
             field="spec.resources.limits.memory" if "memory" in (spec.resources.limits or {}) else None,
-            remedy="Ask for more memory in spec.resources, or name a smaller model.",
+            remedy=f"Ask for more memory in spec.resources, {fewer}or name a smaller model.",
         )
     least = _least(spec, described, where)
     if least is not None and least > room:

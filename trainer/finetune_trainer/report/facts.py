@@ -68,16 +68,17 @@ class ReportFacts:
     """Whether the pretrained weights had no head that gives these answers."""
     seed: int
     threads: int
+    """Of a process."""
     precision: Literal["fp32", "bf16"]
     """As resolved on this hardware."""
     micro_batch_size: int
-    """At most so many examples went through the model at once: as given, or as found by trying."""
+    """At most so many examples went through the model of a process at once: as given, or as found by trying."""
     activation_checkpointing: bool
     """Whether activations were computed again in the backward pass."""
     total_steps: int
     """Optimiser steps that were planned; early stopping may have ended before."""
     hardware: Mapping[str, str]
-    """Such as `{"cpu": "AMD EPYC", "memory": "24.0 GiB", "gpu": "NVIDIA H200"}`; written as they are."""
+    """Such as `{"cpu": "AMD EPYC", "memory": "24.0 GiB", "gpu": "4 × NVIDIA H200"}`; written as they are."""
     versions: Mapping[str, str]
     """Such as `{"torch": "2.13.0"}`."""
     durations: Mapping[str, float]
@@ -98,6 +99,8 @@ class ReportFacts:
     """What the last attempt wrote to the store on the way: checkpoints and best models."""
     saved: ModelResult = field(default_factory=lambda: ModelResult(folder="model"))
     """What of the model is among the results."""
+    processes: int = 1
+    """That trained together, one a GPU."""
     adapters: str = ""
     """What adapters there are, as a sentence without its full stop; empty where there are none."""
     warnings: Sequence[str] = field(default_factory=tuple)

@@ -35,6 +35,7 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "image": facts.spec.image,
         "seed": facts.seed,
         "threads": facts.threads,
+        "processes": facts.processes,
         "precision": facts.precision,
         "microBatchSize": facts.micro_batch_size,
         "activationCheckpointing": facts.activation_checkpointing,

@@ -17,6 +17,8 @@ from finetune_operator.worlds.protocol import Key, Limits, StartTraining
 
 SECONDS_TO_SAVE = 120
 """From SIGTERM to SIGKILL: long enough to write a checkpoint to object storage."""
+SECONDS_TO_SAVE_MORE = 600
+"""The same of several GPUs, which train models whose checkpoints are larger: of full tuning 12 bytes for each parameter."""
 USER = 65532
 """`nonroot` of the trainer image; any other number would do, in group 0 too: nothing in the image is written."""
 WORKSPACE = "/workspace"
@@ -129,7 +131,7 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Obj
     return {
         **wanted,
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": SECONDS_TO_SAVE,
+        "terminationGracePeriodSeconds": SECONDS_TO_SAVE_MORE if spec.resources.gpus > 1 else SECONDS_TO_SAVE,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -143,7 +145,7 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Obj
         "volumes": [
             {"name": "workspace", "emptyDir": {}},
             {"name": "tmp", "emptyDir": {}},
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},  # 64 MiB otherwise, too little for data loaders
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},  # 64 MiB otherwise, too little for NCCL
             *_trusted_ca_volumes(platform.trusted_ca),
         ],
     }

@@ -75,6 +75,7 @@ def test_programs_read_it_as_json(tmp_path: Path) -> None:
     assert Estimate.model_validate(json.loads(said.output)) == FOUND
 
 
+FOUR: dict[str, Any] = {"gpus": 4, "where": "each of 4 GPUs, in bf16", "host": 360 * MIB}
 UNKNOWN: dict[str, Any] = {"total": None, "parts": [], "devices": [], "changes": [], "unknown": "nobody knows it"}
 
 
@@ -84,6 +85,10 @@ UNKNOWN: dict[str, Any] = {"total": None, "parts": [], "devices": [], "changes":
         ("what is not known is not guessed", UNKNOWN, 0, "unknown, at least 346 MiB: nobody knows it"),
         ("what fits in its resources", {"limit": 2 * GIB, "fits": True}, 0, "It fits in what spec.resources allows: 2.0 GiB"),
         ("what does not", {"limit": GIB, "fits": False}, 1, "It does not fit in what spec.resources allows: 1.0 GiB"),
+        ("what each of several GPUs takes", FOUR, 0, "on each of 4 GPUs, in bf16"),
+        ("what loading takes on a GPU", {"host": 90 * MIB}, 0, "\nLoading the model takes at least 90 MiB of the machine's memory.\n"),
+        ("what it takes on several", FOUR, 0, "Loading the model takes at least 360 MiB of the machine's memory, as each of 4 processes loads it.\n"),
+        ("that it does not fit", {**FOUR, "host_limit": 300 * MIB, "fits": False}, 1, "loads it. That does not fit in spec.resources.limits.memory: 300 MiB.\n"),
         ("what is tuned in part", {"trained": 300}, 0, "22.7 M parameters, 300 of them trained"),
     ],
 )  # fmt: skip

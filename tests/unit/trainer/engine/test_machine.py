@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_trainer.engine.machine import all_memory, free_memory
+from finetune_trainer.engine.machine import all_memory, free_memory, hardware, unlike_asked
 from tests.unit.trainer.groups import machine
 
 AVAILABLE = 1000 * 1024
@@ -61,3 +61,29 @@ def test_memory_is_what_the_machine_has_or_the_tightest_limit_leaves(
 
 def test_this_machine_has_some() -> None:
     assert 0 < free_memory() <= all_memory()
+
+
+def test_gpus_of_a_name_are_counted() -> None:
+    assert "gpu" not in hardware()
+    assert hardware(["NVIDIA H200"])["gpu"] == "NVIDIA H200"
+    assert hardware(["NVIDIA H200"] * 4)["gpu"] == "4 × NVIDIA H200"
+    assert hardware(["NVIDIA L4", "Tesla T4", "NVIDIA L4"])["gpu"] == "2 × NVIDIA L4, Tesla T4"
+
+
+@pytest.mark.parametrize(
+    ("asked", "visible", "used", "said"),
+    [
+        (0, 0, 1, ""),
+        (0, 1, 1, ""),
+        (1, 1, 1, ""),
+        (4, 4, 4, ""),
+        (0, 0, 2, ""),
+        (2, 0, 1, "A GPU was asked for, but no CUDA device is visible: training on the CPU."),
+        (4, 1, 1, "4 GPUs were asked for and 1 can be seen by CUDA: training on 1."),
+        (4, 2, 2, "4 GPUs were asked for and 2 can be seen by CUDA: training on 2."),
+        (0, 4, 1, "4 GPUs can be seen by CUDA: training on 1, as spec.resources.limits asks for no more."),
+        (2, 4, 2, "4 GPUs can be seen by CUDA: training on 2, as spec.resources.limits asks for no more."),
+    ],
+)
+def test_fewer_gpus_than_somebody_may_expect_are_said(asked: int, visible: int, used: int, said: str) -> None:
+    assert unlike_asked(asked, visible=visible, used=used) == said

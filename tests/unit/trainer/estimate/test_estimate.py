@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 
 import pytest
 
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
+from finetune_trainer.engine import ranks
 from finetune_trainer.estimate.devices import DEVICES, Where
 from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.of_job import Job, described_of, estimate, with_field
@@ -152,6 +154,50 @@ def test_a_model_whose_layers_cannot_be_computed_again_is_refused_by_name(tmp_pa
     asked = with_field(spec, "training.activationCheckpointing", "on")
     with pytest.raises(JobError, match="cannot compute the layers of ResNetForImageClassification again"):
         estimate(asked, tmp_path / "work")
+
+
+FOUR = Where("cuda", bf16=True, gpus=4)
+FOUR_GPUS = {"limits": {"nvidia.com/gpu": 4}}
+
+
+def test_of_several_gpus_each_takes_its_share_of_a_batch_as_one_takes_a_batch_of_that_size(
+    bert: tuple[FineTuneJobSpec, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "BUCKET", 2**10)
+    four, one = job_of(bert, resources=FOUR_GPUS), job_of(bert, training={**BATCH, **TEXT, "batchSize": 2})
+    assert (four.on_a_gpu(True).gpus, four.most(FOUR)) == (4, 2), "of a batch of 8"
+    assert job_of(bert, training={**BATCH, "batchSize": 9}, resources=FOUR_GPUS).most(FOUR) == 3
+    assert job_of(bert, training={**BATCH, "microBatchSize": 1}, resources=FOUR_GPUS).most(FOUR) == 1
+    assert four.peak(FOUR, 2) == one.peak(GPU, 2)
+    assert four.peak(FOUR, 1).parts == one.peak(GPU, 1).parts, "beside the gradients of an earlier micro-batch"
+
+
+def test_several_gpus_add_up_their_gradients_in_what_takes_memory_for_a_moment(
+    bert: tuple[FineTuneJobSpec, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(bert, training={**BATCH, **TEXT, "maxLength": 4})
+    alone, four = job.peak(GPU, 1), job.peak(FOUR, 1)
+    held = sum(four.parts[part] for part in ("weights", "optimiser", "gradients"))
+    assert four.total == held + four.parts["gradients"] > alone.total, "all of them at once, as they are few"
+    assert four.parts["gradients' sums"] == four.parts["gradients"]
+    assert alone.parts["gradients' sums"] == 0
+    monkeypatch.setattr(ranks, "BUCKET", 2**10)
+    some_at_a_time = job_of(bert, training={**BATCH, **TEXT, "maxLength": 4}).peak(FOUR, 1)
+    assert some_at_a_time.total == alone.total, "when activations are gone"
+
+
+def test_of_several_gpus_whole_ones_are_looked_at_and_what_loading_takes_of_the_machine(
+    bert: tuple[FineTuneJobSpec, Path],
+) -> None:
+    job = job_of(bert, resources=FOUR_GPUS)
+    found = estimate(job.spec, bert[1])
+    assert (found.where, found.gpus, found.fits) == ("each of 4 GPUs, in fp32", 4, None)
+    assert [one.device for one in found.devices] == [one.name for one in DEVICES if "g." not in one.name]
+    stored = sum(map(prod, job.described.stored.values()))
+    assert found.host == 4 * 4 * stored
+    for memory, fits in ((found.host, True), (found.host - 1, False)):
+        limits = {**FOUR_GPUS["limits"], "memory": memory}
+        assert estimate(job_of(bert, resources={"limits": limits}).spec, bert[1]).fits is fits
 
 
 LIMITS = [

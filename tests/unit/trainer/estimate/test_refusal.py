@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,34 @@ def test_a_machine_that_cannot_hold_the_weights_cannot_load_them_for_a_gpu_eithe
     with pytest.raises(JobError, match="in fp32, in which it is loaded") as caught:
         refuse_what_cannot_fit(spec, folder_of(spec), GPU, MUCH, 1000)
     assert caught.value.reason is FailureReason.DOES_NOT_FIT
+
+
+def test_each_of_several_processes_loads_the_weights(spec: FineTuneJobSpec) -> None:
+    parameters = sum(map(prod, described_of(spec, folder_of(spec) / "work").stored.values()))
+    four = Where("cuda", bf16=True, gpus=4)
+    refuse_what_cannot_fit(spec, folder_of(spec), four, MUCH, 4 * 4 * parameters)
+    with pytest.raises(JobError, match="each of 4 processes loads it, and together they may have") as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), four, MUCH, 4 * 4 * parameters - 1)
+    assert "fewer GPUs" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("claim", "method", "where", "numbers"),
+    [
+        ("beside adapters in bf16 a model may be loaded as it is stored", {"type": "lora"}, GPU, 2),
+        ("in fp32 it is not", {"type": "lora"}, CPU, 4),
+        ("nor with DoRA", {"type": "lora", "lora": {"dora": True}}, GPU, 4),
+        ("nor tuned whole", {"type": "full"}, GPU, 4),
+    ],
+)
+def test_only_what_loading_takes_for_certain_is_counted(
+    claim: str, method: dict[str, object], where: Where, numbers: int, spec: FineTuneJobSpec
+) -> None:
+    job = with_field(spec, "method", method)
+    parameters = sum(map(prod, described_of(spec, folder_of(spec) / "work").stored.values()))
+    refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters)
+    with pytest.raises(JobError, match=f"in {'bf16' if numbers == 2 else 'fp32'}, in which it is loaded"):
+        refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters - 1)
 
 
 def test_what_fits_in_any_case_is_not_looked_at(spec: FineTuneJobSpec, monkeypatch: pytest.MonkeyPatch) -> None:

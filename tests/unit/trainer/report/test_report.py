@@ -372,6 +372,20 @@ def test_run_json_holds_what_it_takes_to_run_again(tmp_path: Path) -> None:
     assert run["image"] is None
 
 
+def test_on_how_many_gpus_it_was_trained_is_said_where_there_were_several(tmp_path: Path) -> None:
+    said = {}
+    for processes in (1, 4):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        write_report(folder, replace(finished_run(), processes=processes))
+        assert json.loads((folder / "run.json").read_text("utf-8"))["processes"] == processes
+        said[processes] = [(folder / name).read_text("utf-8") for name in ("report.html", "README.md")]
+    page, card = said[4]
+    assert "<dt>Processes</dt><dd>4, each with the whole model and a share of each batch</dd>" in page
+    assert "\n- 4 processes, each with the whole model and a share of each batch\n" in card
+    assert not any("each with the whole model" in text for text in said[1])
+
+
 def test_run_json_names_the_image_that_was_asked_for(tmp_path: Path) -> None:
     write_report(tmp_path, finished_run(image="registry.example/trainer:1.0"))
     assert json.loads((tmp_path / "run.json").read_text("utf-8"))["image"] == "registry.example/trainer:1.0"
