@@ -26,6 +26,7 @@ from finetune_trainer.fetching import Fetching
 from finetune_trainer.imports import nothing_collected, spare_peft
 from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.log import logger
+from finetune_trainer.meeting import call_together
 from finetune_trainer.notes import Notes
 from finetune_trainer.processes import THE_ONLY_ONE, Place, asked_for, scratch_of
 from finetune_trainer.progress import Reporter, open_sink
@@ -220,7 +221,7 @@ class Attempt:
 
         with nothing_collected():
             spare_peft()
-            from finetune_trainer.engine.ranks import ALONE, join
+            from finetune_trainer.engine.ranks import ALONE
             from finetune_trainer.engine.session import Inputs, Session
 
         self._stop.check()
@@ -250,7 +251,7 @@ class Attempt:
         ranks: Ranks = ALONE
         if self._notes is not None:
             self._notes.share(inputs)
-            ranks = join()
+            ranks = call_together(self._notes, self._place, self._stop)
         return Session(inputs, checkpoints, self._reporter, self._stop, ranks)
 
     def _refuse_four_bits_here(self) -> None:

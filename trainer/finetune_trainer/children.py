@@ -6,6 +6,7 @@ a minute to find that out.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -63,6 +64,7 @@ class Children:
                 master_listen_fd=listening.detach(),  # else it would listen to the whole network
             )
             os.environ[_SIGNALS] = "SIGQUIT"
+            logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
             self._running = start_processes(
                 name="trainer",
                 entrypoint=self._command[0],

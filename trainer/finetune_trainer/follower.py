@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +15,12 @@ from finetune_trainer.engine.allocator import keep_freed_memory
 from finetune_trainer.imports import nothing_collected, spare_peft
 from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.log import logger
+from finetune_trainer.meeting import Nothing, come
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import Place, scratch_of
 from finetune_trainer.progress import NoSink, Reporter
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Elsewhere
-
-LOOK = 0.1
-"""Seconds between two looks for what is fetched for this process."""
-
-
-class Nothing(Exception):
-    """The process that fetches for this one has ended before there was anything to do."""
 
 
 class Follower:
@@ -66,21 +59,13 @@ class Follower:
         threads = prepare_libraries(self._place.local_world)
         with nothing_collected():
             spare_peft()
-            from finetune_trainer.engine.ranks import join
             from finetune_trainer.engine.session import Inputs, Session
-        self._wait()
-        ranks = join()  # first of all, so that the others notice if this one does not get any further
+        ranks = come(
+            self._notes, self._place, self._stop
+        )  # at first, so that the others notice if this one gets no further
         fetched: Inputs = self._notes.inputs()
         inputs = replace(fetched, scratch=self._scratch, threads=threads)
         Session(inputs, Elsewhere(), Reporter(NoSink()), self._stop, ranks).train()
-
-    def _wait(self) -> None:
-        """Until everything is fetched. Raises Nothing where it will not be."""
-        while not self._notes.are_shared:
-            self._stop.check()
-            if self._place.fetcher in self._notes.said():
-                raise Nothing
-            time.sleep(LOOK)
 
     def _failed(self, error: Exception) -> Said:
         if is_of_another(error):

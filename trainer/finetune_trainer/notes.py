@@ -2,6 +2,8 @@
 
     ranks/attempt          its number
     ranks/inputs           what the first process on this machine has fetched and checked, for the others
+    ranks/here-N           process N is ready to meet the others
+    ranks/meeting          all are, so nobody leaves before it has met them
     ranks/metrics.jsonl    the rows so far
     ranks/0.json           how a process ended, one a rank
 
@@ -68,6 +70,23 @@ class Notes:
     @attempt.setter
     def attempt(self, number: int) -> None:
         self._write("attempt", str(number).encode())
+
+    def arrive(self, rank: int) -> None:
+        """Be ready to meet the others."""
+        self._write(f"here-{rank}", b"")
+
+    def arrived(self) -> set[int]:
+        """Who is."""
+        return {int(file.name.removeprefix("here-")) for file in self._folder.glob("here-*[0-9]")}
+
+    def meet(self) -> None:
+        """Call all together."""
+        self._write("meeting", b"")
+
+    @property
+    def is_called(self) -> bool:
+        """Whether all are called together."""
+        return (self._folder / "meeting").exists()
 
     @property
     def metrics(self) -> bytes:

@@ -93,11 +93,6 @@ class Place:
         """Whether it claims, stores and reports."""
         return self.rank == 0
 
-    @property
-    def fetcher(self) -> int:
-        """The rank of the process that fetches for this one."""
-        return self.rank - self.local_rank
-
 
 THE_ONLY_ONE = Place(rank=0, world=1, local_rank=0, local_world=1)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason
+from tests.cluster.waiting import eventually
 from tests.training.attempts import Attempt, Job
 from tests.training.tiny import tiny_inputs
 
@@ -195,4 +198,45 @@ def test_why_one_of_them_fails_is_why_the_attempt_does(of_one, inputs, tmp_path,
     assert attempt.log.count("DiskFull: the workspace is full") == 1
     assert "DiskFull: the workspace is full" in last_words(job, attempt)
     assert job.complete().first_step in (4, 8)
+    assert_same_end(job, of_one)
+
+
+def process(attempt: Attempt, rank: int) -> int | None:
+    """The id of one of the processes of an attempt; None while there is none."""
+    wanted = {f"FINETUNE_WORKSPACE={attempt.folder}/workspace".encode(), f"RANK={rank}".encode()}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted <= set((folder / "environ").read_bytes().split(b"\0")):
+                return int(folder.name)
+    return None
+
+
+MOMENTS = [0.0, 0.2, 0.5, 1.0, 2.0, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0]
+"""Seconds after the start of its processes: before they listen, while they import, fetch, meet, load and train."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("number", "to"), [(signal.SIGTERM, None), (signal.SIGTERM, 0), (signal.SIGTERM, 1), (signal.SIGKILL, 1)]
+)
+def test_a_signal_at_any_moment_ends_all_within_seconds(of_one, inputs, tmp_path, monkeypatch, number, to):
+    """Of the attempt or of one of its processes."""
+    job, ends = job_in(tmp_path, inputs), []
+    for moment in MOMENTS:
+        attempt = job.start(FINETUNE_PROCESSES="2")
+        eventually(lambda attempt=attempt: process(attempt, 0) and process(attempt, 1))
+        time.sleep(moment)
+        begin = time.monotonic()
+        if to is None:
+            attempt.process.send_signal(number)
+        elif (found := process(attempt, to)) is not None:
+            os.kill(found, number)
+        code = attempt.wait()
+        took = time.monotonic() - begin
+        ends.append((moment, code, round(took, 1)))
+        assert took < 90, f"{ends}\n{attempt.log}"
+        expected = {ExitCode.PREEMPTED if number == signal.SIGTERM else ExitCode.INTERNAL, ExitCode.DONE}
+        assert code in expected, f"{ends}\n{attempt.log}"
+    print(ends)
+    job.complete(FINETUNE_PROCESSES="2")
     assert_same_end(job, of_one)
