@@ -71,7 +71,7 @@ def assert_it_learnt(task: str, said: str) -> None:
     assert first == DEMOS[task].says
     metric, before, after = GAINS[task]
     end = said[said.index("✓ ") :]
-    found = re.search(rf"^  {metric} +test +([0-9.]+) → ([0-9.]+)$", end, re.MULTILINE)
+    found = re.search(rf"^  {metric} +test +(-?[0-9.]+) → (-?[0-9.]+)$", end, re.MULTILINE)
     assert found, end
     sign = 1 if after > before else -1  # less may be better
     assert sign * float(found[1]) <= sign * before, end
