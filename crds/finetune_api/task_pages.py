@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from finetune_api.schema import allowed, child, job_schema
-from finetune_api.tasks import FULL, LORA, MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, Role, TaskFacts
+from finetune_api.tasks import METHODS, MOST_SECONDS, NAMED, TASKS, TEXTS, Form, Kind, Metric, Role, TaskFacts
 from finetune_api.words import listed, meaning_and_default, roles_of
 
 HOLDS: Mapping[Kind, str] = {
@@ -92,14 +92,19 @@ def picture_of(task: TaskFacts) -> str:
 
 
 def table() -> str:
-    """What the README has between two comments."""
-    lines = ["| `task` | examples | best model by | all weights | frozen parts | rates of layers, unfreezing | LoRA |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    """What the README has between two comments. That a method is not for all tasks is said in a column of its own."""
+    some = [method for method in METHODS if not all(method in task.methods for task in TASKS.values())]
+    lines = [
+        f"| `task` | examples | best model by |{''.join(f' `method.type: {method}` |' for method in some)}",
+        f"|---|---|---|{'---|' * len(some)}",
+    ]
     for task in TASKS.values():
         for form in task.forms:
             chosen = ", else ".join(f"`{metric.name}`" for metric in _defaults(form))
-            can = " | ".join("yes" if method in task.methods else "no" for method in (FULL, FULL, FULL, LORA))
-            lines.append(f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)} | {chosen} | {can} |")
+            can = "".join(f" {'yes' if method in task.methods else 'no'} |" for method in some)
+            lines.append(
+                f"| [{task.name}](docs/tasks/{task.name}.md) | {roles_of(form)}{_where(form)} | {chosen} |{can}"
+            )
     return "\n".join([BEGIN, *lines, END])
 
 
@@ -131,7 +136,7 @@ def _page(task: TaskFacts, examples: Mapping[str, str]) -> Iterator[str]:
         if form.needs:
             yield from ("", f"Examples are read so{_where(form)}, and nowhere else.")
             if like is None:
-                yield from _PAIRS if form.has("chosen") else _LIKED
+                yield from (*(_PAIRS if form.has("chosen") else _LIKED), _SMALL_STEPS)
         if form.options and (like is None or form.options - like.options):
             yield from _options(form)
         yield from (
@@ -261,6 +266,12 @@ _LIKED = (
     "once by `training.seed`; the mean of a batch counts, and no less than 0. How likely the untrained model takes all these is asked once, before the "
     "first step, and kept with the run: there is no second model in memory. With adapters that is the model without them. Before training the accuracy "
     "is 0.5 and the margin 0.",
+)
+
+
+_SMALL_STEPS = (
+    "The steps are small: the examples of this page take a `training.learningRate` of 1e-6 where all weights move, and of 5e-5 with adapters. The default, 5e-5 "
+    "for all weights, is that of supervised tuning."
 )
 
 

@@ -70,6 +70,8 @@ class Adapters:
     """Names of the modules that are trained as they are."""
     trained: frozenset[str]
     """Names, in the plain model, of the parameters of these modules that move."""
+    narrow: Mapping[str, int] = field(default_factory=dict)
+    """Of those that have fewer inputs or outputs than the adapters' rank, how many: their weight is told by as many vectors."""
     unreached: list[str] = field(default_factory=list)
     """Layers without one, as theirs would have no part in the answers."""
     quantisable: list[str] = field(default_factory=list)
@@ -87,7 +89,13 @@ class Adapters:
             if self.quantisable
             else ""
         )
-        return f"Adapters of rank {lora.rank}, alpha {lora.alpha}{kinds}, beside {_count(count, 'layer')}{whole}{idle}{bits}"
+        wide = (
+            f"; {_shown(list(self.narrow))} {'has' if len(self.narrow) == 1 else 'have'} {_sizes(self.narrow.values())} inputs or outputs, and a rank "
+            "above that only costs memory"
+            if self.narrow
+            else ""
+        )
+        return f"Adapters of rank {lora.rank}, alpha {lora.alpha}{kinds}, beside {_count(count, 'layer')}{whole}{idle}{wide}{bits}"
 
     @classmethod
     def of(cls, task: Task, lora: Lora, *, four_bits: bool = False) -> Adapters:
@@ -113,8 +121,10 @@ class Adapters:
             }
             targets = [name for name in able if name in chosen]
         train_only(model, trained)
+        sides = {name: min(model.get_submodule(name).weight.flatten(1).shape) for name in targets}
+        narrow = {name: side for name, side in sides.items() if side < lora.rank}
         quantisable = [name for name in linear if type(model.get_submodule(name)) in nf4.LAYERS] if four_bits else []
-        return cls(task, lora, targets, whole, trained, quantisable=quantisable)
+        return cls(task, lora, targets, whole, trained, narrow, quantisable=quantisable)
 
     def put(self, features: Features) -> None:
         """Put them in, beside those layers that have a part in the answers to `features`, and call the task's new parameters as the model does
@@ -344,6 +354,12 @@ def _nothing_linear(model: PreTrainedModel, able: Collection[str], *, kept: bool
 
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _sizes(numbers: Collection[int]) -> str:
+    """`32`, or `8 to 32`."""
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _count(number: int, noun: str) -> str:

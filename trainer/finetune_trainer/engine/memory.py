@@ -77,7 +77,7 @@ class MicroBatch:
 
     def __str__(self) -> str:
         most = "" if self._tokens is None or not self._unit else f" or {self._tokens:,} {self._unit}"
-        return f"{self.limit} examples{most}"
+        return f"{self.limit} example{'s' * (self.limit != 1)}{most}"
 
     def size(self, longest: int) -> int:
         """For a batch whose longest example costs `longest`."""

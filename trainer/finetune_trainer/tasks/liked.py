@@ -137,6 +137,8 @@ class Liked(Preferences):
                 counts.append(int((told[:length] != NO_TARGET).sum()))
         counted = np.asarray(counts) > 0
         self._tell_bare(examples, np.flatnonzero(~counted), length)
+        if training:
+            self._tell_one_sort(examples, counted)
         texts = Ragged(
             along={INPUTS: ids.mapped(), LABELS: labels.mapped()},
             starts=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
@@ -178,6 +180,15 @@ class Liked(Preferences):
                 f"nothing and do not count: {at(examples.origins.take(bare))}.",
             )
         self.notes += [note for note in notes if note not in self.notes]
+
+    def _tell_one_sort(self, examples: Examples, counted: NDArray[np.bool_]) -> None:
+        liked = examples.column("label").to_numpy()[counted]
+        if len(liked) and liked.all() == liked.any():
+            what = "all of them are liked" if liked[0] else "none of them is liked"
+            other = "what not to say" if liked[0] else "what to say instead"
+            self.notes.append(
+                f"Of {len(liked):,} answers to train on {what}: nothing shows the model {other}. Give it both."
+            )
 
     def outputs(self, batch: Batch) -> Batch:
         """The log-probabilities of both, shape (features,) each; summed in fp64, as the loss takes their differences."""

@@ -88,6 +88,20 @@ def refused(folder, lora, frozen=None):
 # where they are
 
 
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        ({"rank": 16}, ""),
+        ({"rank": 17, "targetModules": ["0.output.dense"]}, "0.output.dense has 16 inputs or outputs, and a rank above that only costs memory"),
+        ({"rank": 17, "targetModules": ["query", "key"]}, "and 1 more have 16 inputs or outputs, and a rank above that only costs memory"),
+    ],
+    ids=["as wide", "one layer", "several"],
+)  # fmt: skip
+def test_a_rank_above_what_layers_can_use_is_said(lora, said, folder):
+    _, _, adapters = load(folder, {"lora": lora})
+    assert said in str(adapters) and ("inputs or outputs" in str(adapters)) == bool(said)
+
+
 @pytest.mark.parametrize("architecture", MANY)
 def test_every_linear_layer_has_one_but_the_head_as_peft_says_all_linear(architecture, tmp_path):
     save(architecture, tmp_path)

@@ -242,6 +242,26 @@ def test_the_wrong_data_for_an_objective_is_told_what_it_lacks(
     assert caught.value.reason == FailureReason.COLUMN_MISSING
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (
+            [True, True, True],
+            "Of 3 answers to train on all of them are liked: nothing shows the model what not to say.",
+        ),
+        (
+            [False, False, False],
+            "Of 3 answers to train on none of them is liked: nothing shows the model what to say instead.",
+        ),
+        ([True, False, True], ""),
+    ],
+)
+def test_that_answers_to_train_on_are_of_one_sort_is_said(labels: list[bool], said: str, tmp_path: Path) -> None:
+    found = task(tmp_path, *({**line, "label": label} for line, label in zip(TEXTS, labels, strict=False)))
+    features_of(found, found.data.train)
+    assert [note.startswith(said) for note in found.notes if "answers to train on" in note] == [True] * bool(said)
+
+
 def test_no_margin_chooses_a_model_where_all_are_liked(tmp_path: Path) -> None:
     found = task(tmp_path, *({**line, "label": True} for line in TEXTS))
     evaluation = found.spec.training.evaluation.model_copy(update={"metric": "reward_margin"})
