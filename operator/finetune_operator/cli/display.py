@@ -56,10 +56,11 @@ def describe(progress: Progress) -> str:
         if metric.name.startswith("eval_") and metric.name != "eval_loss":
             parts.append(f"{metric.name.removeprefix('eval_')} {float(metric.value):.3f}")
             break
-    for name, text in (("epoch", "epoch {:.1f}"), ("samples_per_second", "{:.0f} samples/s")):
-        value = progress.metric(name)
-        if value is not None:
-            parts.append(text.format(value))
+    epoch, rate = progress.metric("epoch"), progress.metric("samples_per_second")
+    if epoch is not None:
+        parts.append(f"epoch {epoch:.1f}")
+    if rate is not None:
+        parts.append(f"{rate:.0f} samples/s" if rate >= 10 else f"{rate:.2g} samples/s")
     return " · ".join(filter(None, [progress.message, *parts]))
 
 

@@ -26,6 +26,13 @@ def test_all_that_is_known_is_told_the_most_wanted_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rate", "said"), [(0.41, "0.41"), (0.036, "0.036"), (3.14, "3.1"), (9.96, "10"), (31.2, "31"), (1234.5, "1234")]
+)
+def test_a_large_model_on_few_cores_does_not_look_as_if_it_stood_still(rate: float, said: str) -> None:
+    assert describe(progress(samples_per_second=rate)) == f"{said} samples/s"
+
+
+@pytest.mark.parametrize(
     ("metrics", "said"),
     [
         ({"eval_loss": 2.0}, ""),
