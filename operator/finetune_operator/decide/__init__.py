@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from finetune_operator.decide.announce import announcement
 from finetune_operator.decide.beside import pod_outlives_its_trainer, trainer_ended_just_now, trainer_has_succeeded
 from finetune_operator.decide.case import Case, gather
 from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
@@ -94,7 +95,11 @@ def decide(seen: Observed, now: datetime) -> Decision:
                 decision = replace(decision, actions=changed_limits(case))
             backs_off = decision.backs_off or any(not isinstance(r.action, StartTraining) for r in seen.refused)
             return replace(
-                decision, backs_off=backs_off, recheck_after=_recheck_after(case, decision), rule=rule.__name__
+                decision,
+                announcement=announcement(seen.job.status, decision.status) if seen.job is not None else None,
+                backs_off=backs_off,
+                recheck_after=_recheck_after(case, decision),
+                rule=rule.__name__,
             )
     raise AssertionError("the last rule always speaks")
 

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus
+from finetune_operator.worlds.protocol import Announcement
 
 
-@dataclass(frozen=True)
-class Announcement:
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
-
-
-def announcement(before: FineTuneJobStatus, after: FineTuneJobStatus) -> Announcement | None:
+def announcement(before: FineTuneJobStatus, after: FineTuneJobStatus | None) -> Announcement | None:
     """The event that this report is worth; None when phase and reason are as before."""
-    if after.reason is None or (before.phase, before.reason) == (after.phase, after.reason):
+    if after is None or after.reason is None or (before.phase, before.reason) == (after.phase, after.reason):
         return None
     warns = after.reason in set(FailureReason)
     return Announcement("Warning" if warns else "Normal", after.reason, after.message or "")

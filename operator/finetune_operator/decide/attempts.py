@@ -15,10 +15,10 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import Result, read_result
 from finetune_api.status import Attempt
-from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Cause
+from finetune_operator.worlds.protocol import PREEMPTED, AttemptPhase, AttemptSeen, Cause
 from finetune_operator.worlds.restarts import is_counted
 
-COMPLETED, PREEMPTED, DELETED = "Completed", "Preempted", "Deleted"
+COMPLETED, DELETED = "Completed", "Deleted"
 DISRUPTIONS = frozenset({PREEMPTED, DELETED, FailureReason.NODE_LOST.value, FailureReason.EVICTED.value})
 """Ends that did not count, in records that do not say it themselves."""
 MAX_RECORDED = 32

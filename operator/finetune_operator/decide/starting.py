@@ -10,10 +10,10 @@ from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase, TrainingStatus
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
-from finetune_operator.decide.images import pinned_image
 from finetune_operator.decide.pod_keys import foreign_keys
 from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
+from finetune_operator.worlds.images import pinned_image
 from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
 
 RETRY_REFUSED = 30.0

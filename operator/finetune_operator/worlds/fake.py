@@ -15,9 +15,9 @@ from typing import Any
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus
-from finetune_operator.decide.announce import Announcement, announcement
 from finetune_operator.worlds.protocol import (
     Action,
+    Announcement,
     AttemptPhase,
     AttemptSeen,
     Backoff,
@@ -112,11 +112,10 @@ class FakeWorld:
             return
         if not may_follow(job.status, decision.status):
             raise AssertionError(f"a cluster would not take back that {key} has finished: {decision.status}")
-        event = announcement(job.status, decision.status)
         self.jobs[key] = replace(job, status=decision.status)
         self.reports.append((key, decision.status))
-        if event is not None:
-            self.events.append(event)
+        if decision.announcement is not None:
+            self.events.append(decision.announcement)
         self._changes.put_nowait(key)
 
     def _seen(self, training: Training) -> Training:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from finetune_api.failures import FailureReason
 from finetune_api.run import Run
@@ -140,6 +140,10 @@ class Training:
     """What the world said about the ending."""
     refusal: Refusal | None = None
     """Why no attempt can be created, such as a full quota; None when one could be."""
+
+
+PREEMPTED = "Preempted"
+"""Why an attempt ended that had to make room."""
 
 
 class AttemptPhase(StrEnum):
@@ -291,12 +295,23 @@ Action = StartTraining | StopTraining | ChangeLimits
 
 
 @dataclass(frozen=True)
+class Announcement:
+    """What is told besides the status, once, to whoever looks back: an event."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Decision:
     """What to do and what to say."""
 
     actions: tuple[Action, ...] = ()
     status: FineTuneJobStatus | None = None
     """The whole status as it should read; None leaves it alone."""
+    announcement: Announcement | None = None
+    """What is told once that status is written."""
     recheck_after: float | None = None
     """Seconds until the next look even if nothing changes; None: only when something changes."""
     backs_off: bool = False
@@ -328,7 +343,7 @@ class World(Protocol):
         ...
 
     async def report(self, key: Key, decision: Decision) -> None:
-        """Write `decision.status` if it differs from the last one, and announce the transition."""
+        """Write `decision.status` if it differs from the last one, and then tell of `decision.announcement`."""
         ...
 
 

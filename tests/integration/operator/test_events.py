@@ -6,9 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from finetune_operator.decide.announce import Announcement
 from finetune_operator.worlds.kube.events import event_of
-from finetune_operator.worlds.protocol import Key
+from finetune_operator.worlds.protocol import Announcement, Key
 from tests.cluster.control_plane import ControlPlane
 
 LONG = {

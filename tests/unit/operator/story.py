@@ -15,10 +15,9 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import MetricResult, Result, ResultError
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.decide import decide
-from finetune_operator.decide.announce import Announcement
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.fake import FakeWorld
-from finetune_operator.worlds.protocol import Action, Decision, Ending, Refusal, StartTraining
+from finetune_operator.worlds.protocol import Action, Announcement, Decision, Ending, Refusal, StartTraining
 
 SPEC: dict[str, Any] = {
     "task": "text-classification",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetune_api.status import RunStatus
-from finetune_operator.decide.images import digest_of, pinned_image
+from finetune_operator.worlds.images import digest_of, pinned_image
 
 DIGEST = "sha256:" + "a" * 64
 

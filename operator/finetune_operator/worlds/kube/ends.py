@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_operator.decide.attempts import PREEMPTED
 from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.kube.containers import beside_trainer
-from finetune_operator.worlds.protocol import Cause
+from finetune_operator.worlds.protocol import PREEMPTED, Cause
 
 REJECTED = "Rejected"
 DISRUPTIONS = {

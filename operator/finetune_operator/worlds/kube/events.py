@@ -7,9 +7,8 @@ import time
 from datetime import UTC, datetime
 
 from finetune_api import API_VERSION, KIND
-from finetune_operator.decide.announce import Announcement
 from finetune_operator.worlds.kube.client import Object
-from finetune_operator.worlds.protocol import Key
+from finetune_operator.worlds.protocol import Announcement, Key
 
 MAX_NOTE_BYTES = 1024
 """Of UTF-8: the API server refuses an event with a longer note."""

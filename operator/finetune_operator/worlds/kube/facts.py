@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api import KIND
 from finetune_api.failures import REMEDIES, FailureReason
-from finetune_operator.decide.images import digest_of
+from finetune_operator.worlds.images import digest_of
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.kube.containers import Container, beside_trainer, containers_of, trainer_of

@@ -13,7 +13,6 @@ from http import HTTPStatus
 from finetune_api import KIND, PLURAL
 from finetune_api.failures import FailureReason
 from finetune_api.status import FineTuneJobStatus, read_status
-from finetune_operator.decide.announce import Announcement, announcement
 from finetune_operator.worlds.kube import facts, manifest, names, refusals
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
@@ -24,6 +23,7 @@ from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.protocol import (
     Action,
+    Announcement,
     AttemptPhase,
     AttemptSeen,
     ChangeLimits,
@@ -278,9 +278,10 @@ class KubeWorld:
             log.info("%s, %s: %s", said.phase, said.reason, said.message)
         self._unwritten.pop(key, None)
         self._forget_parted(key)
-        event = announcement(before, decision.status) if patch else None
-        if event is not None:  # the status that it announces is written, and that is what counts
-            await self._announce(key, record.uid, event)
+        if (
+            patch and decision.announcement is not None
+        ):  # the status that it announces is written, and that is what counts
+            await self._announce(key, record.uid, decision.announcement)
 
     # -- details ---------------------------------------------------------------------------------------------------
 
