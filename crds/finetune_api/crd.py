@@ -22,6 +22,8 @@ COLUMNS: tuple[tuple[str, str, str, bool], ...] = (
     # name, type, where, only with `-o wide`
     ("Phase", "string", ".status.phase", False),
     ("Reason", "string", ".status.reason", False),
+    ("Progress", "string", ".status.progress.shown", False),
+    ("Remaining", "string", ".status.progress.remaining", False),
     ("Metric", "string", ".status.summary", False),
     ("Age", "date", ".metadata.creationTimestamp", False),
     ("Attempts", "integer", ".status.attempts[-1:].number", True),
@@ -168,14 +170,18 @@ def _finished_stays_finished() -> Schema:
 
     Not bound is who never started, and what the operator refused before any attempt (their spec may be corrected); another run
     starts anew, also while its status does not name it yet. A status that says nothing at all is no other run.
+    Its progress is as final: a report may still be on its way.
     """
     finished = "has({0}.conditions) && {0}.conditions.exists(c, c.type == 'Finished' && c.status == 'True')"
     started = "has(oldSelf.run) && has(oldSelf.startTime)"
     refused = "has(oldSelf.failure) && !has(oldSelf.failure.attempt) && oldSelf.failure.reason in ['InvalidSpec', 'OutputConflict']"
     same_run = "(has(self.run) ? self.run.id == oldSelf.run.id : has(self.startTime) || !has(self.conditions))"
+    same_progress = (
+        "has(self.progress) == has(oldSelf.progress) && (!has(self.progress) || self.progress == oldSelf.progress)"
+    )
     bound = f"{finished.format('oldSelf')} && {started} && !({refused}) && {same_run}"
     return {
-        "rule": f"!({bound}) || ({finished.format('self')})",
+        "rule": f"!({bound}) || ({finished.format('self')} && {same_progress})",
         "message": "a finished run stays finished; only another run starts, once spec.runId is set to a new value",
     }
 

@@ -18,6 +18,7 @@ from finetune_api.base import Contract
 from finetune_api.dataset import MeasuredSplit
 from finetune_api.failures import FailureReason
 from finetune_api.lenient import as_much_as_fits
+from finetune_api.progress import TrainerPhase
 
 Text = Annotated[str, Field(max_length=4096)]
 Name = Annotated[str, Field(max_length=253)]
@@ -145,6 +146,55 @@ class Attempt(Entry):
     where it could not say so any more."""
 
 
+class Number(Entry):
+    """A number that a trainer tells, by the name that it gives it."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """Such as `eval_f1`."""
+    value: float
+    """The latest one."""
+
+
+class ProgressStatus(Contract):
+    """What the trainer last said of itself. After a restart it is what the earlier attempt said, until the next one gets there.
+
+    Written when something changes: a new phase at once, all else each 10 seconds, or less often where hundreds of jobs train.
+    """
+
+    phase: Annotated[TrainerPhase | str, Field(union_mode="left_to_right"), WithJsonSchema(_WORD)]
+    """What it does: Downloading, Validating, Resuming, Evaluating, Training, Uploading or Done."""
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """How much of the training is done, of 100."""
+    step: Annotated[int, Field(ge=0)] | None = None
+    """Optimiser steps done."""
+    total_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimiser steps to do; early stopping may end before."""
+    epoch: float | None = None
+    """How often the training data was gone through."""
+    loss: float | None = None
+    """Of the latest steps."""
+    learning_rate: float | None = None
+    """Of the latest step."""
+    samples_per_second: float | None = None
+    """Training examples a second."""
+    remaining: Annotated[str, Field(max_length=16)] | None = None
+    """Time until the last step at the present rate, such as `6m`; left out while no steps are done."""
+    checkpoint_step: Annotated[int, Field(ge=0)] | None = None
+    """The step that was saved last."""
+    checkpoint_time: Time | None = None
+    """When that was first told."""
+    shown: Annotated[str, Field(max_length=64)] | None = None
+    """The same for people: `59 % (820/1377)`."""
+    attempt: Annotated[int, Field(ge=1)] | None = None
+    """Number of the attempt that said so."""
+    advanced_at: Time | None = None
+    """When the attempt last did a step more, or began another phase."""
+    updated_at: Time | None = None
+    """When it last said something new."""
+    metrics: Annotated[list[Number], Field(max_length=16)] | None = None
+    """What else it measures, such as `eval_f1` after each evaluation."""
+
+
 class Failure(Contract):
     """Why the job failed and what to do."""
 
@@ -192,8 +242,9 @@ class FineTuneJobStatus(Contract):
     """When the run ended."""
     run: RunStatus | None = None
     training: TrainingStatus | None = None
+    progress: ProgressStatus | None = None
     summary: Annotated[str, Field(max_length=128)] | None = None
-    """The first metric before and after, such as `f1 0.512 → 0.874`."""
+    """The first metric before and after, such as `f1 0.512 → 0.874`; while the model is trained, as it was last measured."""
     metrics: Annotated[list[MetricStatus], Field(max_length=32)] | None = None
     """Metrics before and after; the one that the best model was chosen by comes first."""
     attempts: Annotated[list[Attempt], Field(max_length=32)] | None = None

@@ -25,6 +25,7 @@ from finetune_operator.worlds.protocol import (
     Limits,
     Observed,
     Refusal,
+    Report,
     Training,
     training_names,
 )
@@ -231,6 +232,12 @@ class Case:
         """The record of this run's attempts: what was reported before, brought up to date by what is seen."""
         going_on = {t.uid for t in self.seen.trainings if not t.deleting}
         return record(self.before.attempts or [], self.attempts_seen, self.now, going_on)
+
+    @property
+    def report(self) -> Report | None:
+        """What the latest attempt that has run said of itself."""
+        report = self.seen.report
+        return report if report and self.attempts and self.attempts[-1].name == report.attempt else None
 
     def refused(self, kind: type[Action]) -> Refusal | None:
         """The answer to an action of this kind, if it was refused in this very reconcile."""

@@ -11,6 +11,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.problems import problems
 from finetune_api.status import Condition, Failure, FineTuneJobStatus, Phase
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.progress import progress_told
 from finetune_operator.worlds.protocol import ChangeLimits, Refusal, StopTraining
 
 State = Literal["True", "False", "Unknown"]
@@ -44,6 +45,7 @@ def status(
         "run": case.run_told,
         "training": case.before.training,
         "attempts": case.attempts or None,
+        "progress": progress_told(case, phase),
         **more,
     }
     if phase not in (Phase.SUCCEEDED, Phase.FAILED):

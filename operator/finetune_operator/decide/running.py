@@ -9,6 +9,7 @@ from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import deadline_missed
 from finetune_operator.decide.headway import LONG_WAIT, restart_due
+from finetune_operator.decide.progress import doing, measured_so_far, progress_told
 from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
 from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Ending, Refusal, StopTraining
@@ -52,7 +53,8 @@ def attempt_is_running(case: Case) -> Decision | None:
     where = f" on node {last.node}" if last.node else ""
     number = next((a.number for a in case.attempts if a.name == last.name), len(case.attempts))
     message = f"Attempt {number} is running{where}."
-    return Decision(status=status(case, Phase.RUNNING, "Training", message))
+    metric = measured_so_far(progress_told(case, Phase.RUNNING))
+    return Decision(status=status(case, Phase.RUNNING, doing(case, number), message, summary=metric))
 
 
 def placement_has_changed(case: Case) -> Decision | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
+from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.worlds.protocol import (
     Action,
@@ -28,6 +29,7 @@ from finetune_operator.worlds.protocol import (
     Key,
     Observed,
     Refusal,
+    Report,
     StartTraining,
     StopTraining,
     Training,
@@ -54,6 +56,8 @@ class FakeWorld:
     trainings: dict[tuple[str, str], tuple[Key | None, Training]] = field(default_factory=dict)
     """By namespace and name, with the job that owns it; None for somebody else's."""
     attempts: dict[Key, list[AttemptSeen]] = field(default_factory=dict)
+    heard: dict[Key, Report] = field(default_factory=dict)
+    """What trainers said last; here nobody writes too often."""
     refuses: dict[type[Action], Refusal] = field(default_factory=dict)
     """The answer to every action of that kind, such as that of a policy."""
     policy: Callable[[Training], Training] = lambda training: training
@@ -84,6 +88,7 @@ class FakeWorld:
             job=self.jobs.get(key),
             trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
             attempts=tuple(self._since_its_end(attempt) for attempt in self.attempts.get(key, ())),
+            report=self.heard.get(key),
             default_image=self.default_image,
             allowed_pod_keys=self.allowed_pod_keys,
         )
@@ -236,6 +241,11 @@ class FakeWorld:
         ended = self.now + self.nodes_ahead
         self.change_latest(key, ended=ended, exit_code=exit_code, termination_message=message, held_by=held_by)
 
+    def say(self, key: Key, progress: Progress) -> None:
+        """The trainer of the latest attempt reports."""
+        self.heard[key] = Report(self.attempts[key][-1].name, progress, self.now)
+        self._changes.put_nowait(key)
+
     def change_latest(self, key: Key, **facts: Any) -> None:
         """The latest attempt shows these facts."""
         self.attempts[key][-1] = replace(self.attempts[key][-1], **facts)
@@ -279,7 +289,9 @@ def may_follow(before: FineTuneJobStatus, after: FineTuneJobStatus) -> bool:
     """Whether an API server lets `after` be written over `before`: by the rule of the status in `finetune_api.crd`."""
     failure = before.failure
     refused = failure is not None and failure.attempt is None and failure.reason in ("InvalidSpec", "OutputConflict")
-    if not _finished(before) or before.run is None or before.start_time is None or refused or _finished(after):
+    if not _finished(before) or before.run is None or before.start_time is None or refused:
+        return True
+    if _finished(after) and before.progress == after.progress:
         return True
     if after.run is not None:
         return after.run.id != before.run.id

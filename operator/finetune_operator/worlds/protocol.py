@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from finetune_api.failures import FailureReason
+from finetune_api.progress import Progress
 from finetune_api.run import Run
 from finetune_api.status import FineTuneJobStatus
 
@@ -236,6 +237,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Report:
+    """What the trainer of an attempt has said of itself."""
+
+    attempt: str
+    """Its `AttemptSeen.name`."""
+    progress: Progress
+    at: datetime
+    """When it was heard, by the clock of `now`; its own may be any."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything a decision may depend on, gathered before it is made."""
 
@@ -246,6 +258,9 @@ class Observed:
     """Owned by this job (by uid), of any run."""
     attempts: tuple[AttemptSeen, ...] = ()
     """Of any of its trainings, also of those that are gone, oldest first."""
+    report: Report | None = None
+    """The newest that may be told, not more often than a world can write; of an attempt that has ended, its last. None where no
+    trainer has said anything."""
     refused: tuple[Refused, ...] = ()
     """What was tried in this very reconcile, in vain."""
     default_image: str | None = None

@@ -133,6 +133,18 @@ def test_the_world_in_memory_refuses_what_the_server_refuses(before: str, after:
     assert may_follow(*statuses) == is_allowed(before, after)
 
 
+def test_the_progress_of_a_finished_run_is_as_final_as_its_end(server: Server, created: Create) -> None:
+    done = SUCCEEDED | {"progress": {"phase": "Done", "percent": 100, "shown": "100 % (8/8)"}}
+    late = done | {"progress": {"phase": "Training", "percent": 50, "shown": "50 % (4/8)"}}
+    assert write(server, created(job())["status"], RUNNING | {"progress": late["progress"]}) == ""
+    assert write(server, RUNNING | {"progress": late["progress"]}, done) == ""
+    assert write(server, done, done | {"summary": "f1 0.5 → 0.8"}) == ""
+    for after in (late, SUCCEEDED, done | {"progress": {**done["progress"], "remaining": "6m"}}):
+        assert "a finished run stays finished" in write(server, done, after)
+        assert not may_follow(*[FineTuneJobStatus.model_validate(status) for status in (done, after)])
+    assert write(server, done, OTHER_RUN) == ""
+
+
 def test_a_verdict_is_said_again_about_a_new_generation(server: Server, created: Create) -> None:
     document = created(job())
     assert write(server, document["status"], SUCCEEDED) == ""

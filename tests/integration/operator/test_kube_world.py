@@ -19,7 +19,7 @@ from tests.cluster.api import ApiError, Object
 from tests.cluster.kubelet import fail, succeed
 from tests.integration.operator.lab import IMAGE, Account, Lab, Site
 from tests.unit.operator.story import SPEC
-from tests.unit.operator.world_conformance import Driver, WorldConformance, announced
+from tests.unit.operator.world_conformance import Driver, WorldConformance, announced, training
 
 
 class KubeDriver:
@@ -69,6 +69,10 @@ class KubeDriver:
 
     async def let_attempt_save(self, key: Key) -> None:
         """The kubelet ends a pod that is told to stop with the code for that."""
+
+    async def say(self, key: Key, step: int) -> None:
+        [pod] = await asyncio.to_thread(self._lab.pods)
+        self.world.hear(key, pod["metadata"]["name"], training(step))
 
 
 class TestKubeWorld(WorldConformance):

@@ -182,7 +182,14 @@ def test_the_job_is_no_part_of_the_category_all() -> None:
 
 
 def test_the_columns_fit_in_a_terminal_and_the_message_is_the_last_of_the_wide_ones() -> None:
-    assert [name for name, _, _, wide in COLUMNS if not wide] == ["Phase", "Reason", "Metric", "Age"]
+    assert [name for name, _, _, wide in COLUMNS if not wide] == [
+        "Phase",
+        "Reason",
+        "Progress",
+        "Remaining",
+        "Metric",
+        "Age",
+    ]
     assert COLUMNS[-1] == ("Message", "string", ".status.message", True)
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.progress import Progress, TrainerPhase
 from finetune_api.result import MetricResult, Result, ResultError
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.decide import decide
@@ -98,6 +99,20 @@ class Story:
         if any(training.deleting for _, training in self.world.trainings.values()):
             self.loses_its_training()
         return self
+
+    def says(
+        self,
+        phase: TrainerPhase,
+        *,
+        percent: int | None = None,
+        remaining: int | None = None,
+        message: str = "",
+        **numbers: float,
+    ) -> Self:
+        """The trainer of the latest attempt reports."""
+        said = Progress.now(phase, self.now, percent=percent, remaining=remaining, message=message, **numbers)
+        self.world.say(self.key, said)
+        return self.looks()
 
     def trainer_ends(self, exit_code: int, *held_by: str, message: str = "") -> Self:
         """The trainer of the running attempt ends, and these other containers keep its pod."""

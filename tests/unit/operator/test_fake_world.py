@@ -9,7 +9,7 @@ import pytest
 from finetune_operator.worlds.fake import FakeWorld
 from finetune_operator.worlds.protocol import Key
 from tests.unit.operator.story import SPEC, result_message
-from tests.unit.operator.world_conformance import Driver, WorldConformance
+from tests.unit.operator.world_conformance import Driver, WorldConformance, training
 
 
 class FakeDriver:
@@ -29,6 +29,9 @@ class FakeDriver:
     async def let_attempt_save(self, key: Key) -> None:
         self.world.end_attempt(key, 30, result_message("preempted"))
         self.world.remove_training(key)
+
+    async def say(self, key: Key, step: int) -> None:
+        self.world.say(key, training(step))
 
 
 class TestFakeWorld(WorldConformance):

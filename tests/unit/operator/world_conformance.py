@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from finetune_api.progress import Progress, TrainerPhase
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.decide import decide
 from finetune_operator.reconcile import reconcile
@@ -36,6 +37,9 @@ PATIENCE = 40.0
 """Seconds of real time that a world may take to show the effect of something."""
 
 
+TOTAL_STEPS = 5000
+
+
 class Driver(Protocol):
     """The hands of a test in a world."""
 
@@ -56,6 +60,10 @@ class Driver(Protocol):
 
     async def let_attempt_save(self, key: Key) -> None:
         """The running attempt, told to stop, ends with the code for that."""
+        ...
+
+    async def say(self, key: Key, step: int) -> None:
+        """The trainer of the running attempt tells that it has done so many steps of `TOTAL_STEPS`, or even more."""
         ...
 
 
@@ -206,6 +214,31 @@ class WorldConformance:
         assert seen.job is not None
         assert seen.job.spec["backoffLimit"] == 7
 
+    async def test_what_the_trainer_says_is_observed_and_told_and_stays_when_its_attempt_ends(
+        self, driver: Driver
+    ) -> None:
+        key = await driver.apply(backoffLimit=1)
+        await reconciled(driver, key, lambda s: s.phase in ("Starting", "Running"))
+        await driver.run_attempt(key)
+        await reconciled(driver, key, lambda s: s.phase == "Running")
+        assert (await driver.world.observe(key)).job.status.progress is None  # type: ignore[union-attr]
+        await driver.say(key, 2)
+        seen = await shown(driver, key, lambda s: s.report is not None)
+        assert seen.report is not None
+        assert seen.report.attempt == seen.attempts[-1].name
+        status = await reconciled(driver, key, lambda s: s.progress is not None and (s.progress.step or 0) >= 2)
+        assert (status.phase, status.reason) == ("Running", "Training")
+        progress = status.progress
+        assert progress is not None
+        assert (progress.phase, progress.attempt, progress.total_steps) == ("Training", 1, TOTAL_STEPS)
+        assert progress.shown == f"{progress.percent} % ({progress.step}/{TOTAL_STEPS})"
+        assert progress.remaining is not None
+        await driver.end_attempt(key, 1, "")
+        status = await reconciled(driver, key, lambda s: s.phase == "Starting")
+        assert status.progress is not None
+        assert (status.progress.step or 0) >= (progress.step or 0)
+        assert status.progress.remaining is None
+
     async def test_a_whole_life_by_reconcile_ends_succeeded(self, driver: Driver) -> None:
         key = await driver.apply()
         await reconciled(driver, key, lambda s: s.phase in ("Starting", "Running"))
@@ -214,6 +247,13 @@ class WorldConformance:
         await driver.end_attempt(key, 0, TUNED)
         status = await reconciled(driver, key, lambda s: s.phase == "Succeeded")
         assert status.summary == "f1 0.512 → 0.874"
+
+
+def training(step: int) -> Progress:
+    """What a trainer tells after so many steps."""
+    percent, left = 100 * step // TOTAL_STEPS, (TOTAL_STEPS - step) // 50
+    numbers = {"step": step, "total_steps": TOTAL_STEPS}
+    return Progress.now(TrainerPhase.TRAINING, datetime.now(UTC), percent=percent, remaining=left, **numbers)
 
 
 def has_ended(seen: Observed) -> bool:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 from finetune_api import KIND, PLURAL
 from finetune_api.failures import FailureReason
+from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.worlds.kube import facts, manifest, names, refusals
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
@@ -32,11 +33,13 @@ from finetune_operator.worlds.protocol import (
     Key,
     Observed,
     Refusal,
+    Report,
     StartTraining,
     StopTraining,
     Training,
     training_name,
 )
+from finetune_operator.worlds.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +104,7 @@ class KubeWorld:
             parting=lambda attempt: attempt.phase is AttemptPhase.ENDED,
         )
         self._failed_creations = FailedCreations(client)
+        self._reports = Reports(self._changes.put_nowait)
         self.watches = (self._trainings.run, self._attempts.run)
 
     async def synced(self) -> None:
@@ -125,7 +129,7 @@ class KubeWorld:
         old = self._jobs.get(key)
         if old is None or new.version > old.version:
             self._jobs[key] = new
-            if old is None or replace(new, version=old.version) != old:
+            if old is None or _what_counts(new) != _what_counts(old):
                 self._changes.put_nowait(key)
 
     def drop(self, key: Key, uid: str) -> None:
@@ -133,6 +137,10 @@ class KubeWorld:
         if key in self._jobs and self._jobs[key].uid == uid:
             del self._jobs[key]
             self._changes.put_nowait(key)
+
+    def hear(self, key: Key, attempt: str, progress: Progress) -> None:
+        """Take in what the trainer of this attempt, and nobody else, has said of itself."""
+        self._reports.put(key, Report(attempt, progress, self._client.clock.now()))
 
     async def drop_ghosts(self) -> None:
         """Forget FineTuneJobs whose deletion the watch outside has missed."""
@@ -197,6 +205,7 @@ class KubeWorld:
             self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
             self._unwritten.pop(key, None)
+            self._reports.forget(key)
             self._forget_parted(key)
             return Observed(key=key, job=None)
         self._observed[key] = record
@@ -205,6 +214,7 @@ class KubeWorld:
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         trainings, attempts = self._since_their_ends(key, trainings, attempts)
+        running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
         return Observed(
             key=key,
             job=Job(
@@ -216,6 +226,7 @@ class KubeWorld:
             ),
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
             attempts=tuple([await self._with_trust(key, attempt) for attempt in attempts]),
+            report=self._reports.of(key, running),
             default_image=self._default_image,
             allowed_pod_keys=self._platform.allowed_pod_keys,
         )
@@ -275,12 +286,12 @@ class KubeWorld:
                 await self._say_unwritten(key, record.uid, decision.status, error)
                 raise
             said = decision.status
-            log.info("%s, %s: %s", said.phase, said.reason, said.message)
+            if (before.phase, before.reason, before.message) != (said.phase, said.reason, said.message):
+                log.info("%s, %s: %s", said.phase, said.reason, said.message)
         self._unwritten.pop(key, None)
+        self._reports.forget_last(key)
         self._forget_parted(key)
-        if (
-            patch and decision.announcement is not None
-        ):  # the status that it announces is written, and that is what counts
+        if patch and decision.announcement is not None:  # its status is written, and that is what counts
             await self._announce(key, record.uid, decision.announcement)
 
     # -- details ---------------------------------------------------------------------------------------------------
@@ -432,6 +443,11 @@ class KubeWorld:
         if latest is None or latest.time < began:
             return training
         return replace(training, refusal=refusals.creation_refused(latest.message))
+
+
+def _what_counts(record: _Record) -> _Record:
+    """All that a decision may follow from. That a trainer gets on is written often, and follows from its reports alone."""
+    return replace(record, version=0, status={name: said for name, said in record.status.items() if name != "progress"})
 
 
 def _is_gone(error: ApiError) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from finetune_api.progress import Progress
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.process import Attempt
 from finetune_operator.worlds.protocol import AttemptSeen, Ending, Limits, StartTraining, Training
@@ -17,6 +18,9 @@ from finetune_operator.worlds.restarts import ending_after
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
 """Pause before the first restart; each next one waits twice as long."""
+LOOK_SECONDS = 0.5
+"""Between two looks at what the trainer says of itself."""
+LONGEST_REPORT = 8192
 GRACE_SECONDS = 120.0
 """Time to save before a trainer that was told to stop is killed, the same as a pod's."""
 
@@ -34,6 +38,7 @@ class Supervisor:
         folder: Path,
         lock: RunLock,
         on_line: Callable[[str], None],
+        on_report: Callable[[str, Progress], None],
         changed: Callable[[], None],
     ) -> None:
         now = datetime.now(UTC)
@@ -49,7 +54,7 @@ class Supervisor:
         )
         self.progress = folder / "progress.jsonl"
         self._run, self._trainer, self._folder, self._lock = start.run, trainer, folder, lock
-        self._on_line, self._changed = on_line, changed
+        self._on_line, self._on_report, self._changed = on_line, on_report, changed
         self._attempts: list[Attempt] = []
         self._stopping = asyncio.Event()
         self._killed = False
@@ -123,6 +128,7 @@ class Supervisor:
         )
         self._attempts.append(attempt)
         self._changed()
+        following = asyncio.create_task(self._follow(attempt.seen.name, self.newest()))
         ending = asyncio.create_task(attempt.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({ending, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,7 +141,31 @@ class Supervisor:
             await asyncio.wait({ending}, timeout=GRACE_SECONDS)
             attempt.kill()
         await ending
+        following.cancel()
         self._changed()
+
+    def newest(self) -> Progress | None:
+        """What a trainer said last."""
+        try:
+            with self.progress.open("rb") as file:
+                file.seek(max(0, self.progress.stat().st_size - LONGEST_REPORT))
+                lines = file.read().splitlines()
+        except FileNotFoundError:
+            return None
+        # The last line may be half written.
+        for line in reversed(lines):
+            with suppress(ValueError):
+                return Progress.model_validate_json(line)
+        return None
+
+    async def _follow(self, attempt: str, last: Progress | None) -> None:
+        """Hand on what this attempt says; `last` is what an earlier one said."""
+        while True:
+            newest = self.newest()
+            if newest is not None and newest != last:
+                self._on_report(attempt, newest)
+                last = newest
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _pause(self, delay: float) -> None:
         """Wait before the next attempt, or until told to stop."""

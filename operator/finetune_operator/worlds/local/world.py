@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from finetune_operator.worlds.local.process import TRAINER
 from finetune_operator.worlds.local.supervisor import Supervisor
 from finetune_operator.worlds.protocol import (
     Action,
+    AttemptPhase,
     AttemptSeen,
     ChangeLimits,
     Decision,
@@ -26,9 +28,11 @@ from finetune_operator.worlds.protocol import (
     Key,
     Observed,
     Refusal,
+    Report,
     StartTraining,
     StopTraining,
 )
+from finetune_operator.worlds.reports import Reports
 
 NAMESPACE = "local"
 
@@ -60,6 +64,7 @@ class LocalWorld:
         self._trainings: dict[str, Supervisor] = {}
         self._past_attempts: list[AttemptSeen] = []
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
+        self._reports = Reports(self._changes.put_nowait)
         self._stops: set[asyncio.Task[None]] = set()
         self._announce()
 
@@ -77,23 +82,14 @@ class LocalWorld:
         """Tell what still runs to save and end, and wait until it has."""
         for supervisor in self._trainings.values():
             supervisor.stop()
+        self._reports.forget(self.key)
         await asyncio.gather(*(supervisor.ended() for supervisor in self._trainings.values()), *self._stops)
 
     def progress(self) -> Progress | None:
         """The newest report of the running trainer."""
         for supervisor in self._trainings.values():
-            try:
-                with supervisor.progress.open("rb") as file:
-                    file.seek(max(0, supervisor.progress.stat().st_size - 8192))
-                    lines = file.read().splitlines()
-            except FileNotFoundError:
-                continue
-            # The last line may be half written.
-            for line in reversed(lines):
-                try:
-                    return Progress.model_validate_json(line)
-                except ValueError:
-                    continue
+            if (progress := supervisor.newest()) is not None:
+                return progress
         return None
 
     # The World protocol.
@@ -110,7 +106,15 @@ class LocalWorld:
             return Observed(key, None)
         supervisors = tuple(self._trainings.values())
         attempts = (*self._past_attempts, *(attempt for s in supervisors for attempt in s.attempts))
-        return Observed(key, self._job, tuple(s.seen() for s in supervisors), attempts, remembers=False)
+        running = {attempt.name for attempt in attempts if attempt.phase is not AttemptPhase.ENDED}
+        return Observed(
+            key,
+            self._job,
+            tuple(s.seen() for s in supervisors),
+            attempts,
+            report=self._reports.of(key, running),
+            remembers=False,
+        )
 
     async def act(self, key: Key, action: Action) -> Refusal | None:
         match action:
@@ -143,7 +147,9 @@ class LocalWorld:
         if lock is None:
             message = f"Another `finetune run` on this machine is training {uri} right now; wait for it, or stop it"
             return Refusal(FailureReason.OUTPUT_CONFLICT, message, field="spec.output.uri")
-        self._trainings[action.name] = Supervisor(action, self._trainer, folder, lock, self._on_line, self._announce)
+        self._trainings[action.name] = Supervisor(
+            action, self._trainer, folder, lock, self._on_line, self._on_report, self._announce
+        )
         return None
 
     async def _remove_ended(self, supervisor: Supervisor) -> None:
@@ -151,6 +157,9 @@ class LocalWorld:
         self._past_attempts.extend(supervisor.attempts)
         del self._trainings[supervisor.training.name]
         self._announce()
+
+    def _on_report(self, attempt: str, progress: Progress) -> None:
+        self._reports.put(self.key, Report(attempt, progress, datetime.now(UTC)))
 
     def _announce(self) -> None:
         self._changes.put_nowait(self.key)

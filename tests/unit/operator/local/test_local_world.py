@@ -64,6 +64,9 @@ class LocalDriver:
     async def let_attempt_save(self, key: Key) -> None:
         pass
 
+    async def say(self, key: Key, step: int) -> None:
+        """The stand-in tells of each step by itself."""
+
     def left_behind(self) -> list[str]:
         """The names of files in the state folder, but for that which says whose it is."""
         return sorted({file.name for file in self.state.rglob("*") if file.is_file()} - {"identity"})
