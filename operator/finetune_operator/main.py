@@ -16,6 +16,7 @@ from finetune_operator.handlers import first, stop_at_signals, watch_jobs
 from finetune_operator.logs import set_up
 from finetune_operator.serve import Metrics, serving
 from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
+from finetune_operator.worlds.kube.hearing import ProgressOptions, hear, progress_options, read_progress_url
 from finetune_operator.worlds.kube.kind import served
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, read_env, read_trusted_ca
 from finetune_operator.worlds.kube.world import KubeWorld
@@ -31,7 +32,13 @@ ALL = "all"
 
 
 async def run(
-    client: Client, *, namespace: str | None, trainer_image: str, listen: str, platform: Platform = DEFAULTS
+    client: Client,
+    *,
+    namespace: str | None,
+    trainer_image: str,
+    listen: str,
+    platform: Platform = DEFAULTS,
+    progress: ProgressOptions | None = None,
 ) -> None:
     """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
     stop = asyncio.Event()
@@ -48,6 +55,15 @@ async def run(
             except TROUBLE as error:
                 log.warning("FineTuneJobs could not be listed: %s", error or type(error).__name__)
 
+    async def hear_trainers() -> None:
+        if progress is None:
+            return
+        await world.synced()  # before that, every pod would be a stranger
+        try:
+            await hear(world, client, progress, metrics.posted)
+        except Exception:
+            log.exception("Trainers are not heard any more. Their jobs go on.")
+
     async def all_is_there() -> None:
         await world.synced()  # before that, children would seem to be missing
         await served(client, namespace)
@@ -55,6 +71,7 @@ async def run(
     async with client, serving(listen, metrics, world.dead_watches, world.unready) as port:
         log.info("Serving /healthz, /readyz and /metrics on port %d.", port)
         parts = [asyncio.create_task(part()) for part in (*world.watches, world.pulse, sweep)]
+        hearing = asyncio.create_task(hear_trainers())
         stop_at_signals(stop)  # until kopf takes over
         try:
             await first(all_is_there(), stop.wait(), *parts)
@@ -64,14 +81,16 @@ async def run(
                 for part in parts:
                     part.add_done_callback(lambda _: stop.set())
                 log.info("Watching FineTuneJobs in %s.", f"namespace {namespace}" if namespace else "all namespaces")
+                if progress is None:
+                    log.info("How far trainings are is not shown: --progress-url is not given.")
                 await watch_jobs(world, client, namespace=namespace, stop=stop)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(controller.queue.drain(), DRAIN_SECONDS)
         finally:
             broken = [part for part in parts if part.done()]
-            for part in parts:
+            for part in (*parts, hearing):
                 part.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
+            await asyncio.gather(*parts, hearing, return_exceptions=True)
         for part in broken:
             part.result()
     log.info("Stopped. Trainings go on without the operator.")
@@ -98,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer_image=options.trainer_image,
             listen=options.listen,
             platform=platform,
+            progress=progress_options(options.progress_url, options.progress_listen, options.progress_secret),
         )
     )
 
@@ -148,6 +168,21 @@ def parser() -> argparse.ArgumentParser:
         default=":8080",
         metavar="[HOST]:PORT",
         help="where /healthz, /readyz and /metrics are (default: :8080)",
+    )
+    run_command.add_argument(
+        "--progress-url",
+        type=_explained(read_progress_url),
+        metavar="https://HOST[:PORT]/progress",
+        help="where training pods reach --progress-listen to tell how far they are; without it nobody hears them",
+    )
+    run_command.add_argument(
+        "--progress-listen", default=":8443", metavar="[HOST]:PORT", help="where trainers are heard (default: :8443)"
+    )
+    run_command.add_argument(
+        "--progress-secret",
+        default="default/finetune-operator-progress",
+        metavar="NAMESPACE/NAME",
+        help="the Secret for its certificate, which the operator fills if it is empty",
     )
     return command_line
 

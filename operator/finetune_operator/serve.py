@@ -70,7 +70,16 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.registry.register(_Now(depth, watch_ages, phases))
         self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
+        self._posts = Counter(
+            "finetune_progress_posts",
+            "Reports of trainers by result: accepted, or why they were refused.",
+            ["result"],
+            registry=self.registry,
+        )
         self._reconciles = Counter("finetune_reconciles", "Reconciles by result.", ["result"], registry=self.registry)
+
+    def posted(self, result: str) -> None:
+        self._posts.labels(result).inc()
 
     def observe(self, seconds: float, failed: bool) -> None:
         self._seconds.observe(seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 import threading
 import time
 import urllib.request
@@ -15,10 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import Progress, ProgressSink, TrainerPhase
-from finetune_api.run import PROGRESS_ENV
+from finetune_api.run import PROGRESS_ENV, SERVER_CA_ENV, SERVER_ENV, SERVER_TOKEN_ENV
+from finetune_trainer.log import logger
 
 INTERVAL = 1.0
 """Seconds between two reports of the same phase."""
+POST_SECONDS, LONGEST_PAUSE = 5.0, 300.0
+"""Between two of them that go over the network, and between two tries where nobody takes them."""
 RECENT_STEPS = 50
 """The remaining time is told from this many latest steps."""
 
@@ -114,21 +119,37 @@ class FileSink:
 
 
 class HttpSink:
-    """POSTs each report as JSON from a thread of its own. While one is under way the newest waits, older ones are dropped."""
+    """POSTs reports as JSON from a thread of its own. While one is under way, or may not be sent yet, the newest waits; older ones
+    are dropped.
 
-    def __init__(self, url: str, timeout: float = 5.0) -> None:
+    A new phase is sent at once, all else each `interval` seconds. Whoever refuses, or does not answer, is left alone for longer
+    each time. `token` and `authorities` are files, read for each report, as they are replaced while we train. No proxy is used:
+    none of a cluster's sees its inner addresses, and a token is for nobody between.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Path | None = None,
+        authorities: Path | None = None,
+        timeout: float = 5.0,
+        interval: float = POST_SECONDS,
+    ) -> None:
         self._url = url
+        self._token = token
+        self._authorities = authorities
         self._timeout = timeout
-        self._newest: bytes | None = None
+        self._interval = interval
+        self._newest: Progress | None = None
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
     def send(self, progress: Progress) -> None:
-        body = progress.model_dump_json(by_alias=True, exclude_none=True).encode()
         with self._changed:
-            self._newest = body
+            self._newest = progress
             self._changed.notify()
 
     def close(self) -> None:
@@ -138,28 +159,60 @@ class HttpSink:
         self._thread.join(self._timeout)
 
     def _run(self) -> None:
+        told, pause, ready = None, self._interval, 0.0
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._newest is not None or self._closing)
-                body, self._newest = self._newest, None
-            if body is None:
+                while not self._closing and (left := ready - time.monotonic()) > 0:
+                    if pause == self._interval and self._newest is not None and self._newest.phase is not told:
+                        break
+                    self._changed.wait(left)
+                progress, self._newest = self._newest, None
+            if progress is None:
                 return
-            request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")  # noqa: S310
-            try:
-                with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310, open_sink lets only http and https through
-                    pass
-            except (OSError, ValueError, HTTPException):
-                # Nobody listens: training goes on, and the next report tries again.
-                time.sleep(0 if self._closing else INTERVAL)
+            trouble = self._post(progress)
+            told = progress.phase
+            if trouble and pause == self._interval:
+                logger.info("How far this attempt is cannot be told to %s (%s). Training goes on.", self._url, trouble)
+            pause = min(2 * pause, LONGEST_PAUSE) if trouble else self._interval
+            ready = time.monotonic() + pause
+
+    def _post(self, progress: Progress) -> str:
+        """What went wrong, in words; empty when it was taken."""
+        body = progress.model_dump_json(by_alias=True, exclude_none=True).encode()
+        headers = {"Content-Type": "application/json"}
+        try:
+            if self._token is not None:
+                headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
+            handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoDetours()]
+            if self._authorities is not None:
+                trusted = ssl.create_default_context(cafile=str(self._authorities))
+                handlers.append(urllib.request.HTTPSHandler(context=trusted))
+            request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 (open_sink lets only http and https through)
+            with urllib.request.build_opener(*handlers).open(request, timeout=self._timeout):
+                return ""
+        except (OSError, ValueError, HTTPException) as error:
+            return str(error) or type(error).__name__
+
+
+class _NoDetours(urllib.request.HTTPRedirectHandler):
+    """Whoever answers with another address gets neither report nor token there."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 def open_sink(url: str | None) -> ProgressSink:
-    """The sink for a `file://` or `http(s)://` address; None gives one that reports nowhere.
+    """The sink for a `file://` or `http(s)://` address. None gives that of the server in the environment, as a cluster tells it, or
+    else one that reports nowhere.
 
     Raises JobError InvalidSpec for any other address, StorageUnavailable for a file that cannot be written.
     """
     if not url:
-        return NoSink()
+        server, token, authorities = (os.environ.get(name) for name in (SERVER_ENV, SERVER_TOKEN_ENV, SERVER_CA_ENV))
+        if not server or not server.startswith("https://") or not token:
+            return NoSink()
+        return HttpSink(server, token=Path(token), authorities=Path(authorities) if authorities else None)
     try:
         parts = urlsplit(url)
         is_http = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port that is none raises

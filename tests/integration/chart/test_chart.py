@@ -60,6 +60,8 @@ VARIANTS = {
         "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=kubernetes.io/hostname",
         "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchLabels.app=x",
     ],
+    "a certificate of somebody else's": ["progress.secretName=given-tls"],
+    "no progress": ["progress.enabled=false"],
     "a registry with a port": [
         "image.repository=localhost:5000/op",
         "trainer.image.repository=r.example:5000/a/b__c/d-e",
@@ -103,6 +105,7 @@ WRONG_VALUES = {
         "'/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution/0'",
     ),
     "a label that none can be": ("podLabels.team=a b", "'/podLabels/team': 'a b' does not match"),
+    "a Secret that none can be": ("progress.secretName=A_b", "'/progress/secretName': 'A_b' does not match"),
     "a number as a label": ("podLabels.team=1", "'/podLabels/team': got number, want string"),
 }
 
@@ -187,10 +190,13 @@ def test_uninstalling_keeps_the_jobs_unless_told_otherwise() -> None:
 
 
 def test_the_operator_gets_exactly_the_documented_rules() -> None:
-    rules = yaml.safe_load((CHART / "files" / "operator-rules.yaml").read_text())
-    found = render([])
-    role = only(found, "ClusterRoleBinding")["roleRef"]["name"]
-    assert [m["rules"] for m in found if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", role)] == [rules]
+    rules, to_hear = (
+        yaml.safe_load((CHART / "files" / f"{name}-rules.yaml").read_text()) for name in ("operator", "progress")
+    )
+    for values, expected in ([], rules + to_hear), (["progress.enabled=false"], rules):
+        found = render(values)
+        role = only(found, "ClusterRoleBinding")["roleRef"]["name"]
+        assert [m["rules"] for m in found if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", role)] == [expected]
 
 
 def test_an_operator_of_one_namespace_has_no_right_outside_it() -> None:
@@ -200,9 +206,37 @@ def test_an_operator_of_one_namespace_has_no_right_outside_it() -> None:
     assert "--namespace=team" in container(found)["args"]
 
 
-def test_the_operator_has_no_right_to_read_secrets() -> None:
-    rules = [rule for m in render([]) if m["kind"] == "ClusterRole" for rule in m["rules"]]
+@pytest.mark.parametrize(
+    ("values", "secret", "verbs"),
+    [([], "release-finetune-operator-progress", ["get", "patch"]), (["progress.secretName=given"], "given", ["get"])],
+)
+def test_the_operator_may_read_one_secret_of_its_own_and_no_other(
+    values: list[str], secret: str, verbs: list[str]
+) -> None:
+    found = render(values)
+    rules = [rule for m in found if m["kind"] == "ClusterRole" for rule in m["rules"]]
     assert not [rule for rule in rules if {"secrets", "*"} & set(rule["resources"])]
+    [rule] = only(found, "Role")["rules"]
+    assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (["secrets"], [secret], verbs)
+    assert [m["metadata"]["name"] for m in found if m["kind"] == "Secret"] == ([] if values else [secret])
+
+
+def test_trainers_are_told_the_name_of_the_service_that_leads_to_the_operator() -> None:
+    found = manifests(helm("template", "my.release", str(CHART), "--namespace=space"))
+    service, operator = only(found, "Service"), container(found)
+    arguments = [argument for argument in operator["args"] if "--progress" in argument]
+    options = parser().parse_args(["run", "--trainer-image=i", *arguments])
+    assert options.progress_url == f"https://{service['metadata']['name']}.space.svc/progress"
+    assert options.progress_secret == f"space/{only(found, 'Secret')['metadata']['name']}"
+    [port] = service["spec"]["ports"]
+    ports = {p["name"]: p["containerPort"] for p in operator["ports"]}
+    assert (port["port"], options.progress_listen) == (443, f":{ports[port['targetPort']]}")
+    labels = only(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_an_operator_of_one_namespace_hears_no_trainers_and_says_so() -> None:
+    assert not [argument for argument in container(render(["watchNamespace=team"]))["args"] if "progress" in argument]
 
 
 def test_it_is_alive_by_the_age_of_its_watches_and_ready_once_each_was_heard() -> None:

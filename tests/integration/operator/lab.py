@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from typing import Any
 import yaml
 
 from finetune_api.exit_codes import ExitCode
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.bearer import AUDIENCE
 from tests.cluster.api import Object
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Fate, KubeletStandIn, fail, run_on
@@ -31,7 +34,8 @@ from tests.cluster.users import as_any_user, nameless
 from tests.cluster.waiting import eventually
 from tests.unit.operator.story import SPEC
 
-RULES = Path(__file__).parents[3] / "charts" / "finetune-operator" / "files" / "operator-rules.yaml"
+_FILES = Path(__file__).parents[3] / "charts" / "finetune-operator" / "files"
+RULES, PROGRESS_RULES = _FILES / "operator-rules.yaml", _FILES / "progress-rules.yaml"
 ACCOUNT = "finetune-operator"
 IMAGE = "registry.example/finetune-trainer:test"
 
@@ -76,6 +80,18 @@ class OperatorProcess:
         lines = self.get("/metrics")[1].splitlines()
         return sum(int(float(line.split()[1])) for line in lines if line.startswith("finetune_reconciles_total"))
 
+    def posts(self) -> dict[str, int]:
+        """How many reports of trainers had which result so far."""
+        lines = self.get("/metrics")[1].splitlines()
+        found = [line.split('"') for line in lines if line.startswith("finetune_progress_posts_total")]
+        return {result: int(float(rest.split()[1])) for _, result, rest in found}
+
+    @property
+    def progress_port(self) -> int:
+        """Where trainers are heard; waits until they are."""
+        eventually(lambda: "Hearing trainers on port" in self.lines(), 20)
+        return int(self.lines().rsplit("Hearing trainers on port ", 1)[1].split(".")[0])
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(15)
@@ -118,8 +134,34 @@ class Account:
         }
         where = f"namespaces/{namespace}/rolebindings" if namespace else "clusterrolebindings"
         cluster.api.post(f"{rbac}/{where}", binding)
+        self.home = home
         self.user = f"system:serviceaccount:{home}:{ACCOUNT}"
         self.kubeconfig = cluster.service_account_kubeconfig(home, ACCOUNT)
+
+
+class HearingAccount(Account):
+    """One in all namespaces that may hear trainers, with the Secret that the chart makes; `arguments` are its operator's."""
+
+    SECRET = "progress"
+
+    def __init__(self, cluster: ControlPlane) -> None:
+        super().__init__(cluster, None, yaml.safe_load(RULES.read_text()) + yaml.safe_load(PROGRESS_RULES.read_text()))
+        cluster.api.post(f"/api/v1/namespaces/{self.home}/secrets", {"metadata": {"name": self.SECRET}})
+        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.home}"
+        rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [self.SECRET], "verbs": ["get", "patch"]}
+        self.rules = [*self.rules, rule]
+        cluster.api.post(f"{rbac}/roles", {"metadata": {"name": "progress"}, "rules": [rule]})
+        binding = {
+            "metadata": {"name": "progress"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "progress"},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.home}],
+        }
+        cluster.api.post(f"{rbac}/rolebindings", binding)
+        self.arguments = (
+            "--progress-url=https://localhost/progress",
+            "--progress-listen=127.0.0.1:0",
+            f"--progress-secret={self.home}/{self.SECRET}",
+        )
 
 
 @contextlib.contextmanager
@@ -207,6 +249,36 @@ class Lab:
         """The running attempt ends so."""
         pod = eventually(lambda: next((p for p in self.pods(name) if p["status"].get("phase") == "Running"), None))
         self.site.kubelet.finish(self.namespace, pod["metadata"]["name"], fate)
+
+    def token_of(self, pod: Object, audience: str = AUDIENCE, **bound: Any) -> str:
+        """What the kubelet puts into this pod; `bound` is another thing that the token is bound to."""
+        to = {"kind": "Pod", "apiVersion": "v1", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]} | bound
+        spec = {"audiences": [audience], "boundObjectRef": to if to["kind"] else None}
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/serviceaccounts/default/token"
+        token: str = self.cluster.api.post(path, request)["status"]["token"]
+        return token
+
+    def authority(self) -> str:
+        """By which the pods of the job know the operator."""
+        [job] = self.jobs()
+        text: str = job["spec"]["template"]["metadata"]["annotations"][names.PROGRESS_CA_ANNOTATION]
+        return text
+
+    def tell(self, operator: OperatorProcess, token: str, authority: str | None = None, **status: Any) -> int:
+        """A report of step 820 of 1377, with these changes; returns the answer."""
+        metrics = [{"name": "step", "value": "820"}, {"name": "total_steps", "value": "1377"}]
+        whole = {"lastUpdatedTime": "2026-01-01T00:00:00Z", "metrics": metrics, "progressPercentage": 59} | status
+        body = json.dumps({"trainerStatus": whole, "phase": "Training"}).encode()
+        url, headers = f"https://localhost:{operator.progress_port}/progress", {"Authorization": f"Bearer {token}"}
+        trust = ssl.create_default_context(cadata=authority or self.authority())
+        handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust)
+        request = urllib.request.Request(url, body, headers, method="POST")
+        try:
+            with urllib.request.build_opener(*handlers).open(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
 
     # -- what there is to see --------------------------------------------------------------------------------------
 

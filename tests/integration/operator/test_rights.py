@@ -7,13 +7,16 @@ from pathlib import Path
 from tests.cluster.api import Object
 from tests.cluster.kubelet import succeed, unschedulable
 from tests.cluster.waiting import eventually
-from tests.integration.operator.lab import Account, Lab, Site, operating
+from tests.integration.operator.lab import HearingAccount, Lab, OperatorProcess, Site, operating
 from tests.unit.operator.story import TUNED
 
 
-def everything_that_takes_a_right(lab: Lab) -> None:
+def everything_that_takes_a_right(lab: Lab, operator: OperatorProcess) -> None:
     lab.apply("good")
     lab.until("good", phase="Running")
+    [job], [pod] = lab.jobs("good"), lab.pods("good")
+    authority = job["spec"]["template"]["metadata"]["annotations"]["finetune.dev/progress-ca"]
+    assert lab.tell(operator, lab.token_of(pod), authority) == 200
     lab.edit("good", ttlSecondsAfterFinished=600)
     lab.finish_attempt(succeed(TUNED), "good")
     lab.until("good", phase="Succeeded")
@@ -40,10 +43,11 @@ def everything_that_takes_a_right(lab: Lab) -> None:
 
 
 def test_nothing_is_denied_and_no_rule_is_unused(site: Site, namespace: str, tmp_path: Path) -> None:
-    account = Account(site.cluster, None)
+    account = HearingAccount(site.cluster)
     lab = Lab(site, namespace, account)
-    with operating(account, tmp_path):
-        everything_that_takes_a_right(lab)
+    with operating(account, tmp_path, *account.arguments) as operator:
+        assert operator.progress_port
+        everything_that_takes_a_right(lab, operator)
     requests = [event for event in lab.cluster.audit_events() if event["user"]["username"] == account.user]
     decided = [(e["annotations"].get("authorization.k8s.io/decision"), e) for e in requests]
     assert [e["requestURI"] for decision, e in decided if decision != "allow"] == []

@@ -14,6 +14,7 @@ from kubernetes.client import Configuration
 
 from finetune_api import PLURAL
 from finetune_api.exit_codes import ExitCode
+from finetune_api.progress import Progress, TrainerPhase
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.decide import decide
 from finetune_operator.reconcile import reconcile
@@ -221,3 +222,82 @@ async def test_the_last_words_of_a_deleted_pod_outlive_a_failed_action_or_report
     [attempt] = shown(server)["status"]["attempts"]
     assert (attempt["reason"], attempt["exitCode"]) == ("Preempted", ExitCode.PREEMPTED)
     assert (await world.observe(KEY)).attempts == ()
+
+
+# ------------------------------------------------------------------------------------------- what trainers say of themselves
+
+ATTEMPT = ("ns", "demo-r-1", "pod")
+
+
+def owned(version: int, *, owner: str = "uid", **status: Any) -> Object:
+    """The pod of the Job that the operator's first look makes."""
+    made = pod(version, **status or {"phase": "Running", "containerStatuses": [RUNNING]})
+    made["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "demo-r", "uid": owner, "controller": True}]
+    return made
+
+
+def progress(step: int) -> Progress:
+    return Progress.now(TrainerPhase.TRAINING, datetime.now(UTC), step=step, total_steps=8)
+
+
+async def test_only_the_pod_of_a_job_that_we_made_is_an_attempt(world: KubeWorld) -> None:
+    await looks(world)
+    assert world.attempt_of(*ATTEMPT) is None
+    world._attempts.put(pod(6, phase="Running", containerStatuses=[RUNNING]))  # our labels, which anybody can write
+    assert world.attempt_of(*ATTEMPT) is None
+    world._attempts.put(owned(7, owner="another Job"))
+    assert world.attempt_of(*ATTEMPT) is None
+    world._attempts.put(owned(8))
+    assert world.attempt_of(*ATTEMPT) == KEY
+    assert world.attempt_of("ns", "demo-r-1", "of an earlier pod of this name") is None
+    assert world.attempt_of("other", "demo-r-1", "pod") is None
+
+
+@pytest.mark.parametrize("end", ["ended", "exited", "deleted", "its job is gone", "its training has ended"])
+async def test_an_attempt_that_is_over_says_nothing_more(world: KubeWorld, end: str) -> None:
+    await looks(world)
+    world._attempts.put(owned(8))
+    match end:
+        case "ended":
+            world._attempts.put(owned(9, phase="Succeeded", containerStatuses=[ended(0)]))
+        case "exited":
+            world._attempts.put(owned(9, phase="Running", containerStatuses=[ended(0)]))
+        case "deleted":
+            world._attempts.drop(owned(9))
+        case "its job is gone":
+            world.drop(KEY, "uid")
+        case "its training has ended":
+            [child] = world._trainings.of(KEY)
+            world._trainings.lose(KEY, child.uid)
+    assert world.attempt_of(*ATTEMPT) is None
+
+
+async def test_a_report_is_written_with_nothing_else_and_over_what_was_decided_on(
+    server: ApiServer, world: KubeWorld
+) -> None:
+    await looks(world)
+    world._attempts.put(owned(8))
+    await looks(world)
+    world.hear(KEY, "demo-r-1", progress(3))
+    await looks(world)
+    patch = server.bodies[-1]
+    assert list(patch["status"]) == ["progress"]
+    assert patch["metadata"]["resourceVersion"] is not None
+    assert patch["status"]["progress"]["shown"] == "37 % (3/8)"
+    writes = len(server.writes)
+    world.hear(KEY, "demo-r-1", progress(3))
+    await looks(world)
+    assert len(server.writes) == writes
+
+
+async def test_the_write_of_a_report_asks_for_no_look_of_its_own(server: ApiServer, world: KubeWorld) -> None:
+    await looks(world)
+    world._attempts.put(owned(8))
+    await looks(world)
+    world.hear(KEY, "demo-r-1", progress(3))
+    while not world._changes.empty():
+        world._changes.get_nowait()
+    writes = len(server.writes)
+    await looks(world)
+    assert len(server.writes) == writes + 1
+    assert world._changes.empty()

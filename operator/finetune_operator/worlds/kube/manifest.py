@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.run import ATTEMPT_ENV, RUN_ENV, TRUSTED_CA_ENV, WORKSPACE_ENV
+from finetune_api.run import (
+    ATTEMPT_ENV,
+    RUN_ENV,
+    SERVER_CA_ENV,
+    SERVER_ENV,
+    SERVER_TOKEN_ENV,
+    TRUSTED_CA_ENV,
+    WORKSPACE_ENV,
+)
 from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.bearer import AUDIENCE
 from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, TrustedCa
 from finetune_operator.worlds.protocol import Key, Limits, StartTraining
@@ -33,13 +43,40 @@ CACHES = {
     "TRITON_CACHE_DIR": f"{WORKSPACE}/.cache/triton",
 }
 """The root of the file system is read-only; whatever libraries want to write goes to the workspace."""
+PROGRESS_VOLUME, PROGRESS_FOLDER = "progress", "/var/run/finetune/progress"
+TOKEN_SECONDS = 3600
+"""How long a pod's token for progress is good for; the kubelet replaces it in time."""
 TRUSTED_CA_VOLUME, TRUSTED_CA_FOLDER, TRUSTED_CA_FILE = "trusted-ca", "/etc/finetune/trusted-ca", "ca.crt"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where trainers tell how far they are.
+
+    No part of the platform's digest: a pod that waits without it, or with an earlier one, is not replaced for this.
+    """
+
+    url: str
+    authority: str
+    """The certificate authority by which its server is known, as PEM."""
+
+
 _PLACEMENT = re.compile("[0-9a-f]{16}")
 
 
-def training_job(key: Key, uid: str, start: StartTraining, queue: str | None, platform: Platform = DEFAULTS) -> Object:
+def training_job(
+    key: Key,
+    uid: str,
+    start: StartTraining,
+    queue: str | None,
+    platform: Platform = DEFAULTS,
+    progress: Endpoint | None = None,
+) -> Object:
     """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue."""
     spec = start.run.spec
+    annotations = spec.pod.annotations
+    if progress is not None:  # in an annotation, out of which the pod makes a file: no ConfigMap in each namespace
+        annotations = (annotations or {}) | {names.PROGRESS_CA_ANNOTATION: progress.authority}
     labels = {
         "app.kubernetes.io/name": "finetune-trainer",
         "app.kubernetes.io/instance": key.name,
@@ -70,10 +107,8 @@ def training_job(key: Key, uid: str, start: StartTraining, queue: str | None, pl
             "podReplacementPolicy": "Failed",  # never two pods of one run at a time
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
-                "metadata": _without_none(
-                    {"labels": (spec.pod.labels or {}) | labels, "annotations": spec.pod.annotations}
-                ),
-                "spec": _pod(start, spec, platform),
+                "metadata": _without_none({"labels": (spec.pod.labels or {}) | labels, "annotations": annotations}),
+                "spec": _pod(start, spec, platform, progress),
             },
         },
     }
@@ -126,7 +161,7 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Object:
+def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform, progress: Endpoint | None) -> Object:
     wanted = spec.pod.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"labels", "annotations"})
     return {
         **wanted,
@@ -139,7 +174,7 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Obj
             **({"runAsUser": USER, "runAsGroup": USER, "fsGroup": USER} if platform.fixed_ids else {}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(start, spec, platform)],
+        "containers": [_container(start, spec, platform, progress)],
         # Without sizes of their own: spec.resources bounds them. The kubelet evicts a pod whose files outgrow its limit of
         # ephemeral-storage, and makes memory volumes as large as its limit of memory, against which they count.
         "volumes": [
@@ -147,8 +182,32 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Obj
             {"name": "tmp", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},  # 64 MiB otherwise, too little for NCCL
             *_trusted_ca_volumes(platform.trusted_ca),
+            *([_PROGRESS] if progress else []),
         ],
     }
+
+
+_PROGRESS: Object = {
+    "name": PROGRESS_VOLUME,
+    "projected": {
+        "sources": [
+            {"serviceAccountToken": {"audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}},
+            {
+                "downwardAPI": {
+                    "items": [
+                        {
+                            "path": "ca.crt",
+                            "fieldRef": {
+                                "apiVersion": "v1",
+                                "fieldPath": f"metadata.annotations['{names.PROGRESS_CA_ANNOTATION}']",
+                            },
+                        }
+                    ]
+                }
+            },
+        ]
+    },
+}
 
 
 def _trusted_ca_volumes(trusted: TrustedCa | None) -> list[Object]:
@@ -166,7 +225,7 @@ def read_trusted_ca(pod: Object) -> TrustedCa | None:
     return None
 
 
-def _container(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) -> Object:
+def _container(start: StartTraining, spec: FineTuneJobSpec, platform: Platform, progress: Endpoint | None) -> Object:
     environment: list[Object] = [
         {"name": RUN_ENV, "value": start.run.to_env()},
         {"name": ATTEMPT_ENV, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}},
@@ -186,6 +245,14 @@ def _container(start: StartTraining, spec: FineTuneJobSpec, platform: Platform) 
     if platform.trusted_ca is not None:
         environment.append({"name": TRUSTED_CA_ENV, "value": f"{TRUSTED_CA_FOLDER}/{TRUSTED_CA_FILE}"})
         mounts.append({"name": TRUSTED_CA_VOLUME, "mountPath": TRUSTED_CA_FOLDER, "readOnly": True})
+    if progress is not None:
+        told = {
+            SERVER_ENV: progress.url,
+            SERVER_CA_ENV: f"{PROGRESS_FOLDER}/ca.crt",
+            SERVER_TOKEN_ENV: f"{PROGRESS_FOLDER}/token",
+        }
+        environment.extend({"name": name, "value": value} for name, value in told.items())
+        mounts.append({"name": PROGRESS_VOLUME, "mountPath": PROGRESS_FOLDER, "readOnly": True})
     container: Object = {
         "name": names.CONTAINER,
         "image": start.image,

@@ -9,6 +9,7 @@ UID_LABEL = f"{GROUP}/uid"
 RUN_LABEL = f"{GROUP}/run"
 PLACEMENT_ANNOTATION = f"{GROUP}/placement"
 PLATFORM_ANNOTATION = f"{GROUP}/platform"
+PROGRESS_CA_ANNOTATION = f"{GROUP}/progress-ca"
 LIMITS_ANNOTATION = f"{GROUP}/limits"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
@@ -19,6 +20,9 @@ OURS = UID_LABEL
 
 GROUPS = "/apis"
 """What the API server offers."""
+
+
+REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
 def finetunejobs(namespace: str | None = None) -> str:
@@ -35,6 +39,10 @@ def pods(namespace: str | None = None) -> str:
 
 def config_maps(namespace: str) -> str:
     return _collection("/api/v1", namespace, "configmaps")
+
+
+def secrets(namespace: str) -> str:
+    return _collection("/api/v1", namespace, "secrets")
 
 
 def core_events(namespace: str) -> str:

@@ -93,6 +93,10 @@ class Reflector(Generic[T]):
             self._shown[job] = len(parted)
         return [*self._by_job.get(job, {}).values(), *parted]
 
+    def at(self, namespace: str, name: str) -> Child[T] | None:
+        """The child of this name, if it is there."""
+        return self._children.get((namespace, name))
+
     def forget_parted(self, job: Key) -> None:
         """What was shown of gone objects when last asked need not be shown again."""
         rest = self._parted.pop(job, [])[self._shown.pop(job, 0) :]

@@ -18,6 +18,7 @@ from finetune_operator.worlds.kube import facts, manifest, names, refusals
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
+from finetune_operator.worlds.kube.manifest import Endpoint
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
 from finetune_operator.worlds.kube.reflector import Child, Reflector
@@ -105,6 +106,8 @@ class KubeWorld:
         )
         self._failed_creations = FailedCreations(client)
         self._reports = Reports(self._changes.put_nowait)
+        self.progress_to: Endpoint | None = None
+        """Where trainers that start now tell how far they are."""
         self.watches = (self._trainings.run, self._attempts.run)
 
     async def synced(self) -> None:
@@ -137,6 +140,23 @@ class KubeWorld:
         if key in self._jobs and self._jobs[key].uid == uid:
             del self._jobs[key]
             self._changes.put_nowait(key)
+
+    def attempt_of(self, namespace: str, pod: str, uid: str) -> Key | None:
+        """The job whose running attempt this pod is; None for any other pod, also for one that only carries our labels."""
+        child = self._attempts.at(namespace, pod)
+        if (
+            child is None
+            or child.uid != uid
+            or child.fact.phase is AttemptPhase.ENDED
+            or child.fact.exit_code is not None
+        ):
+            return None
+        record = self._jobs.get(child.job)
+        if record is None or child.owner != record.uid:
+            return None
+        trainings = [training for training in self._trainings.of(child.job) if training.owner == record.uid]
+        goes_on = any(t.uid == child.fact.training and t.fact.ending is None for t in trainings)
+        return child.job if goes_on else None
 
     def hear(self, key: Key, attempt: str, progress: Progress) -> None:
         """Take in what the trainer of this attempt, and nobody else, has said of itself."""
@@ -370,7 +390,7 @@ class KubeWorld:
         trusted = self._platform.trusted_ca
         if trusted is not None and (refusal := await missing_trust(self._client, key.namespace, trusted)):
             return refusal
-        job = manifest.training_job(key, record.uid, start, record.queue, self._platform)
+        job = manifest.training_job(key, record.uid, start, record.queue, self._platform, self.progress_to)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:

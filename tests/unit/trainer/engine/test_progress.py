@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ import pytest
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import Progress, TrainerPhase
 from finetune_trainer.progress import HttpSink, Reporter, open_sink
+from tests.cluster.certificates import CertificateAuthority
 
 
 class Kept:
@@ -88,8 +90,10 @@ def test_texts_that_are_written_are_counted_once_a_second_and_the_last_always():
 class Server:
     """An HTTP server that keeps the bodies it got, and answers when `gate` is open."""
 
-    def __init__(self):
+    def __init__(self, context: ssl.SSLContext | None = None):
         self.bodies: list[dict] = []
+        self.tokens: list[str | None] = []
+        self.answer, self.headers = 200, {}
         self.gate = threading.Event()
         self.gate.set()
         outer = self
@@ -97,15 +101,20 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 outer.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                outer.tokens.append(self.headers["Authorization"])
                 outer.gate.wait(10)
-                self.send_response(200)
+                self.send_response(outer.answer)
+                for name, value in outer.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
 
             def log_message(self, *_):
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/status"
+        if context is not None:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if context else ''}://127.0.0.1:{self._server.server_port}/status"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self):
@@ -121,10 +130,17 @@ def server():
     server.close()
 
 
-def report(step):
+def report(step, phase=TrainerPhase.TRAINING):
     from datetime import UTC, datetime
 
-    return Progress.now(TrainerPhase.TRAINING, datetime.now(UTC), step=step)
+    return Progress.now(phase, datetime.now(UTC), step=step)
+
+
+def until(holds, seconds=10):
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert holds()
 
 
 def steps(server):
@@ -169,6 +185,94 @@ def test_nobody_listening_neither_delays_nor_fails(server):
     sink.close()
 
     assert time.monotonic() - begin < 2
+
+
+def test_a_new_phase_is_sent_at_once_and_all_else_waits_for_its_time(server):
+    sink = HttpSink(server.url, interval=1.0)
+    begin = time.monotonic()
+    sink.send(report(1))
+    until(lambda: steps(server) == [1.0])
+    sink.send(report(2, TrainerPhase.EVALUATING))
+    until(lambda: steps(server) == [1.0, 2.0])
+    assert time.monotonic() - begin < 0.9
+    sent = time.monotonic()
+    for step in (3, 4):
+        sink.send(report(step, TrainerPhase.EVALUATING))
+    until(lambda: len(server.bodies) == 3)
+    assert time.monotonic() - sent > 0.8
+    sink.close()
+    assert steps(server) == [1.0, 2.0, 4.0]
+
+
+def test_whoever_refuses_is_left_alone_for_longer_each_time_and_that_is_said_once(server, caplog):
+    server.answer = 403
+    sink = HttpSink(server.url, interval=0.1)
+    begin = time.monotonic()
+    with caplog.at_level("INFO"):
+        for step in range(150):
+            sink.send(report(step, list(TrainerPhase)[step % 5]))
+            time.sleep(0.01)
+    refused = len(server.bodies)
+    assert refused >= 2
+    assert 0.1 * (2**refused - 2) <= time.monotonic() - begin  # at once, and after 0.2, 0.6, 1.4 and 3 seconds
+    assert caplog.text.count("cannot be told") == 1
+    assert "403" in caplog.text
+    sink.close()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """The operator's server as a pod knows it: by its certificate authority, with a token of the pod's."""
+    authority = CertificateAuthority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", "server", addresses=["127.0.0.1"]))
+    server = Server(context)
+    (tmp_path / "token").write_text("first\n")
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", server.url)
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_CA_CERT", str(authority.certificate))
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_TOKEN", str(tmp_path / "token"))
+    yield server
+    server.close()
+
+
+def test_in_a_cluster_reports_go_to_the_operator_with_the_token_of_now(cluster, tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # would take it, or lose it
+    sink = open_sink(None)
+    sink.send(report(1))
+    until(lambda: cluster.tokens == ["Bearer first"])
+    (tmp_path / "token").write_text("second")
+    sink.send(report(2, TrainerPhase.EVALUATING))
+    until(lambda: len(cluster.tokens) == 2)
+    sink.close()
+    assert cluster.tokens[1] == "Bearer second"
+
+
+def test_another_server_than_that_of_the_authority_gets_nothing(cluster, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_CA_CERT", str(CertificateAuthority(other).certificate))
+    sink = open_sink(None)
+    sink.send(report(1))
+    sink.close()
+    assert cluster.tokens == []
+
+
+def test_a_server_that_sends_elsewhere_is_not_followed(cluster, server):
+    cluster.answer, cluster.headers = 307, {"Location": server.url}
+    sink = open_sink(None)
+    sink.send(report(1))
+    sink.close()
+    assert (len(cluster.bodies), server.tokens) == (1, [])
+
+
+@pytest.mark.parametrize("missing", ["KUBEFLOW_TRAINER_SERVER_URL", "KUBEFLOW_TRAINER_SERVER_TOKEN"])
+def test_without_an_address_or_a_token_nothing_is_sent(cluster, monkeypatch, missing):
+    monkeypatch.delenv(missing)
+    sink = open_sink(None)
+    sink.send(report(1))
+    sink.close()
+    assert cluster.bodies == []
 
 
 def test_a_file_gets_one_object_a_line(tmp_path):
