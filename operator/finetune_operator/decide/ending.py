@@ -16,6 +16,7 @@ from finetune_operator.decide.attempts import cause_of, result_of
 from finetune_operator.decide.case import Case, is_finished, wants
 from finetune_operator.decide.diagnosis import AGAIN, what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
+from finetune_operator.decide.progress import measured_so_far, progress_told
 from finetune_operator.decide.report import conditions, sentences, status, unreadable
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
@@ -168,7 +169,10 @@ def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     artifacts = _artifacts(run.uri, result)
     more: dict[str, Any] = {"completion_time": case.ended, "artifacts": artifacts}
     if result is None:
-        message = f"Finished. The trainer left no message that can be read, so its metrics are unknown here; the results are in {run.uri}."
+        metric = measured_so_far(progress_told(case, Phase.SUCCEEDED))
+        known = f"only as it last told them while it trained ({metric})" if metric else "unknown here"
+        message = f"Finished. The trainer left no message that can be read, so its metrics are {known}; the results are in {run.uri}."
+        more["summary"] = metric
         return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
     pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
     more["run"] = RunStatus(**pinned)

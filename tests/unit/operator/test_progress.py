@@ -91,6 +91,12 @@ def test_the_metric_is_shown_as_it_was_last_measured_and_then_before_and_after()
     assert story.ends(0, TUNED).status.summary == "f1 0.512 → 0.874"
 
 
+def test_a_trainer_without_last_words_leaves_the_metric_that_it_told_last() -> None:
+    story = trains().says(EVALUATING, eval_f1=0.8712).ends(0, "no result of ours")
+    assert (story.status.phase, story.status.summary, story.status.metrics) == ("Succeeded", "f1 0.871", None)
+    assert "its metrics are only as it last told them while it trained (f1 0.871)" in (story.status.message or "")
+
+
 def test_numbers_that_json_has_no_word_for_are_left_out() -> None:
     story = Story().starts().runs()
     story.world.say(
