@@ -30,7 +30,7 @@ class TrainerPhase(StrEnum):
 
 def _known(phase: Any) -> Any:
     """A phase that a newer version knows, or none at all, is training as far as this one can tell."""
-    return phase if phase in set(TrainerPhase) else TrainerPhase.TRAINING
+    return phase if phase in [*TrainerPhase] else TrainerPhase.TRAINING
 
 
 class NamedMetric(Contract):

@@ -234,6 +234,7 @@ def test_another_run_begins_without_the_progress_of_the_last_one() -> None:
     assert story.status.progress is None
 
 
-def test_a_phase_of_a_later_trainer_is_training() -> None:
-    document = Progress.now(TRAINING, datetime.now(UTC)).wire() | {"phase": "Quantizing"}
+@pytest.mark.parametrize("phase", ["Quantizing", None, 7, ["Done"], {"a": 1}], ids=str)
+def test_a_phase_that_only_a_later_trainer_knows_is_training(phase: object) -> None:
+    document = Progress.now(TRAINING, datetime.now(UTC)).wire() | {"phase": phase}
     assert Progress.model_validate(document).phase is TRAINING

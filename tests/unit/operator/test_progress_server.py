@@ -145,6 +145,26 @@ async def test_where_the_api_server_is_not_to_be_asked_the_trainer_may_try_again
 
 
 @pytest.mark.parametrize(
+    "value", [None, 7, 1.5, "x" * 5000, [], {}, [7], {"a": {}}, [[]] * 100, "9" * 5000], ids=lambda v: str(v)[:20]
+)
+@pytest.mark.parametrize(
+    "field", ["phase", "message", "trainerStatus", "progressPercentage", "metrics", "value", "name"]
+)
+async def test_whatever_is_in_a_field_has_an_answer_and_breaks_nothing(
+    place: Place, field: str, value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = json.loads(body()) | {"phase": "Training"}
+    if field in ("progressPercentage", "metrics"):
+        said["trainerStatus"][field] = value
+    elif field in ("value", "name"):
+        said["trainerStatus"]["metrics"][0][field] = value
+    else:
+        said[field] = value
+    assert await place.post(json.dumps(said).encode()) in (200, 400)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",
