@@ -94,9 +94,10 @@ def _merged(before: ProgressStatus | None, said: Progress, attempt: int) -> Prog
         "checkpoint_step": _steps(numbers, "checkpoint_step"),
         "metrics": _metrics(numbers) or None,
     }
-    now["shown"] = _shown(now) or known.get("shown") or _printable(said.message)
+    counts = known.get("percent") is not None or known.get("step") is not None
+    shown = _shown(now) or (known["shown"] if counts else _printable(said.message))
     fields = known | {name: value for name, value in now.items() if value is not None}
-    fields |= {"phase": said.phase, "attempt": attempt, "remaining": None}
+    fields |= {"phase": said.phase, "attempt": attempt, "shown": shown, "remaining": None}
     if said.phase is TrainerPhase.TRAINING and said.trainer_status.estimated_remaining_seconds is not None:
         fields["remaining"] = duration(said.trainer_status.estimated_remaining_seconds)
     return ProgressStatus(**fields)

@@ -71,8 +71,13 @@ def test_without_a_word_from_the_trainer_the_job_trains_and_shows_no_progress() 
 
 
 def test_before_the_first_step_the_trainers_own_words_are_shown() -> None:
-    story = Story().starts().runs().says(EVALUATING, message="before training")
+    story = Story().starts().runs().says(TrainerPhase.VALIDATING, message="preparing the examples")
+    assert told(story).shown == "preparing the examples"
+    story.says(EVALUATING, message="before training")
     assert told(story).shown == "before training"
+    assert told(story.says(TRAINING)).shown is None
+    story.says(EVALUATING, message="200 of 400 texts written", step=0, total_steps=10)
+    assert told(story).shown == "0 % (0/10)"
 
 
 def test_what_would_move_a_terminals_cursor_is_not_shown() -> None:
