@@ -71,3 +71,8 @@ def scores(task: Task, split: Split, answers: pa.Table) -> list[Score]:
 def defined(found: Sequence[Score]) -> dict[str, float]:
     """What the metrics are, by name, without those that these answers have none of, such as a correlation with what never changes."""
     return {name: value for name, value in values(found).items() if math.isfinite(value)}
+
+
+def is_worse(value: float, than: float, *, more_is_better: bool) -> bool:
+    """Whether one value of a metric is worse than another."""
+    return value < than if more_is_better else value > than

@@ -35,7 +35,7 @@ from finetune_trainer.engine.freeze import ParameterCount, freeze, has_part, ref
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.loop import Loop, Splits
 from finetune_trainer.engine.machine import hardware, unlike_asked, versions
-from finetune_trainer.engine.measure import Split, answer, defined, scores
+from finetune_trainer.engine.measure import Split, answer, defined, is_worse, scores
 from finetune_trainer.engine.nf4 import Nf4
 from finetune_trainer.engine.packing import pack
 from finetune_trainer.engine.precision import uses_bf16
@@ -459,7 +459,21 @@ class Session:
                 _listed(defined(measured.scores)),
                 measured.name,
             )
+        self._say_if_no_better()
         self._durations["evaluate"] = time.monotonic() - begin
+
+    def _say_if_no_better(self) -> None:
+        """That a run ended well says nothing of what the model is worth."""
+        before = self.state.baseline["validation"].get(self._metric)
+        now = defined(self._measured[0].scores).get(self._metric)
+        if before is None or now is None:
+            return
+        if is_worse(now, before, more_is_better=self._task.data.form.metric(self._metric).more_is_better):
+            logger.warning(
+                "The best model is worse than before training by the %s of the validation examples, which it was chosen by: %.4f, and %.4f "
+                "before. The losses in the report show whether training.learningRate was too high, or training too short.",
+                self._metric, now, before,
+            )  # fmt: skip
 
     def _suspect(self, margins: Margins) -> None:
         begin = time.monotonic()
