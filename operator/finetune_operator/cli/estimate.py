@@ -57,7 +57,7 @@ def lines(name: str, found: Estimate) -> Iterator[str]:
 def _verdict(found: Estimate) -> Iterator[str]:
     if found.limit is not None and found.total is not None:
         said = "fits in" if found.total <= found.limit else "does not fit in"
-        yield f"It {said} what spec.resources allows: {size(found.limit)} for tensors."
+        yield f"It {said} what spec.resources allows: {size(found.limit)} for tensors, beside what the process and its libraries take."
     if found.host is not None:
         each = f", as each of {found.gpus} processes loads it" if found.gpus > 1 else ""
         less = found.host_limit is not None and found.host > found.host_limit
