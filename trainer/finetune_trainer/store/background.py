@@ -32,6 +32,12 @@ class LatestOnly(Generic[T]):
                 self._thread.start()
             self._change.notify_all()
 
+    def put_in_turn(self, item: T) -> None:
+        """Have `item` worked on after all that came before, of which none is left out: wait while one waits."""
+        with self._change:
+            self._change.wait_for(lambda: self._waiting is None or self._error is not None)
+        self.put(item, lambda waiting, newer: newer)
+
     def flush(self) -> None:
         """Wait until nothing is left to do."""
         with self._change:
@@ -77,6 +83,7 @@ class LatestOnly(Generic[T]):
                 if self._waiting is None or self._closed:
                     return
                 item, self._waiting, self._busy = self._waiting, None, True
+                self._change.notify_all()
             error: BaseException | None = None
             try:
                 self._work(item)

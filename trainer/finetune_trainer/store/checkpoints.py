@@ -3,6 +3,8 @@
     checkpoints/step-800-attempt-1/{…, manifest.json}
     best/step-600-attempt-1/{…, manifest.json}
 
+Where each of several processes has files of its own, the manifest names those of all (`parts.py`).
+
 What else a run finds out bit by bit is kept in the same way at a place of its own (`aside`).
 """  # fmt: skip
 
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from finetune_api.failures import JobError
 from finetune_api.result import Artifact
 from finetune_trainer.log import logger
 from finetune_trainer.store.background import LatestOnly
-from finetune_trainer.store.folder import Folder
+from finetune_trainer.store.folder import Digest, Folder
 from finetune_trainer.store.manifest import (
     BEST,
     CHECKPOINTS,
@@ -34,6 +36,7 @@ from finetune_trainer.store.manifest import (
     place_of,
     prefixes,
 )
+from finetune_trainer.store.parts import others_files
 from finetune_trainer.store.record import seal
 
 __all__ = ["Checkpoint", "Checkpoints"]
@@ -92,24 +95,25 @@ class Checkpoints:
         best: Path | None = None,
         best_step: int | None = None,
         world: int = 1,
+        apart: bool = False,
     ) -> None:
         """Store `directory` as the checkpoint of `step`, of so many processes. Returns at once.
 
         The directory is the store's from now on: it is moved away here and deleted once stored. `facts` and `format` are for
         `resume`. `best` is a folder with the best model so far when the store has not got it yet, `best_step` the step it is of
         when that is another one; the folder stays the caller's and is hard-linked here, so write the next best to new files, never
-        over these. Raises JobError when an earlier commit failed.
+        over these. With `apart` each process commits files of its own, all of them the same steps: then none replaces another, and the
+        caller waits while one still waits. Raises JobError when an earlier commit failed.
         """
-        staged = directory.with_name(f".{directory.name}.uploading")
-        shutil.rmtree(staged, ignore_errors=True)
-        directory.rename(staged)
         staged_best = None
         if best is not None:
             self._best = folder_name(best_step or step, attempt)
-            staged_best = directory.with_name(f".{directory.name}.best.uploading")
-            shutil.rmtree(staged_best, ignore_errors=True)
-            shutil.copytree(best, staged_best, copy_function=link_or_copy)
-        self._background.put(_Save(staged, step, attempt, facts, format, staged_best, self._best, world), _merge)
+            staged_best = stage_best(directory, best)
+        save = _Save(stage(directory), step, attempt, facts, format, staged_best, self._best, world, apart)
+        if apart:
+            self._background.put_in_turn(save)
+        else:
+            self._background.put(save, _merge)
 
     def flush(self) -> None:
         """Wait until everything is stored. Raises JobError when it could not be."""
@@ -168,19 +172,21 @@ class Checkpoints:
         name = folder_name(save.step, save.attempt)
         if save.best is not None and save.best_name is not None:
             step, attempt = numbers(save.best_name)
-            self._store_folder(save.best, f"{BEST}/{save.best_name}", self._manifest(step, attempt))
+            manifest = self._manifest(step, attempt).model_copy(update={"world_size": save.world})
+            self._store_folder(save.best, f"{BEST}/{save.best_name}", manifest, save.apart)
         manifest = self._manifest(save.step, save.attempt)
         told = {"format": save.format, "facts": save.facts, "best": save.best_name, "world_size": save.world}
         manifest = manifest.model_copy(update=told)
-        self._store_folder(save.directory, f"{self._place}/{name}", manifest)
+        self._store_folder(save.directory, f"{self._place}/{name}", manifest, save.apart)
         self._saved_step = save.step
         logger.info(f"{self._noun} is saved as %s/%s.", save.step, self._place, name)
         self._prune(manifest)
 
-    def _store_folder(self, source: Path, place: str, manifest: Checkpoint) -> None:
+    def _store_folder(self, source: Path, place: str, manifest: Checkpoint, apart: bool) -> None:
         self._may_write()
-        digests = self._patient.upload_all(source, place)
-        files = [Artifact(path=path, size=found.size, sha256=found.sha256) for path, found in digests.items()]
+        files = artifacts(self._patient.upload_all(source, place))
+        if apart:
+            files += others_files(self._patient, place, manifest.world_size)
         self.stored_bytes += sum(file.size for file in files)
         self._may_write()
         self._patient.write(f"{place}/{MANIFEST}", seal(manifest.model_copy(update={"files": files})))
@@ -204,7 +210,10 @@ class Checkpoints:
             complete = [found.checkpoint for found in older if found]
             kept = [newest, *complete[: self._keep - 1]]
             wanted = {f"{self._place}/{found.name}" for found in kept} | {f"{BEST}/{found.best}" for found in kept}
-            doomed = [file for file in inventory.files if (place := place_of(file)) and place not in wanted]
+            others = {place for file in inventory.files if (place := place_of(file)) and place not in wanted}
+            # Of what comes next, other processes may have stored their parts already.
+            doomed_places = {place for place in others if not _comes_after(place, newest)}
+            doomed = [file for file in inventory.files if place_of(file) in doomed_places]
             self._may_write()
             delete(self._folder, doomed)
         except JobError as error:
@@ -278,6 +287,7 @@ class _Save:
     """The best model's files, when they are not in the store yet."""
     best_name: str | None
     world: int
+    apart: bool
 
 
 def _merge(waiting: _Save, newer: _Save) -> _Save:
@@ -287,6 +297,30 @@ def _merge(waiting: _Save, newer: _Save) -> _Save:
     if waiting.best is not None:
         shutil.rmtree(waiting.best, ignore_errors=True)
     return newer
+
+
+def stage(directory: Path) -> Path:
+    """Take it away from the caller; returns where it is now."""
+    staged = directory.with_name(f".{directory.name}.uploading")
+    shutil.rmtree(staged, ignore_errors=True)
+    return directory.rename(staged)
+
+
+def stage_best(directory: Path, best: Path) -> Path:
+    """Have the files of `best` in a folder of ours too, beside `directory`."""
+    staged = directory.with_name(f".{directory.name}.best.uploading")
+    shutil.rmtree(staged, ignore_errors=True)
+    return Path(shutil.copytree(best, staged, copy_function=link_or_copy))
+
+
+def artifacts(digests: Mapping[str, Digest]) -> list[Artifact]:
+    return [Artifact(path=path, size=found.size, sha256=found.sha256) for path, found in digests.items()]
+
+
+def _comes_after(place: str, checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint or a best model is of a later step of the same attempt."""
+    step, attempt = numbers(place.rpartition("/")[2])
+    return attempt == checkpoint.attempt and step > checkpoint.step
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
