@@ -19,7 +19,7 @@ import fnmatch
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ FIELD = "spec.method.lora"
 LINEAR = (nn.Linear, Conv1D)
 NAMED = (*LINEAR, nn.Conv1d, nn.Conv2d)
 """What can have an adapter where it is named; without names, what is linear."""
+PREFIX = "base_model.model."
+"""What peft puts before the names of the model."""
 NAME = "default"
 """peft's, of the only adapter."""
 CASTS = "cast_input_dtype_enabled"
@@ -78,6 +80,8 @@ class Adapters:
     """Names of the layers whose weights can be held in four bits, and are once `quantise` was called; of none but with `qlora`."""
     quantised: dict[str, nn.Module] = field(default_factory=dict)
     """Of those that are held in four bits now, what stood in their place, without its weight."""
+    gathered: Mapping[str, torch.Tensor] | None = None
+    """What is trained, where this process has a part of the model only; None where it is in the model."""
 
     def __str__(self) -> str:
         lora, count = self.lora, len(self.targets) - len(self.unreached)
@@ -129,7 +133,7 @@ class Adapters:
     def put(self, features: Features) -> None:
         """Put them in, beside those layers that have a part in the answers to `features`, and call the task's new parameters as the model does
         then. Draws from torch's global generator."""
-        peft = peft_library()
+        peft_library()
         model = self.task.model
         with nf4.read_by_others({name: model.get_submodule(name) for name in self.quantisable}) as read:
             reached = _reached(self.task, features, {*self.targets, *self.quantisable})
@@ -139,7 +143,12 @@ class Adapters:
             idle = [name for name in self.unreached if _matches(name, pattern)]
             if idle and not any(_matches(name, pattern) for name in self.targets if name in reached):
                 raise _unreached(model, idle)
-        targets = [name for name in self.targets if name in reached]
+        self._put_in()
+
+    def _put_in(self) -> None:
+        peft = peft_library()
+        model = self.task.model
+        targets = [name for name in self.targets if name not in self.unreached]
         config = peft.LoraConfig(
             r=self.lora.rank,
             lora_alpha=self.lora.alpha,
@@ -218,8 +227,22 @@ class Adapters:
         config = self._peft.peft_config[NAME]
         config.base_model_name_or_path, config.revision = base, revision
         # The vocabulary is the base's own: nobody has to look at it, on a hub perhaps, to know.
-        self._peft.save_pretrained(str(folder), save_embedding_layers=False)
+        state = None if self.gathered is None else {f"{PREFIX}{name}": one for name, one in self.gathered.items()}
+        self._peft.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)
         (folder / "README.md").unlink(missing_ok=True)  # a form to fill in
+
+    def elsewhere(self, task: Task) -> Adapters:
+        """The same, with what was gathered of them, beside the layers of the model of `task`, which is as it was loaded."""
+        assert self.gathered is not None
+        other = replace(self, task=task, gathered=None)
+        other._put_in()
+        unknown = task.model.load_state_dict(self.gathered, strict=False).unexpected_keys
+        assert not unknown, unknown
+        return other
+
+    def is_own(self, name: str) -> bool:
+        """Whether a parameter or a buffer of the model is of adapters, or of what is trained whole beside them."""
+        return ".lora_" in name or ".modules_to_save." in name
 
     def merge(self, pretrained: Mapping[str, torch.Tensor] | None) -> None:
         """Add them to the model, which is then as it was, with other numbers. `pretrained` are its parameters as they were loaded, in

@@ -26,8 +26,8 @@ def begin_alike(ranks: Ranks, model: PreTrainedModel, moved: Collection[str], fe
 
 
 def spread(ranks: Ranks, model: PreTrainedModel, moved: Collection[str]) -> None:
-    """Let each rank have what the first one has of the parameters of these names. Buffers are as they were pretrained, in each."""
-    if ranks.world == 1:
+    """Let each rank have what the first one has of the parameters of these names, where each has all of them. Buffers are as they were pretrained, in each."""
+    if ranks.world == 1 or ranks.in_step:
         return
     tables = parts(model).values()
     for part in tables:
@@ -39,8 +39,8 @@ def spread(ranks: Ranks, model: PreTrainedModel, moved: Collection[str]) -> None
 
 @torch.no_grad()
 def stay_alike(ranks: Ranks, model: PreTrainedModel) -> None:
-    """Raises RuntimeError where what is trained differs between ranks: then they no longer train one model."""
-    if ranks.world == 1:
+    """Raises RuntimeError where what is trained differs between ranks that have all of it each: then they no longer train one model."""
+    if ranks.world == 1 or ranks.in_step:
         return
     sums = torch.stack([parameter.double().sum() for _, parameter in trained(model)]).cpu().numpy()
     if len(set(ranks.gathered(sums.tobytes()))) > 1:

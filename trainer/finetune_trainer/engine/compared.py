@@ -35,7 +35,8 @@ def compared(
     features: int,
 ) -> torch.Tensor:
     """Add this rank's part of the gradient of the loss of a batch of so many features to the parameters; returns its part of the loss.
-    `parts` are the micro-batches of its share, of which there is one also where the share is empty: its features are another's then.
+    `parts` are the micro-batches of its share, of which there is one also where the share is empty, and as many as others have where each
+    pass is one of all ranks: those features are others' then.
 
     `check` is called before each pass and may raise; what was added until then stays, as where memory runs out. `see` is given the
     outputs of all features, and the batch, in the first rank. Raises BrokenOff where another rank did not come to the loss.
@@ -51,7 +52,7 @@ def compared(
             check()
             batches.append(task.collate(part))
             states.append(random_state())
-            found.append(arithmetic.outputs(task, arithmetic.move(batches[-1])))
+            found.append(_outputs(task, batches[-1], arithmetic, ranks))
         return found
 
     made = _unless_broken_off(first, ranks)
@@ -60,26 +61,38 @@ def compared(
     leaves = {name: values.requires_grad_(values.is_floating_point()) for name, values in outputs.items()}
     shares = arithmetic.move({name: torch.cat([batch[name] for batch in batches]) for name in one_axis(batches[0])})
     given = {name: _whole([values], own, ranks, features) for name, values in shares.items()}
-    loss = task.losses(leaves, given).sum() / weight / ranks.world
-    torch.autograd.backward(loss)  # into the leaves, and into what the loss itself has, such as a temperature
+    loss = ranks.reading(lambda: task.losses(leaves, given).sum() / weight / ranks.world)
+    ranks.backward([loss])  # into the leaves, and into what the loss itself has, such as a temperature
     if not ranks.rank:
         see(leaves, given)
     gradients = {name: ranks.share(leaf.grad) * ranks.world for name, leaf in leaves.items() if leaf.grad is not None}
     begin = 0
-    for batch, state, part in zip(batches, states, made, strict=True) if own else ():
+    for batch, state, part in zip(batches, states, made, strict=True) if own or ranks.in_step else ():
         check()
         set_random_state(state)
         end = begin + len(next(iter(part.values())))
-        again = arithmetic.outputs(task, arithmetic.move(batch))
+        again = _outputs(task, batch, arithmetic, ranks)
         used = [name for name, values in again.items() if values.requires_grad and name in gradients]
-        torch.autograd.backward([again[name] for name in used], [gradients[name][begin:end] for name in used])
+        ranks.backward([again[name] for name in used], [_rows(gradients[name], begin, end) for name in used])
         begin = end
     set_random_state(after)
     return loss.detach()
 
 
+def _outputs(task: Task, batch: Batch, arithmetic: Arithmetic, ranks: Ranks) -> Batch:
+    return ranks.reading(lambda: arithmetic.outputs(task, arithmetic.move(batch)))
+
+
+def _rows(gradient: torch.Tensor, begin: int, end: int) -> torch.Tensor:
+    """Those of a micro-batch; zeros for features that are not of this rank, which it passes because others pass theirs."""
+    own = gradient[begin:end]
+    return torch.cat([own, own.new_zeros((end - begin - len(own), *own.shape[1:]))])
+
+
 def _unless_broken_off(first: Callable[[], list[Batch]], ranks: Ranks) -> list[Batch]:
     """What `first` gives. Whatever ends it, in this rank or in another, all ranks know before any waits for what it would have made."""
+    if ranks.in_step:
+        return first()
     made: list[Batch] = []
     ended: BaseException | None = None
     try:

@@ -15,9 +15,10 @@ from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.tasks.base import Features, Task
 
 
-def quicken(task: Task, features: Features, arithmetic: Arithmetic) -> None:
+def quicken(task: Task, features: Features, arithmetic: Arithmetic, *, in_parts: bool = False) -> None:
     """Let the model of `task`, which will be trained on `features`, use them. Names of its parameters and its saved config stay, and
-    nothing is drawn from torch's generator."""
+    nothing is drawn from torch's generator. Those that take whole parameters stand aside where each rank will have a part of them,
+    `in_parts`."""
     attention.use(task.model)
     if arithmetic.device.type == "cpu":
         for module in task.model.modules():
@@ -25,6 +26,8 @@ def quicken(task: Task, features: Features, arithmetic: Arithmetic) -> None:
                 module.__class__ = Dropout
     elif arithmetic.bf16:
         rms_norm.use(task.model)
+    if in_parts:
+        return
     order = np.argsort(features.costs, kind="stable")
     longer = np.searchsorted(features.costs[order], features.costs[order[0]], side="right")
     some = [features.get(int(order[place]), np.random.default_rng(0)) for place in (0, min(longer, len(order) - 1))]

@@ -28,7 +28,7 @@ from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.ranks import ALONE, Ranks, together
-from finetune_trainer.engine.state import FORMAT, METRICS_FILE, TrainingState, dump_rows
+from finetune_trainer.engine.state import FORMAT, IN_PARTS, METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import load_weights, save_weights
@@ -160,6 +160,11 @@ class Loop:
         together(self._ranks, self._stop.check)  # whichever of them was told
 
     @property
+    def moved(self) -> set[str]:
+        """Names of the parameters that are not as in the pretrained model."""
+        return self._steps.moved
+
+    @property
     def margins(self) -> Margins:
         """What was said of the labels of the training examples, in all attempts and ranks."""
         return self._steps.margins.margins()
@@ -280,19 +285,19 @@ class Loop:
     def _keep(self) -> None:
         begin = time.monotonic()
         former, self.best = self.best, self._folder / f"best-{self.state.step}"
-        if self._ranks.rank:
+        if self._ranks.rank and not self._ranks.in_step:
             return
         self.best.mkdir(parents=True, exist_ok=True)
         save_weights(self._task.model, self.best, self._steps.moved)
         self._new_best = True
-        if former is not None and former != self.best:
+        if former is not None and former != self.best and self._folder in former.parents:  # else it is another rank's
             shutil.rmtree(former)  # the store has links of its own to what it still needs
         self.save_seconds += time.monotonic() - begin
 
     def load_best(self) -> None:
         """Let the model be the best one."""
         assert self.best is not None  # the last step is always evaluated, and the first evaluation is the best so far
-        if not self._ranks.rank:
+        if self._ranks.in_step or not self._ranks.rank:
             load_weights(self._task.model, self.best)
         spread(self._ranks, self._task.model, self._steps.moved)
 
@@ -323,10 +328,11 @@ class Loop:
             step=self.state.step,
             attempt=self._attempt,
             facts=self.state.facts(),
-            format=FORMAT,
+            format=IN_PARTS if self._ranks.in_step else FORMAT,
             best=self.best if self._new_best else None,
             best_step=self.state.best_step,  # an earlier one, when an attempt begins with the evaluation that the last one left
             world=self._ranks.world,
+            apart=self._ranks.in_step,
         )
         self._new_best = False
         self._saved_step = self.state.step

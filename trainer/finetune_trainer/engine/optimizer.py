@@ -13,6 +13,7 @@ from transformers.trainer_pt_utils import get_parameter_names
 
 from finetune_api.training import Training
 from finetune_trainer.engine.occurring import trained
+from finetune_trainer.engine.sharded import whole
 
 MAX_GRAD_NORM = 1.0
 """A gradient that is longer is shortened to this: transformers' default."""
@@ -45,7 +46,7 @@ def shorten(optimizer: torch.optim.AdamW) -> None:
     `clip_grad_norm_` would go through all of it once more. The last bits differ: it multiplies by the inverse.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     optimizer.grad_scale = ((norm + 1e-6) / MAX_GRAD_NORM).clamp(min=1)  # type: ignore[attr-defined]  # as torch's GradScaler does
     optimizer.found_inf = torch.zeros_like(norm)  # type: ignore[attr-defined]  # a step is never left out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from finetune_trainer.engine.ahead import made
 from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory, one_example
-from finetune_trainer.engine.ranks import ALONE, Ranks, together
+from finetune_trainer.engine.ranks import ALONE, Ranks, agreed, side_by_side
+from finetune_trainer.room import BeginAgain, Room
 from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task
 from finetune_trainer.threads import available_threads
 
@@ -93,7 +95,9 @@ def predict(
     """Answers and losses of all features, in all ranks. `check` is called between two batches and may raise. What is random about a feature
     comes of `seed` and its index. A loss that compares features compares `batch_size` neighbours in the order of the data, as training does."""
     order = ranks.share(dearest_first(features.costs))
-    said = together(ranks, lambda: list(_asked(task, features, order, arithmetic, check, seed)))
+    said = side_by_side(
+        ranks, lambda: list(_asked(task, features, order, arithmetic, agreed(ranks, check), seed, ranks))
+    )
     parts = [part for of_one in said for part in of_one]
     place = np.argsort(
         np.concatenate([part.features for part in parts])
@@ -106,7 +110,8 @@ def predict(
             {name: torch.cat([kept[name] for kept in them])[place] for name in them[0]}
             for them in ([part.outputs for part in parts], [part.batch for part in parts])
         )
-        return Predicted(answers, _grouped_losses(task, outputs, batch, arithmetic, batch_size))
+        losses = ranks.reading(partial(_grouped_losses, task, outputs, batch, arithmetic, batch_size))
+        return Predicted(answers, losses)
     return Predicted(answers, np.concatenate([part.losses for part in parts])[place])
 
 
@@ -117,6 +122,7 @@ def _asked(
     arithmetic: Arithmetic,
     check: Callable[[], None],
     seed: int,
+    ranks: Ranks,
 ) -> Iterator[_Part]:
     """What the model says of the features in `order`, which is that of `dearest_first`, pass by pass."""
     chunks = (order[begin : begin + CHUNK].tolist() for begin in range(0, len(order), CHUNK))
@@ -128,11 +134,18 @@ def _asked(
         def ask(part: NDArray[np.int64]) -> _Part:
             check()
             given.extend(islice(coming, max(0, len(part) - len(given))))
-            said = _pass(task, given[: len(part)], order[part], arithmetic)
+            said = _pass(task, given[: len(part)], order[part], arithmetic, ranks)
             del given[: len(part)]
             return said
 
-        yield from passes(task, features.costs[order], arithmetic, ask)
+        def accompany(cheapest: int) -> None:
+            check()
+            feature = features.get(cheapest, np.random.default_rng([seed, cheapest]))
+            _pass(task, [feature], np.array([cheapest]), arithmetic, ranks)
+
+        beside = partial(accompany, cheapest(features.costs))
+        found = passes(task, features.costs[order], arithmetic, ask, ranks, beside)
+        yield from (part for part in found if part is not None)
 
 
 def dearest_first(costs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -140,14 +153,40 @@ def dearest_first(costs: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.argsort(-costs, kind="stable")
 
 
+def cheapest(costs: NDArray[np.int64]) -> int:
+    """The place of the feature that costs least."""
+    return int(np.argmin(costs))
+
+
 def passes(
-    task: Task, costs: NDArray[np.int64], arithmetic: Arithmetic, ask: Callable[[NDArray[np.int64]], A]
-) -> Iterator[A]:
-    """What `ask` answers about features of these costs, so many at once as memory holds; it gets their places in `costs`."""
-    order = dearest_first(costs)
-    most = COST[arithmetic.device.type]
-    done = 0
+    task: Task,
+    costs: NDArray[np.int64],
+    arithmetic: Arithmetic,
+    ask: Callable[[NDArray[np.int64]], A],
+    ranks: Ranks = ALONE,
+    accompany: Callable[[], object] = lambda: None,
+) -> Iterator[A | None]:
+    """What `ask` answers about features of these costs, so many at once as memory holds; it gets their places in `costs`. Where each pass is
+    one of all ranks, this one does one by `accompany` for each that others have more, which counts nothing: None."""
     task.model.eval()
+    if not ranks.in_step:
+        yield from _passes(task, costs, COST[arithmetic.device.type], ask)
+        return
+    most = min(COST[arithmetic.device.type], ranks.room.cost or 2**62)
+    own = len(list(_passes(task, costs, most, lambda part: part)))
+    more = max(ranks.gathered(own)) - own
+    yield from _passes(task, costs, most, ask, ranks)
+    for _ in range(more):
+        accompany()
+        yield None
+
+
+def _passes(
+    task: Task, costs: NDArray[np.int64], most: int, ask: Callable[[NDArray[np.int64]], A], ranks: Ranks = ALONE
+) -> Iterator[A]:
+    """Of features that cost at most so much together."""
+    order = dearest_first(costs)
+    done = 0
     while done < len(order):
         dearest = int(costs[order[done]])
         part = order[done : done + max(1, most // dearest)]
@@ -161,6 +200,8 @@ def passes(
             if len(part) == 1:
                 raise does_not_fit(error, one_example(dearest, task.unit)) from error
             most = dearest * len(part) // 2
+            if ranks.in_step:
+                raise BeginAgain(Room(cost=most)) from error
             continue
         yield said
         done += len(part)
@@ -181,8 +222,14 @@ class _Part:
 
 
 @torch.no_grad()
-def _pass(task: Task, given: Sequence[Feature], features: NDArray[np.int64], arithmetic: Arithmetic) -> _Part:
+def _pass(
+    task: Task, given: Sequence[Feature], features: NDArray[np.int64], arithmetic: Arithmetic, ranks: Ranks
+) -> _Part:
     batch = arithmetic.move(task.collate(given))
+    return ranks.reading(lambda: _said(task, batch, features, arithmetic))
+
+
+def _said(task: Task, batch: Batch, features: NDArray[np.int64], arithmetic: Arithmetic) -> _Part:
     outputs = arithmetic.outputs(task, batch)
     answers = arrow(task.answers(outputs, batch))
     if task.whole_batch:

@@ -19,6 +19,7 @@ import torch.distributed as dist
 
 from finetune_api.failures import JobError
 from finetune_trainer.engine.memory import is_out_of_memory
+from finetune_trainer.room import Room
 from finetune_trainer.stop import Preempted
 
 T = TypeVar("T")
@@ -54,6 +55,20 @@ class Ranks(Protocol):
     def world(self) -> int:
         """How many there are."""
 
+    @property
+    def in_step(self) -> bool:
+        """Whether each pass is one of all ranks: they all do as many then, and what ends one of them there ends it for all."""
+
+    @property
+    def room(self) -> Room:
+        """What is known to fit where passes are those of all ranks."""
+
+    def reading(self, work: Callable[[], T]) -> T:
+        """What `work`, which reads the parameters of the model, gives."""
+
+    def backward(self, losses: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None) -> None:
+        """Add the gradients of what `reading` gave to those of the parameters, as `torch.autograd.backward` does."""
+
     def share(self, of: S) -> S:
         """This rank's part of what there is to do: neighbours go to different ones, so that what is sorted is evenly shared."""
 
@@ -70,7 +85,20 @@ class Ranks(Protocol):
         """The `rows` of which each rank has its `share`, in their order; the first axis is theirs."""
 
 
-class Alone:
+class _Whole:
+    """With all of the model in each process."""
+
+    in_step = False
+    room = Room()
+
+    def reading(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def backward(self, losses: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None) -> None:
+        torch.autograd.backward(losses, gradients)
+
+
+class Alone(_Whole):
     """One process, which tells nobody anything."""
 
     rank = 0
@@ -95,7 +123,7 @@ class Alone:
 ALONE = Alone()
 
 
-class Replicated:
+class Replicated(_Whole):
     """Each rank has the whole model."""
 
     def __init__(self) -> None:
@@ -170,6 +198,21 @@ def together(ranks: Ranks, work: Callable[[], T]) -> list[T]:
             ended, key=lambda one: isinstance(one, Preempted)
         )  # what failed, rather than that somebody is told to stop
     return [one for one in found if not isinstance(one, _Ended)]
+
+
+def side_by_side(ranks: Ranks, passes: Callable[[], T]) -> list[T]:
+    """What these passes give in each rank. What ends one of them is as for `together`; where passes are those of all ranks nobody could tell
+    the others but by its end."""
+    return ranks.gathered(passes()) if ranks.in_step else together(ranks, passes)
+
+
+def agreed(ranks: Ranks, check: Callable[[], None]) -> Callable[[], None]:
+    """A `check` between passes: where these are those of all ranks, it raises in all what it raises in one."""
+
+    def ask() -> None:
+        together(ranks, check)
+
+    return ask if ranks.in_step else check
 
 
 @contextmanager

@@ -8,7 +8,7 @@ model again, which each attempt begins with. Each rank asks of its share.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from finetune_trainer.engine.generate import Tell
-from finetune_trainer.engine.predict import Arithmetic, dearest_first, passes
-from finetune_trainer.engine.ranks import ALONE, Ranks, together
+from finetune_trainer.engine.predict import Arithmetic, cheapest, dearest_first, passes
+from finetune_trainer.engine.ranks import ALONE, Ranks, agreed, side_by_side
 from finetune_trainer.log import logger
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint, Checkpoints
@@ -117,12 +117,13 @@ class References:
         told how much that is. Raises Preempted, with everything kept, when told to stop."""
         begin, before = time.monotonic(), self._known
         total = sum(len(one.rows) for one in self._splits.values())
+        check = agreed(self._ranks, stop.check)
         with stop.finishing():
             try:
                 latest = begin
                 for name, one in self._splits.items():
                     asked = _asked(self._task, one, self._said[name], arithmetic, seed, self._ranks)
-                    while any(together(self._ranks, partial(self._one_pass, asked, stop))):
+                    while any(side_by_side(self._ranks, partial(self._one_pass, asked, check))):
                         tell(self._about, total)
                         if self._ranks.gathered(time.monotonic() - latest >= every)[0]:
                             self._keep()
@@ -140,10 +141,10 @@ class References:
         )
         return {name: Referring(one, self._said[name]) for name, one in self._splits.items()}
 
-    def _one_pass(self, asked: Iterator[int], stop: StopSignal) -> bool:
+    def _one_pass(self, asked: Iterator[int], check: Callable[[], None]) -> bool:
         """Whether there was one left in this rank. Raises Preempted after it when told to stop."""
         there_was_one = next(asked, None) is not None
-        stop.check()
+        check()
         return there_was_one
 
     @property
@@ -213,15 +214,24 @@ def _asked(
     would have been."""
     missing = np.flatnonzero(_missing(said))
     left = missing[ranks.share(dearest_first(features.costs[missing]))]
-    if not len(left):
+    if not len(missing):
         return
 
     def ask(part: NDArray[np.int64]) -> int:
         given = [features.get(index, np.random.default_rng([seed, index])) for index in left[part].tolist()]
         with torch.no_grad():
-            outputs = arithmetic.outputs(task, arithmetic.move(task.collate(given)))
+            batch = arithmetic.move(task.collate(given))
+            outputs = ranks.reading(lambda: arithmetic.outputs(task, batch))
         for name in task.references:
             said[name][left[part]] = outputs[name].double().cpu().numpy()
         return len(part)
 
-    yield from passes(task, features.costs[left], arithmetic, ask)
+    def accompany() -> None:
+        feature = features.get(cheap, np.random.default_rng([seed, cheap]))
+        with torch.no_grad():
+            batch = arithmetic.move(task.collate([feature]))
+            ranks.reading(lambda: arithmetic.outputs(task, batch))
+
+    cheap = cheapest(features.costs)
+    for done in passes(task, features.costs[left], arithmetic, ask, ranks, accompany):
+        yield done or 0

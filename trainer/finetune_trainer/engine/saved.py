@@ -80,6 +80,8 @@ def save_model(
 
 def _merge(task: Task, adapters: Adapters, again: Callable[[], Task]) -> str | None:
     """Add them to the model; or why not, as half a sentence."""
+    if adapters.gathered is not None:
+        return _merge_elsewhere(task, adapters, again)
     held = adapters.held
     moved = [p for p in held if p.device.type != "cpu" and not is_quantised(p)]
     needed = sum(4 * count(p) for p in held) + sum(p.nbytes for p in moved)
@@ -92,6 +94,30 @@ def _merge(task: Task, adapters: Adapters, again: Callable[[], Task]) -> str | N
             raise
         return "for which memory ran out"
     return None
+
+
+def _merge_elsewhere(task: Task, adapters: Adapters, again: Callable[[], Task]) -> str | None:
+    """The same where this process has a part of the model only: to the model as it is loaded, which takes its place."""
+    needed = sum(4 * count(p) for p in task.model.parameters())
+    try:
+        if free_memory() < ROOM * needed:
+            return f"which takes {needed / 2**30:.1f} GiB of memory, and {free_memory() / 2**30:.1f} GiB are free"
+        loaded = again()
+        adapters.elsewhere(loaded).merge(None)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return "for which memory ran out"
+    take_place(task, loaded)
+    return None
+
+
+def take_place(task: Task, loaded: Task) -> None:
+    """Let the model of `task` be that of another one, which was loaded in the same way."""
+    loaded.model.config = task.model.config
+    if task.model.can_generate():
+        loaded.model.generation_config = task.model.generation_config
+    task.model = loaded.model
 
 
 def _merged_first(task: Task, base: Base, name: str, revision: str | None) -> str:

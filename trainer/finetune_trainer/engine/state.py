@@ -15,7 +15,9 @@ from finetune_trainer.store.checkpoints import Checkpoint
 METRICS_FILE = "metrics.jsonl"
 FORMAT = 3
 """Of the facts and files in a checkpoint: another whenever the code of before could not go on from them."""
-READABLE = (1, 2, FORMAT)
+IN_PARTS = 4
+"""The same, but that each rank saved a part."""
+READABLE = (1, 2, FORMAT, IN_PARTS)
 LATER = ("packed", "activation_checkpointing")
 """Facts that not all of these have: without them it was as their defaults say."""
 """Those that this code goes on from. Until 2 all weights were there, also those that never move; 1 had a file more, with what

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.serialization import set_crc32_options
 
 from finetune_api.failures import JobError
 from finetune_api.training import Training
@@ -31,6 +30,7 @@ from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.engine.compared import BrokenOff, compared
 from finetune_trainer.engine.margins import MarginsSeen
 from finetune_trainer.engine.memory import MicroBatch, is_out_of_memory
+from finetune_trainer.engine.moments import load_moments, save_moments
 from finetune_trainer.engine.occurring import parts, trained
 from finetune_trainer.engine.optimizer import MAX_GRAD_NORM, adamw, learning_rates, shorten
 from finetune_trainer.engine.predict import Arithmetic
@@ -41,10 +41,11 @@ from finetune_trainer.engine.randomness import (
     save_random_states,
     set_random_state,
 )
-from finetune_trainer.engine.ranks import ALONE, Ranks, together
+from finetune_trainer.engine.ranks import ALONE, Ranks, agreed, side_by_side
 from finetune_trainer.engine.tuning import Tuning
-from finetune_trainer.engine.weights import MOVED, save_weights
+from finetune_trainer.engine.weights import copy_weights, save_weights
 from finetune_trainer.log import logger
+from finetune_trainer.room import BeginAgain, Room
 from finetune_trainer.stop import Preempted
 from finetune_trainer.store.checkpoints import link_or_copy
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
@@ -53,7 +54,6 @@ from finetune_trainer.threads import available_threads
 Made = tuple[int, Feature]
 """The index of a feature, and the feature."""
 
-OPTIMIZER = "optimizer.pt"
 SCHEDULE = "scheduler.pt"
 
 
@@ -104,7 +104,7 @@ class Steps:
         self._activations = activations or Activations(task.model, training.activation_checkpointing)
         self._seed = training.seed
         self._total_steps = total_steps
-        self._check = check
+        self._check = agreed(ranks, check)
         self._after_step = after_step
         self._batches = LengthBucketedBatches(self._costs, training.batch_size, training.seed)
         self._highest_rate = training.learning_rate
@@ -159,9 +159,10 @@ class Steps:
             yield [(number // len(self._batches), index) for index in self._mine(batch)]
 
     def _mine(self, batch: NDArray[np.int64]) -> list[int]:
-        """This rank's share. Where features are compared, and there is none for it, one that is another's: what the model makes of it counts
-        there, and shows here what shape that has."""
-        return self._ranks.share(batch.tolist()) or (batch[:1].tolist() if self._task.whole_batch else [])
+        """This rank's share. Where features are compared, or each pass is one of all ranks, and there is none for it, one that is another's:
+        what the model makes of it counts there, and shows here what shape that has."""
+        accompanies = self._task.whole_batch or self._ranks.in_step
+        return self._ranks.share(batch.tolist()) or (batch[:1].tolist() if accompanies else [])
 
     def _made(self, which: tuple[int, int]) -> Made:
         """A feature of an epoch. What is random about it depends on seed, epoch and feature alone."""
@@ -192,7 +193,7 @@ class Steps:
         before = random_state()
         while True:
             try:
-                done = together(self._ranks, lambda: self._part(batch, mine, before))
+                done = side_by_side(self._ranks, lambda: self._part(batch, mine, before))
             except (Preempted, JobError):
                 self._undo(before)
                 raise
@@ -206,7 +207,7 @@ class Steps:
 
     def _part(self, batch: NDArray[np.int64], mine: Sequence[Made], before: dict[str, object]) -> _Done:
         """This rank's part of the gradient and of the loss; `before` is the state of the generators."""
-        longest = int(self._costs[[index for index, _ in mine]].max(initial=1))
+        longest = int(self._costs[batch if self._ranks.in_step else [index for index, _ in mine]].max(initial=1))
         whole = True
         while True:
             try:
@@ -220,7 +221,13 @@ class Steps:
                     raise
                 ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
             self._undo(before)
+            if (
+                self._ranks.in_step
+            ):  # where a try takes a new start: half of what was at once, not of what might have been
+                self._micro.limit = min(self._micro.limit, -(-len(batch) // self._ranks.world))
             self._make_room(longest, ran_out)
+            if self._ranks.in_step:
+                raise BeginAgain(Room(micro=self._micro.limit, again=self._activations.again))
             if self._task.whole_batch and self._ranks.world > 1:  # the others have compared what is made anew
                 whole = False
                 break
@@ -250,7 +257,7 @@ class Steps:
     def _accumulate(self, batch: NDArray[np.int64], mine: Sequence[Made], micro: int) -> torch.Tensor:
         # Every feature weighs the same, whatever the size of its micro-batch and whosever it is.
         weight = float(self._features.weights[batch].sum()) or 1.0
-        parts = [mine[begin : begin + micro] for begin in range(0, len(mine), micro)]
+        parts = self._cut(mine, len(batch), micro)
         if self._task.whole_batch:
             features = [[feature for _, feature in part] for part in parts]
             see = partial(self.margins.see, batch)
@@ -258,15 +265,33 @@ class Steps:
                 self._task, features, weight, self._arithmetic, self._check, see, ranks=self._ranks, features=len(batch)
             )
         total = torch.zeros((), device=self._arithmetic.device)
-        for part in parts:
+        own = len(self._ranks.share(range(len(batch))))
+        for number, part in enumerate(parts):
             self._check()
-            given = self._arithmetic.move(self._collate(part))
-            outputs = self._arithmetic.outputs(self._task, given)
-            loss = self._task.losses(outputs, given).sum() / weight
-            torch.autograd.backward(loss)
-            self.margins.see(np.array([index for index, _ in part]), outputs, given)
+            counts = number * micro < own
+            loss = self._ranks.reading(partial(self._loss, part, weight, counts))
+            self._ranks.backward([loss])
             total += loss.detach()
         return total
+
+    def _loss(self, part: Sequence[Made], weight: float, counts: bool) -> torch.Tensor:
+        """This part's of the loss of a batch of that weight; 0 where it only `counts` in another rank."""
+        given = self._arithmetic.move(self._collate(part))
+        outputs = self._arithmetic.outputs(self._task, given)
+        loss = self._task.losses(outputs, given).sum() / weight
+        if not counts:
+            return loss * 0.0
+        self.margins.see(np.array([index for index, _ in part]), outputs, given)
+        return loss
+
+    def _cut(self, mine: Sequence[Made], batch: int, micro: int) -> list[Sequence[Made]]:
+        """The micro-batches of this rank's share of a batch of so many features. As many as the rank with the largest share has, where each
+        pass is one of all ranks: the last ones are of a feature that does not count then."""
+        parts = [mine[begin : begin + micro] for begin in range(0, len(mine), micro)]
+        if self._ranks.in_step:
+            most = -(-batch // self._ranks.world)
+            parts += [mine[:1]] * (-(-most // micro) - len(parts))
+        return parts
 
     def _collate(self, part: Sequence[Made]) -> Batch:
         return self._task.collate([feature for _, feature in part])
@@ -278,22 +303,23 @@ class Steps:
         set_random_state(state)
 
     def save(self, folder: Path, weights: Path | None = None) -> None:
-        """All that `run` needs to go on exactly from here, which the first rank writes. `weights` is a folder where `save_weights` has
-        written what has moved."""
+        """All that `run` needs to go on exactly from here, which the first rank writes, but for what each has a part of. `weights` is a folder
+        where `save_weights` has written what has moved."""
         states, seen = self._ranks.gathered(random_state()), self.margins.seen()
-        if self._ranks.rank:
+        first = not self._ranks.rank
+        if first or self._ranks.in_step:
+            if weights is None:
+                save_weights(self._model, folder, self.moved)
+            else:
+                copy_weights(weights, folder, link_or_copy)
+            save_moments(self.optimizer, folder, first=first)
+        if not first:
             return
-        if weights is None:
-            save_weights(self._model, folder, self.moved)
-        else:
-            link_or_copy(weights / MOVED, folder / MOVED)
-        set_crc32_options(False)  # half of the time of writing; the manifest has a SHA-256 of each file
-        torch.save(self.optimizer.state_dict(), folder / OPTIMIZER)
         torch.save(self._schedule.state_dict(), folder / SCHEDULE)
         save_random_states(states, folder)
         seen.save(folder)
 
     def _load(self, folder: Path, step: int) -> None:
         self._schedule.load_state_dict(torch.load(folder / SCHEDULE, weights_only=True))
-        self.optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
+        load_moments(self.optimizer, folder)
         load_random_states(folder, self._ranks.rank, self._seed, step)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finetune_api.training import Training
 from finetune_trainer.data.examples import Examples
 from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores.suspects import Margins, doubts
 from finetune_trainer.tasks.base import Task
@@ -28,6 +29,7 @@ def suspected(
     check: Callable[[], None],
     training: Training,
     folder: Path,
+    ranks: Ranks = ALONE,
 ) -> list[Suspect]:
     """The most suspicious first; none where no example has a label. `rows` are the examples of the features that `margins` are of. `check`
     is called now and then and may raise; large files go into `folder`, which is made."""
@@ -39,5 +41,5 @@ def suspected(
     asked = examples.take(found.rows)
     features = task.features(asked, training=False, folder=folder, stop=check)
     del task.notes[known:]  # of so few rows, nobody is told what was told of all
-    said = predict(task, features, arithmetic, check, seed=training.seed, batch_size=training.batch_size)
+    said = predict(task, features, arithmetic, check, seed=training.seed, batch_size=training.batch_size, ranks=ranks)
     return task.suspects(asked, found, task.merge(features, said.answers))

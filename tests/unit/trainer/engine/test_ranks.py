@@ -29,8 +29,10 @@ from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.occurring import trained
 from finetune_trainer.engine.ranks import Gone, Ranks
 from finetune_trainer.engine.references import refer
+from finetune_trainer.engine.sharded import Sharded, whole
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.weights import load_weights
+from finetune_trainer.room import Room
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks import TASKS, Task
@@ -60,6 +62,7 @@ class Plan:
     inputs: Mapping[str, Any]
     folder: Path
     method: str = "full"
+    sharded: bool = False
     first: int = 0
     """The step that it goes on from, with the checkpoint of that."""
     last: int = STEPS
@@ -85,7 +88,7 @@ def train(ranks: Ranks, plan: Plan) -> Course:
     torch.set_num_threads(1)
     given = {"task": CASES[plan.case].task, "training": TRAINING, "output": {"uri": "file:///results"}}
     spec = FineTuneJobSpec.model_validate({**given, **plan.inputs, "method": {"type": plan.method}})
-    scratch = plan.folder / f"scratch-{ranks.world}-{ranks.rank}-{plan.first}"
+    scratch = plan.folder / f"scratch-{ranks.world}-{ranks.rank}-{plan.first}-{plan.last}-{plan.sharded}"
     scratch.mkdir()
     forms = forms_of(FACTS[spec.task], spec)
     data = load(spec.dataset, forms, storage=spec.storage, workspace=scratch, seed=3, stop=never)
@@ -100,7 +103,11 @@ def train(ranks: Ranks, plan: Plan) -> Course:
         measured.features = refer(task, measured.features, CPU, seed=3)
     if plan.method == "lora":
         Adapters.of(task, Lora(), four_bits=False).put(features)
-    quicken(task, features, CPU)
+    quicken(task, features, CPU, in_parts=plan.sharded)
+    if plan.sharded:
+        sharded = Sharded(Room())
+        sharded.shard(task.model, CPU.device, bf16=False)
+        ranks = sharded
     losses: list[float] = []
     micro = MicroBatch(99)
     collate = task.collate
@@ -138,10 +145,10 @@ def train(ranks: Ranks, plan: Plan) -> Course:
     steps.run(plan.first, checkpoint)
     stay_alike(ranks, task.model)
     saved = plan.folder / f"checkpoint-{plan.last}"
-    saved.mkdir(exist_ok=True)
+    saved.mkdir(exist_ok=True)  # sharded, each rank puts its own files there
     steps.save(saved)
     answers = answer(task, measured, CPU, never, spec.training, ranks=ranks)
-    weights = {name: parameter.detach().numpy().copy() for name, parameter in trained(task.model)}
+    weights = {name: whole(parameter.detach()).numpy().copy() for name, parameter in trained(task.model)}
     return Course(losses, weights, answers, steps.margins.margins(), micro.limit)
 
 

@@ -1,0 +1,90 @@
+"""Processes that have a part of the model each train as one does that has all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune_trainer.engine.ranks import Gone
+from finetune_trainer.room import BeginAgain, Room
+from tests.training.ranks import in_ranks
+from tests.unit.trainer.engine.test_ranks import STEPS, alone, assert_same, full, planned, stops, train
+
+
+@pytest.mark.parametrize(
+    ("case", "method"),
+    [
+        ("text-classification", "full"),
+        ("token-classification", "full"),
+        ("text-generation", "full"),
+        ("text-generation", "lora"),
+        ("text-generation-by-preferences", "full"),
+        ("text-generation-by-what-is-liked", "full"),
+        ("sentence-similarity-of-pairs", "full"),
+        ("image-classification", "full"),
+        ("fill-mask", "full"),
+    ],
+)
+def test_three_processes_with_a_part_of_the_model_each_train_as_one_does(
+    case: str, method: str, tmp_path: Path
+) -> None:
+    plan = planned(case, tmp_path, method=method)
+    one = alone(plan)
+    assert len(one.losses) == STEPS and one.losses[-1] != one.losses[0]
+
+    three = in_ranks(3, train, replace(plan, sharded=True), folder=tmp_path / "three")
+    for course in three:
+        assert_same(course, one)
+
+
+def test_what_was_saved_in_parts_is_gone_on_from_in_any_number_of_parts_and_whole(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path)
+    one = alone(plan)
+    parts = replace(plan, sharded=True)
+    for course in in_ranks(2, train, replace(parts, last=9), folder=tmp_path / "two"):
+        np.testing.assert_allclose(course.losses, one.losses[:9], rtol=1e-5)
+
+    for world, sharded in ((3, True), (1, False), (2, False)):
+        rest = replace(plan, first=9, sharded=sharded)
+        for course in in_ranks(world, train, rest, folder=tmp_path / f"rest-{world}"):
+            assert_same(replace(course, losses=[*one.losses[:9], *course.losses]), one)
+
+
+def test_what_was_saved_whole_is_gone_on_from_in_parts(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path)
+    one = alone(plan)
+    [course] = in_ranks(1, train, replace(plan, last=9), folder=tmp_path / "first")
+    assert course.losses == one.losses[:9]
+    for course in in_ranks(2, train, replace(plan, first=9, sharded=True), folder=tmp_path / "rest"):
+        assert_same(replace(course, losses=[*one.losses[:9], *course.losses]), one)
+
+
+def test_in_as_many_parts_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path, sharded=True)
+    whole = in_ranks(2, train, plan, folder=tmp_path / "whole")
+    in_ranks(2, train, replace(plan, last=9), folder=tmp_path / "first")
+    for rest, one in zip(in_ranks(2, train, replace(plan, first=9), folder=tmp_path / "rest"), whole, strict=True):
+        assert rest.losses == one.losses[9:]
+        for name, values in one.weights.items():
+            assert np.array_equal(rest.weights[name], values)
+
+
+def test_one_in_which_memory_runs_out_says_what_may_fit_and_the_others_notice_that_it_is_gone(tmp_path: Path) -> None:
+    plan = planned("text-classification", tmp_path, sharded=True, holds=3)
+    first, second, third = in_ranks(3, train, plan, folder=tmp_path / "three")
+    assert isinstance(second, BeginAgain), second
+    assert second.room == Room(micro=2), "half of the five of thirteen examples that the largest share has"
+    assert isinstance(first, Gone) and isinstance(third, Gone), (first, third)
+
+
+@pytest.mark.parametrize("fails", [stops, full])
+def test_what_ends_one_between_two_passes_ends_all(
+    fails: Callable[[int], BaseException | None], tmp_path: Path
+) -> None:
+    plan = planned("text-classification", tmp_path, sharded=True, fails=fails)
+    found = in_ranks(3, train, plan, folder=tmp_path / "three")
+    assert [(type(one), str(one)) for one in found] == [(type(wanted := fails(6)), str(wanted))] * 3
