@@ -22,6 +22,10 @@ class Fit(Contract):
     """Such as `L4 24 GB`."""
     memory: int
     """Bytes that it has."""
+    gpus: int = 1
+    """That share the work."""
+    sharded: bool = False
+    """Whether each of these holds a part of the model."""
     examples: int
     """That go through the model at once there, a power of two or all of a batch; 0 where not even one fits."""
     activation_checkpointing: bool = False

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 else:
     TaskName = Literal[tuple(TASKS)]
 
-Parallelism = Literal["auto", "replicated"]
+Parallelism = Literal["auto", "replicated", "sharded"]
 DEFAULT_REVISION = "main"
 """Of a hub model, where `model.revision` is not given."""
 DEFAULT_REGION = "us-east-1"
@@ -135,7 +135,8 @@ class Hub(Model):
 
 
 _BATCH_SIZE = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 32)"
-"""In CEL, of a spec."""
+"""In CEL, of a spec, as the next."""
+HAS_SEVERAL_GPUS = has_more_gpus_than("1")
 
 
 class FineTuneJobSpec(Model):
@@ -165,6 +166,18 @@ class FineTuneJobSpec(Model):
             "nvidia.com/gpu: 1, or set method.type to lora",
             f"!has(self.method) || !has(self.method.type) || self.method.type != '{QLORA}' || ({HAS_A_DEVICE})",
             lambda s: s.method.type != QLORA or s.resources.have_a_device,
+        ),
+        Rule(
+            "parallelism sharded divides a model among several GPUs; ask for two or more in resources.limits, such as nvidia.com/gpu: 2, "
+            "or leave parallelism out",
+            f"!has(self.parallelism) || self.parallelism != 'sharded' || ({HAS_SEVERAL_GPUS})",
+            lambda s: s.parallelism != "sharded" or s.resources.gpus > 1,
+        ),
+        Rule(
+            "method.type qlora holds weights in four bits, which cannot be divided among GPUs; leave parallelism out, or set method.type to lora",
+            "!has(self.parallelism) || self.parallelism != 'sharded' || !has(self.method) || !has(self.method.type) || "
+            f"self.method.type != '{QLORA}'",
+            lambda s: s.parallelism != "sharded" or s.method.type != QLORA,
         ),
         Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
@@ -248,9 +261,11 @@ class FineTuneJobSpec(Model):
     checkpoint with as many GPUs as there are then. Default: no limits, no GPU."""
 
     parallelism: Parallelism = "auto"
-    """How the GPUs of `resources` share the work, where there are several. `replicated`: each holds the whole model, computes its share of
-    each batch, and adds up its gradients with those of the others. It is no training input: batches, losses and metrics are those of one
-    GPU, but for rounding and for what dropout drops; a change is obeyed by the next pod. Default: auto, which is replicated."""
+    """How the GPUs of `resources` share the work, where there are several; each computes its share of every batch. `replicated`: each holds
+    the whole model. `sharded`: each holds a part of weights, gradients and optimiser, and layers are put together while they are computed
+    (FSDP), which takes less memory and more talk between GPUs. It is no training input: batches, losses and metrics are those of one
+    GPU, but for rounding and for what dropout drops; a change is obeyed by the next pod. Default: auto, which is replicated where training
+    fits on one GPU, and sharded where it does not."""
 
     pod: Pod = Pod()
     """Where the training pod runs and what it carries. Default: any node."""

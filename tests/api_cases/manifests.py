@@ -191,6 +191,14 @@ GOOD = [
     ),
     Good("eight GPUs of another maker", {"spec.resources.limits": {"amd.com/gpu": "8"}, "spec.parallelism": "auto"}),
     Good(
+        "two GPUs that divide the model",
+        {"spec.resources.limits": {"nvidia.com/gpu": 2}, "spec.parallelism": "sharded", "spec.method.type": "lora"},
+    ),
+    Good(
+        "weights in four bits on several GPUs, of which each holds all",
+        {"spec.resources.limits": {"nvidia.com/gpu": 2}, "spec.parallelism": "auto", "spec.method.type": "qlora"},
+    ),
+    Good(
         "one GPU that holds the model, as it does anyway",
         {"spec.resources.limits": {"nvidia.com/gpu": 1}, "spec.parallelism": "replicated"},
     ),
@@ -712,6 +720,27 @@ BAD = [
         },
         "spec",
         "microBatchSize",
+    ),
+    *(
+        Bad(
+            f"a model that is divided among {among}",
+            {"spec.parallelism": "sharded", **limits},
+            "spec",
+            "two or more in resources.limits",
+        )
+        for among, limits in (
+            ("no GPUs", {}),
+            ("no GPUs, said", {"spec.resources.limits": {"nvidia.com/gpu": 0}}),
+            ("one GPU", {"spec.resources.limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}),
+            ("one GPU of each maker", {"spec.resources.limits": {"nvidia.com/gpu": "1", "amd.com/gpu": 1}}),
+            ("slices of a GPU", {"spec.resources.limits": {"nvidia.com/mig-3g.40gb": 2}}),
+        )
+    ),
+    Bad(
+        "weights in four bits that are divided",
+        {"spec.resources.limits": {"nvidia.com/gpu": 2}, "spec.parallelism": "sharded", "spec.method.type": "qlora"},
+        "spec",
+        "cannot be divided among GPUs",
     ),
     *(
         Bad(f"fewer examples than GPUs, {said}", changes, "spec", "what all GPUs together take")

@@ -371,7 +371,7 @@ RUN_IDS: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "how several GPUs share the work",
-        {"spec.resources.limits": {"nvidia.com/gpu": 4}, "spec.parallelism": "replicated"},
+        {"spec.resources.limits": {"nvidia.com/gpu": 4}, "spec.parallelism": "sharded"},
         "8270b7aa15",
     ),
     ("another output", {"spec.output.uri": "s3://elsewhere/x/"}, "8270b7aa15"),

@@ -66,8 +66,10 @@ def _verdict(found: Estimate) -> Iterator[str]:
 
 
 def _devices(found: Estimate) -> Iterator[str]:
+    divided = [one for one in found.devices if one.sharded]
     again = [one for one in found.devices if one.activation_checkpointing and not found.activation_checkpointing]
-    plain = [one for one in found.devices if one not in again]
+    again = [one for one in again if one not in divided]
+    plain = [one for one in found.devices if one not in again and one not in divided]
     most = max((one.examples for one in plain), default=0)
     whole = [one.device for one in plain if one.examples and one.examples == most]
     parts = [f"{one.device} ({one.examples})" for one in plain if 0 < one.examples < most]
@@ -77,6 +79,7 @@ def _devices(found: Estimate) -> Iterator[str]:
         (f"Fits, {most} examples at once", whole),
         ("Fits, fewer at once", parts),
         ("Fits, with activations computed again", with_it),
+        ("Fits, sharded over several", [f"{one.gpus} × {one.device} ({one.examples} each)" for one in divided]),
         ("Does not fit", none),
     ):
         if names:

@@ -36,15 +36,23 @@ class Where:
     bf16: bool
     gpus: int = 1
     """That take a share of each batch."""
+    sharded: bool = False
+    """Whether they hold a part each of weights, gradients and moments."""
 
     @property
     def alone(self) -> Where:
-        """One of them."""
-        return replace(self, gpus=1)
+        """One of them, with all of it."""
+        return replace(self, gpus=1, sharded=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number that is computed with."""
+        return 2 if self.bf16 else FP32
 
     def __str__(self) -> str:
         gpu = "a GPU" if self.gpus == 1 else f"each of {self.gpus} GPUs"
-        return f"{gpu if self.device == 'cuda' else 'a CPU'}, in {'bf16' if self.bf16 else 'fp32'}"
+        how = ", sharded" if self.sharded else ""
+        return f"{gpu if self.device == 'cuda' else 'a CPU'}, in {'bf16' if self.bf16 else 'fp32'}{how}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class Device:
         return int(ROOM * self.memory)
 
 
+TOGETHER = (2, 4, 8)
+"""GPUs that nodes have."""
 DEVICES = tuple(
     sorted(
         (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,13 +31,14 @@ from finetune_trainer.engine.activations import compute_again, refuse_what_is_as
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.dropout import Dropout
 from finetune_trainer.engine.freeze import freeze
+from finetune_trainer.engine.layers import depths
 from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.packing import drops_attention
 from finetune_trainer.engine.ranks import buckets
-from finetune_trainer.estimate.devices import Where
+from finetune_trainer.estimate.devices import FP32, Where
 from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.headers import Described
-from finetune_trainer.estimate.meter import GRADIENTS, MOMENTS, SUMS, WEIGHTS, LiveBytes, Peak
+from finetune_trainer.estimate.meter import COPIES, GATHERED, GRADIENTS, MOMENTS, SUMS, WEIGHTS, LiveBytes, Peak
 from finetune_trainer.estimate.on_a_gpu import NoQuestions, OnAGpu
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.answers import settle_attention
@@ -90,11 +91,44 @@ class Imagined:
         moved = [p for p in every if p.requires_grad and p is not table]
         return int(sum(p.nbytes for p in every) + 3 * sum(p.nbytes for p in moved))
 
-    def peak(self, features: int, *, more: bool, gpus: int = 1) -> Peak:
+    def least_sharded(self, gpus: int) -> int:
+        """The same of each of so many GPUs that divide it: its part, and the largest layer while that is computed."""
+        largest, _ = self._layers
+        return -(-self.least // gpus) + largest * self.where.size
+
+    def peak(self, features: int, *, more: bool, gpus: int = 1, sharded: bool = False) -> Peak:
         """What a micro-batch of so many features takes; `more` where it is not the only one of its batch, or of a GPU's share of that."""
         if (features, more) not in self._taken:
             self._taken[features, more] = self._take(features, twice=more)
-        return self._taken[features, more].most({} if gpus > 1 else {SUMS: 0})
+        taken = self._taken[features, more]
+        if not sharded:
+            return taken.most({} if gpus > 1 else {SUMS: 0})
+        alone = taken.most({**dict.fromkeys((WEIGHTS, GRADIENTS, MOMENTS), 1 / gpus), COPIES: 0, SUMS: 0})
+        return Peak(alone.total + self._gathered, {**alone.parts, GATHERED: self._gathered})
+
+    @cached_property
+    def _gathered(self) -> int:
+        """Bytes of what FSDP puts together at most: two layers, as the next one comes while one is computed, and what is in no layer, which
+        stays; and of the larger of these the gradients, as they are computed and as they are added up."""
+        (layer, rest), (moved_layer, moved_rest) = self._layers, self._moved_layers
+        return (2 * layer + rest) * self.where.size + max(moved_layer, moved_rest) * (self.where.size + FP32)
+
+    @cached_property
+    def _layers(self) -> tuple[int, int]:
+        """Numbers in the largest layer, and in what is in none."""
+        return self._largest_and_rest(lambda parameter: True)
+
+    @cached_property
+    def _moved_layers(self) -> tuple[int, int]:
+        """The same of what is trained."""
+        return self._largest_and_rest(lambda parameter: parameter.requires_grad)
+
+    def _largest_and_rest(self, counts: Callable[[nn.Parameter], bool]) -> tuple[int, int]:
+        layers = [self.model.get_submodule(name) for names in depths(self.model) for name in names]
+        sizes = [sum(p.numel() for p in layer.parameters() if counts(p)) for layer in layers]
+        inside = {id(p) for layer in layers for p in layer.parameters()}
+        rest = sum(p.numel() for p in self.model.parameters() if counts(p) and id(p) not in inside)
+        return max(sizes, default=0), rest
 
     def _take(self, features: int, *, twice: bool) -> LiveBytes:
         with self._mode:

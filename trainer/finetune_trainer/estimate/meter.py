@@ -20,7 +20,9 @@ WEIGHTS, COPIES, GRADIENTS, MOMENTS = "weights", "weights in bf16", "gradients",
 ACTIVATIONS, LOGITS = "activations", "logits"
 SUMS = "gradients' sums"
 """What the gradients of several GPUs are added up in."""
-PARTS = (WEIGHTS, COPIES, GRADIENTS, MOMENTS, ACTIVATIONS, LOGITS, SUMS)
+GATHERED = "layers gathered"
+"""What of a model that several GPUs divide is put together on each at a time, and the gradients of that."""
+PARTS = (WEIGHTS, COPIES, GRADIENTS, MOMENTS, ACTIVATIONS, LOGITS, SUMS, GATHERED)
 WHOLE: Mapping[str, float] = {}
 
 

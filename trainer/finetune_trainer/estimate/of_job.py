@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -14,7 +14,18 @@ from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.engine.memory import TOKENS_ON_CPU
-from finetune_trainer.estimate.devices import DEVICES, FP32, STATE, Device, Where, host_limit, limit, loaded, on_a_gpu
+from finetune_trainer.estimate.devices import (
+    DEVICES,
+    FP32,
+    STATE,
+    TOGETHER,
+    Device,
+    Where,
+    host_limit,
+    limit,
+    loaded,
+    on_a_gpu,
+)
 from finetune_trainer.estimate.headers import Described, describe
 from finetune_trainer.estimate.imagined import INVALID, Imagined
 from finetune_trainer.estimate.meter import Peak
@@ -55,7 +66,7 @@ class Job:
         key = where, examples
         if key not in self._peaks:
             more = examples < self.share(where)
-            self._peaks[key] = self.imagined(where).peak(examples, more=more, gpus=where.gpus)
+            self._peaks[key] = self.imagined(where).peak(examples, more=more, gpus=where.gpus, sharded=where.sharded)
         return self._peaks[key]
 
     def most(self, where: Where) -> int:
@@ -70,7 +81,20 @@ class Job:
     def on_a_gpu(self, bf16: bool) -> Where:
         """A GPU that computes in bf16 where it may, if the job lets it choose; one of as many as the job asks for."""
         asked = self.spec.training.precision
-        return Where("cuda", bf16 if asked == "auto" else asked == "bf16", self.gpus)
+        return Where(
+            "cuda", bf16 if asked == "auto" else asked == "bf16", self.gpus, self.spec.parallelism == "sharded"
+        )
+
+    def ways(self, device: Device) -> Iterator[Where]:
+        """How GPUs of this kind may do it, as many as the job asks for first, and then so many more as divide the model further."""
+        asked, where = self.spec.parallelism, self.on_a_gpu(device.bf16)
+        if asked != "sharded":
+            yield where
+        if asked == "replicated" or self.spec.method.type == QLORA or device.is_a_slice:
+            return
+        for gpus in sorted({self.gpus, *TOGETHER}):
+            if max(2, self.gpus) <= gpus <= self.spec.training.batch_size:
+                yield replace(where, gpus=gpus, sharded=True)
 
     @cached_property
     def computed_again(self) -> Job | None:
@@ -101,13 +125,19 @@ class Job:
 
     def on(self, device: Device) -> Fit:
         """Whether it fits on that."""
-        fitted, examples = self.fitting(device.room, self.on_a_gpu(device.bf16))
-        return Fit(
-            device=device.name,
-            memory=device.memory,
-            examples=examples,
-            activation_checkpointing=fitted.checkpoints_activations,
-        )
+        for where in self.ways(device):
+            fitted, examples = self.fitting(device.room, where)
+            if examples:
+                again = fitted.checkpoints_activations
+                return Fit(
+                    device=device.name,
+                    memory=device.memory,
+                    gpus=where.gpus,
+                    sharded=where.sharded,
+                    examples=examples,
+                    activation_checkpointing=again,
+                )
+        return Fit(device=device.name, memory=device.memory, gpus=self.gpus, examples=0)
 
     @property
     def devices(self) -> list[Device]:
@@ -197,6 +227,8 @@ def _changes(job: Job) -> Iterator[Change]:
         tried += [("method.type", method) for method in smaller if method in TASKS[spec.task].methods]
     if not job.checkpoints_activations:
         tried.append(AGAIN)
+    if job.gpus > 1 and spec.parallelism == "replicated":
+        tried.append(("parallelism", "sharded"))
     if spec.training.precision == "fp32":
         tried.append(("training.precision", "bf16"))
     for path, value in tried:

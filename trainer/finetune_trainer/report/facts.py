@@ -101,6 +101,8 @@ class ReportFacts:
     """What of the model is among the results."""
     processes: int = 1
     """That trained together, one a GPU."""
+    sharded: bool = False
+    """Whether each of them had a part of the model."""
     adapters: str = ""
     """What adapters there are, as a sentence without its full stop; empty where there are none."""
     warnings: Sequence[str] = field(default_factory=tuple)

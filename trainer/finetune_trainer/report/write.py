@@ -36,6 +36,7 @@ def _run(facts: ReportFacts) -> dict[str, Any]:
         "seed": facts.seed,
         "threads": facts.threads,
         "processes": facts.processes,
+        "sharded": facts.sharded,
         "precision": facts.precision,
         "microBatchSize": facts.micro_batch_size,
         "activationCheckpointing": facts.activation_checkpointing,

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import pytest
 
+from finetune_api.estimate import Fit
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.engine import ranks
-from finetune_trainer.estimate.devices import DEVICES, Where
+from finetune_trainer.estimate.devices import DEVICES, ROOM, Device, Where
 from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.of_job import Job, described_of, estimate, with_field
+from finetune_trainer.estimate.way import is_sharded
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.passes import PASSES
 from tests.training.cases import CASES
 from tests.training.measured import peak_of
-from tests.training.sized import AGAIN as COMPUTED_AGAIN, BATCH, JOBS, LLAMA, TEXT
+from tests.training.sized import AGAIN as COMPUTED_AGAIN, BATCH, BERT, JOBS, LLAMA, TEXT
 
 AGAIN = {**BATCH, **TEXT, **COMPUTED_AGAIN}
 CLOSE = 0.15
@@ -198,6 +201,70 @@ def test_of_several_gpus_whole_ones_are_looked_at_and_what_loading_takes_of_the_
     for memory, fits in ((found.host, True), (found.host - 1, False)):
         limits = {**FOUR_GPUS["limits"], "memory": memory}
         assert estimate(job_of(bert, resources={"limits": limits}).spec, bert[1]).fits is fits
+
+
+def test_gpus_that_divide_a_model_hold_a_part_each_and_two_layers_beside_what_stays(
+    bert: tuple[FineTuneJobSpec, Path],
+) -> None:
+    job = job_of(bert, resources=FOUR_GPUS, parallelism="sharded")
+    divided, whole = Where("cuda", bf16=True, gpus=4, sharded=True), job.peak(FOUR, 1)
+    assert job.on_a_gpu(True) == replace(divided, bf16=False)
+    parts = job.peak(divided, 1).parts
+    for part in ("weights", "optimiser", "gradients"):
+        assert parts[part] == pytest.approx(whole.parts[part] / 4, rel=0.01)
+    layer = 4 * (BERT["hidden_size"] + 1) * BERT["hidden_size"] + 2 * 2 * BERT["hidden_size"]
+    layer += 2 * BERT["hidden_size"] * BERT["intermediate_size"] + BERT["hidden_size"] + BERT["intermediate_size"]
+    rest = job.imagined(GPU).parameters[1] - BERT["num_hidden_layers"] * layer
+    assert parts["layers gathered"] == 2 * (2 * layer + rest) + (2 + 4) * max(layer, rest)
+    assert parts["weights in bf16"] == parts["gradients' sums"] == 0, "what is put together is in bf16"
+    assert job.peak(replace(divided, gpus=8), 1).total < job.peak(divided, 1).total
+
+
+def test_a_gpu_that_a_model_does_not_fit_on_is_said_to_fit_as_one_of_several(
+    bert: tuple[FineTuneJobSpec, Path],
+) -> None:
+    never = {**BATCH, **TEXT, "activationCheckpointing": "off"}
+    job = job_of(bert, training=never)
+    alone = job.on_a_gpu(True)
+    two, four = (job.peak(replace(alone, gpus=gpus, sharded=True), 1).total for gpus in (2, 4))
+    assert four < two < job.peak(alone, 1).total
+    small = Device("T 4 GB", four / ROOM / 2**30 + 1e-6, bf16=True)
+    assert job.on(small) == Fit(device="T 4 GB", memory=small.memory, gpus=4, sharded=True, examples=1)
+    assert job.on(replace(small, gib=small.gib * 100)).sharded is False, "where it fits on one"
+    for changes in (
+        {"parallelism": "replicated"},
+        {"method": {"type": "qlora"}, "resources": FOUR_GPUS},
+        {"training": {**never, "batchSize": 1}},
+    ):
+        assert not any(where.sharded for where in job_of(bert, **changes).ways(small)), changes
+    assert not any(where.sharded for where in job.ways(replace(small, name="A100 1g.5gb")))
+
+
+def test_a_model_of_which_each_gpu_holds_all_is_smaller_where_they_divide_it(
+    bert: tuple[FineTuneJobSpec, Path],
+) -> None:
+    job = job_of(bert, resources=FOUR_GPUS, parallelism="replicated")
+    found = {change.field: change for change in estimate(job.spec, bert[1]).changes}
+    assert found["parallelism"].value == "sharded"
+    assert found["parallelism"].size == job.peak(replace(job.on_a_gpu(True), sharded=True), 1).total
+
+
+def test_gpus_divide_a_model_by_themselves_only_where_one_example_does_not_fit_on_one(
+    bert: tuple[FineTuneJobSpec, Path],
+) -> None:
+    folder = Path(bert[0].model.uri.removeprefix("file://"))
+    job = job_of(bert, resources=FOUR_GPUS)
+    again = job.computed_again
+    assert again is not None
+    enough = int(again.peak(FOUR, 1).total / ROOM) + 1
+    assert not is_sharded(job.spec, folder, FOUR, enough)
+    assert is_sharded(job.spec, folder, FOUR, int(enough * 0.99))
+    assert not is_sharded(job.spec, folder, GPU, 1000), "which is alone"
+    asked = {said: job_of(bert, resources=FOUR_GPUS, parallelism=said).spec for said in ("replicated", "sharded")}
+    assert not is_sharded(asked["replicated"], folder, FOUR, 1000)
+    assert is_sharded(asked["sharded"], folder, FOUR, 2**40)
+    four_bits = job_of(bert, method={"type": "qlora"}, resources=FOUR_GPUS).spec
+    assert not is_sharded(four_bits, folder, FOUR, 1000)
 
 
 LIMITS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -95,6 +96,42 @@ def test_only_what_loading_takes_for_certain_is_counted(
     refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters)
     with pytest.raises(JobError, match=f"in {'bf16' if numbers == 2 else 'fp32'}, in which it is loaded"):
         refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters - 1)
+
+
+def test_gpus_that_divide_a_model_need_room_for_a_part_of_it_each(spec: FineTuneJobSpec) -> None:
+    four = Where("cuda", bf16=True, gpus=4, sharded=True)
+    found = Imagined(spec, described_of(spec, folder_of(spec) / "work"), GPU)
+    part, smaller = found.least_sharded(4), found.least_sharded(8)
+    assert found.least / 4 < part < found.least / 2
+    assert smaller < part
+    refuse_what_cannot_fit(spec, folder_of(spec), four, part, MUCH)
+    with pytest.raises(JobError, match="of each of the 4 GPUs that divide it") as caught:
+        refuse_what_cannot_fit(spec, folder_of(spec), four, part - 1, MUCH)
+    assert "ask for 8 GPUs in spec.resources, which divide it among them; or ask for a larger" in caught.value.remedy
+    with pytest.raises(JobError) as caught:
+        refuse_what_cannot_fit(with_field(spec, "training.batchSize", 4), folder_of(spec), four, part - 1, MUCH)
+    assert "GPUs in spec.resources" not in caught.value.remedy, "fewer examples than GPUs are refused"
+
+
+SEVERAL = [
+    ("one GPU", {"nvidia.com/gpu": 1}, "auto", 1, "ask for 2 GPUs in spec.resources, which divide it among them; or"),
+    ("a machine that nobody asked for GPUs", {}, "auto", 1, "ask for 2 GPUs in spec.resources, which divide it among them; or"),
+    ("GPUs that are to hold all each", {"nvidia.com/gpu": 2}, "replicated", 2, "set spec.parallelism to sharded; or"),
+    ("one that is to hold all", {"nvidia.com/gpu": 1}, "replicated", 1, "which divide it among them and set spec.parallelism to sharded; or"),
+    ("a slice", {"nvidia.com/mig-1g.10gb": 1}, "auto", 1, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "limits", "parallelism", "gpus", "says"), SEVERAL, ids=[row[0] for row in SEVERAL])
+def test_several_gpus_are_named_where_they_hold_it_together(
+    claim: str, limits: dict[str, int], parallelism: str, gpus: int, says: str | None, spec: FineTuneJobSpec
+) -> None:
+    job = with_field(with_field(spec, "resources", {"limits": limits}), "parallelism", parallelism)
+    with pytest.raises(JobError) as caught:
+        refuse_what_cannot_fit(job, folder_of(spec), replace(GPU, gpus=gpus), least_of(spec, GPU) - 1, MUCH)
+    remedy = caught.value.remedy
+    assert (says in remedy) if says else ("GPUs" not in remedy), remedy
+    assert remedy.startswith("Set spec.method.type to lora"), "which is simpler"
 
 
 def test_what_fits_in_any_case_is_not_looked_at(spec: FineTuneJobSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,6 +384,11 @@ def test_on_how_many_gpus_it_was_trained_is_said_where_there_were_several(tmp_pa
     assert "<dt>Processes</dt><dd>4, each with the whole model and a share of each batch</dd>" in page
     assert "\n- 4 processes, each with the whole model and a share of each batch\n" in card
     assert not any("each with the whole model" in text for text in said[1])
+    write_report(tmp_path, replace(finished_run(), processes=4, sharded=True))
+    page, card = ((tmp_path / name).read_text("utf-8") for name in ("report.html", "README.md"))
+    assert "<dt>Processes</dt><dd>4, each with a part of the model and a share of each batch</dd>" in page
+    assert "\n- 4 processes, each with a part of the model and a share of each batch\n" in card
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["sharded"] is True
 
 
 def test_run_json_names_the_image_that_was_asked_for(tmp_path: Path) -> None:
