@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,7 @@ from finetune_trainer.meeting import call_together
 from finetune_trainer.notes import Notes
 from finetune_trainer.processes import THE_ONLY_ONE, Place, asked_for, scratch_of
 from finetune_trainer.progress import Reporter, open_sink
+from finetune_trainer.room import BeginAgain, Room
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.claim import Claim
@@ -99,6 +101,8 @@ class Attempt:
         self._notes = notes
         self.ended_by_another = False
         """Whether it ended only because another process was gone."""
+        self.begins_again: Room | None = None
+        """With what all processes are to begin again, if they are."""
         self._number: int | None = None
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
@@ -109,6 +113,11 @@ class Attempt:
             return self._succeed()
         except Preempted:
             return self._preempted()
+        except BeginAgain as error:
+            self._stop.disarm()
+            logger.info("Not enough memory: all processes begin again, with %s.", error.room)
+            self.begins_again = error.room
+            return self._result("preempted")
         except Exception as error:
             # A library may turn the signal's exception, which interrupted it, into an error of its own.
             if self._stop.told and not self._stop.has_unsaved_steps():
@@ -226,7 +235,7 @@ class Attempt:
 
         self._stop.check()
         model = fetching.model.result()
-        self._refuse_what_cannot_fit(model)
+        sharded = self._refuse_what_cannot_fit(model)
         data = fetching.data.result()
         inputs = Inputs(
             run=self._run,
@@ -240,6 +249,8 @@ class Attempt:
             began=began,
             threads=threads,
             scratch=self._scratch,
+            sharded=sharded,
+            room=Room() if self._notes is None else self._notes.room,
         )
         for warning in inputs.data.warnings:
             logger.warning("%s", warning)
@@ -261,13 +272,15 @@ class Attempt:
 
         refuse_here()
 
-    def _refuse_what_cannot_fit(self, model: FetchedModel) -> None:
+    def _refuse_what_cannot_fit(self, model: FetchedModel) -> bool:
+        """Whether each of several processes is to have a part of the model. Raises JobError DOES_NOT_FIT."""
         import torch
 
         from finetune_trainer.engine.machine import all_memory
         from finetune_trainer.engine.precision import uses_bf16
         from finetune_trainer.estimate.devices import Where
         from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
+        from finetune_trainer.estimate.way import is_sharded
 
         spec, device = self._run.spec, torch.device("cuda" if torch.cuda.is_available() else "cpu")
         bf16, here = uses_bf16(spec.training.precision, device), self._place.local_world
@@ -275,7 +288,9 @@ class Attempt:
             where, room = Where("cuda", bf16, here), torch.cuda.get_device_properties(device).total_memory
         else:
             where, room = Where("cpu", bf16, here), all_memory() // here
+        where = replace(where, sharded=is_sharded(spec, model.path, where, room))
         refuse_what_cannot_fit(spec, model.path, where, room, all_memory())
+        return where.sharded
 
     def _preempted(self) -> Result:
         self._stop.disarm()

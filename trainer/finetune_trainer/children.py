@@ -29,6 +29,8 @@ NOTICE = 60.0
 """Seconds that the others have to notice that one is gone before they are told to stop, and as long again before they are killed."""
 SAVING = 1800.0
 """The same where one is gone because it was told to stop: the others may still save."""
+AGAIN = 30.0
+"""The same where all will begin again, as one ran out of memory within a pass of all: the first may have something on its way to the store."""
 HURRY = 5.0
 """Seconds after the second signal from which on nobody waits any more."""
 LOOPBACK = "127.0.0.1"
@@ -37,7 +39,7 @@ _SIGNALS = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
 class Children:
-    """`run` them once."""
+    """`run` them, and again where they are to begin again."""
 
     def __init__(self, command: Sequence[str], number: int, notes: Notes, environment: Mapping[str, str]) -> None:
         """`command` is what each runs, with `environment` besides that of this process and what tells it its place."""
@@ -75,9 +77,14 @@ class Children:
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._pass_on)
-            if stop.told:  # before there was anybody to pass it on to
+            if stop.told or self.were_told:  # before there was anybody to pass it on to
                 self._pass_on(signal.SIGTERM)
             return self._wait(self._running)
+
+    @property
+    def were_told(self) -> bool:
+        """Whether they were told to stop."""
+        return bool(self._signals)
 
     def _environment_of(self, rank: int, port: int) -> dict[str, str]:
         place = Place(rank=rank, world=self._number, local_rank=rank, local_world=self._number)
@@ -96,12 +103,16 @@ class Children:
         gone_since: float | None = None
         while (ended := running.wait(timeout=LOOK, period=LOOK)) is None:
             now = time.monotonic()
-            outcomes = {one.result.outcome for one in self._notes.said().values() if one.result is not None}
-            gone_since = (gone_since or now) if outcomes else None
+            said = self._notes.said().values()
+            outcomes = {one.result.outcome for one in said if one.result is not None}
+            begins_again = any(one.room is not None for one in said)
+            gone_since = (gone_since or now) if outcomes or begins_again else None
             gone_for = 0.0 if gone_since is None else now - gone_since
             if gone_for > NOTICE and not self._signals:
                 self._pass_on(signal.SIGTERM)
             most = SAVING if outcomes == {"preempted"} else 2 * NOTICE
+            if begins_again:
+                most = AGAIN
             if gone_for > most or (len(self._signals) > 1 and now > self._last_signal + HURRY):
                 running.close(signal.SIGKILL)
                 running.wait()

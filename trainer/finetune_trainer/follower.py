@@ -19,8 +19,11 @@ from finetune_trainer.meeting import Nothing, come
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import Place, scratch_of
 from finetune_trainer.progress import NoSink, Reporter
+from finetune_trainer.room import BeginAgain
 from finetune_trainer.stop import Preempted, StopSignal
-from finetune_trainer.store.checkpoints import Elsewhere
+from finetune_trainer.store.folder import open_folder
+from finetune_trainer.store.own_parts import OwnParts
+from finetune_trainer.trust import trust_authorities
 
 
 class Follower:
@@ -42,6 +45,9 @@ class Follower:
             said = Said()
         except Preempted:
             said = Said(result=ended(self._run, "preempted"))
+        except BeginAgain as error:
+            logger.info("%s.", error)
+            said = Said(result=ended(self._run, "preempted"), room=error.room)
         except Exception as error:
             if self._stop.told and not self._stop.has_unsaved_steps():
                 said = Said(result=ended(self._run, "preempted"))
@@ -54,6 +60,7 @@ class Follower:
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
         keep_freed_memory()
+        trust_authorities(self._scratch)
         # Where transformers copies the code of models to; into one folder several processes would write at once.
         os.environ["HF_MODULES_CACHE"] = str(self._scratch / "modules")
         threads = prepare_libraries(self._place.local_world)
@@ -65,7 +72,9 @@ class Follower:
         )  # at first, so that the others notice if this one gets no further
         fetched: Inputs = self._notes.inputs()
         inputs = replace(fetched, scratch=self._scratch, threads=threads)
-        Session(inputs, Elsewhere(), Reporter(NoSink()), self._stop, ranks).train()
+        folder = open_folder(self._run.run.uri, self._run.spec.storage)
+        with OwnParts(folder, self._place.rank) as checkpoints:
+            Session(inputs, checkpoints, Reporter(NoSink()), self._stop, ranks).train()
 
     def _failed(self, error: Exception) -> Said:
         if is_of_another(error):

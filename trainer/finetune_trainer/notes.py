@@ -5,6 +5,7 @@
     ranks/here-N           process N is ready to meet the others
     ranks/meeting          all are, so nobody leaves before it has met them
     ranks/metrics.jsonl    the rows so far
+    ranks/room             what fits in the memory of all, where one that ran out had all begin again
     ranks/0.json           how a process ended, one a rank
 
 The workspace is the attempt's own, and only its user may write to the folder.
@@ -23,6 +24,7 @@ from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.result import Result
 from finetune_api.run import WORKSPACE_ENV
+from finetune_trainer.room import Room
 from finetune_trainer.shortage import shortage
 
 FOLDER = "ranks"
@@ -37,6 +39,8 @@ class Said(Contract):
     """False where it ended only because another one was gone."""
     at: float = Field(default_factory=time.time)
     """Seconds since 1970."""
+    room: Room | None = None
+    """What all are to begin again with, as memory ran out in this process where none can go on alone."""
 
 
 class Notes:
@@ -97,6 +101,19 @@ class Notes:
     @metrics.setter
     def metrics(self, rows: bytes) -> None:
         self._write("metrics.jsonl", rows)
+
+    @property
+    def room(self) -> Room:
+        """What is known to fit."""
+        file = self._folder / "room"
+        return Room.model_validate_json(file.read_bytes()) if file.exists() else Room()
+
+    def begin_again(self, room: Room) -> None:
+        """Forget how the processes ended: others take their place, with so much room."""
+        self._write("room", room.model_dump_json(by_alias=True).encode())
+        for pattern in ("*.json", "here-*", "meeting", "inputs"):
+            for file in self._folder.glob(pattern):
+                file.unlink()
 
     def say(self, rank: int, said: Said) -> None:
         """The last that a process does."""

@@ -19,6 +19,7 @@ from finetune_trainer.ending import ended, explain, leave, refused, terminate, t
 from finetune_trainer.log import logger
 from finetune_trainer.notes import Notes
 from finetune_trainer.processes import how_many, visible_gpus
+from finetune_trainer.room import Room
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.trust import trust_authorities
 from finetune_trainer.verdict import Lost, judge
@@ -55,7 +56,14 @@ def _attempt(run: Run, number: int, workspace: Path, notes: Notes, stop: StopSig
     try:
         from finetune_trainer.children import Children  # imports torch
 
-        crashes = Children(TRAINER, number, notes, {WORKSPACE_ENV: str(workspace)}).run(stop)
+        children = Children(TRAINER, number, notes, {WORKSPACE_ENV: str(workspace)})
+        while True:
+            crashes = children.run(stop)
+            room = _begins_again(notes)
+            if room is None or children.were_told:
+                break
+            logger.info("Memory ran out in one of %d processes: all begin again, with %s.", number, room)
+            notes.begin_again(room)
     except Preempted:  # before there were any
         return ended(run, "preempted")
     except Exception as error:
@@ -69,6 +77,15 @@ def _attempt(run: Run, number: int, workspace: Path, notes: Notes, stop: StopSig
     if 0 not in said or said[0].result != result:
         _tell(result)
     return result
+
+
+def _begins_again(notes: Notes) -> Room | None:
+    """With what they are to begin again: where one asks for that, which is less than before, and none failed otherwise."""
+    said = notes.said().values()
+    failed = any(one.own and one.result is not None and one.result.outcome == "failed" for one in said)
+    rooms = [one.room for one in said if one.room is not None]
+    room = Room.least([notes.room, *rooms])
+    return room if rooms and not failed and room != notes.room else None
 
 
 def _how_many() -> int:

@@ -46,7 +46,7 @@ def _lead(run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSigna
     result = attempt.run()
     attempt.leave(result)
     reporter.close()
-    return Said(result=result, own=not attempt.ended_by_another)
+    return Said(result=result, own=not attempt.ended_by_another, room=attempt.begins_again)
 
 
 def _follow(run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSignal) -> Said:

@@ -241,3 +241,24 @@ def runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_where_one_wants_all_to_begin_again_nobody_waits_long_for_those_that_wait_for_it(
+    told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(children, "AGAIN", 0.5)
+    does = f"""
+        from finetune_trainer.notes import Notes, Said
+        from finetune_trainer.room import Room
+        all_up()
+        if rank == 0:
+            Notes(Path({str(tmp_path)!r})).say(0, Said(room=Room(micro=3)))
+        else:
+            time.sleep(60)
+    """
+    begin = time.monotonic()
+
+    assert run(told, notes, tmp_path, does) == []
+
+    assert time.monotonic() - begin < 30
+    assert not (tmp_path / "told-1").exists(), "it could not have listened"

@@ -9,6 +9,7 @@ import pytest
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.result import MetricResult, Result, ResultError
 from finetune_trainer.notes import Notes, Said
+from finetune_trainer.room import Room
 
 RESULT = Result(
     outcome="failed",
@@ -59,3 +60,26 @@ def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot be made anew") as refused:
         Notes.begin(tmp_path / "file")
     assert refused.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_those_that_begin_again_find_nothing_of_the_former_but_how_much_fits(tmp_path: Path) -> None:
+    notes = Notes.begin(tmp_path)
+    assert notes.room == Room()
+    notes.attempt, notes.metrics = 3, b"{}\n"
+    notes.share({"data": 1})
+    notes.arrive(1)
+    notes.meet()
+    notes.say(1, Said(result=RESULT, room=Room(micro=2, cost=9)))
+
+    notes.begin_again(Room(micro=2, cost=9))
+
+    assert (notes.said(), notes.are_shared, notes.room) == ({}, False, Room(micro=2, cost=9))
+    assert (notes.arrived(), notes.is_called) == (set(), False)
+    assert (notes.attempt, notes.metrics) == (3, b"{}\n")
+
+
+def test_of_several_the_least_room_counts() -> None:
+    found = Room.least([Room(), Room(micro=4, cost=9), Room(micro=2), Room(cost=10)])
+    assert found == Room(micro=2, cost=9)
+    assert Room.least([found, Room(micro=32, again=True)]) == Room(micro=32, again=True, cost=9)
+    assert Room.least([]) == Room()

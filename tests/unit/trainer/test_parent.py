@@ -35,7 +35,7 @@ run, notes = Run.from_env(os.environ["FINETUNE_RUN"]), Notes(workspace)
 if rank == 0:
     notes.attempt = 4
     notes.metrics = b'{"step": 0}\\n'
-    (workspace / "scratch").mkdir()
+    (workspace / "scratch").mkdir(exist_ok=True)
 (workspace / f"log-{rank}.txt").write_text(f"rank {rank}\\n")
 preempted = ended(run, "preempted", attempt=4)
 def failed(reason, message):
@@ -195,3 +195,46 @@ def test_what_cannot_be_started_is_told(main: Main, tmp_path: Path, monkeypatch:
     error = message(tmp_path).error
     assert error is not None
     assert error.message.startswith("TypeError: ")
+
+
+def test_all_begin_again_as_long_as_each_time_there_is_less_at_once(main: Main, tmp_path: Path) -> None:
+    code = main(
+        """
+        from finetune_trainer.room import Room
+        room = notes.room
+        with (workspace / f"rooms-{rank}").open("a") as file:
+            print(room.micro, room.again, room.cost, file=file)
+        wanted = {None: Room(micro=8, cost=100), 8: Room(micro=16, again=True), 16: None}[room.micro]
+        if rank == 1 and wanted is not None:
+            notes.say(rank, Said(result=preempted, room=wanted))
+        elif rank == 0:
+            done = ended(run, "preempted", attempt=4).model_copy(update={"outcome": "succeeded"})
+            notes.say(rank, Said(result=preempted, own=False) if wanted is not None else Said(result=done))
+        else:
+            notes.say(rank, Said())
+        """
+    )
+
+    assert code == ExitCode.DONE
+    said = ["None False None", "8 False 100", "16 True 100", ""]
+    assert [(tmp_path / f"workspace/rooms-{rank}").read_text().split("\n") for rank in (0, 1)] == [said] * 2
+
+
+def test_none_begins_again_with_as_much_as_before_or_where_one_failed(main: Main, tmp_path: Path) -> None:
+    code = main(
+        """
+        from finetune_trainer.room import Room
+        with (workspace / f"times-{rank}").open("a") as file:
+            print("once", file=file)
+        if rank:
+            notes.say(rank, Said(result=preempted, room=Room(micro=8)))
+        elif notes.room.micro:
+            notes.say(0, Said(result=failed(FailureReason.DISK_FULL, "the disk is full")))
+        else:
+            notes.say(0, Said(result=preempted, own=False))
+        """
+    )
+
+    assert code != ExitCode.DONE
+    assert "the disk is full" in (tmp_path / "message").read_text()
+    assert (tmp_path / "workspace/times-1").read_text() == "once\n" * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -42,7 +43,8 @@ from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.engine.references import References
-from finetune_trainer.engine.saved import Saved, save_model
+from finetune_trainer.engine.saved import Saved, save_model, take_place
+from finetune_trainer.engine.sharded import Sharded, whole
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.suspected import suspected
 from finetune_trainer.engine.tuning import Tuning
@@ -53,6 +55,7 @@ from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.suspects import Suspect
+from finetune_trainer.room import Room
 from finetune_trainer.scores import Interval, Score, paired_intervals
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import StopSignal
@@ -79,6 +82,10 @@ class Inputs:
     scratch: Path
     fetch_seconds: float
     """What it took to fetch and check model and data."""
+    sharded: bool = False
+    """Whether each rank is to have a part of the model only."""
+    room: Room = field(default_factory=Room)
+    """What is known to fit in the memory of all ranks, where one has found that out that could not go on then."""
 
     @property
     def fingerprint(self) -> str:
@@ -114,6 +121,9 @@ class Session:
     ) -> None:
         """Of one of `ranks`, which all go through `train`; to `write` is for the first."""
         self._ranks = ranks
+        self._sharded: Sharded | None = None
+        if inputs.sharded:
+            self._ranks = self._sharded = Sharded(inputs.room)
         self._inputs = inputs
         self._spec = inputs.run.spec
         self._checkpoints = checkpoints
@@ -137,6 +147,9 @@ class Session:
                     f"the data or the model changed since step {self.state.step} of this run was saved",
                     field="spec.runId",
                 )
+        saved = Room(micro=self.state.micro_batch_size, again=self.state.activation_checkpointing)
+        room = Room.least([saved, inputs.room])
+        self.state.micro_batch_size, self.state.activation_checkpointing = room.micro, room.again
 
     @property
     def model_revision(self) -> str | None:
@@ -157,6 +170,7 @@ class Session:
         self._prepare()
         self._choose_what_moves()
         self._quicken()
+        self._share_out()
         self._refer()
         if self._inputs.checkpoint is None:
             self._measure_baseline()
@@ -194,8 +208,10 @@ class Session:
         loop.load_best()
         self._measure_best()
         margins = loop.margins
-        if not self._ranks.rank:
+        if self._ranks.in_step or not self._ranks.rank:
             self._suspect(margins)
+        if self._sharded is not None:
+            self._put_together(loop.moved)
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""
@@ -347,11 +363,12 @@ class Session:
         if self._adapters is not None:
             self._adapters.put(self._train)
             self._tuning = Tuning.of(task.model, self._spec, task.new_parameters)
-            if self._arithmetic.device.type != "cpu":  # where there may be no room for all of it in fp32
+            if self._arithmetic_of_proofs.device.type != "cpu":  # where there may be no room for all of it in fp32
                 self._hold_what_stays()
-        task.model.to(self._arithmetic.device)
+        if self._sharded is None:
+            task.model.to(self._arithmetic.device)
         if method.freeze is not None or method.unfreeze is not None:
-            refuse_idle(task, self._train, self._arithmetic)
+            refuse_idle(task, self._train, self._arithmetic_of_proofs)
         if method.unfreeze is not None:
             self._tuning = self._one_after_another(self._tuning, method.unfreeze.layers_per_epoch)
             train_only(task.model, self._tuning.rates)
@@ -368,7 +385,7 @@ class Session:
         for start in count():  # an epoch that moves nothing would be lost
             found = all_at_once.one_after_another(layers, extent.epochs, start)
             train_only(self._task.model, found.moved_in(0))
-            if has_part(self._task, self._train, self._arithmetic):
+            if has_part(self._task, self._train, self._arithmetic_of_proofs):
                 break
         if not found.unfreezes:
             ends = f"training ends after {extent.steps:,} steps, and its first epoch has {extent.per_epoch:,}"
@@ -382,8 +399,53 @@ class Session:
 
     def _quicken(self) -> None:
         """Before the rest is in fewer bits on a CPU: that the faster ways give the same is proved in fp32."""
-        quicken(self._task, self._train, self._arithmetic)
+        quicken(self._task, self._train, self._arithmetic, in_parts=self._sharded is not None)
         self._hold_what_stays()
+
+    def _share_out(self) -> None:
+        """Once all is proved of the model, which takes all of it in one place."""
+        if self._sharded is None:
+            return
+        model, new = self._task.model, self._task.new_parameters
+        # What was drawn at random is as the first rank drew it.
+        self._ranks.spread(
+            [p for name, p in model.named_parameters() if p.requires_grad and (name in new or ".lora_" in name)]
+        )
+        self._sharded.shard(model, self._arithmetic.device, bf16=self._arithmetic.bf16)
+        logger.info(
+            "Each of %d processes has a part of the model, of gradients and of the optimiser's moments.",
+            self._ranks.world,
+        )
+
+    @property
+    def _arithmetic_of_proofs(self) -> Arithmetic:
+        """Where the model is until it is shared out."""
+        if self._sharded is None:
+            return self._arithmetic
+        return replace(self._arithmetic, device=torch.device("cpu"))
+
+    def _put_together(self, moved: Collection[str]) -> None:
+        """Let the first rank have in its machine's memory what is written of the model: with adapters these, else all of it."""
+        task, first = self._task, not self._ranks.rank
+        if self._adapters is not None:
+            gathered = {}
+            for name, part in task.model.state_dict().items():
+                if self._adapters.is_own(name):
+                    one = whole(part)
+                    if first:
+                        gathered[name] = one.cpu()
+            self._adapters.gathered = gathered
+            return
+        loaded = self._load() if first else None
+        places = {} if loaded is None else dict(loaded.model.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for name, parameter in task.model.named_parameters():
+                if name in moved:
+                    one = whole(parameter)
+                    if first:
+                        places[name].copy_(one)
+        if loaded is not None:
+            take_place(task, loaded)
 
     def _hold_what_stays(self) -> None:
         if self._adapters is None:
@@ -410,6 +472,7 @@ class Session:
                 attempt=inputs.attempt,
                 inputs=inputs.fingerprint,
                 scratch=inputs.scratch,
+                ranks=self._ranks,
             )
             every = seconds(checkpoints.interval or DEFAULT_INTERVAL)
             found = references.ask(
@@ -486,6 +549,7 @@ class Session:
             self._stop.check,
             self._spec.training,
             self._inputs.scratch / "suspects",
+            self._ranks if self._ranks.in_step else ALONE,
         )
         self._durations["suspects"] = time.monotonic() - begin
 
@@ -552,6 +616,7 @@ class Session:
             total_steps=self.total_steps,
             threads=torch.get_num_threads(),
             processes=self.processes,
+            sharded=self._inputs.sharded,
             hardware=hardware(self._gpus),
             versions=versions(),
             durations=self._durations,
