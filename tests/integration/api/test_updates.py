@@ -228,7 +228,7 @@ def test_a_new_job_reads_as_not_yet_observed_and_gets_no_other_default(server: S
     assert document["spec"] == job()["spec"]
 
 
-def test_kubectl_get_shows_phase_reason_and_metric_and_with_wide_the_remedy_too(
+def test_kubectl_get_shows_phase_reason_progress_and_metric_and_with_wide_the_remedy_too(
     server: Server, created: Create
 ) -> None:
     created(job())
@@ -243,11 +243,12 @@ def test_kubectl_get_shows_phase_reason_and_metric_and_with_wide_the_remedy_too(
     }
     server.cluster.api.patch(f"{JOBS}/paraphrase/status", {"status": status})
     head, row = server.cluster.kubectl("get", "ftj", "paraphrase").splitlines()
-    assert head.split() == ["NAME", "PHASE", "REASON", "METRIC", "AGE"]
+    columns = ["NAME", "PHASE", "REASON", "PROGRESS", "REMAINING", "METRIC", "AGE"]
+    assert head.split() == columns
     assert row.split()[:3] == ["paraphrase", "Failed", "ColumnMissing"]
-    assert max(len(head), len(row)) <= 80
+    assert max(len(head), len(row)) <= 100, "one line on most terminals; what it says while it trains is as wide"
     head, row = server.cluster.kubectl("get", "ftj", "paraphrase", "-o", "wide").splitlines()
-    assert head.split() == ["NAME", "PHASE", "REASON", "METRIC", "AGE", "ATTEMPTS", "MODEL", "OUTPUT", "RUN", "MESSAGE"]
+    assert head.split() == [*columns, "ATTEMPTS", "MODEL", "OUTPUT", "RUN", "MESSAGE"]
     assert " 5 " in row, "the latest attempt's number, though the list forgets old ones"
     assert "ab12cd34ef" in row
     assert row.endswith(status["message"])

@@ -157,9 +157,9 @@ def test_a_quota_of_three_cpus_is_three_threads_of_torch(inputs, tmp_path, monke
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
 
-    def threads_of_that_machine():
+    def threads_of_that_machine(processes):
         monkeypatch.delenv("OMP_NUM_THREADS")
-        return available_threads(tmp_path, affinity=16)
+        return available_threads(tmp_path, affinity=16, processes=processes)
 
     monkeypatch.setattr(libraries, "available_threads", threads_of_that_machine)
     job = Job(tmp_path / "job", **inputs, training={**QUICK, "maxSteps": 1})
