@@ -18,7 +18,8 @@ import difflib
 import fnmatch
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -161,7 +162,7 @@ class Adapters:
             fan_in_fan_out=isinstance(model.get_submodule(targets[0]), Conv1D),
         )
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _no_other_layers(peft):
                 warnings.simplefilter("ignore")  # of what merging does to tied weights, of which none has an adapter
                 self._peft = peft.get_peft_model(model, config, adapter_name=NAME)
         except (ValueError, TypeError) as error:
@@ -281,6 +282,21 @@ def peft_library() -> Any:
             remedy="Leave spec.image out to get the operator's own, or put peft into yours.",
         ) from error
     return peft
+
+
+@contextmanager
+def _no_other_layers(peft: Any) -> Iterator[None]:
+    """Within, peft looks for no layers of bitsandbytes, which it would import for that, and which says where it is not on a GPU that it misses
+    something. What peft found before, and finds within, it asks again."""
+    remembered = [getattr(peft.import_utils, name) for name in ("is_bnb_available", "is_bnb_4bit_available")]
+    for asked in remembered:
+        asked.cache_clear()
+    try:
+        with taken_for_absent("bitsandbytes"):
+            yield
+    finally:
+        for asked in remembered:
+            asked.cache_clear()
 
 
 def _able(model: PreTrainedModel, kinds: tuple[type[nn.Module], ...]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,16 @@ def refused(folder, lora, frozen=None):
 
 
 # where they are
+
+
+def test_what_only_four_bits_need_is_not_imported_for_them(folder, monkeypatch):
+    """It takes three seconds, and complains where there is no GPU."""
+    for name in ("bitsandbytes", "peft.tuners.lora.bnb"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    load(folder)
+
+    assert "bitsandbytes" not in sys.modules
 
 
 @pytest.mark.parametrize(
