@@ -72,7 +72,7 @@ def assert_same_end(job: Job, other: Job) -> None:
     rows, others = job.rows(), other.rows()
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     for row, before in zip(rows, others, strict=True):
-        assert row == pytest.approx(before, abs=1e-5)
+        assert row == pytest.approx(before, rel=1e-5, abs=1e-5)
     metrics, before = (json.loads((one.results / "result.json").read_text())["metrics"] for one in (job, other))
     assert [metric["name"] for metric in metrics] == [metric["name"] for metric in before]
     assert [metric["value"] for metric in metrics] == pytest.approx([metric["value"] for metric in before], abs=1e-5)
