@@ -170,6 +170,12 @@ class Method(Model):
     def has_adapters(self) -> bool:
         return self.type in ADAPTERS
 
+    @property
+    def may_keep_bf16(self) -> bool:
+        """Whether weights that are stored in bf16 may be loaded so where the run computes in it: they stand beside adapters, and nothing is
+        made of them in fp32 before, as DoRA does."""
+        return self.has_adapters and not (self.lora or Lora()).dora
+
 
 class Evaluation(Model):
     """How models are compared during training. Evaluation runs before training and after each epoch."""

@@ -99,9 +99,8 @@ def predict(
         ranks, lambda: list(_asked(task, features, order, arithmetic, agreed(ranks, check), seed, ranks))
     )
     parts = [part for of_one in said for part in of_one]
-    place = np.argsort(
-        np.concatenate([part.features for part in parts])
-    )  # from the order of the passes to that of the features
+    # From the order of the passes to that of the features.
+    place = np.argsort(np.concatenate([part.features for part in parts]))
     # A pass all of whose lists are empty does not know of what they would be.
     whole = pa.concat_tables([part.answers for part in parts], promote_options="permissive")
     answers = whole.take(pa.array(place)).combine_chunks()

@@ -194,9 +194,8 @@ def together(ranks: Ranks, work: Callable[[], T]) -> list[T]:
     found = ranks.gathered(said)
     ended = [one.error for one in found if isinstance(one, _Ended)]
     if ended:
-        raise min(
-            ended, key=lambda one: isinstance(one, Preempted)
-        )  # what failed, rather than that somebody is told to stop
+        # What failed, rather than that somebody is told to stop.
+        raise min(ended, key=lambda one: isinstance(one, Preempted))
     return [one for one in found if not isinstance(one, _Ended)]
 
 

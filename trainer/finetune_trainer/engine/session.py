@@ -250,7 +250,7 @@ class Session:
 
     def _prepare(self) -> None:
         """Load the model, in bf16 where it may be and can be, and encode the examples, some of which it is tried out with."""
-        if self._holds_bf16:
+        if self._arithmetic.bf16 and self._spec.method.may_keep_bf16:
             try:
                 with kept_as_stored():
                     self._load_model()
@@ -263,12 +263,6 @@ class Session:
                     raise  # else it is perhaps because of that
         self._load_model()
         self._encode()
-
-    @property
-    def _holds_bf16(self) -> bool:
-        """Whether what does not move is held in bf16, and nothing is made of it in fp32 before, as DoRA does."""
-        method = self._spec.method
-        return self._arithmetic.bf16 and method.has_adapters and not (method.lora or Lora()).dora
 
     @property
     def _kind(self) -> type[Task]:

@@ -221,9 +221,7 @@ class Steps:
                     raise
                 ran_out = error.with_traceback(None)  # which would keep the tensors of the failed pass alive
             self._undo(before)
-            if (
-                self._ranks.in_step
-            ):  # where a try takes a new start: half of what was at once, not of what might have been
+            if self._ranks.in_step:  # a try takes a new start: half of what was at once, not of what might have been
                 self._micro.limit = min(self._micro.limit, -(-len(batch) // self._ranks.world))
             self._make_room(longest, ran_out)
             if self._ranks.in_step:
