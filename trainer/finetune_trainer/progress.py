@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import threading
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.pem import client_context
 from finetune_api.progress import Progress, ProgressSink, TrainerPhase
 from finetune_api.run import PROGRESS_ENV, SERVER_CA_ENV, SERVER_ENV, SERVER_TOKEN_ENV
 from finetune_trainer.log import logger
@@ -186,8 +186,7 @@ class HttpSink:
                 headers["Authorization"] = f"Bearer {self._token.read_text().strip()}"
             handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoDetours()]
             if self._authorities is not None:
-                trusted = ssl.create_default_context(cafile=str(self._authorities))
-                handlers.append(urllib.request.HTTPSHandler(context=trusted))
+                handlers.append(urllib.request.HTTPSHandler(context=client_context(self._authorities)))
             request = urllib.request.Request(self._url, body, headers, method="POST")  # noqa: S310 (open_sink lets only http and https through)
             with urllib.request.build_opener(*handlers).open(request, timeout=self._timeout):
                 return ""

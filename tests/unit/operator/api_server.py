@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -151,15 +152,15 @@ class ApiServer:
         """Theirs."""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
-        """Its address."""
+    async def serving(self, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+        """Its address; with a context by HTTPS."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+            yield f"{'https' if context else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         finally:
             await runner.cleanup()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from kubernetes.client import Configuration
@@ -14,6 +16,7 @@ from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
+from tests.cluster.certificates import CertificateAuthority
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
 
 JOBS = names.finetunejobs()
@@ -43,6 +46,25 @@ async def test_a_connection_that_breaks_is_trouble(server: ApiServer, client: Cl
     server.collections[JOBS].drop_lists = 5
     with pytest.raises(TROUBLE):
         await client.get(JOBS)
+
+
+async def test_a_cluster_whose_certificates_lack_what_later_pythons_ask_for_is_known_all_the_same(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """Those of many clusters have no authority key identifier. A cluster of another authority is still none of ours."""
+    authority = CertificateAuthority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("server", "server", addresses=["127.0.0.1"]))
+    (other := tmp_path / "other").mkdir()
+    configuration = Configuration()
+    async with server.serving(context) as configuration.host:
+        configuration.ssl_ca_cert = str(authority.certificate)
+        async with Client(configuration) as client:
+            assert [job["metadata"]["name"] for job in (await client.get(JOBS))["items"]] == ["demo"]
+        configuration.ssl_ca_cert = str(CertificateAuthority(other).certificate)
+        async with Client(configuration) as client:
+            with pytest.raises(TROUBLE, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.get(JOBS)
 
 
 async def test_an_event_that_cannot_be_written_does_not_undo_the_report(

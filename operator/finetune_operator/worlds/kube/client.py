@@ -19,6 +19,7 @@ import aiohttp
 from kubernetes import client as kubernetes_client, config as kubernetes_config
 from kubernetes.client.rest import should_bypass_proxies
 
+from finetune_api.pem import client_context
 from finetune_operator.worlds.kube.clock import ServerClock
 from finetune_operator.worlds.kube.heard import Heard
 
@@ -243,7 +244,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _ssl_context(configuration: kubernetes_client.Configuration) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert or None)
+    context = client_context(configuration.ssl_ca_cert or None)
     if not configuration.verify_ssl:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
