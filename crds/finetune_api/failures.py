@@ -40,6 +40,7 @@ class FailureReason(StrEnum):
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
     NO_PROGRESS = "NoProgress"
+    ACCEPTANCE_NOT_MET = "AcceptanceNotMet"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     INTERNAL = "Internal"
@@ -76,6 +77,7 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.NODE_LOST: "The node is gone, or out of touch.",
     FailureReason.EVICTED: "The pod was taken from its node, which is being drained or ran short of something.",
     FailureReason.NO_PROGRESS: "Attempt after attempt was ended from outside before it had saved anything new.",
+    FailureReason.ACCEPTANCE_NOT_MET: "The model is trained and kept, and does not reach what spec.acceptance asks for, or nobody knows whether it does.",
     FailureReason.DEADLINE_EXCEEDED: "The run was not finished in the time that spec.activeDeadlineSeconds gives it, waiting included.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "More attempts have failed than spec.backoffLimit allows.",
     FailureReason.INTERNAL: "Something happened that nobody foresaw.",
@@ -129,6 +131,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.EVICTED: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.NO_PROGRESS: "Find out what ends the attempts before their first save: status.attempts says how each one ended. Choose other nodes or a higher priority by spec.pod, or a shorter checkpoints.interval, and set another spec.runId.",
+    FailureReason.ACCEPTANCE_NOT_MET: "To take the model as it is, change spec.acceptance, which is judged again without training; to train another one, set another spec.runId.",
     FailureReason.DEADLINE_EXCEEDED: "Raise spec.activeDeadlineSeconds and set another spec.runId.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "Read the log of the last attempt, correct the cause, and set another spec.runId.",
     FailureReason.INTERNAL: "Read the log of the attempt; if it looks like a defect of the operator or trainer, report it with that log.",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetune_api.job import FineTuneJobSpec
 
 METRIC = "training.evaluation.metric"
+ACCEPTED = "acceptance.metric"
 METHOD = "method.type"
 LABELS = "dataset.labels"
 MAX_LENGTH = "training.maxLength"

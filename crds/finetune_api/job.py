@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from finetune_api.acceptance import Acceptance
 from finetune_api.base import (
     KEY_WORDS,
     MAX_INT32,
@@ -274,6 +275,10 @@ class FineTuneJobSpec(Model):
     """The name of this run, the last part of its output folder. Change it to run again. Default: a short hash of the training
     inputs, so that equal inputs share a folder and a finished result is adopted instead of trained again. A default that is
     written out is the same input as one left out."""
+
+    acceptance: Acceptance | None = None
+    """What the model has to reach. It is no training input: it may change at any time, and what has finished is judged again by what was
+    measured, without training. Default: nothing, any model that is trained succeeds."""
 
     suspend: bool = False
     """Stop training, keep everything, and go on when this is false again. Default: false."""

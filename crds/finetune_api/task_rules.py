@@ -11,6 +11,7 @@ from itertools import combinations
 
 from finetune_api.base import Rule
 from finetune_api.forms import (
+    ACCEPTED,
     LABELS,
     MAX_LENGTH,
     METHOD,
@@ -30,7 +31,7 @@ from finetune_api.forms import (
     says,
 )
 from finetune_api.tasks import METHODS, Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
-from finetune_api.words import asked, in_words, listed, roles_of
+from finetune_api.words import asked, in_words, listed, metrics_of, roles_of
 
 COLUMNS = "dataset.columns."
 
@@ -49,6 +50,7 @@ def _rules(tasks: Tasks) -> Iterator[Rule]:
             yield roles_rule(task, foreign)
         if set(all_metrics(own)) != set(all_metrics(tasks)):
             yield metric_rule(task)
+            yield accepted_metric_rule(task)
         if len(task.forms) > 1:
             narrower = list(needs_rules(task))
             yield from narrower
@@ -58,7 +60,7 @@ def _rules(tasks: Tasks) -> Iterator[Rule]:
         for form in task.forms:
             for metric in form.metrics:
                 if metric.labels is not None:
-                    yield labels_rule(task, form, metric)
+                    yield from (labels_rule(task, form, metric, field) for field in (METRIC, ACCEPTED))
         if task.methods != METHODS:
             yield method_rule(task)
     for field in (LABELS, MAX_LENGTH, *all_blocks(tasks)):
@@ -97,6 +99,23 @@ def metric_rule(task: TaskFacts) -> Rule:
         f"{METRIC} of {task.name} is {listed(names, 'or')}; choose one of these, or leave it out",
         f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} in {list(names)}",
         lambda s: s.task != task.name or s.training.evaluation.metric in (None, *names),
+    )
+
+
+def accepted_metric_rule(task: TaskFacts) -> Rule:
+    """What is judged is measured of the job's examples. It says nothing of which these are: that would make it a training input."""
+    judged = " || ".join(
+        f"({fits(task, form)} && self.{ACCEPTED} in {[metric.name for metric in form.metrics]})" for form in task.forms
+    )
+    return Rule(
+        f"{ACCEPTED} of {task.name} is {metrics_of(task)}; choose one of those that the examples of the job have, or leave it out",
+        f"{_of_another(task)} || {absent(ACCEPTED)} || {judged}",
+        lambda s: (
+            s.task != task.name
+            or s.acceptance is None
+            or s.acceptance.metric is None
+            or any(s.acceptance.metric == metric.name for form in fitting(task, s) for metric in form.metrics)
+        ),
     )
 
 
@@ -187,16 +206,16 @@ def _said(role: Role) -> str:
     return _column(role) if role.optional else f"(has({_column(role)}) ? {_column(role)} : '{role.name}')"
 
 
-def labels_rule(task: TaskFacts, form: Form, metric: Metric) -> Rule:
+def labels_rule(task: TaskFacts, form: Form, metric: Metric, field: str) -> Rule:
     """A metric for so many labels is asked for where the spec lists as many."""
     other = next(other.name for other in form.metrics if other.labels is None)
     return Rule(
-        f"{METRIC} {metric.name} is {metric.says} and needs exactly {metric.labels} dataset.labels; use {other}",
-        f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} != '{metric.name}' || {absent(LABELS)} || "
+        f"{field} {metric.name} is {metric.says} and needs exactly {metric.labels} dataset.labels; use {other}",
+        f"{_of_another(task)} || {absent(field)} || self.{field} != '{metric.name}' || {absent(LABELS)} || "
         f"size(self.{LABELS}) == {metric.labels}",
         lambda s: (
             s.task != task.name
-            or s.training.evaluation.metric != metric.name
+            or not says(s, f"{field}={metric.name}")
             or s.dataset.labels is None
             or len(s.dataset.labels) == metric.labels
         ),

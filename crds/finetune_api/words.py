@@ -38,6 +38,17 @@ def metrics_of_tasks(tasks: Mapping[str, TaskFacts]) -> str:
     return f"What the best model is chosen by: {'; '.join(choices)}. Default: {default}."
 
 
+def metrics_of(task: TaskFacts) -> str:
+    """`f1, accuracy or loss with text and label; micro_f1 or loss with text and labels`."""
+    found: dict[str, list[str]] = {}
+    for form in task.forms:
+        names = listed([metric.name for metric in form.metrics], "or")
+        found.setdefault(names, []).append(f"{asked([form.needs])}" if form.needs else listed(form.required))
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{names} with {', or '.join(dict.fromkeys(of))}" for names, of in found.items())
+
+
 def in_words(form: Form, task: TaskFacts) -> str:
     """The columns, and what else not all forms have that need the same of a spec: `text and label, with the metrics f1 or macro_f1 and the
     options classification.threshold`."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, create_model
 from pydantic.alias_generators import to_snake
 
+from finetune_api.acceptance import Acceptance
 from finetune_api.base import Model
 from finetune_api.dataset import ColumnName, Columns, Dataset
 from finetune_api.job import FineTuneJobSpec
@@ -116,6 +117,7 @@ def spec_for_all() -> type[FineTuneJobSpec]:
     metric = Literal[all_metrics(ALL)]  # type: ignore[valid-type]
     evaluation = create_model("Evaluation", __base__=Evaluation, metric=_field(metric))
     training = create_model("Training", __base__=Training, evaluation=(evaluation, evaluation()))
+    acceptance = create_model("Acceptance", __base__=Acceptance, metric=_field(metric))
     here = all_blocks(TASKS)
     blocks: dict[str, Any] = {to_snake(block): _field(_block(block)) for block in all_blocks(ALL) if block not in here}
     spec = create_model(
@@ -124,6 +126,7 @@ def spec_for_all() -> type[FineTuneJobSpec]:
         task=(Literal[tuple(ALL)], Field(description="A task.")),
         dataset=(dataset, Field(description="The data.")),
         training=(training, Field(training(), description="How it is trained.")),
+        acceptance=_field(acceptance),
         **blocks,
     )
     ours = set(task_rules(TASKS))

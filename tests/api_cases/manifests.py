@@ -254,6 +254,12 @@ GOOD = [
             "spec.backoffLimit": 0,
         },
     ),
+    Good(
+        "a model that has to be better, within bounds",
+        {"spec.acceptance": {"metric": "loss", "min": 0, "max": 1.5, "betterThanBaseline": True}},
+    ),
+    Good("a model that has to be so good", {"spec.acceptance.min": 0.8}),
+    Good("a model that has to be just so", {"spec.acceptance": {"min": 1, "max": 1.0}}),
     Good("empty blocks", {f"spec.{block}": {} for block in ("training", "method", "checkpoints", "storage", "pod")}),
     Good(
         "empty values, which are as if absent",
@@ -395,6 +401,27 @@ BAD = [
         "spec.resources.limits",
         "too many",
     ),
+    Bad(
+        "an acceptance that asks for nothing",
+        {"spec.acceptance": {"metric": "f1"}},
+        "spec.acceptance",
+        "asks for nothing",
+    ),
+    Bad("an empty acceptance", {"spec.acceptance": {}}, "spec.acceptance", "asks for nothing"),
+    Bad(
+        "a model that need not be better",
+        {"spec.acceptance.betterThanBaseline": False},
+        "spec.acceptance",
+        "asks for nothing",
+    ),
+    Bad("bounds with nothing between", {"spec.acceptance": {"min": 0.8, "max": 0.7}}, "spec.acceptance", "above"),
+    Bad(
+        "an acceptance by what nobody measures",
+        {"spec.acceptance": {"metric": "acuracy", "min": 0.8}},
+        "spec.acceptance.metric",
+        "Did you mean accuracy?",
+    ),
+    Bad("a bound in quotes", {"spec.acceptance.min": "0.8"}, "spec.acceptance.min", "without quotes"),
     # choices and forms
     Bad("an unknown task", {"spec.task": "text-clasification"}, "spec.task", "Did you mean text-classification?"),
     Bad("a format in capitals", FILES | {"spec.dataset.format": "CSV"}, "spec.dataset.format", "Did you mean csv?"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from finetune_api.forms import LABELS, MAX_LENGTH, METHOD, METRIC, obeyed
+from finetune_api.forms import ACCEPTED, LABELS, MAX_LENGTH, METHOD, METRIC, obeyed
 from finetune_api.tasks import METHODS, NAMED, QLORA, TEXTS, Form, TaskFacts, all_metrics, all_roles
 from tests.api_cases.manifests import Bad, Good
 
@@ -29,6 +29,17 @@ def needed(form: Form) -> dict[str, Any]:
     return {f"spec.{field}": values.split("|")[0]} if field else {}
 
 
+def having(task: TaskFacts, form: Form) -> list[Form]:
+    """The forms that the examples of this form's smallest job may have."""
+    said = needed(form).values()
+    return [
+        other
+        for other in task.forms
+        if all(map(other.has, form.required))
+        and (any(value in other.needs.partition("=")[2].split("|") for value in said) if said else not other.needs)
+    ]
+
+
 def good(tasks: Tasks, values: Values) -> Iterator[Good]:
     for task in tasks.values():
         yield Good(f"{task.name}, and nothing said of its columns", {"spec.task": task.name})
@@ -45,6 +56,7 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
             for metric in form.metrics:
                 labels = {} if metric.labels is None else {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels)]}
                 yield Good(f"{name} by {metric.name}", least | labels | {f"spec.{METRIC}": metric.name})
+                yield Good(f"{name} judged by {metric.name}", least | labels | judged(metric.name))
             for value in form.needs.partition("=")[2].split("|")[1:]:
                 yield Good(f"{name} where it is {value}", least | dict.fromkeys(needed(form), value))
             for option in sorted(form.options):
@@ -53,6 +65,11 @@ def good(tasks: Tasks, values: Values) -> Iterator[Good]:
                 yield Good(f"{name} with labels", least | {f"spec.{LABELS}": ["a", "b"]})
             if form.of_kinds(TEXTS):
                 yield Good(f"{name}, short", least | {f"spec.{MAX_LENGTH}": 16})
+
+
+def judged(metric: str) -> dict[str, Any]:
+    """Changes by which a model is accepted by this metric."""
+    return {f"spec.{ACCEPTED}": metric, "spec.acceptance.min": 0.5}
 
 
 def refused(task: TaskFacts, form: Form, field: str) -> str:
@@ -94,6 +111,10 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
                     if not foreign:
                         said = refused(task, form, f"{METRIC}={metric}")
                     yield Bad(f"{name} by {metric}", least | {f"spec.{METRIC}": metric}, "spec", said)
+                if not any(metric == theirs.name for other in having(task, form) for theirs in other.metrics):
+                    yield Bad(
+                        f"{name} judged by {metric}", least | judged(metric), "spec", f"{ACCEPTED} of {task.name} is"
+                    )
             for option in sorted(options.difference(*(other.options for other in wider))):
                 said = " only; remove it"
                 if option in own:
@@ -115,8 +136,11 @@ def bad(tasks: Tasks, values: Values) -> Iterator[Bad]:
             for metric in form.metrics:
                 if metric.labels is not None:
                     labels = {f"spec.{LABELS}": [f"l{n}" for n in range(metric.labels + 1)]}
-                    changes = least | labels | {f"spec.{METRIC}": metric.name}
-                    yield Bad(f"{name} by {metric.name}, of more labels", changes, "spec", "needs exactly")
+                    for what in ({f"spec.{METRIC}": metric.name}, judged(metric.name)):
+                        changes = least | labels | what
+                        yield Bad(
+                            f"{name} by {metric.name}, of more labels, {[*what]}", changes, "spec", "needs exactly"
+                        )
             if not any(other.of_kinds(NAMED) for other in wider):
                 foreign = not any(other.of_kinds(NAMED) for other in task.forms)
                 said = " only; remove it" if foreign else refused(task, form, LABELS)

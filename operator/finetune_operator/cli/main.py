@@ -25,6 +25,7 @@ Exit codes:
   0    done, or finished already
   1    the job failed; the reason and what to do are printed
   2    the manifest or an option is wrong; nothing was started
+  3    the model is trained and does not reach what spec.acceptance asks for
   130  stopped by Ctrl-C; the same command goes on
 """
 ESTIMATE_EXIT_CODES = """\b

@@ -16,14 +16,14 @@ from typing import Any
 from rich.console import Console
 
 from finetune_api.failures import FailureReason
-from finetune_api.status import FineTuneJobStatus, Phase
+from finetune_api.status import Failure, FineTuneJobStatus, Phase
 from finetune_operator.cli.display import Display, duration, open_display, write_line
 from finetune_operator.cli.paths import as_path
 from finetune_operator.decide.attempts import result_of
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.local import TRAINER, LocalWorld
 
-DONE, FAILED, SUSPENDED = 0, 1, 130
+DONE, FAILED, NOT_ACCEPTED, SUSPENDED = 0, 1, 3, 130
 """Exit codes of `finetune run`; a wrong manifest or option is 2, as everywhere in the command."""
 
 REFRESH_SECONDS = 0.25
@@ -101,12 +101,14 @@ def _conclude(name: str, status: FineTuneJobStatus, drive: _Drive, say: Say, com
         return DONE
     if status.phase is Phase.FAILED:
         failure = status.failure
+        if failure and failure.reason == FailureReason.ACCEPTANCE_NOT_MET:
+            say(f"✗ {name} is trained, and not accepted: {failure.reason}")
+            _say_failure(failure, say)
+            _say_results(status, say)
+            return NOT_ACCEPTED
         say(f"✗ {name} failed: {failure.reason if failure else FailureReason.INTERNAL}")
         if failure:
-            say(f"  {failure.message}")
-            say(f"  What to do: {failure.remedy}")
-            if failure.log_uri:
-                say(f"  Log: {as_path(failure.log_uri)}")
+            _say_failure(failure, say)
         return FAILED
     if not drive.interrupts:
         say(f"‖ {name} is suspended by its manifest. To run it: {shlex.join([*command, '--set', 'suspend=false'])}")
@@ -115,6 +117,13 @@ def _conclude(name: str, status: FineTuneJobStatus, drive: _Drive, say: Say, com
     else:
         say(f"‖ {name} was stopped at once. To go on from its last checkpoint: {shlex.join(command)}")
     return SUSPENDED
+
+
+def _say_failure(failure: Failure, say: Say) -> None:
+    say(f"  {failure.message}")
+    say(f"  What to do: {failure.remedy}")
+    if failure.log_uri:
+        say(f"  Log: {as_path(failure.log_uri)}")
 
 
 def _succeeded(status: FineTuneJobStatus) -> str:

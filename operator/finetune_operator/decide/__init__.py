@@ -13,7 +13,12 @@ from datetime import datetime
 from finetune_operator.decide.announce import announcement
 from finetune_operator.decide.beside import pod_outlives_its_trainer, trainer_ended_just_now, trainer_has_succeeded
 from finetune_operator.decide.case import Case, gather
-from finetune_operator.decide.ending import job_is_finished, spec_is_invalid, training_has_ended
+from finetune_operator.decide.ending import (
+    acceptance_has_changed,
+    job_is_finished,
+    spec_is_invalid,
+    training_has_ended,
+)
 from finetune_operator.decide.headway import restart_is_held_back, run_makes_no_progress
 from finetune_operator.decide.running import (
     attempt_cannot_be_created,
@@ -48,6 +53,7 @@ Rule = Callable[[Case], Decision | None]
 
 WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     job_is_gone,
+    acceptance_has_changed,
     job_is_finished,
     spec_is_invalid,
     start_was_refused,

@@ -31,7 +31,14 @@ from finetune_operator.worlds.protocol import (
 )
 from finetune_operator.worlds.restarts import is_counted
 
-OBEYED_AT_ONCE = ("runId", "suspend", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+OBEYED_AT_ONCE = (
+    "runId",
+    "suspend",
+    "backoffLimit",
+    "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
+    "acceptance",
+)
 FIELDS = tuple(str(field.alias) for field in FineTuneJobSpec.model_fields.values())
 PLACEMENT = tuple(field for field in FIELDS if field not in (*FIXED_FOR_A_RUN, *OBEYED_AT_ONCE))
 

@@ -12,6 +12,7 @@ from finetune_api.exit_codes import NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import ModelResult, Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
+from finetune_operator.decide.acceptance import shortfall
 from finetune_operator.decide.attempts import cause_of, result_of
 from finetune_operator.decide.case import Case, is_finished, wants
 from finetune_operator.decide.diagnosis import AGAIN, what_preceded
@@ -58,6 +59,54 @@ def job_is_finished(case: Case) -> Decision | None:
         actions = (ChangeLimits(training.name, training.uid, case.limits_of_the_finished),)
     recheck = GRACE if any(goes_on(a) for a in case.attempts_now) else None
     return Decision(actions=actions, status=_current(case, before), recheck_after=recheck)
+
+
+def acceptance_has_changed(case: Case) -> Decision | None:
+    """What has finished is judged again by what was measured then, and nothing is trained for it.
+
+    Said anew is only another verdict, or why the model is not accepted by what is asked for now.
+    """
+    before = case.job.status
+    accepted, refused = before.phase is Phase.SUCCEEDED, _is_not_accepted(before)
+    if not is_finished(before) or not _binds(case) or not (accepted or refused):
+        return None
+    lacks = shortfall(case, before.metrics or [])
+    if (accepted and not lacks) or (refused and lacks and not case.is_new):
+        return None
+    artifacts = before.artifacts
+    attempt = before.attempts[-1].number if before.attempts else None
+    phase, reason, message, failure = _judged(
+        lacks, attempt, before.summary or "", _where(artifacts) if artifacts else ""
+    )
+    said = {
+        "observed_generation": case.job.generation,
+        "phase": phase,
+        "reason": reason,
+        "message": message,
+        "failure": failure,
+        "conditions": conditions(case, phase, reason, message),
+    }
+    return Decision(status=before.model_copy(update=said))
+
+
+def _is_not_accepted(before: FineTuneJobStatus) -> bool:
+    return before.failure is not None and before.failure.reason == FailureReason.ACCEPTANCE_NOT_MET
+
+
+def _judged(lacks: str, attempt: int | None, *said: str) -> tuple[Phase, str, str, Failure | None]:
+    """Phase, reason, message and failure of a job whose model is trained, of which this is `said`, and `lacks` that."""
+    if not lacks:
+        return Phase.SUCCEEDED, "Succeeded", sentences(*said), None
+    remedy = REMEDIES[FailureReason.ACCEPTANCE_NOT_MET]
+    failure = Failure(
+        reason=FailureReason.ACCEPTANCE_NOT_MET,
+        message=sentences(lacks),
+        remedy=remedy,
+        field="spec.acceptance",
+        exit_code=ExitCode.DONE,
+        attempt=attempt,
+    )
+    return Phase.FAILED, failure.reason, sentences(lacks, *said, remedy), failure
 
 
 def _goes_on(case: Case) -> bool:
@@ -167,36 +216,44 @@ def succeeded(case: Case, result: Result | None, note: str = "") -> Decision:
 def _succeeded(case: Case, result: Result | None, note: str) -> Decision:
     run = case.run_told or case.run
     artifacts = _artifacts(run.uri, result)
-    more: dict[str, Any] = {"completion_time": case.ended, "artifacts": artifacts}
+    more: dict[str, Any] = {"completion_time": case.ended, "artifacts": artifacts, "run": run}
+    metrics: list[MetricStatus] = []
     if result is None:
         metric = measured_so_far(progress_told(case, Phase.SUCCEEDED))
         known = f"only as it last told them while it trained ({metric})" if metric else "unknown here"
-        message = f"Finished. The trainer left no message that can be read, so its metrics are {known}; the results are in {run.uri}."
+        told = f"Finished. The trainer left no message that can be read, so its metrics are {known}; the results are in {run.uri}."
         more["summary"] = metric
-        return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", sentences(message, note), run=run, **more))
-    pinned = run.model_dump() | {"model_revision": result.model_revision, "data_fingerprint": result.data_fingerprint}
-    more["run"] = RunStatus(**pinned)
-    metrics = [
-        MetricStatus(
-            name=metric.name,
-            split=metric.split,
-            baseline=metric.baseline if metric.baseline is not None and isfinite(metric.baseline) else None,
-            value=metric.value,
-        )
-        for metric in result.metrics[:MAX_METRICS]
-        if isfinite(metric.value)  # JSON has no word for the others
-    ]
-    more["metrics"] = metrics or None
-    summary = _summary(metrics)
-    more["summary"] = summary or None
-    adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
-    where = (
-        f"The model is in {artifacts.model_uri}"
-        if artifacts.model_uri
-        else f"The adapters are in {artifacts.adapter_uri}"
-    )
-    message = sentences(summary, adopted, where, note)
-    return Decision(status=status(case, Phase.SUCCEEDED, "Succeeded", message, **more))
+        said: tuple[str, ...] = (told, note)
+    else:
+        pinned = run.model_dump() | {
+            "model_revision": result.model_revision,
+            "data_fingerprint": result.data_fingerprint,
+        }
+        more["run"] = RunStatus(**pinned)
+        metrics = [
+            MetricStatus(
+                name=metric.name,
+                split=metric.split,
+                baseline=metric.baseline if metric.baseline is not None and isfinite(metric.baseline) else None,
+                value=metric.value,
+            )
+            for metric in result.metrics[:MAX_METRICS]
+            if isfinite(metric.value)  # JSON has no word for the others
+        ]
+        summary = _summary(metrics)
+        more |= {"metrics": metrics or None, "summary": summary or None}
+        adopted = "An equal finished run was found, nothing had to be trained" if result.adopted else ""
+        said = (summary, adopted, _where(artifacts), note)
+    attempt = case.attempts[-1].number if case.attempts else None
+    phase, reason, message, failure = _judged(shortfall(case, metrics), attempt, *said)
+    more["progress"] = progress_told(case, Phase.SUCCEEDED)  # it is trained, whatever is thought of it
+    return Decision(status=status(case, phase, reason, message, failure=failure, **more))
+
+
+def _where(artifacts: Artifacts) -> str:
+    if artifacts.model_uri:
+        return f"The model is in {artifacts.model_uri}"
+    return f"The adapters are in {artifacts.adapter_uri}"
 
 
 def _artifacts(uri: str, result: Result | None) -> Artifacts:

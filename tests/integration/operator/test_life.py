@@ -73,6 +73,24 @@ def test_a_run_without_a_message_succeeds_with_unknown_metrics(lab: Lab) -> None
     assert "metrics" not in status
 
 
+def test_a_model_is_judged_and_judged_again_after_its_end_without_another_pod(lab: Lab) -> None:
+    """The API server itself keeps what has finished from going on, and lets another verdict through."""
+    lab.pods_are(succeed(TUNED))
+    lab.apply(acceptance={"min": 0.9})
+    failed = lab.until(phase="Failed", reason="AcceptanceNotMet")
+    assert failed["failure"]["message"] == "f1 of the validation rows is 0.874, below the 0.9 of spec.acceptance.min."
+    assert failed["artifacts"]["modelUri"].endswith("/model")
+    lab.edit(acceptance={"min": 0.8, "betterThanBaseline": True})
+    accepted = lab.until(phase="Succeeded")
+    assert "failure" not in accepted
+    assert conditions(accepted) == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
+    lab.edit(acceptance={"metric": "accuracy", "min": 0.95})
+    assert lab.until(phase="Failed")["metrics"] == failed["metrics"]
+    lab.edit(acceptance=None)
+    assert lab.until(phase="Succeeded")["message"] == accepted["message"]
+    assert len(lab.pods()) == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ bad ends
 
 

@@ -894,6 +894,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     for _ in range(3):
         removed.loses_its_training()
     Story().starts().changes_training(outdated=True)
+    Story().starts().runs().ends(0, TUNED).is_edited(acceptance={"min": 0.9})
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal, [start] = Refusal(FailureReason.ADMISSION_DENIED, "no"), others.actions

@@ -116,6 +116,23 @@ def test_a_failure_says_its_reason_and_what_to_do(folder: Folder) -> None:
     assert "\n  What to do: " in run.output
 
 
+def test_a_model_that_is_not_accepted_is_told_with_its_numbers_and_judged_again_without_training(
+    folder: Folder,
+) -> None:
+    folder.script.ends(0)
+    run = folder.run("--set", "acceptance.min=0.9")
+    assert run.ends() == 3
+    assert (
+        "✗ topics is trained, and not accepted: AcceptanceNotMet\n"
+        "  macro_f1 of the validation rows is 0.875, below the 0.9 of spec.acceptance.min.\n  What to do: To take the model"
+    ) in run.output
+    assert "  macro_f1  validation  0.125 → 0.875\n  report    " in run.output
+    again = folder.run("--set", "acceptance.min=0.8")
+    assert again.ends() == 0
+    assert "✓ topics is finished already, nothing had to be trained\n" in again.output
+    assert "Training from" not in again.output
+
+
 def test_a_job_that_its_manifest_suspends_is_not_started_and_says_how_to(folder: Folder) -> None:
     folder.manifest.write_text(MANIFEST + "  suspend: true\n")
     run = folder.run()
