@@ -34,6 +34,8 @@ class FailureReason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     SIDECAR_FAILED = "SidecarFailed"
     UNSCHEDULABLE = "Unschedulable"
+    VOLUME_UNAVAILABLE = "VolumeUnavailable"
+    SANDBOX_FAILED = "SandboxFailed"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
     LOSS_DIVERGED = "LossDiverged"
@@ -71,6 +73,8 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.IMAGE_PULL_FAILED: "The node cannot get the image.",
     FailureReason.SIDECAR_FAILED: "A container that others put into the pod fails, or does not start.",
     FailureReason.UNSCHEDULABLE: "No node can take the pod.",
+    FailureReason.VOLUME_UNAVAILABLE: "A volume of the pod cannot be attached to its node, or not be mounted there.",
+    FailureReason.SANDBOX_FAILED: "The node cannot make what the pod's containers live in: its sandbox, its network, or the devices that it claims.",
     FailureReason.OUT_OF_MEMORY: "The attempt needed more memory than it may have.",
     FailureReason.DISK_FULL: "The attempt needed more disk than it may have, or than the node has left.",
     FailureReason.LOSS_DIVERGED: "The loss has become infinite, or is no number any more.",
@@ -96,6 +100,8 @@ WAITED_FOR = frozenset(
         FailureReason.IMAGE_PULL_FAILED,
         FailureReason.SIDECAR_FAILED,
         FailureReason.UNSCHEDULABLE,
+        FailureReason.VOLUME_UNAVAILABLE,
+        FailureReason.SANDBOX_FAILED,
     }
 )
 """What keeps a pod from starting does not fail its job, which goes on by itself once that has changed."""
@@ -125,6 +131,8 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.IMAGE_PULL_FAILED: "Check spec.pod.imagePullSecrets and the image: spec.image or, where that is left out, the chart's trainer.image. Once an attempt has run, spec.image changes only together with spec.runId.",
     FailureReason.SIDECAR_FAILED: "Read that container's log with kubectl logs POD -c CONTAINER; mend what put it into the pod, or keep it out as docs/sidecars.md says.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",
+    FailureReason.VOLUME_UNAVAILABLE: "Wait, or mend the volume that the message names: a training pod mounts empty folders and what the platform gives it, so any other volume comes from whoever changes pods in this cluster.",
+    FailureReason.SANDBOX_FAILED: "Check spec.pod.runtimeClassName, and ask who administers the cluster about the node's network plugin.",
     FailureReason.OUT_OF_MEMORY: 'Raise spec.resources.limits.memory, lower spec.training.microBatchSize or maxLength, or set spec.training.activationCheckpointing to "on".',
     FailureReason.DISK_FULL: "Raise spec.resources.limits.ephemeral-storage: the model, the data and checkpoints on their way to storage lie on the pod's disk.",
     FailureReason.LOSS_DIVERGED: "Lower spec.training.learningRate, raise warmupRatio, or use precision fp32; then set another spec.runId.",

@@ -188,7 +188,8 @@ class Pod(Model):
     """Labels a node must have. Default: any node."""
 
     tolerations: Annotated[list[Toleration], Field(max_length=32)] | None = None
-    """Taints of nodes the pod puts up with. Default: none."""
+    """Taints of nodes the pod puts up with. Of a node that is out of touch (`node.kubernetes.io/unreachable` and `not-ready`) it does so
+    for 60 seconds where they are not listed here, and then another pod goes on. Default: no others."""
 
     affinity: Affinity | None = None
     """Node and pod affinity, as in a pod. Default: none."""

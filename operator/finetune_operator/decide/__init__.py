@@ -47,6 +47,11 @@ from finetune_operator.decide.starting import (
     training_is_missing,
     training_is_stopping,
 )
+from finetune_operator.decide.waiting import (
+    attempt_waits_for_a_node_that_is_coming,
+    attempt_waits_for_its_image,
+    node_is_out_of_touch,
+)
 from finetune_operator.worlds.protocol import Decision, Observed, StartTraining
 
 Rule = Callable[[Case], Decision | None]
@@ -72,6 +77,7 @@ WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
 WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     trainer_ended_just_now,
     pod_outlives_its_trainer,
+    node_is_out_of_touch,
     attempt_is_running,
     verdict_is_due,
     run_makes_no_progress,
@@ -82,7 +88,9 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     training_is_queued,
     restart_is_held_back,
     attempt_cannot_be_created,
+    attempt_waits_for_a_node_that_is_coming,
     attempt_cannot_start,
+    attempt_waits_for_its_image,
     attempt_is_out_of_sight,
     attempt_is_awaited,
 )

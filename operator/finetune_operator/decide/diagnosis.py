@@ -15,10 +15,13 @@ AGAIN = "To run again, set another spec.runId."
 def what_preceded(case: Case) -> Cause | None:
     """As a half-sentence with its remedy; None when an attempt was running, or nothing is known."""
     waiting = [a.waiting for a in case.attempts_now if a.waiting is not None and a.phase is AttemptPhase.WAITING]
+    coming = [a.on_its_way for a in case.attempts_now if a.on_its_way is not None and a.phase is AttemptPhase.WAITING]
     refusal = waiting[-1] if waiting else case.current.refusal
     if refusal is not None:
         remedy = sentences(refusal.remedy or REMEDIES[refusal.reason], AGAIN)
         return Cause(refusal.reason, f"it waited for: {refusal.message}", remedy, refusal.field)
+    if coming:
+        return Cause(coming[-1].what, f"it waited for: {coming[-1].message}")
     return _said_before(case) or _last_failure(case)
 
 

@@ -203,7 +203,12 @@ class FakeWorld:
     def run_attempt(self, key: Key, node: str = "node-1") -> None:
         """The waiting attempt starts to run."""
         self.change_latest(
-            key, phase=AttemptPhase.RUNNING, started=self.now + self.nodes_ahead, node=node, waiting=None
+            key,
+            phase=AttemptPhase.RUNNING,
+            started=self.now + self.nodes_ahead,
+            node=node,
+            waiting=None,
+            on_its_way=None,
         )
 
     def hold_attempt(self, key: Key, reason: FailureReason, message: str) -> None:

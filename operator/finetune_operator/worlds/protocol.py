@@ -178,8 +178,12 @@ class AttemptSeen:
     """What it cannot start without and does not ask for by itself, in words of its world."""
     waiting: Refusal | None = None
     """What it waits for, when that is a problem: Unschedulable, ImagePullFailed, SecretMissing, …"""
+    on_its_way: OnItsWay | None = None
+    """What it waits for, when that comes by itself."""
     initializing: str = ""
-    """What runs in its pod before the trainer, where it waits for nothing else."""
+    """What runs in its pod before the trainer, or who has yet to say something, where it waits for nothing else."""
+    out_of_touch: datetime | None = None
+    """Since when its node has not been heard of, so that nobody knows whether it still runs; None where it is in touch."""
     held_by: tuple[str, ...] = ()
     """Other containers that keep the pod of a trainer that has ended. It is `RUNNING` then, and yet tells how the trainer ended."""
     ended_for: float | None = None
@@ -202,6 +206,22 @@ class AttemptSeen:
     ended_by: Cause | None = None
     """Why it ended, where the world itself says so, such as a node that evicts for a full disk or would not run it at all. It comes
     before the trainer's own words, and long before any guess. Whether the end counts is another question."""
+
+
+class Awaited(StrEnum):
+    """What an attempt waits for that comes by itself, as the status says it. None of these is a problem."""
+
+    NODE = "ScalingUp"
+    IMAGE = "PullingImage"
+
+
+@dataclass(frozen=True)
+class OnItsWay:
+    """What an attempt waits for without anybody having to do anything."""
+
+    what: Awaited
+    message: str
+    since: datetime
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ from finetune_operator.decide import RULES
 from finetune_operator.decide.diagnosis import AGAIN
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
+    Awaited,
     Backoff,
     Cause,
     ChangeLimits,
     Ending,
+    OnItsWay,
     Refusal,
     Refused,
     StartTraining,
@@ -895,6 +897,13 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
         removed.loses_its_training()
     Story().starts().changes_training(outdated=True)
     Story().starts().runs().ends(0, TUNED).is_edited(acceptance={"min": 0.9})
+    for what in Awaited:
+        comes = Story().starts()
+        comes.world.change_latest(comes.key, on_its_way=OnItsWay(what, "It comes", comes.now))
+        comes.looks()
+    silent = Story().starts().runs()
+    silent.world.change_latest(silent.key, out_of_touch=silent.now)
+    silent.looks()
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal, [start] = Refusal(FailureReason.ADMISSION_DENIED, "no"), others.actions

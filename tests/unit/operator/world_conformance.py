@@ -105,6 +105,8 @@ class WorldConformance:
         seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
         assert seen.attempts[-1].started is not None
         assert seen.trainings[0].started is not None  # from when its deadline counts
+        running = seen.attempts[-1]
+        assert (running.waiting, running.on_its_way, running.out_of_touch) == (None, None, None)
         await driver.end_attempt(key, 0, TUNED)
         seen = await shown(driver, key, has_ended)
         assert seen.trainings[0].ending is Ending.COMPLETE

@@ -1,4 +1,4 @@
-"""Events of a FineTuneJob, as `kubectl describe` shows them."""
+"""Events of a FineTuneJob, as `kubectl describe` shows them, and when those of others happened."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from finetune_api import API_VERSION, KIND
 from finetune_operator.worlds.kube.client import Object
+from finetune_operator.worlds.kube.facts import time_of
 from finetune_operator.worlds.protocol import Announcement, Key
 
 MAX_NOTE_BYTES = 1024
@@ -35,6 +36,16 @@ def event_of(key: Key, uid: str, announcement: Announcement, now: datetime) -> O
         "reportingController": "finetune-operator",
         "reportingInstance": os.environ.get("HOSTNAME", "finetune-operator")[:128],
     }
+
+
+def last_seen(event: Object) -> datetime:
+    """When this core/v1 Event happened last. How long after the first time is its writer's to say, and when that was the API server's."""
+    created = time_of(event["metadata"]["creationTimestamp"])
+    assert created is not None
+    first = time_of(event.get("firstTimestamp") or event.get("eventTime"))
+    series = event.get("series") or {}
+    last = time_of(series.get("lastObservedTime") or event.get("lastTimestamp"))
+    return created + (last - first) if first and last and last > first else created
 
 
 def _cut(note: str) -> str:

@@ -156,6 +156,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             needs=read_trusted_ca(pod),
             waiting=_problem(pod) if phase is AttemptPhase.WAITING else None,
             initializing=_initializing(pod) if phase is AttemptPhase.WAITING else "",
+            out_of_touch=_out_of_touch(pod) if phase is AttemptPhase.RUNNING else None,
             held_by=tuple(keepers) if terminated and not ended else (),
             spoiled=status.get("phase") == "Failed" and terminated.get("exitCode") == 0,
             exit_code=terminated.get("exitCode"),
@@ -197,6 +198,15 @@ def _finished(pod: Object) -> datetime | None:
             return time_of(condition["lastTransitionTime"])
     deleted = time_of(meta.get("deletionTimestamp"))
     return deleted - timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0) if deleted else None
+
+
+def _out_of_touch(pod: Object) -> datetime | None:
+    """Since when its node is. Of a node that has fallen silent the cluster's node controller takes the readiness off the pods, and
+    says nothing of their containers, which the node itself would take it off with; nor would the node without a readiness gate."""
+    conditions = {c["type"]: c for c in (pod.get("status") or {}).get("conditions") or []}
+    ready, containers = conditions.get("Ready") or {}, conditions.get("ContainersReady") or {}
+    silent = ready.get("status") == "False" and containers.get("status") == "True"
+    return time_of(ready.get("lastTransitionTime")) if silent and not pod["spec"].get("readinessGates") else None
 
 
 def _phase(status: Object, trainer: Container) -> AttemptPhase:

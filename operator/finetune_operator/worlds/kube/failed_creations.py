@@ -11,8 +11,9 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_operator.worlds.kube import facts, names
-from finetune_operator.worlds.kube.client import TROUBLE, Client, Object
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.client import TROUBLE, Client
+from finetune_operator.worlds.kube.events import last_seen
 
 log = logging.getLogger(__name__)
 
@@ -64,18 +65,8 @@ class FailedCreations:
             for event in page["items"]:
                 uid, said = (
                     event["involvedObject"].get("uid", ""),
-                    FailedCreation(_time(event), event.get("message", "")),
+                    FailedCreation(last_seen(event), event.get("message", "")),
                 )
                 if uid not in found or found[uid].time <= said.time:
                     found[uid] = said
         return found
-
-
-def _time(event: Object) -> datetime:
-    """When it was seen last. How long after the first time is its writer's to say, and when that was the API server's."""
-    created = facts.time_of(event["metadata"]["creationTimestamp"])
-    assert created is not None
-    first = facts.time_of(event.get("firstTimestamp") or event.get("eventTime"))
-    series = event.get("series") or {}
-    last = facts.time_of(series.get("lastObservedTime") or event.get("lastTimestamp"))
-    return created + (last - first) if first and last and last > first else created

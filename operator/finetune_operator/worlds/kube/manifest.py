@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finetune_api import API_VERSION, KIND
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.placement import Toleration
 from finetune_api.run import (
     ATTEMPT_ENV,
     RUN_ENV,
@@ -29,6 +31,11 @@ SECONDS_TO_SAVE = 120
 """From SIGTERM to SIGKILL: long enough to write a checkpoint to object storage."""
 SECONDS_TO_SAVE_MORE = 600
 """The same of several GPUs, which train models whose checkpoints are larger: of full tuning 12 bytes for each parameter."""
+SECONDS_OUT_OF_TOUCH = 60
+"""How long a pod stays on a node that is out of touch before it is given up and another one begins. Kubernetes' own 300 seconds are for
+what is worth more than the work since the last checkpoint."""
+OUT_OF_TOUCH = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
+"""Taints of such a node."""
 USER = 65532
 """`nonroot` of the trainer image; any other number would do, in group 0 too: nothing in the image is written."""
 WORKSPACE = "/workspace"
@@ -165,6 +172,7 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform, progre
     wanted = spec.pod.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"labels", "annotations"})
     return {
         **wanted,
+        "tolerations": [*wanted.get("tolerations", ()), *_tolerations(spec.pod.tolerations or ())],
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": SECONDS_TO_SAVE_MORE if spec.resources.gpus > 1 else SECONDS_TO_SAVE,
         "automountServiceAccountToken": False,
@@ -185,6 +193,14 @@ def _pod(start: StartTraining, spec: FineTuneJobSpec, platform: Platform, progre
             *([_PROGRESS] if progress else []),
         ],
     }
+
+
+def _tolerations(said: Sequence[Toleration]) -> list[Object]:
+    """Of the taints of a node that is out of touch, where the spec does not speak of them."""
+    told = {t.key for t in said if t.effect in (None, "NoExecute")}
+    silent = [key for key in OUT_OF_TOUCH if not told & {key, None}]
+    patience = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS_OUT_OF_TOUCH}
+    return [{"key": key, **patience} for key in silent]
 
 
 _PROGRESS: Object = {

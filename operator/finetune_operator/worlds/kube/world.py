@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -16,11 +16,13 @@ from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.worlds.kube import facts, manifest, names, refusals
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
+from finetune_operator.worlds.kube.event_words import Told
 from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
 from finetune_operator.worlds.kube.manifest import Endpoint
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
+from finetune_operator.worlds.kube.pod_events import PodEvents
 from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.protocol import (
@@ -105,10 +107,11 @@ class KubeWorld:
             parting=lambda attempt: attempt.phase is AttemptPhase.ENDED,
         )
         self._failed_creations = FailedCreations(client)
+        self._pod_events = PodEvents(client, self._changes.put_nowait)
         self._reports = Reports(self._changes.put_nowait)
         self.progress_to: Endpoint | None = None
         """Where trainers that start now tell how far they are."""
-        self.watches = (self._trainings.run, self._attempts.run)
+        self.watches = (self._trainings.run, self._attempts.run, self._pod_events.run)
 
     async def synced(self) -> None:
         await self._trainings.synced.wait()
@@ -226,6 +229,7 @@ class KubeWorld:
             self._ends_seen.pop(key, None)
             self._unwritten.pop(key, None)
             self._reports.forget(key)
+            self._pod_events.of(key, {})
             self._forget_parted(key)
             return Observed(key=key, job=None)
         self._observed[key] = record
@@ -235,6 +239,7 @@ class KubeWorld:
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         trainings, attempts = self._since_their_ends(key, trainings, attempts)
         running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
+        attempts = [await self._with_trust(key, attempt) for attempt in attempts]
         return Observed(
             key=key,
             job=Job(
@@ -245,7 +250,7 @@ class KubeWorld:
                 deleting=record.deleting,
             ),
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
-            attempts=tuple([await self._with_trust(key, attempt) for attempt in attempts]),
+            attempts=tuple(self._with_events(key, attempts, {child.fact.name: child.uid for child in pods})),
             report=self._reports.of(key, running),
             default_image=self._default_image,
             allowed_pod_keys=self._platform.allowed_pod_keys,
@@ -452,6 +457,12 @@ class KubeWorld:
         except TROUBLE:  # nobody knows, and all else about the pod is known
             return attempt
 
+    def _with_events(self, key: Key, attempts: list[AttemptSeen], uids: Mapping[str, str]) -> list[AttemptSeen]:
+        """What a pod waits for, where it does not say so itself, and whether a node is coming for one that has none."""
+        silent = {uids[a.name]: a.node for a in attempts if _waits_in_silence(a)}
+        told = self._pod_events.of(key, silent)
+        return [_as_told(a, told[uids[a.name]]) if uids[a.name] in told else a for a in attempts]
+
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
         """A Job whose pods cannot be created says so only in an event."""
         alive = any(a.training == training.uid and a.phase is not AttemptPhase.ENDED for a in attempts)
@@ -468,6 +479,23 @@ class KubeWorld:
 def _what_counts(record: _Record) -> _Record:
     """All that a decision may follow from. That a trainer gets on is written often, and follows from its reports alone."""
     return replace(record, version=0, status={name: said for name, said in record.status.items() if name != "progress"})
+
+
+def _waits_in_silence(attempt: AttemptSeen) -> bool:
+    """What no node can take may get one that is added for it, of which only events tell."""
+    unscheduled = attempt.waiting is not None and attempt.waiting.reason is FailureReason.UNSCHEDULABLE
+    return attempt.phase is AttemptPhase.WAITING and not attempt.deleting and (attempt.waiting is None or unscheduled)
+
+
+def _as_told(attempt: AttemptSeen, told: Told) -> AttemptSeen:
+    problem, known = told.problem, attempt.waiting
+    if known is not None:
+        said = f"{known.message.rstrip('. ')}; {problem.message}" if problem is not None else known.message
+        return replace(attempt, waiting=replace(known, message=said), on_its_way=told.on_its_way)
+    if problem is not None:
+        problem = replace(problem, message=problem.message[0].upper() + problem.message[1:])
+    initializing = attempt.initializing or told.silence
+    return replace(attempt, waiting=problem, on_its_way=told.on_its_way, initializing=initializing)
 
 
 def _is_gone(error: ApiError) -> bool:

@@ -1,0 +1,91 @@
+"""Why a job waits is told within 20 seconds, by events on a real API server, and so is a node that falls silent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.cluster.api import STRATEGIC_MERGE_PATCH, Object
+from tests.cluster.kubelet import unschedulable, waits
+from tests.cluster.waiting import eventually
+from tests.integration.operator.lab import Lab
+from tests.unit.operator.story import NO_GPU
+
+WITHIN = 20.0
+"""Seconds of a pod's creation."""
+
+WRITTEN: dict[str, tuple[str, str, str, str]] = {
+    "volume": ("kubelet", "FailedMount", 'MountVolume.SetUp failed for volume "mesh" : configmap "mesh" not found', "VolumeUnavailable"),
+    "disk": ("attachdetach-controller", "FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used', "VolumeUnavailable"),
+    "sandbox": ("kubelet", "FailedCreatePodSandBox", 'Failed to create pod sandbox: rpc error: code = Unknown desc = RuntimeHandler "runsc" not supported', "SandboxFailed"),
+    "pulling": ("kubelet", "Pulling", 'Pulling image "registry.example/finetune-trainer:test"', "PullingImage"),
+    "grows": ("cluster-autoscaler", "TriggeredScaleUp", "pod triggered scale-up: [{gpu 0->1 (max: 2)}]", "ScalingUp"),
+    "stays": ("cluster-autoscaler", "NotTriggerScaleUp", "pod didn't trigger scale-up: 1 max node group size reached", "Unschedulable"),
+}  # fmt: skip
+"""By job: who writes of its pod, with which reason and words, and the reason that the job shows."""
+WITHOUT_A_NODE = ("grows", "stays")
+WARNED_OF = {"VolumeUnavailable", "SandboxFailed", "Unschedulable"}
+
+
+def writes(lab: Lab, pod: Object, who: str, reason: str, message: str) -> None:
+    """An event about the pod, as client-go's recorder writes it."""
+    meta, now = pod["metadata"], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"apiVersion": "v1", "kind": "Pod", "namespace": meta["namespace"], "name": meta["name"], "uid": meta["uid"]}  # fmt: skip
+    event = {
+        "metadata": {"generateName": f"{meta['name']}.", "namespace": meta["namespace"]},
+        "involvedObject": about,
+        "reason": reason,
+        "message": message,
+        "source": {"component": who},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "type": "Normal" if reason in ("Pulling", "TriggeredScaleUp", "NotTriggerScaleUp") else "Warning",
+    }
+    lab.cluster.api.post(f"/api/v1/namespaces/{lab.namespace}/events", event)
+
+
+def test_what_a_pod_waits_for_is_told_from_its_events_within_twenty_seconds(lab: Lab) -> None:
+    """All at once, as it takes the time that it takes."""
+
+    def fate(pod: Object) -> Any:
+        name = pod["metadata"]["labels"]["finetune.dev/job"]
+        writes(lab, pod, *WRITTEN[name][:3])
+        return unschedulable(NO_GPU) if name in WITHOUT_A_NODE else waits("ContainerCreating")
+
+    lab.pods_become(fate)
+    for name in WRITTEN:
+        lab.apply(name)
+    began = time.monotonic()
+    for name, (_, _, message, reason) in WRITTEN.items():
+        status = lab.until(name, phase="Starting", reason=reason, seconds=WITHIN)
+        told = {"pulling": "node-1 pulls the image", "grows": "A node is being added for the pod (gpu 0->1 (max: 2))"}
+        told |= {"stays": f"{NO_GPU.rstrip('.')}; no node will be added for it: 1 max node group size reached"}
+        words = told.get(name, message)
+        if reason != "Unschedulable":  # which it is before the autoscaler speaks
+            assert words in status["message"]
+        eventually(lambda n=name, w=words: w in lab.status(n)["message"], WITHIN)  # type: ignore[misc]
+    assert time.monotonic() - began < WITHIN
+    for name, (*_, reason) in WRITTEN.items():
+        assert (("Warning", reason) in eventually(lambda n=name: lab.events(n))) == (reason in WARNED_OF)  # type: ignore[misc]
+
+
+def becomes_ready(lab: Lab, status: str) -> None:
+    """Of the pod, and nothing else: so the node controller says it when a node falls silent, and its kubelet when it is back."""
+    [pod] = lab.pods()
+    condition = {"type": "Ready", "status": status, "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
+    path = f"/api/v1/namespaces/{lab.namespace}/pods/{pod['metadata']['name']}/status"
+    lab.cluster.api.patch(path, {"status": {"conditions": [condition]}}, STRATEGIC_MERGE_PATCH)
+
+
+def test_a_node_that_falls_silent_and_comes_back_is_told_both_times(lab: Lab) -> None:
+    lab.apply()
+    lab.until(phase="Running", reason="Training")
+    [pod] = lab.pods()
+    patience = {t["key"]: t["tolerationSeconds"] for t in pod["spec"]["tolerations"]}
+    assert patience == {"node.kubernetes.io/unreachable": 60, "node.kubernetes.io/not-ready": 60}
+    becomes_ready(lab, "False")
+    status = lab.until(phase="Running", reason="NodeLost")
+    assert "on node node-1 has not been heard of since" in status["message"]
+    becomes_ready(lab, "True")
+    lab.until(phase="Running", reason="Training")

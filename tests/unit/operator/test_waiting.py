@@ -1,0 +1,130 @@
+"""What a job waits for is said whoever ends it: a problem with what to do about it, and what comes by itself without a warning."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_api.failures import REMEDIES, FailureReason
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.facts import read_attempt
+from finetune_operator.worlds.protocol import AttemptSeen, Awaited, OnItsWay
+from tests.unit.operator.story import NO_GPU, Story
+
+NO_NODE = f"No node can take the pod: {NO_GPU}"
+
+
+def waits_for(what: Awaited, message: str, **facts: Any) -> Story:
+    story = Story(activeDeadlineSeconds=7200).starts()
+    story.world.change_latest(story.key, on_its_way=OnItsWay(what, message, story.now), **facts)
+    return story.waits(20)
+
+
+def test_a_node_that_is_being_added_is_said_without_a_warning_until_it_is_there() -> None:
+    story = waits_for(Awaited.NODE, "A node is being added for the pod (gpu 0->1 (max: 2))")
+    assert story.state() == ("Starting", "ScalingUp")
+    assert story.status.message == "A node is being added for the pod (gpu 0->1 (max: 2)), since 00:00:00 UTC."
+    assert story.conditions()["Stalled"] == "False"
+    assert [(e.type, e.reason) for e in story.events] == [("Normal", "Starting"), ("Normal", "ScalingUp")]
+    assert story.runs().state() == ("Running", "Training")
+
+
+def test_a_node_that_does_not_come_is_no_node() -> None:
+    story = waits_for(Awaited.NODE, "A node is being added").is_held(FailureReason.UNSCHEDULABLE, NO_NODE)
+    assert story.state() == ("Starting", "ScalingUp"), "what no node can take is no problem while one comes"
+    assert story.recheck == 20 * 60 - 20
+    assert story.waits(20 * 60 - 20).state() == ("Starting", "Unschedulable")
+    assert REMEDIES[FailureReason.UNSCHEDULABLE] in (story.status.message or "")
+
+
+def test_an_image_that_is_being_pulled_is_said_without_a_warning_and_once() -> None:
+    story = waits_for(Awaited.IMAGE, "The node n pulls the image trainer:1")
+    assert story.state() == ("Starting", "PullingImage")
+    assert story.status.message == "The node n pulls the image trainer:1, since 00:00:00 UTC."
+    writes = story.writes
+    assert story.waits(600).writes == writes
+    assert "Warning" not in [e.type for e in story.events]
+
+
+def test_a_problem_comes_before_an_image_that_is_being_pulled() -> None:
+    story = waits_for(Awaited.IMAGE, "…").is_held(FailureReason.VOLUME_UNAVAILABLE, "A volume of the pod is not there")
+    assert story.state() == ("Starting", "VolumeUnavailable")
+
+
+@pytest.mark.parametrize("reason", [FailureReason.VOLUME_UNAVAILABLE, FailureReason.SANDBOX_FAILED])
+def test_a_volume_or_a_sandbox_is_waited_for_with_what_to_do(reason: FailureReason) -> None:
+    story = Story().starts().is_held(reason, "Not there.")
+    assert story.state() == ("Starting", reason)
+    assert story.status.message == f"Not there. {REMEDIES[reason]}"
+    assert story.events[-1].type == "Warning"
+
+
+def test_a_deadline_missed_while_an_image_was_pulled_says_so() -> None:
+    story = waits_for(Awaited.IMAGE, "The node n pulls the image trainer:1").exceeds_its_deadline().waits(11)
+    assert story.state() == ("Failed", "DeadlineExceeded")
+    assert "; it waited for: The node n pulls the image trainer:1. " in (story.status.message or "")
+
+
+# ------------------------------------------------------------------------------------------------------- out of touch
+
+
+def test_a_node_out_of_touch_is_said_and_that_it_is_back_as_well() -> None:
+    story = Story().starts().runs()
+    story.world.change_latest(story.key, out_of_touch=story.now)
+    assert story.looks().state() == ("Running", "NodeLost")
+    assert (story.status.message or "").startswith(
+        f"{story.world.attempts[story.key][-1].name} on node node-1 has not been heard of since 00:00:05 UTC, because its node is out of touch."
+    )
+    assert story.events[-1].type == "Warning"
+    writes = story.writes
+    assert story.waits(120).writes == writes
+    story.world.change_latest(story.key, out_of_touch=None)
+    assert story.looks().state() == ("Running", "Training")
+
+
+def test_a_pod_that_was_told_to_stop_on_a_node_out_of_touch_is_told_as_one_that_should_be_gone() -> None:
+    story = Story().starts().runs()
+    gone_by = story.now + timedelta(seconds=60)
+    story.world.change_latest(story.key, out_of_touch=story.now, deleting=True, gone_by=gone_by)
+    assert story.looks().state() == ("Running", "Stopping")
+    assert story.waits(91).state() == ("Running", "NodeLost")
+    assert "should be gone since" in (story.status.message or "")
+
+
+CONDITIONS: dict[str, tuple[list[tuple[str, str]], dict[str, Any], bool]] = {
+    "runs": ([("Ready", "True"), ("ContainersReady", "True")], {}, False),
+    "the node controller took its readiness": ([("Ready", "False"), ("ContainersReady", "True")], {}, True),
+    "the kubelet took it": ([("Ready", "False"), ("ContainersReady", "False")], {}, False),
+    "a readiness gate is not there": (
+        [("Ready", "False"), ("ContainersReady", "True")],
+        {"readinessGates": [{"conditionType": "example.com/ready"}]},
+        False,
+    ),
+    "nothing is said of containers": ([("Ready", "False")], {}, False),
+    "nothing is said": ([], {}, False),
+}
+
+
+@pytest.mark.parametrize("case", CONDITIONS)
+def test_a_pod_is_out_of_touch_where_the_node_controller_alone_says_that_it_is_not_ready(case: str) -> None:
+    conditions, spec, expected = CONDITIONS[case]
+    running = {"running": {"startedAt": "2026-01-01T00:00:10Z"}}
+    seen = attempt(conditions, spec, "Running", running)
+    assert (seen.out_of_touch is not None) == expected
+    assert attempt(conditions, spec, "Failed", {"terminated": {"exitCode": 1}}).out_of_touch is None
+
+
+def attempt(conditions: list[tuple[str, str]], spec: dict[str, Any], phase: str, state: dict[str, Any]) -> AttemptSeen:
+    time = "2026-01-01T00:05:00Z"
+    status = {
+        "phase": phase,
+        "conditions": [{"type": t, "status": s, "lastTransitionTime": time} for t, s in conditions],
+        "containerStatuses": [{"name": names.CONTAINER, "state": state}],
+    }
+    meta = {"namespace": "ml", "name": "demo-r-x", "uid": "u", "resourceVersion": "1", "creationTimestamp": time}
+    labels = {names.JOB_LABEL: "demo", names.UID_LABEL: "job"}
+    child = read_attempt({"metadata": {**meta, "labels": labels}, "spec": {"nodeName": "n", **spec}, "status": status})
+    assert child is not None
+    return child.fact
