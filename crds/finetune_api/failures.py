@@ -82,7 +82,7 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.EVICTED: "The pod was taken from its node, which is being drained or ran short of something.",
     FailureReason.NO_PROGRESS: "Attempt after attempt was ended from outside before it had saved anything new.",
     FailureReason.ACCEPTANCE_NOT_MET: "The model is trained and kept, and does not reach what spec.acceptance asks for, or nobody knows whether it does.",
-    FailureReason.DEADLINE_EXCEEDED: "The run was not finished in the time that spec.activeDeadlineSeconds gives it, waiting included.",
+    FailureReason.DEADLINE_EXCEEDED: "The run was not finished in the time that spec.activeDeadlineSeconds gives it, waiting included, or no attempt of it ran in that of spec.pendingDeadlineSeconds, for no reason that is known.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "More attempts have failed than spec.backoffLimit allows.",
     FailureReason.INTERNAL: "Something happened that nobody foresaw.",
 }

@@ -291,6 +291,11 @@ class FineTuneJobSpec(Model):
     """Seconds after which a run that is not finished fails with DeadlineExceeded. Time in suspension does not count.
     Default: none."""
 
+    pending_deadline_seconds: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
+    """Seconds without a running attempt, though no queue holds the job back, after which it fails with the reason that it waits for, and
+    frees what it had got. They are counted anew each time that a queue lets it in or an attempt has ended, from when the next one is
+    due. Default: none, it waits for as long as it takes."""
+
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Seconds after its end when the Job and its pods are deleted; the FineTuneJob and its results stay. Default: they stay until
     the FineTuneJob is deleted."""

@@ -250,6 +250,7 @@ GOOD = [
         {
             "spec.suspend": True,
             "spec.activeDeadlineSeconds": 3600,
+            "spec.pendingDeadlineSeconds": 1,
             "spec.ttlSecondsAfterFinished": 0,
             "spec.backoffLimit": 0,
         },
@@ -303,6 +304,12 @@ BAD = [
     Bad("no output", {"spec.output": REMOVED}, "spec.output", "Add `output:` to spec"),
     Bad("an empty model", {"spec.model": None}, "spec.model", "missing"),
     Bad("an unknown field that is empty", {"spec.flavour": None}, "spec.flavour", "no such field"),
+    Bad(
+        "a deadline before anything can begin",
+        {"spec.pendingDeadlineSeconds": 0},
+        "spec.pendingDeadlineSeconds",
+        "Raise it",
+    ),
     Bad("an empty item of a list", {"spec.pod.tolerations": [None]}, "spec.pod.tolerations[0]", "null"),
     Bad("no spec", {"spec": REMOVED}, "spec", "missing"),
     Bad("no name", {"metadata": {}}, "metadata.name", "missing"),

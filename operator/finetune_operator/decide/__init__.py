@@ -50,7 +50,9 @@ from finetune_operator.decide.starting import (
 from finetune_operator.decide.waiting import (
     attempt_waits_for_a_node_that_is_coming,
     attempt_waits_for_its_image,
+    attempt_was_never_started_in_time,
     node_is_out_of_touch,
+    seconds_to_begin,
 )
 from finetune_operator.worlds.protocol import Decision, Observed, StartTraining
 
@@ -86,6 +88,7 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     platform_has_changed,
     training_is_held,
     training_is_queued,
+    attempt_was_never_started_in_time,
     restart_is_held_back,
     attempt_cannot_be_created,
     attempt_waits_for_a_node_that_is_coming,
@@ -112,12 +115,14 @@ def decide(seen: Observed, now: datetime) -> Decision:
                 decision,
                 announcement=announcement(seen.job.status, decision.status) if seen.job is not None else None,
                 backs_off=backs_off,
-                recheck_after=_recheck_after(case, decision),
+                recheck_after=_recheck_after(case, decision, goes_on=rule in WHILE_IT_GOES_ON),
                 rule=rule.__name__,
             )
     raise AssertionError("the last rule always speaks")
 
 
-def _recheck_after(case: Case, decision: Decision) -> float | None:
+def _recheck_after(case: Case, decision: Decision, *, goes_on: bool) -> float | None:
     unwatched = any(training.unwatched and training.ending is None for training in case.seen.trainings)
-    return min(decision.recheck_after or UNWATCHED_LOOKS, UNWATCHED_LOOKS) if unwatched else decision.recheck_after
+    left = seconds_to_begin(case) if goes_on else None
+    looks = (decision.recheck_after, UNWATCHED_LOOKS if unwatched else None, left if left and left > 0 else None)
+    return min((seconds for seconds in looks if seconds), default=None)

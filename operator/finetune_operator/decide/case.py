@@ -36,6 +36,7 @@ OBEYED_AT_ONCE = (
     "suspend",
     "backoffLimit",
     "activeDeadlineSeconds",
+    "pendingDeadlineSeconds",
     "ttlSecondsAfterFinished",
     "acceptance",
 )

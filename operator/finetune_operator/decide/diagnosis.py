@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.attempts import DELETED, cause_of
@@ -14,15 +16,25 @@ AGAIN = "To run again, set another spec.runId."
 
 def what_preceded(case: Case) -> Cause | None:
     """As a half-sentence with its remedy; None when an attempt was running, or nothing is known."""
-    waiting = [a.waiting for a in case.attempts_now if a.waiting is not None and a.phase is AttemptPhase.WAITING]
-    coming = [a.on_its_way for a in case.attempts_now if a.on_its_way is not None and a.phase is AttemptPhase.WAITING]
-    refusal = waiting[-1] if waiting else case.current.refusal
+    waited_for = what_it_waits_for(case)
+    if waited_for is None:
+        return _last_failure(case)
+    remedy = sentences(waited_for.remedy, AGAIN) if waited_for.remedy else ""
+    return replace(waited_for, message=f"it waited for: {waited_for.message}", remedy=remedy)
+
+
+def what_it_waits_for(case: Case) -> Cause | None:
+    """Why no attempt runs, with its remedy, which is empty where it is in the message, or where what is waited for comes by itself."""
+    waiting = [a for a in case.attempts_now if a.phase is AttemptPhase.WAITING]
+    problems = [a.waiting for a in waiting if a.waiting is not None]
+    coming = waiting[-1].on_its_way if waiting else None
+    refusal = problems[-1] if problems else case.current.refusal
     if refusal is not None:
-        remedy = sentences(refusal.remedy or REMEDIES[refusal.reason], AGAIN)
-        return Cause(refusal.reason, f"it waited for: {refusal.message}", remedy, refusal.field)
-    if coming:
-        return Cause(coming[-1].what, f"it waited for: {coming[-1].message}")
-    return _said_before(case) or _last_failure(case)
+        message = sentences(refusal.message, coming.message) if coming else refusal.message
+        return Cause(refusal.reason, message, refusal.remedy or REMEDIES[refusal.reason], refusal.field)
+    if coming is not None:
+        return Cause(coming.what, coming.message)
+    return _said_before(case)
 
 
 def _said_before(case: Case) -> Cause | None:
@@ -36,8 +48,8 @@ def _said_before(case: Case) -> Cause | None:
         return None
     usual = sentences(REMEDIES[FailureReason(before.reason)])
     message = before.message.removesuffix(usual).strip()
-    remedy = sentences(usual, AGAIN) if message != before.message else ""  # else it is in the message
-    return Cause(before.reason, f"it waited for: {message}", remedy)
+    remedy = usual if message != before.message else ""  # else it is in the message
+    return Cause(before.reason, message, remedy)
 
 
 def _last_failure(case: Case) -> Cause | None:

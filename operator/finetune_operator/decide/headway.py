@@ -57,8 +57,13 @@ def restart_is_held_back(case: Case) -> Decision | None:
 
 def restart_due(case: Case) -> datetime | None:
     """When the world creates the next attempt; None where it says nothing, or need not wait."""
-    backoff, attempts = case.current.backoff, case.attempts_now
-    if backoff is None or any(a.phase is not AttemptPhase.ENDED for a in attempts):
+    return None if any(a.phase is not AttemptPhase.ENDED for a in case.attempts_now) else due_after_the_last_end(case)
+
+
+def due_after_the_last_end(case: Case) -> datetime | None:
+    """When the world creates, or was to create, the attempt that follows the last one that has ended; None as above."""
+    backoff, attempts = case.current.backoff, [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
+    if backoff is None:
         return None
     # Some of the pods may be gone, but not from the memory of the Job controller.
     recorded = [a for a in case.attempts if a.end_time is not None and a.end_time > case.current.created]

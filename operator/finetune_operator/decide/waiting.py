@@ -1,18 +1,24 @@
-"""Rules for an attempt that waits for what comes by itself, and for one of which nobody knows whether it still runs."""
+"""Rules for an attempt that waits for what comes by itself or has waited too long, and for one of which nobody knows whether it runs."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from finetune_api.failures import FailureReason
 from finetune_api.status import Phase
+from finetune_operator.decide.attempts import within
 from finetune_operator.decide.case import Case
+from finetune_operator.decide.diagnosis import what_it_waits_for
+from finetune_operator.decide.ending import failed
+from finetune_operator.decide.headway import due_after_the_last_end
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import place
 from finetune_operator.worlds.protocol import AttemptPhase, Awaited, Decision, OnItsWay
 
 A_NODE_COMES_WITHIN = timedelta(minutes=20)
 """Autoscalers give up a node after 15 minutes at most; one that was announced longer ago does not come."""
+
+TOO_SHORT = "Raise spec.pendingDeadlineSeconds, if what it waits for takes longer."
 
 
 def node_is_out_of_touch(case: Case) -> Decision | None:
@@ -42,6 +48,44 @@ def attempt_waits_for_a_node_that_is_coming(case: Case) -> Decision | None:
 def attempt_waits_for_its_image(case: Case) -> Decision | None:
     awaited = _awaited(case, Awaited.IMAGE)
     return _said(case, awaited) if awaited is not None else None
+
+
+def attempt_was_never_started_in_time(case: Case) -> Decision | None:
+    """What it had got, such as a node that others want, is freed once its end is written."""
+    left = seconds_to_begin(case)
+    if left is None or left > 0:
+        return None
+    message = f"No attempt ran within the {case.spec.pending_deadline_seconds} seconds of spec.pendingDeadlineSeconds"
+    cause = what_it_waits_for(case)
+    if cause is None:
+        return failed(case, FailureReason.DEADLINE_EXCEEDED, message, TOO_SHORT)
+    message = f"{message}; it waited for: {cause.message}"
+    if cause.reason in set(FailureReason):
+        return failed(case, cause.reason, message, cause.remedy, cause.field)
+    return failed(case, FailureReason.DEADLINE_EXCEEDED, message, TOO_SHORT)
+
+
+def seconds_to_begin(case: Case) -> float | None:
+    """Until spec.pendingDeadlineSeconds is over, less than none thereafter; None while it does not count."""
+    limit = case.spec.pending_deadline_seconds if case.is_readable else None
+    since = _idle_since(case) if limit is not None else None
+    return None if limit is None or since is None else limit - (case.now - since).total_seconds()
+
+
+def _idle_since(case: Case) -> datetime | None:
+    """Since when no attempt runs although one could. While a queue or somebody holds the training back none could, and its world says
+    anew when it started once that is over."""
+    training = case.current
+    if training.queued or training.held or training.started is None:
+        return None
+    unseen = training.active and not case.attempts_now  # it may run
+    if unseen or any(a.phase is AttemptPhase.RUNNING for a in case.attempts_now):
+        return None
+    since = [within(training.created, training.started, case.now)]
+    since += [a.end_time for a in case.attempts if a.start_time is not None and a.end_time is not None]
+    ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
+    due = due_after_the_last_end(case) if ended and ended[-1].started is not None else None
+    return max(since if due is None else [*since, due])
 
 
 def _awaited(case: Case, what: Awaited) -> OnItsWay | None:

@@ -901,6 +901,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
         comes = Story().starts()
         comes.world.change_latest(comes.key, on_its_way=OnItsWay(what, "It comes", comes.now))
         comes.looks()
+    Story(pendingDeadlineSeconds=1).starts().waits(1)
     silent = Story().starts().runs()
     silent.world.change_latest(silent.key, out_of_touch=silent.now)
     silent.looks()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +10,10 @@ import pytest
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.facts import read_attempt
-from finetune_operator.worlds.protocol import AttemptSeen, Awaited, OnItsWay
-from tests.unit.operator.story import NO_GPU, Story
+from finetune_operator.worlds.protocol import AttemptSeen, Awaited, Backoff, OnItsWay, Refusal
+from tests.unit.operator.story import NO_GPU, Story, result_message
 
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 NO_NODE = f"No node can take the pod: {NO_GPU}"
 
 
@@ -65,6 +66,113 @@ def test_a_deadline_missed_while_an_image_was_pulled_says_so() -> None:
     story = waits_for(Awaited.IMAGE, "The node n pulls the image trainer:1").exceeds_its_deadline().waits(11)
     assert story.state() == ("Failed", "DeadlineExceeded")
     assert "; it waited for: The node n pulls the image trainer:1. " in (story.status.message or "")
+
+
+# --------------------------------------------------------------------------------------- for longer than it may wait
+
+PENDING: dict[str, tuple[dict[str, Any], dict[str, Any], str, str, str]] = {
+    "for a node": (
+        {"waiting": Refusal(FailureReason.UNSCHEDULABLE, NO_NODE)}, {},
+        "Unschedulable", NO_NODE, REMEDIES[FailureReason.UNSCHEDULABLE],
+    ),
+    "for a node that is coming": (
+        {
+            "waiting": Refusal(FailureReason.UNSCHEDULABLE, NO_NODE),
+            "on_its_way": OnItsWay(Awaited.NODE, "A node is being added for the pod (gpu 0->1)", MIDNIGHT),
+        }, {},
+        "Unschedulable", f"{NO_NODE} A node is being added for the pod (gpu 0->1).", REMEDIES[FailureReason.UNSCHEDULABLE],
+    ),
+    "for a volume": (
+        {"waiting": Refusal(FailureReason.VOLUME_UNAVAILABLE, "no disk")}, {},
+        "VolumeUnavailable", "no disk.", REMEDIES[FailureReason.VOLUME_UNAVAILABLE],
+    ),
+    "for a gate": (
+        {"waiting": Refusal(FailureReason.UNSCHEDULABLE, "a gate", remedy="Take it off.")}, {},
+        "Unschedulable", "a gate.", "Take it off.",
+    ),
+    "for its image": (
+        {"on_its_way": OnItsWay(Awaited.IMAGE, "The node n pulls the image x", MIDNIGHT)}, {},
+        "DeadlineExceeded", "The node n pulls the image x.", "Raise spec.pendingDeadlineSeconds",
+    ),
+    "for a quota": (
+        {}, {"refusal": Refusal(FailureReason.QUOTA_EXCEEDED, "exceeded quota: gpus")},
+        "QuotaExceeded", "exceeded quota: gpus.", REMEDIES[FailureReason.QUOTA_EXCEEDED],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PENDING)
+def test_what_waits_for_too_long_fails_with_what_it_waited_for_and_frees_what_it_had_got(case: str) -> None:
+    attempt, training, reason, message, remedy = PENDING[case]
+    story = Story(pendingDeadlineSeconds=600).starts()
+    story.world.change_latest(story.key, **attempt)
+    if training:
+        story.world.attempts[story.key].clear()
+    story.changes_training(**training).waits(599)
+    assert story.status.phase == "Starting"
+    assert story.recheck == 1
+    assert story.waits(1).state() == ("Failed", reason)
+    failure = story.status.failure
+    assert failure is not None
+    assert failure.message == (
+        f"No attempt ran within the 600 seconds of spec.pendingDeadlineSeconds; it waited for: {message}"
+    )
+    assert failure.remedy.startswith(remedy)
+    assert "set another spec.runId" in failure.remedy
+    assert story.conditions()["Finished"] == "True"
+    assert story.trainings, "first its end is written"
+    assert story.looks().trainings == []
+    assert story.waits(3600).state() == ("Failed", reason)
+
+
+def test_what_waits_too_long_for_nobody_knows_what_says_that_no_attempt_ran() -> None:
+    story = Story(pendingDeadlineSeconds=60).starts().waits(60)
+    assert story.state() == ("Failed", "DeadlineExceeded")
+    assert "No attempt ran within the 60 seconds of spec.pendingDeadlineSeconds. Raise" in (story.status.message or "")
+
+
+def test_without_a_limit_it_waits_for_ever_and_one_may_be_set_or_taken_away_meanwhile() -> None:
+    story = Story().starts().waits(10**6)
+    assert story.status.phase == "Starting"
+    story.is_edited(pendingDeadlineSeconds=2 * 10**6)
+    assert len(story.actions) == 1, "no new pod for that"
+    story.waits(10**6 - 1)
+    assert story.is_edited(pendingDeadlineSeconds=None).waits(10**6).status.phase == "Starting"
+    assert story.is_edited(pendingDeadlineSeconds=1).status.phase == "Failed"
+
+
+def test_time_in_a_queue_does_not_count_also_when_it_goes_back_there() -> None:
+    story = Story(pendingDeadlineSeconds=60).starts().changes_training(queued=True, started=None)
+    assert story.waits(3600).state() == ("Pending", "Queued")
+    story.changes_training(queued=False, started=story.now).waits(59)
+    assert story.state() == ("Starting", "Starting")
+    story.changes_training(queued=True, started=None).waits(3600)
+    story.changes_training(queued=False, started=story.now)
+    assert story.waits(59).status.phase == "Starting"
+    assert story.waits(1).status.phase == "Failed"
+
+
+def test_a_running_attempt_stops_the_clock_and_its_end_begins_it_anew() -> None:
+    story = Story(pendingDeadlineSeconds=60).starts().waits(50).runs().waits(3600)
+    assert story.state() == ("Running", "Training")
+    story.ends(30, result_message("preempted", step=1)).waits(59)
+    assert story.state() == ("Starting", "Restarting")
+    assert story.waits(1).status.phase == "Failed"
+
+
+def test_the_time_that_the_cluster_lets_pass_between_attempts_does_not_count() -> None:
+    story = Story(pendingDeadlineSeconds=60)
+    story.world.backoff = Backoff(timedelta(seconds=40), timedelta(minutes=10))
+    story.starts().runs().ends(20).waits(70)
+    assert story.state() == ("Starting", "Restarting")
+    assert story.waits(29).status.phase == "Starting"
+    assert story.waits(1).status.phase == "Failed"
+
+
+def test_an_attempt_that_nobody_sees_may_run() -> None:
+    story = Story(pendingDeadlineSeconds=60).starts()
+    story.world.attempts[story.key].clear()
+    assert story.changes_training(active=1).waits(3600).state() == ("Running", "OutOfSight")
 
 
 # ------------------------------------------------------------------------------------------------------- out of touch
