@@ -14,7 +14,8 @@ from typing import TypeVar
 from finetune_operator.controller import Controller
 from finetune_operator.handlers import first, stop_at_signals, watch_jobs
 from finetune_operator.logs import set_up
-from finetune_operator.serve import Metrics, serving
+from finetune_operator.metrics import Metrics, Standing
+from finetune_operator.serve import serving
 from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
 from finetune_operator.worlds.kube.hearing import ProgressOptions, hear, progress_options, read_progress_url
 from finetune_operator.worlds.kube.kind import served
@@ -42,10 +43,18 @@ async def run(
 ) -> None:
     """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
     stop = asyncio.Event()
-    world = KubeWorld(client, namespace=namespace, default_image=trainer_image, platform=platform)
+    world: KubeWorld
     controller: Controller
-    metrics = Metrics(depth=lambda: len(controller.queue), watch_ages=world.watch_ages, phases=world.phases)
-    controller = Controller(world, clock=client.clock.now, observed=metrics.observe)
+    metrics = Metrics(
+        depth=lambda: len(controller.queue),
+        watch_ages=lambda: world.watch_ages(),
+        standings=lambda: map(Standing._make, world.standings()),
+    )
+    client.asked = metrics.asked
+    world = KubeWorld(
+        client, namespace=namespace, default_image=trainer_image, platform=platform, written=metrics.written
+    )
+    controller = Controller(world, clock=client.clock.now, observed=metrics.reconciled)
 
     async def sweep() -> None:
         while True:

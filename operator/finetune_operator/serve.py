@@ -7,16 +7,13 @@ restart would not help, since it is the API server that is away or will not tell
 from __future__ import annotations
 
 import asyncio
-from collections import Counter as Count
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from finetune_api.status import Phase
+from finetune_operator.metrics import Metrics
 
 OLDEST_WATCH = 420.0
 """Seconds: a watch lasts at most five minutes and is then opened again; none for longer means that nobody does."""
@@ -25,65 +22,6 @@ Dead = Callable[[float], dict[str, float]]
 """The kinds that nobody watches any more, by their seconds of silence beyond these."""
 Unready = Callable[[float], Collection[str]]
 """Why the operator sees less than there is, in words."""
-
-
-class _Now(Collector):
-    """What is read off at the moment of the question."""
-
-    def __init__(
-        self,
-        depth: Callable[[], int],
-        watch_ages: Callable[[], dict[str, float]],
-        phases: Callable[[], Collection[str]],
-    ) -> None:
-        self._depth = depth
-        self._watch_ages = watch_ages
-        self._phases = phases
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        yield GaugeMetricFamily("finetune_queue_depth", "Jobs waiting for a worker.", value=self._depth())
-        ages = GaugeMetricFamily(
-            "finetune_watch_age_seconds",
-            "Seconds since the watch of a kind last showed that it lives.",
-            labels=["kind"],
-        )
-        for kind, age in self._watch_ages().items():
-            ages.add_metric([kind], age)
-        yield ages
-        jobs = GaugeMetricFamily("finetune_jobs", "FineTuneJobs by phase.", labels=["phase"])
-        counts = Count(self._phases())
-        for phase in Phase:
-            jobs.add_metric([phase], counts[phase])
-        yield jobs
-
-
-class Metrics:
-    """The operator's numbers, in a registry of their own."""
-
-    def __init__(
-        self,
-        *,
-        depth: Callable[[], int],
-        watch_ages: Callable[[], dict[str, float]],
-        phases: Callable[[], Collection[str]],
-    ) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_Now(depth, watch_ages, phases))
-        self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
-        self._posts = Counter(
-            "finetune_progress_posts",
-            "Reports of trainers by result: accepted, or why they were refused.",
-            ["result"],
-            registry=self.registry,
-        )
-        self._reconciles = Counter("finetune_reconciles", "Reconciles by result.", ["result"], registry=self.registry)
-
-    def posted(self, result: str) -> None:
-        self._posts.labels(result).inc()
-
-    def observe(self, seconds: float, failed: bool) -> None:
-        self._seconds.observe(seconds)
-        self._reconciles.labels("error" if failed else "success").inc()
 
 
 @asynccontextmanager

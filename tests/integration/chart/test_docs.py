@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.monitoring import definitions
 from tests.integration.chart.helm import CHART, REPOSITORY, helm
 from tests.integration.chart.site import KIND, Site
 
 DOCS = REPOSITORY / "docs"
 NEEDS_A_NODE = ("rollout status", "logs")
 """Asks for a pod that runs, and here is no node."""
-LIFE = ("Install", "Proxy, hub mirror, private authorities", "Upgrade", "Roll back", "Uninstall")
+LIFE = (
+    "Install",
+    "Proxy, hub mirror, private authorities",
+    "Metrics and alerts",
+    "Upgrade",
+    "Roll back",
+    "Uninstall",
+)
 """The sections whose commands are about one release, in the order of the page."""
 
 
@@ -56,6 +65,8 @@ def operator_in(site: Site, namespace: str) -> str:
 
 def test_a_release_lives_as_the_page_says(desk: Site) -> None:
     page = sections("operations.md")
+    for kind in definitions():
+        desk.cluster.kubectl("apply", "-f", "-", input=json.dumps(kind))
     for section in LIFE:
         for command in page[section]:
             if "patch" in command:
@@ -64,8 +75,13 @@ def test_a_release_lives_as_the_page_says(desk: Site) -> None:
             if command[:3] == ["kubectl", "delete", "ftj"]:
                 assert "topics" in desk.cluster.kubectl("get", "ftj", "--all-namespaces")
             type_in(desk, command)
-        if section in ("Proxy, hub mirror, private authorities", "Upgrade", "Roll back"):
+        if section in LIFE[1:-1]:
             assert "--trainer-trusted-ca=corporate-ca/ca.crt" in operator_in(desk, "finetune-system")
+        if section == "Metrics and alerts":
+            kinds = "servicemonitors,prometheusrules,configmaps"
+            made = desk.cluster.kubectl("get", kinds, "--namespace=finetune-system", "-o", "name")
+            assert made.count("finetune-operator-metrics") == 3
+    desk.cluster.kubectl("delete", "crd", *(kind["metadata"]["name"] for kind in definitions()))
     assert not desk.has_kind()
 
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Collection
 import aiohttp
 import pytest
 
-from finetune_operator.serve import OLDEST_WATCH, Metrics, serving
+from finetune_operator.metrics import Metrics, Standing
+from finetune_operator.serve import OLDEST_WATCH, serving
 from finetune_operator.worlds.kube.heard import Heard
 
 
@@ -26,10 +27,10 @@ async def base(ages: dict[str, float], missing: list[str]) -> AsyncIterator[str]
     metrics = Metrics(
         depth=lambda: 7,
         watch_ages=lambda: ages,
-        phases=lambda: ["Running", "Running", "Failed"],
+        standings=lambda: [Standing("Running", "Training", 1.0)] * 2 + [Standing("Failed", "Internal", 1.0)],
     )
-    metrics.observe(0.01, failed=False)
-    metrics.observe(0.02, failed=True)
+    metrics.reconciled(0.01, failed=False)
+    metrics.reconciled(0.02, failed=True)
 
     def dead(seconds: float) -> dict[str, float]:
         return {kind: age for kind, age in ages.items() if age > seconds}

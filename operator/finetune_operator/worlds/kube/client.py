@@ -9,7 +9,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -67,6 +67,8 @@ class Client:
         self._proxy: str | None = None if around else configuration.proxy or None
         self.heard = Heard()
         self.clock = ServerClock()
+        self.asked: Callable[[str, str, float], None] = lambda verb, code, seconds: None
+        """Hears of each request its verb, the code of the answer, `none` where there was none, and how long that took to begin."""
         self._session: aiohttp.ClientSession | None = None
 
     @classmethod
@@ -112,10 +114,15 @@ class Client:
 
     async def _hear(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         asked = time.monotonic()
-        response = await handler(request)
+        verb, code = _verb(request), "none"
+        try:
+            response = await handler(request)
+            code = str(response.status)
+        finally:
+            self.asked(verb, code, time.monotonic() - asked)
         if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:  # these may be the words of a proxy
             self.clock.heard(response.headers, asked)
-        if response.ok and request.url.query.get("watch") == "true":
+        if response.ok and verb == "watch":
             self.heard.mark(request.url.name)
         return response
 
@@ -182,6 +189,10 @@ class Client:
     def _open(self) -> aiohttp.ClientSession:
         assert self._session is not None, "enter the client first"
         return self._session
+
+
+def _verb(request: aiohttp.ClientRequest) -> str:
+    return "watch" if request.url.query.get("watch") == "true" else request.method.lower()
 
 
 async def _answer(response: aiohttp.ClientResponse) -> Object:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
@@ -64,18 +64,36 @@ class _Record:
     queue: str | None
     spec: Object
     status: Object
+    since: float = field(compare=False)
+    """When this process first saw phase and reason as they are, in seconds of the monotonic clock."""
+
+    @property
+    def standing(self) -> tuple[str, str]:
+        """Phase and reason."""
+        return self.status.get("phase") or "Pending", self.status.get("reason") or "Unreported"
+
+
+Written = Callable[[FineTuneJobStatus, FineTuneJobStatus, float], None]
 
 
 class KubeWorld:
     """The protocol's promises, kept by the API server.
 
-    `watches` are the coroutines to run beside it; before they are `synced`, what it observes is not the whole.
+    `watches` are the coroutines to run beside it; before they are `synced`, what it observes is not the whole. `written` hears of each
+    status that was written over which, and for how many seconds the job had stood so.
     """
 
     def __init__(
-        self, client: Client, *, namespace: str | None, default_image: str, platform: Platform = DEFAULTS
+        self,
+        client: Client,
+        *,
+        namespace: str | None,
+        default_image: str,
+        platform: Platform = DEFAULTS,
+        written: Written = lambda before, after, seconds: None,
     ) -> None:
         self._client = client
+        self._written = written
         self._namespace = namespace
         self._default_image = default_image
         self._platform = platform
@@ -131,8 +149,11 @@ class KubeWorld:
             queue=(meta.get("labels") or {}).get(names.QUEUE_LABEL),
             spec=obj.get("spec") or {},
             status=obj.get("status") or {},
+            since=time.monotonic(),
         )
         old = self._jobs.get(key)
+        if old is not None and (old.uid, old.standing) == (new.uid, new.standing):
+            new = replace(new, since=old.since)
         if old is None or new.version > old.version:
             self._jobs[key] = new
             if old is None or _what_counts(new) != _what_counts(old):
@@ -175,9 +196,10 @@ class KubeWorld:
             if uid not in alive:
                 self.drop(key, uid)
 
-    def phases(self) -> Collection[str]:
-        """The phase of every job, for metrics."""
-        return [record.status.get("phase") or "Pending" for record in self._jobs.values()]
+    def standings(self) -> Iterator[tuple[str, str, float]]:
+        """Phase and reason of every job, and for how many seconds, as far as this process has seen it."""
+        now = time.monotonic()
+        return ((*record.standing, now - record.since) for record in self._jobs.values())
 
     def watch_ages(self) -> dict[str, float]:
         """Seconds since each kind's watch last showed that it lives."""
@@ -311,6 +333,7 @@ class KubeWorld:
                 await self._say_unwritten(key, record.uid, decision.status, error)
                 raise
             said = decision.status
+            self._written(before, said, time.monotonic() - record.since)
             if (before.phase, before.reason, before.message) != (said.phase, said.reason, said.message):
                 log.info("%s, %s: %s", said.phase, said.reason, said.message)
         self._unwritten.pop(key, None)
