@@ -28,7 +28,7 @@ from tests.gpu.shapes import SHAPES, Shape
 from tests.training.attempts import Attempt, Job
 from tests.training.cases import CASES
 from tests.training.inside import attempt_inside
-from tests.training.measured import session_of, steps_of
+from tests.training.measured import prepared, steps_of
 
 BF16 = 989e12
 """Operations a second, dense, of an H100 and an H200 alike, as their datasheet says."""
@@ -91,7 +91,7 @@ def _without_waiting(spec: FineTuneJobSpec, folder: Path) -> None:
 
     workspace = folder / "steps"
     workspace.mkdir()
-    steps = steps_of(session_of(spec, workspace), 3, after)
+    steps = steps_of(prepared(spec, workspace), spec.training, 3, after)
     try:
         steps.run()
     finally:
@@ -151,8 +151,8 @@ def packs(here: Here) -> Iterator[str]:
     spec = here.spec("smollm2")
     on = {"cpu"} if here.tiny else packing.PACKS_ON
     with tempfile.TemporaryDirectory() as scratch, mock.patch.object(packing, "PACKS_ON", on):
-        session = session_of(spec, Path(scratch))
-        task, features, arithmetic = session._task, session._trained_on, session._arithmetic
+        ready = prepared(spec, Path(scratch))
+        task, features, arithmetic = ready.task, ready.trained_on, ready.arithmetic
         some = list(range(min(6, len(features.rows))))
         given = [features.get(index, np.random.default_rng(0)) for index in some]
         task.model.eval()
@@ -216,10 +216,10 @@ def _losses(spec: FineTuneJobSpec, here: Here, share: float) -> tuple[list[float
         return step == 4
 
     with tempfile.TemporaryDirectory() as scratch:
-        session = session_of(spec, Path(scratch))
-        steps = steps_of(session, 4, after)
+        ready = prepared(spec, Path(scratch))
+        steps = steps_of(ready, spec.training, 4, after)
         if share < 1 and here.tiny:
-            _run_out(session._task, most=2)
+            _run_out(ready.task, most=2)
         if not here.tiny:
             torch.cuda.empty_cache()
             torch.cuda.set_per_process_memory_fraction(share)

@@ -32,7 +32,7 @@ from finetune_api.training import Lora
 from finetune_trainer.engine.batches import LengthBucketedBatches
 from finetune_trainer.threads import available_threads
 from tests.gpu.shapes import Shape
-from tests.training.measured import session_of, steps_of
+from tests.training.measured import prepared, steps_of
 
 WARM = 4
 """Steps before the clock starts: they make moments, and torch chooses its ways."""
@@ -110,17 +110,17 @@ def ours(spec: FineTuneJobSpec, steps: int) -> Rate:
     with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         begin = time.perf_counter()
-        session = session_of(spec, Path(scratch), available_threads())
+        ready = prepared(spec, Path(scratch), available_threads())
         _wait()
-        ready = time.perf_counter() - begin
+        waited = time.perf_counter() - begin
 
         def after(step: int) -> bool:
             losses.append(made.loss.clone())
             return clock.after(step)
 
-        made = steps_of(session, clock.last, after)
+        made = steps_of(ready, spec.training, clock.last, after)
         made.run()
-        costs = session._trained_on.costs
+        costs = ready.trained_on.costs
         batches = list(
             islice(LengthBucketedBatches(costs, spec.training.batch_size, spec.training.seed).after(0), clock.last)
         )
@@ -129,7 +129,7 @@ def ours(spec: FineTuneJobSpec, steps: int) -> Rate:
     samples = sum(len(batch) for batch in timed)
     found = [float(loss) for loss in losses]
     waits = sum("synchronizing CUDA operation" in str(one.message) for one in told)
-    return Rate(tokens / clock.seconds, samples / clock.seconds, clock.peak, found, waits, ready)
+    return Rate(tokens / clock.seconds, samples / clock.seconds, clock.peak, found, waits, waited)
 
 
 def peers(spec: FineTuneJobSpec, steps: int, *, batch: int, parts: int = 1) -> Rate:

@@ -15,10 +15,12 @@ from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.run import Run, identify
 from finetune_api.tasks import TASKS
+from finetune_api.training import Training
 from finetune_trainer.data import fetch_model, load
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.preparation import Inputs, Preparation
 from finetune_trainer.engine.references import refer
-from finetune_trainer.engine.session import Inputs, Session
+from finetune_trainer.engine.state import TrainingState
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.stop import StopSignal
@@ -29,8 +31,8 @@ STEPS = 3
 
 def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
     """Bytes of all tensors, and of what operations work with, when most of them are there, on the device of this machine."""
-    session = session_of(spec, workspace)
-    device = session._arithmetic.device
+    ready = prepared(spec, workspace)
+    device = ready.arithmetic.device
     found: list[int] = []
     watched: Any = None
 
@@ -48,28 +50,27 @@ def peak_of(spec: FineTuneJobSpec, workspace: Path) -> int:
             found.append(watched[0] + _highest(watched[1]))
         return step == STEPS
 
-    steps_of(session, STEPS, after).run()
+    steps_of(ready, spec.training, STEPS, after).run()
     [peak] = found
     return peak
 
 
-def steps_of(session: Session, total: int, after: Callable[[int], bool]) -> Steps:
-    """So many steps of a session; `after` is called after each with its number and returns True to stop."""
-    training = session._spec.training
+def steps_of(ready: Preparation, training: Training, total: int, after: Callable[[int], bool]) -> Steps:
+    """So many steps of what is prepared; `after` is called after each with its number and returns True to stop."""
     return Steps(
-        session._task,
-        session._trained_on,
+        ready.task,
+        ready.trained_on,
         training,
-        arithmetic=session._arithmetic,
-        micro=MicroBatch.start(training, None, session._arithmetic.device, session._task.unit),
+        arithmetic=ready.arithmetic,
+        micro=MicroBatch.start(training, None, ready.arithmetic.device, ready.task.unit),
         total_steps=total,
         check=lambda: None,
         after_step=after,
-        tuning=session._tuning,
+        tuning=ready.tuning,
     )
 
 
-def session_of(spec: FineTuneJobSpec, workspace: Path, threads: int = 1) -> Session:
+def prepared(spec: FineTuneJobSpec, workspace: Path, threads: int = 1) -> Preparation:
     """Ready for its first step; nothing is measured before."""
 
     def never() -> None:
@@ -92,12 +93,12 @@ def session_of(spec: FineTuneJobSpec, workspace: Path, threads: int = 1) -> Sess
         fetch_seconds=0.0,
         began=datetime.now(UTC),
     )
-    session = Session(inputs, None, Reporter(open_sink(None)), StopSignal())  # type: ignore[arg-type]  # nothing is saved
-    for part in ("_choose_arithmetic", "_load_model", "_encode", "_choose_what_moves", "_quicken"):
-        getattr(session, part)()
-    if session._task.references:
-        session._train = refer(session._task, session._train, session._arithmetic, seed=1)
-    return session
+    ready = Preparation(inputs, TrainingState(data_fingerprint=""), Reporter(open_sink(None)), StopSignal())
+    for part in (ready.choose_arithmetic, ready.load_model, ready.encode, ready.choose_what_moves, ready.quicken):
+        part()
+    if ready.task.references:
+        ready.train = refer(ready.task, ready.train, ready.arithmetic, seed=1)
+    return ready
 
 
 def _held() -> int:

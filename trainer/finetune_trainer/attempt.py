@@ -230,8 +230,9 @@ class Attempt:
 
         with nothing_collected():
             spare_peft()
+            from finetune_trainer.engine.preparation import Inputs
             from finetune_trainer.engine.ranks import ALONE
-            from finetune_trainer.engine.session import Inputs, Session
+            from finetune_trainer.engine.session import Session
 
         self._stop.check()
         model = fetching.model.result()

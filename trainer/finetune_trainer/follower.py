@@ -66,7 +66,8 @@ class Follower:
         threads = prepare_libraries(self._place.local_world)
         with nothing_collected():
             spare_peft()
-            from finetune_trainer.engine.session import Inputs, Session
+            from finetune_trainer.engine.preparation import Inputs
+            from finetune_trainer.engine.session import Session
         ranks = come(
             self._notes, self._place, self._stop
         )  # at first, so that the others notice if this one gets no further

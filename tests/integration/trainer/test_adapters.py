@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune_api.generate import REPOSITORY
-from finetune_trainer.engine import saved, session
+from finetune_trainer.engine import preparation, saved
 from finetune_trainer.engine.adapters import peft_library
 from finetune_trainer.engine.weights import MOVED
 from tests.training.absent import as_in_the_image
@@ -250,7 +250,7 @@ def test_a_base_that_is_stored_in_bf16_is_trained_beside_as_if_it_were_stored_in
         "method": LORA,
     }
     held = []
-    monkeypatch.setattr(session, "freeze", lambda model, *_: held.append({p.dtype for p in model.parameters()}))
+    monkeypatch.setattr(preparation, "freeze", lambda model, *_: held.append({p.dtype for p in model.parameters()}))
 
     before_and_after = []
     for dtype in (torch.bfloat16, torch.float32):  # the same numbers
