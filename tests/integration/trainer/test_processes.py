@@ -67,15 +67,15 @@ if os.environ.get("RANK") == "{of}":
     return {"FINETUNE_PROCESSES": "2", "PYTHONPATH": path}
 
 
-def assert_same_end(job: Job, other: Job) -> None:
+def assert_same_end(job: Job, other: Job, within: float = 1e-5) -> None:
     """Losses, evaluations and metrics of both are the same but for the order in which numbers were added."""
     rows, others = job.rows(), other.rows()
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     for row, before in zip(rows, others, strict=True):
-        assert row == pytest.approx(before, rel=1e-5, abs=1e-5)
+        assert row == pytest.approx(before, rel=within, abs=within)
     metrics, before = (json.loads((one.results / "result.json").read_text())["metrics"] for one in (job, other))
     assert [metric["name"] for metric in metrics] == [metric["name"] for metric in before]
-    assert [metric["value"] for metric in metrics] == pytest.approx([metric["value"] for metric in before], abs=1e-5)
+    assert [metric["value"] for metric in metrics] == pytest.approx([metric["value"] for metric in before], abs=within)
 
 
 def last_words(job: Job, attempt: Attempt) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,7 +38,9 @@ from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import Preempted
 from finetune_trainer.tasks import TASKS, Task
 from tests.training.cases import CASES
+from tests.training.doubled import compute_in_float64
 from tests.training.ranks import Failed, in_ranks
+from tests.training.writers import save_writer
 from tests.unit.trainer.tasks.loading import CPU, never
 
 STEPS = 20
@@ -63,6 +66,8 @@ class Plan:
     folder: Path
     method: str = "full"
     sharded: bool = False
+    double: bool = False
+    """Whether it is computed in float64."""
     first: int = 0
     """The step that it goes on from, with the checkpoint of that."""
     last: int = STEPS
@@ -86,6 +91,8 @@ class Course:
 def train(ranks: Ranks, plan: Plan) -> Course:
     """The training as one of `ranks` goes through it."""
     torch.set_num_threads(1)
+    if plan.double:
+        compute_in_float64()
     given = {"task": CASES[plan.case].task, "training": TRAINING, "output": {"uri": "file:///results"}}
     spec = FineTuneJobSpec.model_validate({**given, **plan.inputs, "method": {"type": plan.method}})
     scratch = plan.folder / f"scratch-{ranks.world}-{ranks.rank}-{plan.first}-{plan.last}-{plan.sharded}"
@@ -157,6 +164,14 @@ def planned(case: str, folder: Path, **more: Any) -> Plan:
     return Plan(case, inputs, folder, **more)
 
 
+def planned_writer(name: str, folder: Path, **more: Any) -> Plan:
+    """Of a model that writes texts, in float64: of such lively ones rounding in fp32 alone takes one process far from itself."""
+    plan = planned("text2text-generation", folder, double=True, **more)
+    shutil.rmtree(folder / "model")
+    save_writer(name, folder / "model")
+    return plan
+
+
 def alone(plan: Plan) -> Course:
     [course] = in_ranks(1, train, plan, folder=plan.folder / "alone")
     assert isinstance(course, Course), course
@@ -210,6 +225,22 @@ def test_three_processes_train_as_one_does_also_when_memory_runs_out_in_one_of_t
     assert [course.limit for course in three] == [3, 3, 3]
     for course in three[1:]:
         assert all(np.array_equal(course.weights[name], values) for name, values in three[0].weights.items())
+
+
+def assert_equal(found: Any, wanted: Course) -> None:
+    """To what float64 leaves of a difference."""
+    assert isinstance(found, Course), found
+    np.testing.assert_allclose(found.losses, wanted.losses, rtol=1e-9)
+    for name, values in wanted.weights.items():
+        np.testing.assert_allclose(found.weights[name], values, rtol=0, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("writer", ["bart", "t5"])
+def test_three_processes_train_what_writes_as_one_does(writer: str, tmp_path: Path) -> None:
+    plan = planned_writer(writer, tmp_path)
+    one = alone(plan)
+    for course in in_ranks(3, train, replace(plan, holds=3), folder=tmp_path / "three"):
+        assert_equal(course, one)
 
 
 def test_what_two_processes_saved_one_or_three_go_on_from(tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ import pytest
 from finetune_trainer.engine.ranks import Gone
 from finetune_trainer.room import BeginAgain, Room
 from tests.training.ranks import in_ranks
-from tests.unit.trainer.engine.test_ranks import STEPS, alone, assert_same, full, planned, stops, train
+from tests.unit.trainer.engine.test_ranks import (
+    STEPS,
+    alone,
+    assert_equal,
+    assert_same,
+    full,
+    planned,
+    planned_writer,
+    stops,
+    train,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +49,14 @@ def test_three_processes_with_a_part_of_the_model_each_train_as_one_does(
     three = in_ranks(3, train, replace(plan, sharded=True), folder=tmp_path / "three")
     for course in three:
         assert_same(course, one)
+
+
+@pytest.mark.parametrize("writer", ["bart", "t5"])
+def test_three_with_a_part_each_train_what_writes_as_one_does(writer: str, tmp_path: Path) -> None:
+    plan = planned_writer(writer, tmp_path)
+    one = alone(plan)
+    for course in in_ranks(3, train, replace(plan, sharded=True), folder=tmp_path / "three"):
+        assert_equal(course, one)
 
 
 def test_what_was_saved_in_parts_is_gone_on_from_in_any_number_of_parts_and_whole(tmp_path: Path) -> None:
