@@ -18,10 +18,11 @@ from finetune_operator.worlds.restarts import ending_after
 
 
 def trainer_has_succeeded(case: Case) -> Decision | None:
-    """Whatever becomes of its pod. What still keeps that is stopped once the success is written, see `job_is_finished`."""
+    """Whatever becomes of its pod, and whenever the Job controller says so, which may be away. What still keeps the pod is stopped
+    once the success is written, see `job_is_finished`."""
     if case.training is None:
         return None
-    done = [a for a in _ended(case) if a.exit_code == ExitCode.DONE and (goes_on(a) or a.spoiled)]
+    done = [a for a in _ended(case) if a.exit_code == ExitCode.DONE]
     if not done:
         return None
     who = _who_keeps(done[-1])

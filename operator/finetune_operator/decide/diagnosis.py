@@ -11,6 +11,8 @@ from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import sentences
 from finetune_operator.worlds.protocol import AttemptPhase, Cause
 
+WAITED_FOR = frozenset(FailureReason) - {FailureReason.INVALID_SPEC}
+"""The other says that the spec cannot be read, and what the run does meanwhile."""
 AGAIN = "To run again, set another spec.runId."
 
 
@@ -40,11 +42,7 @@ def what_it_waits_for(case: Case) -> Cause | None:
 def _said_before(case: Case) -> Cause | None:
     """By the last report: the pod that waited may be gone already."""
     before = case.before
-    if (
-        before.phase not in (Phase.PENDING, Phase.STARTING)
-        or before.reason not in set(FailureReason)
-        or not before.message
-    ):
+    if before.phase not in (Phase.PENDING, Phase.STARTING) or before.reason not in WAITED_FOR or not before.message:
         return None
     usual = sentences(REMEDIES[FailureReason(before.reason)])
     message = before.message.removesuffix(usual).strip()

@@ -160,16 +160,13 @@ def spec_is_invalid(case: Case) -> Decision | None:
     """
     if case.is_readable or case.pinned is not None or case.training is not None:
         return None
-    before, failure = case.job.status, unreadable(case)
+    failure = unreadable(case)
     text = sentences(failure.message, failure.remedy)
     said = FineTuneJobStatus(
         observed_generation=case.job.generation,
         phase=Phase.FAILED,
         reason=FailureReason.INVALID_SPEC,
         message=text,
-        run=before.run if before.start_time else None,
-        start_time=before.start_time,
-        attempts=before.attempts,
         failure=failure,
         conditions=conditions(case, Phase.FAILED, FailureReason.INVALID_SPEC, text),
     )

@@ -168,9 +168,7 @@ def attempt_is_awaited(case: Case) -> Decision:
         last = ended[-1]
         code = f" (exit code {last.exit_code})" if last.exit_code is not None else ""
         reason = "Restarting"
-        message = (
-            f"Attempt {last.number} ended with {last.reason}{code}; the next one goes on from the last checkpoint."
-        )
+        message = f"Attempt {last.number} ended with {last.reason}{code}; {_what_follows(case)}."
     else:
         reason, message = "Starting", f"{case.current.name} was created."
     due = restart_due(case)
@@ -181,6 +179,14 @@ def attempt_is_awaited(case: Case) -> Decision:
     age = (case.now - case.current.created).total_seconds()
     recheck = None if waiting else FIRST_LOOK if age < PATIENCE else LATER_LOOKS
     return Decision(status=status(case, Phase.STARTING, reason, message), recheck_after=recheck)
+
+
+def _what_follows(case: Case) -> str:
+    """The Job controller decides that, and where it is away, longer than a verdict takes, it has yet to."""
+    ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
+    if len(ended) == len(case.attempts_now) and ending_after(ended, case.current.limits) is not None:
+        return "the cluster has yet to end the training for that"
+    return "the next one goes on from the last checkpoint"
 
 
 def _waits_for(case: Case, refusal: Refusal, recheck_after: float | None = None) -> Decision:

@@ -46,6 +46,8 @@ class FakeWorld:
     """How far the clocks of the nodes, which say when attempts start and end, are ahead of `now`."""
     controller_ahead: timedelta = timedelta()
     """The same of whoever says when a training has ended."""
+    controller_away: bool = False
+    """Whether nobody starts attempts again or says how trainings end, until `controller_returns`."""
     queue: str = ""
     """Of trainings that start while it is set."""
     backoff: Backoff | None = None
@@ -227,19 +229,17 @@ class FakeWorld:
             termination_message=message,
             **facts,
         )
-        uid = self.attempts[key][-1].training
-        place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
-        if place is None:
-            return
-        _, training = self.trainings[place]
-        ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
-        if ending is not None:
-            self.end_training(key, ending)
-        elif training.backoff is not None:
-            ends = [a.ended for a in self.attempts[key] if a.training == uid and a.ended]
-            self._due[uid] = max(ends) + training.backoff.delay(len(ends)), key
-        elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
-            self._begin_attempt(key, training, self.attempts[key][-1].image)
+        if not self.controller_away:
+            self._controller_follows(key, self.attempts[key][-1].training)
+
+    def controller_returns(self) -> None:
+        self.controller_away = False
+        for key, attempts in self.attempts.items():
+            latest = {attempt.training: attempt for attempt in attempts}
+            for uid, attempt in latest.items():
+                training = next((t for _, t in self.trainings.values() if t.uid == uid), None)
+                if attempt.phase is AttemptPhase.ENDED and training is not None and training.ending is None:
+                    self._controller_follows(key, uid)
 
     def end_trainer(self, key: Key, exit_code: int, message: str = "", *held_by: str) -> None:
         """The trainer of the latest attempt ends, and these other containers keep its pod."""
@@ -257,19 +257,50 @@ class FakeWorld:
         self._changes.put_nowait(key)
 
     def end_training(self, key: Key, ending: Ending, message: str = "") -> None:
-        self.change_training(key, ending=ending, ended=self.now + self.controller_ahead, message=message)
+        self._end(self._training_of(key)[0], ending, message)
 
     def change_training(self, key: Key, **facts: Any) -> None:
-        place, training = self._training_of(key)
-        self.trainings[place] = key, replace(training, **facts)
-        self._changes.put_nowait(key)
+        self._change(self._training_of(key)[0], **facts)
 
     def remove_training(self, key: Key) -> None:
-        """The training is gone, by whoever's hand, and its attempts with it."""
-        place, training = self._training_of(key)
+        """The training is gone, by whoever's hand, and its attempts with it; of several, one that was told to stop."""
+        mine = [(place, training) for place, (owner, training) in self.trainings.items() if owner == key]
+        place, training = next((found for found in mine if found[1].deleting), mine[0])
         del self.trainings[place]
         self.attempts[key] = [a for a in self.attempts.get(key, []) if a.training != training.uid]
         self._changes.put_nowait(key)
+
+    def orphan_attempts(self, key: Key) -> None:
+        """The training is gone, and its attempts, told to stop, still end: deleted in the background, in a cluster's words."""
+        place, training = self._training_of(key)
+        del self.trainings[place]
+        mine = [a for a in self.attempts.get(key, []) if a.training == training.uid]
+        self._change_attempts(key, lambda a: replace(a, deleting=True) if a in mine else a)
+        self._changes.put_nowait(key)
+
+    def _controller_follows(self, key: Key, uid: str) -> None:
+        """After the end of an attempt: with the end of its training, or with another attempt."""
+        place = next((p for p, (_, t) in self.trainings.items() if t.uid == uid), None)
+        if place is None:
+            return
+        _, training = self.trainings[place]
+        ending = ending_after([a for a in self.attempts[key] if a.training == uid], training.limits)
+        if ending is not None:
+            self._end(place, ending)
+        elif training.backoff is not None:
+            ends = [a.ended for a in self.attempts[key] if a.training == uid and a.ended]
+            self._due[uid] = max(ends) + training.backoff.delay(len(ends)), key
+        elif not training.deleting:  # a deleted one stays until `remove_training`, as it does in a cluster for a moment
+            self._begin_attempt(key, training, [a for a in self.attempts[key] if a.training == uid][-1].image)
+
+    def _end(self, place: tuple[str, str], ending: Ending, message: str = "") -> None:
+        self._change(place, ending=ending, ended=self.now + self.controller_ahead, message=message)
+
+    def _change(self, place: tuple[str, str], **facts: Any) -> None:
+        owner, training = self.trainings[place]
+        self.trainings[place] = owner, replace(training, **facts)
+        if owner is not None:
+            self._changes.put_nowait(owner)
 
     def _training_of(self, key: Key) -> tuple[tuple[str, str], Training]:
         return next((place, t) for place, (owner, t) in self.trainings.items() if owner == key)

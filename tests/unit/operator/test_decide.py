@@ -650,8 +650,48 @@ def test_the_verdict_waits_ten_seconds_for_the_last_words_of_the_attempt() -> No
 def test_nothing_is_said_between_the_last_attempt_and_the_verdict() -> None:
     story = Story().starts().runs()
     [attempt] = story.world.attempts[story.key]
-    decision = story.decision(attempts=(replace(attempt, phase=AttemptPhase.ENDED, exit_code=0, ended=story.now),))
+    decision = story.decision(attempts=(replace(attempt, phase=AttemptPhase.ENDED, exit_code=11, ended=story.now),))
     assert (decision.actions, decision.status, decision.rule) == ((), None, "verdict_is_due")
+
+
+def test_a_trainer_that_is_done_needs_no_verdict() -> None:
+    """Whoever would give it may be away, or be elected just then."""
+    story = Story().starts().runs()
+    story.world.controller_away = True
+    assert story.ends(0, TUNED).state() == ("Succeeded", "Succeeded")
+    writes, acted = story.writes, len(story.actions)
+    story.world.controller_returns()
+    assert story.looks().state() == ("Succeeded", "Succeeded")
+    assert (story.writes, len(story.actions)) == (writes, acted)
+
+
+def test_while_nobody_gives_the_verdict_no_other_attempt_is_told_of() -> None:
+    story = Story().starts().runs()
+    story.world.controller_away = True
+    story.ends(11, error=(FailureReason.COLUMN_MISSING, "column label is not there")).waits(20)
+    assert story.status.message == (
+        "Attempt 1 ended with ColumnMissing (exit code 11); the cluster has yet to end the training for that."
+    )
+    story.world.controller_returns()
+    assert story.looks().state() == ("Failed", "ColumnMissing")
+
+
+@pytest.mark.parametrize("end", [0, 11])
+def test_a_finished_run_is_not_blamed_for_another_one_that_cannot_be_read(end: int) -> None:
+    """Its verdict stands in no status that is about the other, as the API server would not take that back."""
+    story = (
+        Story(runId="one")
+        .starts()
+        .runs()
+        .is_edited(runId="two", task="read-minds")
+        .ends(end, TUNED if end == 0 else "")
+        .looks()
+    )
+    assert story.state() == ("Failed", "InvalidSpec")
+    assert (story.status.run, story.status.start_time, story.status.attempts) == (None, None, None)
+    assert story.is_edited(task="text-classification").state() == ("Starting", "Starting")
+    assert story.status.run is not None
+    assert story.status.run.id == "two"
 
 
 # ----------------------------------------------------------------------------------------------------------- failure
@@ -908,7 +948,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal, [start] = Refusal(FailureReason.ADMISSION_DENIED, "no"), others.actions
-    ended = replace(attempt, phase=AttemptPhase.ENDED, exit_code=0)
+    ended = replace(attempt, phase=AttemptPhase.ENDED, exit_code=11)
     spoke = Story.rules_that_spoke | {
         others.decision(job=None).rule,
         others.decision(trainings=()).rule,
