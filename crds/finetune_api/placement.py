@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -29,6 +30,21 @@ _IS_A_DEVICE = "(k.contains('/') && !k.contains('kubernetes.io/'))"
 def is_a_device(name: str) -> bool:
     """Whether a resource of this name is one that a plugin hands out whole, such as `nvidia.com/gpu`."""
     return "/" in name and "kubernetes.io/" not in name
+
+
+_ACCELERATORS = re.compile(r"gpu|/mig-|tpu|npu|neuron|gaudi|ascend|mlu|dcu|/i915$|/xe$", re.IGNORECASE)
+_SHARES = re.compile(r"mem|cores$|percentage|monitoring", re.IGNORECASE)
+"""Of a device, in units that are none."""
+
+
+def accelerators(limits: Mapping[str, Any]) -> int:
+    """GPUs, slices of them such as `nvidia.com/mig-1g.10gb`, and their kin, in what a pod may use; a network card is none."""
+    counts = [
+        str(count)
+        for name, count in limits.items()
+        if is_a_device(name) and _ACCELERATORS.search(name) and not _SHARES.search(name.partition("/")[2])
+    ]
+    return sum(int(count) for count in counts if _COUNT.match(count))
 
 
 HAS_A_DEVICE = (

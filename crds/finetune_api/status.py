@@ -144,6 +144,26 @@ class Attempt(Entry):
     step: int | None = None
     """Optimiser steps that were saved at its end, as far as it knew: 0 before it had looked for what earlier ones saved. Left out
     where it could not say so any more."""
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """How many steps it did itself and saved, which no attempt before it had saved. Of one that could not say so at its end, such as one that
+    was killed, by what it last told while it trained, and left out where it had told nothing."""
+    devices: Annotated[int, Field(ge=0)] | None = None
+    """GPUs and other accelerators that it had, or slices of such; left out where it had none."""
+    gpu_seconds: Annotated[int, Field(ge=0)] | None = None
+    """For how long it had them: its seconds times `devices`."""
+    message: Annotated[str, Field(max_length=200)] | None = None
+    """Why it ended, in a sentence that may be cut; left out of one that completed."""
+    log_uri: Uri | None = None
+    """Its log in the run's folder, where it left one."""
+
+
+class Usage(Contract):
+    """What the run took of the cluster's accelerators."""
+
+    devices: Annotated[int, Field(ge=0)]
+    """GPUs and other accelerators, or slices of such, that the latest attempt has or had."""
+    gpu_seconds: Annotated[int, Field(ge=0)] = 0
+    """For how long all ended attempts had theirs, added up: of each its seconds times its devices."""
 
 
 class Number(Entry):
@@ -249,6 +269,8 @@ class FineTuneJobStatus(Contract):
     """Metrics before and after; the one that the best model was chosen by comes first."""
     attempts: Annotated[list[Attempt], Field(max_length=32)] | None = None
     """The pods of this run, the latest 32."""
+    usage: Usage | None = None
+    """What the run took of the cluster's accelerators; absent where it never had any."""
     failure: Failure | None = None
     """Why the job failed and what to do."""
     artifacts: Artifacts | None = None

@@ -19,7 +19,7 @@ from finetune_operator.decide.ending import (
     spec_is_invalid,
     training_has_ended,
 )
-from finetune_operator.decide.headway import restart_is_held_back, run_makes_no_progress
+from finetune_operator.decide.headway import out_of_memory_again, restart_is_held_back, run_makes_no_progress
 from finetune_operator.decide.running import (
     attempt_cannot_be_created,
     attempt_cannot_start,
@@ -82,6 +82,7 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     node_is_out_of_touch,
     attempt_is_running,
     verdict_is_due,
+    out_of_memory_again,
     run_makes_no_progress,
     placement_has_changed,
     image_has_changed,

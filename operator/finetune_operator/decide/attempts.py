@@ -6,8 +6,8 @@ attempts are ordered by their creation, and what a node says is trusted only bet
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -22,6 +22,7 @@ COMPLETED, DELETED = "Completed", "Deleted"
 DISRUPTIONS = frozenset({PREEMPTED, DELETED, FailureReason.NODE_LOST.value, FailureReason.EVICTED.value})
 """Ends that did not count, in records that do not say it themselves."""
 MAX_RECORDED = 32
+LONGEST_MESSAGE = 200
 KILLED = 137
 """128 + SIGKILL: what the kernel's out-of-memory killer leaves behind, and whoever else kills."""
 
@@ -85,17 +86,29 @@ def _guess(attempt: AttemptSeen) -> Cause:
     return Cause(reason, f"{attempt.name} ended with exit code {attempt.exit_code}{words}", remedy)
 
 
+@dataclass(frozen=True)
+class Around:
+    """What else is known of the run whose attempts are recorded."""
+
+    going_on: Collection[str] = ()
+    """The trainings that nobody has stopped."""
+    uri: str = ""
+    """The run's folder."""
+    told: Mapping[str, int] = field(default_factory=dict)
+    """The step that attempts, by their names, last told to be saved, while they still could."""
+
+
 def record(
-    before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime, going_on: Collection[str] = ()
+    before: Sequence[Attempt], seen: Sequence[AttemptSeen], now: datetime, around: Around | None = None
 ) -> list[Attempt]:
     """The attempts of a run, oldest first, the latest 32. Numbers once given stay; an attempt that vanished without a word is
-    closed as deleted; one that never started is not yet an attempt. `going_on` are the trainings that nobody has stopped."""
+    closed as deleted; one that never started is not yet an attempt."""
+    around = around or Around()
     known = {attempt.name: attempt for attempt in before}
     visible = {attempt.name for attempt in seen}
     for name, attempt in known.items():
         if attempt.end_time is None and name not in visible:
-            closed = max(now, attempt.start_time or now)
-            known[name] = attempt.model_copy(update={"end_time": closed, "reason": DELETED, "counts_as": "Stop"})
+            known[name] = _vanished(attempt, now)
     number = max((attempt.number for attempt in before), default=0)
     left = _left_the_record(before, seen)
     for attempt_seen in seen:
@@ -106,8 +119,49 @@ def record(
                 continue
             number += 1
         if old is None or old.end_time is None:
-            known[attempt_seen.name] = _entry(attempt_seen, old, old.number if old else number, now, going_on)
-    return sorted(known.values(), key=lambda attempt: attempt.number)[-MAX_RECORDED:]
+            known[attempt_seen.name] = _entry(attempt_seen, old, old.number if old else number, now, around)
+    closed = {attempt.name for attempt in before if attempt.end_time is not None}
+    in_order = sorted(known.values(), key=lambda attempt: attempt.number)
+    return list(_with_own_steps(in_order, closed, around.told))[-MAX_RECORDED:]
+
+
+def _vanished(attempt: Attempt, now: datetime) -> Attempt:
+    end = max(now, attempt.start_time or now)
+    said = {
+        "end_time": end,
+        "reason": DELETED,
+        "counts_as": "Stop",
+        "gpu_seconds": _gpu_seconds(attempt.start_time, end, attempt.devices),
+        "message": _cut(f"{attempt.name} is gone, and how it ended was not seen."),
+    }
+    return attempt.model_copy(update=said)
+
+
+def _with_own_steps(attempts: Iterable[Attempt], closed: Collection[str], told: Mapping[str, int]) -> Iterator[Attempt]:
+    """Each attempt with the steps that are its own; what is `closed` was recorded so before."""
+    highest = 0
+    for attempt in attempts:
+        if attempt.end_time is not None and attempt.name not in closed and attempt.steps is None:
+            saved = attempt.step if attempt.step is not None else told.get(attempt.name)
+            if saved is not None:
+                attempt = attempt.model_copy(update={"steps": max(0, saved - highest)})
+        highest = highest_after(highest, attempt)
+        yield attempt
+
+
+def highest_after(highest: int, attempt: Attempt) -> int:
+    """The highest step that is known to be saved once this attempt has ended, where it was `highest` before."""
+    return max(highest, attempt.step) if attempt.step is not None else highest + (attempt.steps or 0)
+
+
+def _gpu_seconds(start: datetime | None, end: datetime | None, devices: int | None) -> int | None:
+    if not devices or start is None or end is None:
+        return None
+    return max(0, int((end - start).total_seconds())) * devices
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[: LONGEST_MESSAGE - 1]}…"
 
 
 def _left_the_record(before: Sequence[Attempt], seen: Sequence[AttemptSeen]) -> frozenset[str]:
@@ -122,7 +176,7 @@ def within(earliest: datetime, time: datetime, latest: datetime) -> datetime:
     return max(earliest, min(time, latest))
 
 
-def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, going_on: Collection[str]) -> Attempt:
+def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, around: Around) -> Attempt:
     ended = seen.phase is AttemptPhase.ENDED
     cause = cause_of(seen)
     result = result_of(seen) if ended else None
@@ -132,15 +186,24 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, g
     end = now if seen.ended is None else seen.ended
     if start is not None and seen.started is not None and seen.ended is not None:
         end = start + (seen.ended - seen.started)
+    ending = within(start or seen.created, end, now) if ended else None
+    log = (
+        f"{around.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt and not result.adopted else None
+    )
     said = {
         "node": seen.node,
         "start_time": start,
-        "end_time": within(start or seen.created, end, now) if ended else None,
+        "end_time": ending,
         "reason": (str(cause.reason) if cause else COMPLETED) if ended else None,
         "exit_code": seen.exit_code if ended else None,
-        "counts_as": _counts_as(seen, cause, stopped=seen.training not in going_on) if cause else None,
+        "counts_as": _counts_as(seen, cause, stopped=seen.training not in around.going_on) if cause else None,
         "processes": result.processes if result else None,
         "step": (result.step or 0) if result else None,
+        "steps": 0 if result and result.adopted else None,
+        "devices": seen.devices or None,
+        "gpu_seconds": _gpu_seconds(start, ending, seen.devices),
+        "message": _cut(cause.message) if cause and cause.message else None,
+        "log_uri": log,
     }
     return (old or Attempt(number=number, name=seen.name)).model_copy(update=said)
 

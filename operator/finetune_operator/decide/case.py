@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import RUN_VERSION, identify
-from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus
-from finetune_operator.decide.attempts import cause_of, record, spent, within
+from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus, Usage
+from finetune_operator.decide.attempts import Around, cause_of, record, spent, within
 from finetune_operator.decide.lingering import as_ended
 from finetune_operator.worlds.protocol import (
     Action,
@@ -239,7 +239,31 @@ class Case:
     def attempts(self) -> list[Attempt]:
         """The record of this run's attempts: what was reported before, brought up to date by what is seen."""
         going_on = {t.uid for t in self.seen.trainings if not t.deleting}
-        return record(self.before.attempts or [], self.attempts_seen, self.now, going_on)
+        around = Around(going_on, self.run.uri, self._told)
+        return record(self.before.attempts or [], self.attempts_seen, self.now, around)
+
+    @property
+    def _told(self) -> dict[str, int]:
+        """What attempts have last told to be saved, by their names."""
+        progress, report = self.before.progress, self.seen.report
+        last = next((a.name for a in self.before.attempts or [] if progress and a.number == progress.attempt), None)
+        told = {last: progress.checkpoint_step} if last and progress else {}
+        if report is not None and (step := steps_in(report.progress.numbers(), "checkpoint_step")) is not None:
+            told[report.attempt] = step
+        return {name: step for name, step in told.items() if step is not None}
+
+    @property
+    def usage(self) -> Usage | None:
+        """What this run took of accelerators so far. What ended is counted once, when it is recorded: the record has an end."""
+        before = self.before
+        counted = {attempt.name for attempt in before.attempts or [] if attempt.end_time is not None}
+        more = sum(a.gpu_seconds or 0 for a in self.attempts if a.end_time is not None and a.name not in counted)
+        devices = [a.devices or 0 for a in self.attempts if a.start_time is not None][-1:]
+        if before.usage is None and not more and devices in ([], [0]):
+            return None
+        known = before.usage or Usage(devices=0)
+        said = {"devices": devices[0] if devices else known.devices, "gpu_seconds": known.gpu_seconds + more}
+        return known.model_copy(update=said)
 
     @property
     def report(self) -> Report | None:
@@ -288,6 +312,16 @@ class Case:
         new ones replaces nothing."""
         inputs = self.spec.given(PLACEMENT)
         return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+MOST_STEPS = 10**12
+"""More are no steps: a number in a status has an end."""
+
+
+def steps_in(numbers: Mapping[str, float], name: str) -> int | None:
+    """A number of steps among what a trainer tells."""
+    value = numbers.get(name)
+    return int(value) if value is not None and 0 <= value <= MOST_STEPS else None
 
 
 def is_finished(status: FineTuneJobStatus) -> bool:

@@ -1,7 +1,8 @@
 """Whether a run gets on: what each attempt saved, and when the next one follows.
 
 Ends that are nobody's fault do not count against `spec.backoffLimit`, and so they have no limit but this one: six of them in a row
-that saved nothing new are no bad luck. And they are not punished: the Job controller lets more and more time pass before each
+that saved nothing new are no bad luck. Who runs out of memory twice at the same place will do so again, as each attempt begins with half of
+what the one before it tried. And they are not punished: the Job controller lets more and more time pass before each
 attempt, for these as well; a run that got on gets a new Job instead, which begins at once.
 """
 
@@ -14,7 +15,7 @@ from finetune_api.base import seconds
 from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Attempt, Phase
 from finetune_api.training import DEFAULT_INTERVAL
-from finetune_operator.decide.attempts import cause_of
+from finetune_operator.decide.attempts import cause_of, highest_after
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import failed
 from finetune_operator.decide.report import if_stopped, sentences, status
@@ -22,6 +23,7 @@ from finetune_operator.worlds.protocol import AttemptPhase, Decision, StopTraini
 
 ENOUGH = 6
 """Uncounted ends in a row without a higher saved step."""
+TWICE = 2
 LONG_WAIT = timedelta(seconds=60)
 
 
@@ -37,6 +39,33 @@ def run_makes_no_progress(case: Case) -> Decision | None:
     if cause:
         message = f"{message}: {cause.message}"
     return failed(case, FailureReason.NO_PROGRESS, message, remedy, last=seen)
+
+
+def out_of_memory_again(case: Case) -> Decision | None:
+    """Twice with nothing saved between: further attempts would only take their time on a GPU until `spec.backoffLimit` ends them."""
+    ran_out = _ran_out_of_memory(case) if case.is_readable else []
+    if len(ran_out) < TWICE:
+        return None
+    first, last = ran_out[-TWICE:]
+    seen = next((a for a in reversed(case.attempts_now) if a.name == last.name), None)
+    cause = cause_of(seen) if seen else None
+    message = sentences(
+        f"Attempts {first.number} and {last.number} ran out of memory, and nothing new was saved between their ends",
+        cause.message if cause else last.message or "",
+    )
+    remedy = cause.remedy if cause else REMEDIES[FailureReason.OUT_OF_MEMORY]
+    return failed(case, FailureReason.OUT_OF_MEMORY, message, remedy, cause.field if cause else None, last=seen)
+
+
+def _ran_out_of_memory(case: Case) -> list[Attempt]:
+    """The ends for want of memory since something new was last saved, of the present training: an earlier one may have had less."""
+    found: list[Attempt] = []
+    for attempt, got_on in _with_headway(case):
+        if got_on or attempt.end_time is None or attempt.end_time <= case.current.created:
+            found = []
+        if attempt.reason == FailureReason.OUT_OF_MEMORY:
+            found.append(attempt)
+    return [a for a in found if a.end_time is not None and a.end_time > case.current.created]
 
 
 def restart_is_held_back(case: Case) -> Decision | None:
@@ -96,15 +125,14 @@ def _in_vain(case: Case) -> list[Attempt]:
 def _with_headway(case: Case) -> Iterator[tuple[Attempt, bool]]:
     """Each ended attempt, oldest first, and whether it saved something new.
 
-    One that was killed cannot say. It is taken to have saved when it ran for as long as two saves take.
+    One that was killed cannot say. It is taken to have saved what it last told, or when it ran for as long as two saves take.
     """
     long = timedelta(seconds=2 * seconds(case.spec.checkpoints.interval or DEFAULT_INTERVAL))
     highest = 0
     for attempt in case.attempts:
         if attempt.end_time is None:
             continue
-        if attempt.step is None:
-            yield attempt, attempt.start_time is not None and attempt.end_time - attempt.start_time >= long
-        else:
-            yield attempt, attempt.step > highest
-            highest = max(highest, attempt.step)
+        after = highest_after(highest, attempt)
+        took_long = attempt.start_time is not None and attempt.end_time - attempt.start_time >= long
+        yield attempt, after > highest or (attempt.step is None and took_long)
+        highest = after

@@ -11,12 +11,10 @@ from typing import Any
 
 from finetune_api.progress import Progress, TrainerPhase
 from finetune_api.status import Number, Phase, ProgressStatus
-from finetune_operator.decide.case import Case
+from finetune_operator.decide.case import Case, steps_in
 
 MAX_METRICS = 16
 LONGEST_NAME, LONGEST_SHOWN = 64, 64
-MOST_STEPS = 10**12
-"""More are no steps: a number in a status has an end."""
 OWN_FIELDS = (
     "step",
     "total_steps",
@@ -85,13 +83,13 @@ def _merged(before: ProgressStatus | None, said: Progress, attempt: int) -> Prog
         known |= {"loss": None, "learning_rate": None, "samples_per_second": None}
     now: dict[str, Any] = {
         "percent": said.trainer_status.progress_percentage,
-        "step": _steps(numbers, "step"),
-        "total_steps": _steps(numbers, "total_steps"),
+        "step": steps_in(numbers, "step"),
+        "total_steps": steps_in(numbers, "total_steps"),
         "epoch": _number(numbers, "epoch"),
         "loss": _number(numbers, "loss"),
         "learning_rate": _number(numbers, "learning_rate"),
         "samples_per_second": _number(numbers, "samples_per_second"),
-        "checkpoint_step": _steps(numbers, "checkpoint_step"),
+        "checkpoint_step": steps_in(numbers, "checkpoint_step"),
         "metrics": _metrics(numbers) or None,
     }
     counts = known.get("percent") is not None or known.get("step") is not None
@@ -121,11 +119,6 @@ def _of(step: int | None, total: int | None) -> str:
 def _printable(message: str) -> str | None:
     """As a column of `kubectl get` may show it, whoever wrote it."""
     return "".join(c for c in message if c.isprintable())[:LONGEST_SHOWN] or None
-
-
-def _steps(numbers: Mapping[str, float], name: str) -> int | None:
-    value = numbers.get(name)
-    return int(value) if value is not None and 0 <= value <= MOST_STEPS else None
 
 
 def _number(numbers: Mapping[str, float], name: str) -> float | None:

@@ -45,6 +45,7 @@ def status(
         "run": case.run_told,
         "training": case.before.training,
         "attempts": case.attempts or None,
+        "usage": case.usage,
         "progress": progress_told(case, phase),
         **more,
     }

@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune_api import KIND
 from finetune_api.failures import FailureReason
+from finetune_api.placement import accelerators
 from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus
 from finetune_operator.worlds.protocol import (
@@ -73,6 +74,8 @@ class FakeWorld:
     """By the UID of a training, or the name of an attempt whose trainer has ended."""
     _due: dict[str, tuple[datetime, Key]] = field(default_factory=dict)
     """When the next attempt of a training begins, by its UID."""
+    _devices: dict[str, int] = field(default_factory=dict)
+    """Of each attempt of a training, by its UID."""
     _count: int = 0
 
     # -- the protocol ----------------------------------------------------------------------------------------------
@@ -158,6 +161,7 @@ class FakeWorld:
         )
         training = self.policy(training)
         self.trainings[place] = key, training
+        self._devices[training.uid] = accelerators(action.run.spec.resources.limits or {})
         self._begin_attempt(key, training, action.image)
         return None
 
@@ -313,6 +317,7 @@ class FakeWorld:
             training=training.uid,
             phase=AttemptPhase.WAITING,
             created=self.now,
+            devices=self._devices.get(training.uid, 0),
             image=image,
         )
         self.attempts.setdefault(key, []).append(attempt)

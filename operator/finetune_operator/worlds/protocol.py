@@ -170,6 +170,8 @@ class AttemptSeen:
     finished: datetime | None = None
     """When its pod was through, from which the world counts the time until the next attempt; None where that is `created`."""
     node: str | None = None
+    devices: int = 0
+    """GPUs and other accelerators, or slices of such, that it has."""
     deleting: bool = False
     """Told to stop."""
     gone_by: datetime | None = None

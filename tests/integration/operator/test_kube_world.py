@@ -25,6 +25,8 @@ from tests.unit.operator.world_conformance import Driver, WorldConformance, anno
 class KubeDriver:
     """FineTuneJobs are put into the world as its host does; all else is the API server's doing."""
 
+    devices_of_two = 2
+
     def __init__(self, world: KubeWorld, lab: Lab) -> None:
         self.world = world
         self._lab = lab

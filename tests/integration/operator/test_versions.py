@@ -193,14 +193,14 @@ def as_a_newer_version(obj: Object) -> None:
         return
     spec, status = obj["spec"], obj["status"]
     spec |= {"task": "text-to-speech", "nodes": 2, "training": spec.get("training", {}) | {"precision": "fp8"}}
-    status["usage"] = {"gpuSeconds": 7}
+    status["energy"] = {"joules": 7}
     status["reason"] = "Thinking"
     if "run" in status:
         status["run"]["contract"] = 2
     if "failure" in status:
         status["failure"]["reason"] = "DiskOnFire"
     for attempt in status.get("attempts", []):
-        attempt["gpuSeconds"] = 7
+        attempt["joules"] = 7
     status["phase"] = f"{status['phase']}WithCare"
     known = {"lastTransitionTime": "2026-11-28T15:00:00Z", "observedGeneration": 1, "message": "", "reason": "New"}
     status["conditions"].append({"type": "Accepted", "status": "Unknown", **known})
@@ -250,7 +250,7 @@ def test_a_rolled_back_operator_stops_nothing_and_erases_nothing_of_what_a_newer
     there = places([*FINISHED, *RUNNING, "starting", "suspended"])
     there.get_what_was_left_by(OLD, as_a_newer_version)
     shown = there["succeeded"].status()
-    assert (shown["phase"], shown["usage"]) == ("SucceededWithCare", {"gpuSeconds": 7})
+    assert (shown["phase"], shown["energy"]) == ("SucceededWithCare", {"joules": 7})
     before = there.versions()
     with operating(there.account, tmp_path) as operator:
         there.looked_at(operator)
@@ -261,11 +261,11 @@ def test_a_rolled_back_operator_stops_nothing_and_erases_nothing_of_what_a_newer
             phase = "Starting" if state == "starting" else "Running"
             status = there[state].until(phase=phase, reason="InvalidSpec")
             assert 'This operator cannot read the spec: spec.task: "text-to-speech"' in status["message"]
-            assert (status["usage"], status["run"]["contract"]) == ({"gpuSeconds": 7}, 2)
+            assert (status["energy"], status["run"]["contract"]) == ({"joules": 7}, 2)
             states_of = {c["type"]: c["status"] for c in status["conditions"]}
             assert (states_of["Stalled"], states_of["Accepted"], states_of["Finished"]) == ("True", "Unknown", "False")
-            assert all(attempt["gpuSeconds"] == 7 for attempt in status.get("attempts", []))
+            assert all(attempt["joules"] == 7 for attempt in status.get("attempts", []))
         assert there["suspended"].until(phase="Suspended")["reason"] == "InvalidSpec"
         there["running"].finish_attempt(succeed(TUNED))
         status = there["running"].until(phase="Succeeded", reason="Succeeded")
-        assert (status["usage"], status["summary"]) == ({"gpuSeconds": 7}, "f1 0.512 → 0.874")
+        assert (status["energy"], status["summary"]) == ({"joules": 7}, "f1 0.512 → 0.874")

@@ -47,7 +47,7 @@ def test_what_an_earlier_version_wrote_is_read_to_the_last_word(path: Any) -> No
         ({"failure": {"reason": "DiskOnFire", "message": "m", "remedy": "r"}}, "failure"),
         ({"conditions": [FINISHED | {"type": "Paused"}]}, "conditions"),
         ({"conditions": [FINISHED | {"severity": "low"}]}, "conditions"),
-        ({"attempts": [ATTEMPT | {"gpuSeconds": 7}]}, "attempts"),
+        ({"attempts": [ATTEMPT | {"joules": 7}]}, "attempts"),
         ({"metrics": [{"name": "f1", "split": "test", "value": 0.5, "unit": "%"}]}, "metrics"),
     ],
 )

@@ -277,12 +277,12 @@ def test_conditions_and_notes_of_a_newer_version_are_kept_while_the_run_goes_on(
         story,
         phase="Evaluating",
         conditions=[*wire["conditions"], condition],
-        attempts=[{**wire["attempts"][0], "gpuSeconds": 7}],
+        attempts=[{**wire["attempts"][0], "joules": 7}],
     )
     story.ends(20).runs()
     assert story.state() == ("Running", "Training")
     assert condition in story.status.wire()["conditions"]
-    assert story.status.wire()["attempts"][0]["gpuSeconds"] == 7
+    assert story.status.wire()["attempts"][0]["joules"] == 7
 
 
 # ---------------------------------------------------------------------------- what others make of a training and its notes

@@ -927,6 +927,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     in_vain = Story().starts()
     for _ in range(6):
         in_vain.runs().ends(30)
+    Story().starts().runs().ends(21).runs().ends(21)
     punished = Story()
     punished.world.backoff = Backoff(timedelta(minutes=5), timedelta(minutes=5))
     punished.starts().runs().ends(30, result_message("preempted", step=1))

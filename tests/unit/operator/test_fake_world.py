@@ -13,6 +13,8 @@ from tests.unit.operator.world_conformance import Driver, WorldConformance, trai
 
 
 class FakeDriver:
+    devices_of_two = 2
+
     def __init__(self) -> None:
         self.world = FakeWorld()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.progress import TrainerPhase
 from finetune_operator.worlds.kube.facts import BACKOFF, read_attempt
 from finetune_operator.worlds.protocol import Cause, StartTraining, StopTraining
 from tests.unit.operator.story import Story, result_message
@@ -135,6 +136,97 @@ def test_pods_that_are_taken_away_before_they_run_are_no_sign_of_a_run_that_gets
     for _ in range(8):
         story.ends(None, disruption="Preempted")
     assert story.status.phase == "Starting"
+
+
+OUT_OF_MEMORY: dict[str, dict[str, Any]] = {
+    "killed by the kernel": {"exit_code": 137, "out_of_memory": True},
+    "killed, most likely by the kernel": {"exit_code": 137},
+    "as it says itself": {"exit_code": 21, "message": result_message("failed", error=(FailureReason.OUT_OF_MEMORY, "memory ran out"))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_who_runs_out_of_memory_twice_and_saved_nothing_between_does_so_no_third_time(facts: dict[str, Any]) -> None:
+    story = Story(runId="r", backoffLimit=6).starts().runs().ends(**facts)
+    assert story.state() == ("Starting", "Restarting")
+    story.runs().ends(**facts)
+    assert story.state() == ("Failed", "OutOfMemory")
+    failure = story.status.failure
+    assert failure is not None
+    assert failure.message.startswith(
+        "Attempts 1 and 2 ran out of memory, and nothing new was saved between their ends. "
+    )
+    assert failure.remedy.startswith(REMEDIES[FailureReason.OUT_OF_MEMORY])
+    assert (failure.attempt, failure.exit_code) == (2, facts["exit_code"])
+    assert isinstance(story.looks().actions[-1], StopTraining)
+
+
+def ends_of(story: Story, *ends: Any) -> Story:
+    """One attempt after the other: a step that it told to be saved before the kernel killed it for memory, None for one that told none, and
+    else the exit code and step with which it ended."""
+    for end in ends:
+        assert story.status.phase == "Starting", end
+        story.runs()
+        if isinstance(end, tuple):
+            story.ends(end[0], saved(end[1]))
+        else:
+            if end is not None:
+                story.says(TrainerPhase.TRAINING, checkpoint_step=end)
+            story.ends(137, out_of_memory=True)
+    return story
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (10, 20, 30, 40, 50),  # each saved something new
+        (None, (30, 5), None),  # another one did between them
+        (None, (1, 7), None),
+        (10, 10 + 1, (30, 12), None),
+    ],
+)
+def test_memory_that_runs_out_ever_later_is_no_reason_to_give_up(ends: tuple[Any, ...]) -> None:
+    story = ends_of(Story(runId="r", backoffLimit=9).starts(), *ends)
+    assert story.status.phase == "Starting"
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (10, 10),
+        (10, None),  # and nothing was heard of the second one
+        (10, 20, 20),
+        (None, (30, 0), None),  # what ended between them saved nothing either
+        ((30, 40), 40, 40),
+        ((30, 40), 30, 35),  # it began again from an older checkpoint, and came less far
+    ],
+)
+def test_memory_that_runs_out_where_it_did_before_is(ends: tuple[Any, ...]) -> None:
+    assert ends_of(Story(runId="r", backoffLimit=9).starts(), *ends).state() == ("Failed", "OutOfMemory")
+
+
+def test_more_memory_begins_the_count_anew() -> None:
+    story = ends_of(Story(runId="r", backoffLimit=9).starts(), None).waits(5)
+    story.is_edited(resources={"limits": {"memory": "64Gi"}})
+    assert isinstance(story.actions[-1], StopTraining)
+    ends_of(story.looks(), None)
+    assert story.status.phase == "Starting"
+    assert ends_of(story, None).state() == ("Failed", "OutOfMemory")
+
+
+def test_an_attempt_that_began_before_anybody_looked_is_not_taken_from_its_gpu() -> None:
+    story = Story(runId="r", backoffLimit=9).starts().runs()
+    for _ in range(2):
+        story.world.pass_time(60)
+        story.world.end_attempt(story.key, 137, out_of_memory=True)
+        story.world.run_attempt(story.key)
+    assert story.looks().status.phase == "Running"
+    assert story.ends(137).state() == ("Failed", "OutOfMemory")
+
+
+def test_a_backoff_limit_that_is_reached_first_says_so() -> None:
+    story = ends_of(Story(runId="r", backoffLimit=1).starts(), None, None)
+    assert story.state() == ("Failed", "BackoffLimitExceeded")
 
 
 def test_a_counted_failure_breaks_the_row() -> None:

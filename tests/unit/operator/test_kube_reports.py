@@ -132,17 +132,17 @@ RUN = {"id": "r", "uri": "u", "fingerprint": "f"}
 @pytest.mark.parametrize(
     ("shown", "after", "patch"),
     [
-        ({"usage": {"gpuSeconds": 7}, "phase": "Running"}, {"phase": "Running"}, {}),
-        ({"usage": {"gpuSeconds": 7}, "phase": "Running"}, {"phase": "Failed"}, {"phase": "Failed"}),
-        ({"summary": "f1 0.5", "usage": 1}, {}, {"summary": None}),
+        ({"energy": {"joules": 7}, "phase": "Running"}, {"phase": "Running"}, {}),
+        ({"energy": {"joules": 7}, "phase": "Running"}, {"phase": "Failed"}, {"phase": "Failed"}),
+        ({"summary": "f1 0.5", "energy": 1}, {}, {"summary": None}),
         ({"run": {**RUN, "lineage": 2}}, {"run": {**RUN, "image": "i"}}, {"run": {"image": "i"}}),
         (
             {"run": {**RUN, "lineage": 2}},
             {"run": {**RUN, "id": "s"}},
             {"run": {"id": "s", "lineage": None}},
         ),
-        ({"usage": 1}, {"run": RUN}, {"run": RUN}),
-        ({"usage": 1, "run": {**RUN, "lineage": 2}}, {"phase": "Pending"}, {"phase": "Pending", "run": None}),
+        ({"energy": 1}, {"run": RUN}, {"run": RUN}),
+        ({"energy": 1, "run": {**RUN, "lineage": 2}}, {"phase": "Pending"}, {"phase": "Pending", "run": None}),
     ],
 )
 def test_what_this_version_does_not_know_stays_in_the_status(shown: Object, after: Object, patch: Object) -> None:
@@ -159,7 +159,7 @@ def finished() -> Object:
 async def test_a_finished_job_with_fields_of_a_newer_version_is_left_as_it_is(
     server: ApiServer, world: KubeWorld, finished: Object
 ) -> None:
-    newer = finished | {"usage": {"gpuSeconds": 7}, "run": finished["run"] | {"lineage": 2}}
+    newer = finished | {"energy": {"joules": 7}, "run": finished["run"] | {"lineage": 2}}
     world.put(is_written(server, "9", status=newer))
     await looks(world)
     assert server.writes == []

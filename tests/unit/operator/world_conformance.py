@@ -43,6 +43,9 @@ TOTAL_STEPS = 5000
 class Driver(Protocol):
     """The hands of a test in a world."""
 
+    devices_of_two: int
+    """What an attempt has here that asks for two GPUs."""
+
     @property
     def world(self) -> World: ...
 
@@ -115,6 +118,13 @@ class WorldConformance:
         [attempt] = seen.attempts
         assert (attempt.phase, attempt.exit_code, attempt.termination_message) == (AttemptPhase.ENDED, 0, TUNED)
         assert attempt.training == seen.trainings[0].uid
+
+    async def test_an_attempt_shows_how_many_gpus_it_has(self, driver: Driver) -> None:
+        key = await driver.apply(resources={"limits": {"nvidia.com/gpu": 2, "memory": "2Gi"}})
+        await started(driver, key)
+        await driver.run_attempt(key)
+        seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
+        assert [attempt.devices for attempt in seen.attempts] == [driver.devices_of_two]
 
     async def test_a_never_retried_code_ends_the_training(self, driver: Driver) -> None:
         key = await driver.apply()

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from finetune_api import KIND
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.placement import accelerators
 from finetune_operator.worlds.images import digest_of
 from finetune_operator.worlds.kube import ends, names
 from finetune_operator.worlds.kube.client import Object
@@ -151,6 +152,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             ended=time_of(terminated.get("finishedAt")),
             finished=_finished(pod) if ended else None,
             node=pod["spec"].get("nodeName"),
+            devices=accelerators((trainer.spec.get("resources") or {}).get("limits") or {}),
             deleting="deletionTimestamp" in meta,
             gone_by=time_of(meta.get("deletionTimestamp")),
             needs=read_trusted_ca(pod),

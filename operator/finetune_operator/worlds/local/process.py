@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RESULT_ENV, RUN_ENV, WORKSPACE_ENV, Run
+from finetune_operator.worlds.local.devices import devices
 from finetune_operator.worlds.local.memory import out_of_memory_kills
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Training
 
@@ -91,6 +92,7 @@ class Attempt:
             phase=AttemptPhase.RUNNING,
             created=now,
             started=now,
+            devices=devices(run.spec.resources.gpus),
         )
         return cls(seen, process, output, folder, on_line, kills)
 

@@ -15,6 +15,7 @@ import pytest
 from finetune_api.failures import FailureReason
 from finetune_operator.decide.ending import HEARING
 from finetune_operator.worlds.local import LocalWorld
+from finetune_operator.worlds.local.devices import devices
 from finetune_operator.worlds.local.memory import out_of_memory_kills
 from finetune_operator.worlds.protocol import (
     AttemptPhase,
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.slow
 
 
 class LocalDriver:
+    devices_of_two = devices(2)
+
     def __init__(self, folder: Path) -> None:
         self.state = folder / "my state"
         self.script = Script(folder / "script")
