@@ -52,6 +52,7 @@ MUTABLE: dict[str, Any] = {
     "checkpoints": {"keep": 5},
     "storage": {"region": "eu-west-1"},
     "hub": {"tokenSecretRef": {"name": "hf"}},
+    "acceptance": {"min": 0.5},
 }
 
 
