@@ -77,6 +77,8 @@ class History:
     done: set[str] = field(default_factory=set)
     """Runs of which the operator has seen an attempt that exited with 0."""
     steps: int = 0
+    accepted: Any = None
+    """What was asked of models when the operator last said something."""
 
     def __post_init__(self) -> None:
         self.key = self.world.apply("demo", self.spec)
@@ -155,7 +157,7 @@ class History:
             self.check_action(action, before)
         for _, status in self.world.reports[seen:]:
             self.check_report(before, status)
-            before = status
+            before, self.accepted = status, self.spec.get("acceptance")
             self.told.append(status)
 
     def passes(self, seconds: float) -> None:
@@ -191,8 +193,11 @@ class History:
                 assert now == attempt, "what has ended has ended"
         if is_finished(before) and before.start_time is not None:
             assert is_finished(after)
-            frozen = {"observed_generation": None, "conditions": None}
-            assert before.model_copy(update=frozen) == after.model_copy(update=frozen), "a verdict changes"
+            frozen = ["observed_generation", "conditions"]
+            if self.spec.get("acceptance") != self.accepted:
+                frozen += ["phase", "reason", "message", "failure"]
+            unchanged = dict.fromkeys(frozen)
+            assert before.model_copy(update=unchanged) == after.model_copy(update=unchanged), "a verdict changes"
 
     def check_state(self) -> None:
         """At rest: nothing is there twice, what is said is so, and something is to come."""
@@ -228,6 +233,10 @@ class History:
         failure = status.failure
         if status.phase == Phase.SUCCEEDED:
             assert run in self.done, "nothing was done"
+            assert (self.spec.get("acceptance") or {}).get("min") != 0.9, "no model of these reaches that"
+        if status.reason == FailureReason.ACCEPTANCE_NOT_MET:
+            assert run in self.done
+            assert self.spec.get("acceptance")
         if status.phase == Phase.FAILED:
             assert failure is not None
             assert failure.remedy
@@ -382,6 +391,10 @@ EDITS: list[dict[str, Any]] = [
     {"task": "read-minds"},
     {"task": "text-classification"},
     {"resources": {"limits": {"memory": "8Gi"}}},
+    {"acceptance": {"min": 0.9}},
+    {"acceptance": {"metric": "f1", "min": 0.6, "betterThanBaseline": True}},
+    {"acceptance": None},
+    {"pendingDeadlineSeconds": 60},
 ]
 
 
