@@ -71,7 +71,7 @@ def acceptance_has_changed(case: Case) -> Decision | None:
     if not is_finished(before) or not _binds(case) or not (accepted or refused):
         return None
     lacks = shortfall(case, before.metrics or [])
-    if (accepted and not lacks) or (refused and lacks and not case.is_new):
+    if (accepted and not lacks) or (refused and lacks and _is_said(case, lacks)):
         return None
     artifacts = before.artifacts
     attempt = before.attempts[-1].number if before.attempts else None
@@ -87,6 +87,11 @@ def acceptance_has_changed(case: Case) -> Decision | None:
         "conditions": conditions(case, phase, reason, message),
     }
     return Decision(status=before.model_copy(update=said))
+
+
+def _is_said(case: Case, lacks: str) -> bool:
+    before = case.job.status
+    return not case.is_new or (before.failure is not None and before.failure.message == sentences(lacks))
 
 
 def _is_not_accepted(before: FineTuneJobStatus) -> bool:
