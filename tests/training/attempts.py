@@ -49,9 +49,9 @@ class Job:
         folder.mkdir()
         return folder
 
-    def start(self, **environment: str) -> Attempt:
-        """An attempt that has its libraries already."""
-        return Attempt(self.run, self.next_folder(), environment)
+    def start(self, first: Callable[[], None] | None = None, **environment: str) -> Attempt:
+        """An attempt that has its libraries already; `first` is called in its process before all else."""
+        return Attempt(self.run, self.next_folder(), environment, first=first)
 
     def start_from_nothing(self, **environment: str) -> Attempt:
         """An attempt as a pod makes it, whose process first imports its libraries: where that is part of what is tested."""
@@ -95,6 +95,7 @@ class Attempt:
     environment: dict[str, str]
     from_nothing: bool = False
     by_any_user: bool = False
+    first: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self._log = self.folder / "stdout.txt"
@@ -111,9 +112,10 @@ class Attempt:
         self._log.touch()
         if self.by_any_user:
             self.process = _start_python(nameless(environment), self._log, as_any_user())
+        elif self.from_nothing:
+            self.process = _start_python(environment, self._log)
         else:
-            start = _start_python if self.from_nothing else ForkedTrainer
-            self.process = start(environment, self._log)
+            self.process = ForkedTrainer(environment, self._log, self.first)
 
     @property
     def log(self) -> str:

@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 server = multiprocessing.get_context("forkserver")
@@ -19,8 +20,9 @@ server.set_forkserver_preload(["tests.training.libraries"])
 class ForkedTrainer:
     """What is used of `subprocess.Popen`, for `python -m finetune_trainer` with nothing but `environment`."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self._process = server.Process(target=_be_the_trainer, args=(environment, log), daemon=True)
+    def __init__(self, environment: dict[str, str], log: Path, first: Callable[[], None] | None = None) -> None:
+        """`first` is called in the process before all else."""
+        self._process = server.Process(target=_be_the_trainer, args=(environment, log, first), daemon=True)
         self._process.start()
 
     def poll(self) -> int | None:
@@ -39,7 +41,7 @@ class ForkedTrainer:
             os.kill(self._process.pid, number)
 
 
-def _be_the_trainer(environment: dict[str, str], log: Path) -> None:
+def _be_the_trainer(environment: dict[str, str], log: Path, first: Callable[[], None] | None) -> None:
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -47,5 +49,7 @@ def _be_the_trainer(environment: dict[str, str], log: Path) -> None:
     assert "torch" in sys.modules, "the server did not import what it should have"
     os.environ.clear()
     os.environ.update(environment)
+    if first is not None:
+        first()
     sys.argv = ["finetune_trainer"]
     runpy.run_module("finetune_trainer", run_name="__main__", alter_sys=True)

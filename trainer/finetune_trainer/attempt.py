@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -152,7 +152,7 @@ class Attempt:
             with Checkpoints(
                 folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
             ) as self._checkpoints:
-                session = self._session = self._open_session(self._checkpoints, self._number, run_folder.began())
+                session = self._session = self._open_session(self._checkpoints, self._number, run_folder)
                 session.train()
             self._reporter.phase(TrainerPhase.UPLOADING)
             results = self._scratch / "results"
@@ -210,7 +210,7 @@ class Attempt:
             return True
         return found == finished.data_fingerprint
 
-    def _open_session(self, checkpoints: Checkpoints, number: int, began: datetime) -> Session:
+    def _open_session(self, checkpoints: Checkpoints, number: int, run_folder: RunFolder) -> Session:
         """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
@@ -247,11 +247,11 @@ class Attempt:
             checkpoint_folder=checkpoint_folder,
             best_folder=best_folder,
             attempt=number,
-            began=began,
+            began=run_folder.began(),
             threads=threads,
             scratch=self._scratch,
             sharded=sharded,
-            room=Room() if self._notes is None else self._notes.room,
+            room=self._room(run_folder, number),
         )
         for warning in inputs.data.warnings:
             logger.warning("%s", warning)
@@ -264,7 +264,12 @@ class Attempt:
         if self._notes is not None:
             self._notes.share(inputs)
             ranks = call_together(self._notes, self._place, self._stop)
-        return Session(inputs, checkpoints, self._reporter, self._stop, ranks)
+        return Session(inputs, checkpoints, self._reporter, self._stop, ranks, partial(run_folder.tries, number))
+
+    def _room(self, run_folder: RunFolder, number: int) -> Room:
+        """What is known to fit: of this attempt, whose processes begin again with it, or else of those before it."""
+        found = Room() if self._notes is None else self._notes.room
+        return run_folder.room_for(number) if found == Room() else found
 
     def _refuse_four_bits_here(self) -> None:
         with nothing_collected():

@@ -1,8 +1,8 @@
 """Whether a run gets on: what each attempt saved, and when the next one follows.
 
 Ends that are nobody's fault do not count against `spec.backoffLimit`, and so they have no limit but this one: six of them in a row
-that saved nothing new are no bad luck. Who runs out of memory twice at the same place will do so again, as each attempt begins with half of
-what the one before it tried. And they are not punished: the Job controller lets more and more time pass before each
+that saved nothing new are no bad luck. Who runs out of memory twice at the same place will do so again, although the second attempt began
+with half of what the first one tried, as far as that helps. And they are not punished: the Job controller lets more and more time pass before each
 attempt, for these as well; a run that got on gets a new Job instead, which begins at once.
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,38 @@ def test_a_resumed_run_begins_with_what_was_found_and_ends_as_if_it_had_been_ask
     said = json.loads((job.results / "run.json").read_text())
     assert (said["microBatchSize"], said["activationCheckpointing"]) == (2, True)
     assert "at most 2 of 8 examples, activations computed again" in (job.results / "report.html").read_text()
+
+
+def only_two_fit() -> None:
+    """As the kernel does it where more than two examples are more than the memory: nobody gets a word."""
+    collate = TextClassification.collate
+
+    def collated(task: Any, features: Any) -> Any:
+        if task.model.training and torch.is_grad_enabled() and len(features) > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return collate(task, features)
+
+    TextClassification.collate = collated  # type: ignore[method-assign]
+
+
+def test_whoever_is_killed_in_its_first_step_is_followed_by_one_that_begins_with_half(tmp_path: Path) -> None:
+    inputs = tiny_inputs(tmp_path / "inputs")
+    asked = Job(tmp_path / "asked", **inputs, training={**TRAINING, "microBatchSize": 2})
+    complete_inside(asked)
+    job = Job(tmp_path / "job", **inputs, training=TRAINING)
+    for number in (1, 2):
+        assert job.start(only_two_fit).wait() == -signal.SIGKILL
+        said = json.loads((job.results / f"attempts/{number}/tried.json").read_text())
+        assert (said["micro"], said["stepped"]) == (8 // number, False)
+    last = job.start(only_two_fit).succeed()
+    assert (
+        "Attempt 2, with micro-batches of 4, was killed without a word, most likely because memory ran out: this one begins with 2."
+    ) in last.log
+    assert "in micro-batches of at most 2 examples" in last.log
+    assert_equal_ends(job, asked)
+    said = json.loads((job.results / "attempts/3/tried.json").read_text())
+    assert (said["micro"], said["found"], said["stepped"], said["tight"]) == (2, 2, True, False)
+    assert said["peak"] > 2**20
 
 
 def test_a_model_whose_layers_cannot_be_computed_again_begins_no_run_that_asks_for_it(tmp_path: Path) -> None:

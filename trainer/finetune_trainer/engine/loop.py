@@ -116,6 +116,8 @@ class Loop:
         self.activations = Activations(
             task.model, training.activation_checkpointing, again=state.activation_checkpointing
         )
+        self.after_each: Callable[[], None] = lambda: None
+        """Called after each step."""
         self._saved_step = state.step
         """The latest step that was given to the store."""
         self._window = Window(state.window_loss, state.window_steps, arithmetic.device)
@@ -178,6 +180,7 @@ class Loop:
     def _after_step(self, step: int) -> bool:
         """What follows an optimiser step; True ends training."""
         self.state.step = step
+        self.after_each()
         self._write_down()
         if self._evaluation_due:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -20,7 +21,7 @@ from finetune_trainer.data.survey import Survey
 from finetune_trainer.engine.adapters import plain_name
 from finetune_trainer.engine.before import read_before, write_before
 from finetune_trainer.engine.loop import Loop, Splits
-from finetune_trainer.engine.machine import hardware, versions
+from finetune_trainer.engine.machine import all_memory, hardware, versions
 from finetune_trainer.engine.measure import Split, answer, defined, is_worse, scores
 from finetune_trainer.engine.preparation import Inputs, Preparation
 from finetune_trainer.engine.ranks import ALONE, Ranks
@@ -28,6 +29,7 @@ from finetune_trainer.engine.references import References
 from finetune_trainer.engine.saved import Saved, save_model
 from finetune_trainer.engine.state import METRICS_FILE, TrainingState, dump_rows
 from finetune_trainer.engine.suspected import suspected
+from finetune_trainer.engine.trying import Trying
 from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
@@ -40,6 +42,7 @@ from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.store.manifest import REFERENCES
+from finetune_trainer.store.run_folder import Tried
 from finetune_trainer.tasks import Features
 
 
@@ -68,8 +71,10 @@ class Session:
         reporter: Reporter,
         stop: StopSignal,
         ranks: Ranks = ALONE,
+        tell_tried: Callable[[Tried], None] | None = None,
     ) -> None:
-        """Of one of `ranks`, which all go through `train`; to `write` is for the first."""
+        """Of one of `ranks`, which all go through `train`; to `write`, and to `tell_tried` what it trains with, is for the first."""
+        self._tell_tried = tell_tried
         self._inputs = inputs
         self._spec = inputs.run.spec
         self._checkpoints = checkpoints
@@ -149,6 +154,7 @@ class Session:
             "activations computed again, " if loop.activations.again else "",
             "bf16" if self._ready.arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
+        self._say_what_is_tried(loop)
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
         self._durations["save"] = loop.save_seconds
         loop.load_best()
@@ -158,6 +164,17 @@ class Session:
             self._suspect(margins)
         if self._ready.sharded is not None:
             self._ready.put_together(loop.moved)
+
+    def _say_what_is_tried(self, loop: Loop) -> None:
+        on_a_cpu = self._ready.arithmetic.device.type == "cpu"
+        if self._tell_tried is None or not on_a_cpu or self.state.step >= loop.total_steps:
+            return
+        tried = Tried(
+            micro=loop.micro.size(int(self._ready.trained_on.costs.max())),
+            found=self.state.micro_batch_size,
+            again=loop.activations.again,
+        )
+        loop.after_each = Trying(self._tell_tried, tried, all_memory() // self._ranks.world).step
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""

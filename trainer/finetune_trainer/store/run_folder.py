@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from finetune_api.base import Contract
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.result import Artifact, Result
 from finetune_api.run import RunIdentity
 from finetune_trainer.log import logger
+from finetune_trainer.room import Room
 from finetune_trainer.store.folder import Folder
 from finetune_trainer.store.manifest import BEST, CHECKPOINTS, REFERENCES, delete, place_of
 from finetune_trainer.store.record import NotWhole, OtherVersion, check_files, seal, unseal
 
+R = TypeVar("R", bound=Contract)
+
 RESULT = "result.json"
 ATTEMPTS = "attempts"
+TRIED = "tried.json"
+NOTING_PATIENCE = 5.0
+"""Seconds that a note may take which nothing depends on."""
 PATIENCE = 900.0
 """Seconds that the upload of the results waits for a store that does not answer: all the training is in it."""
 
@@ -36,6 +43,27 @@ class AttemptFile(Contract):
     token: str
     fingerprint: str
     started_at: datetime
+
+
+class Tried(Contract):
+    """What `attempts/K/tried.json` holds: what an attempt without a GPU trains with. Whom the kernel kills for memory cannot say it any more.
+
+    On a GPU running out of memory is an error, which the attempt itself goes on from.
+    """
+
+    version: Literal[1] = 1
+    micro: int
+    """Examples of the largest micro-batch."""
+    found: int | None = None
+    """The limit of micro-batches that was found before it; None where what was asked for is tried."""
+    again: bool = False
+    """Whether activations are computed again in the backward pass."""
+    stepped: bool = False
+    """Whether it got through a step."""
+    tight: bool = False
+    """Whether it came so near to the limit of memory that little more is too much."""
+    peak: int | None = None
+    """The most memory that its process had once it was through a step, or near to the limit, in bytes."""
 
 
 class RunFolder:
@@ -98,6 +126,36 @@ class RunFolder:
                 break  # written after all, only the answer got lost
             number += 1
         return number
+
+    def tries(self, attempt: int, tried: Tried) -> None:
+        """Leave `attempts/K/tried.json`. A store that does not take it now goes without: nothing is at stake but memory."""
+        with suppress(JobError):
+            self._folder.patient(NOTING_PATIENCE).write(f"{ATTEMPTS}/{attempt}/{TRIED}", seal(tried))
+
+    def room_for(self, attempt: int) -> Room:
+        """What may fit where the last attempt that got so far ran out of memory: half of what that tried.
+
+        It says so itself, or it was killed without a word in its first step, or near to the limit of memory; a node that is lost at just such a
+        moment costs no more than smaller micro-batches do.
+        """
+        for number in sorted((k for k in self._attempts() if k < attempt), reverse=True):
+            tried = self._record(Tried, f"{ATTEMPTS}/{number}/{TRIED}")
+            if tried is None:
+                continue
+            result = self._record(Result, f"{ATTEMPTS}/{number}/{RESULT}")
+            if result is not None:
+                ran_out = result.error is not None and result.error.reason is FailureReason.OUT_OF_MEMORY
+            else:
+                ran_out = tried.tight or not tried.stepped
+            if ran_out and tried.micro > 1:
+                half = tried.micro // 2
+                logger.warning(
+                    "Attempt %d, with micro-batches of %d, %s: this one begins with %d.", number, tried.micro,
+                    "ran out of memory" if result else "was killed without a word, most likely because memory ran out", half,
+                )  # fmt: skip
+                return Room(micro=half, again=tried.again)
+            return Room(micro=tried.found, again=tried.again)
+        return Room()
 
     def began(self) -> datetime:
         """When the first attempt of this run began, the same for all of them. Call it once this one has."""
@@ -186,11 +244,14 @@ class RunFolder:
         return {int(name) for name in folders if name.isascii() and name.isdigit()}
 
     def _attempt(self, number: int) -> AttemptFile | None:
-        content = self._folder.read(_attempt_file(number))
+        return self._record(AttemptFile, _attempt_file(number))
+
+    def _record(self, kind: type[R], name: str) -> R | None:
+        content = self._folder.read(name)
         try:
-            return unseal(AttemptFile, content.data) if content else None
+            return unseal(kind, content.data) if content else None
         except NotWhole as error:
-            logger.warning("%s %s, so it is passed over.", _attempt_file(number), error)
+            logger.warning("%s %s, so it is passed over.", name, error)
             return None
 
     def _conflict(self, what: str) -> JobError:

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Storage
-from finetune_api.result import MetricResult, Result
+from finetune_api.result import MetricResult, Result, ResultError
 from finetune_api.run import RunIdentity
+from finetune_trainer.room import Room
 from finetune_trainer.store.folder import Folder, open_folder
-from finetune_trainer.store.run_folder import RunFolder
+from finetune_trainer.store.run_folder import RunFolder, Tried
 from tests.storage.faults import Broken, Fault, FaultyFolder
 from tests.storage.records import sealed, unsealed
 from tests.storage.saves import FINGERPRINT, checkpoints_of, memory_folder, save
@@ -330,3 +332,51 @@ def test_cleaning_deletes_manifests_first_and_may_be_broken_off_and_repeated(
     assert [name.rpartition("/")[2] for _, name in store.writes[:2]] == ["manifest.json"] * 2
     run_folder(folder).clean()
     assert folder.list() == {}
+
+
+KILLED, SAVED = None, "preempted"
+BEGAN = {
+    "killed in its first step": ({}, KILLED, Room(micro=4)),
+    "killed in its first step with activations computed again": ({"again": True}, KILLED, Room(micro=4, again=True)),
+    "killed later": ({"stepped": True}, KILLED, Room()),
+    "killed later, having gone on from what was found": ({"stepped": True, "found": 8}, KILLED, Room(micro=8)),
+    "killed near to the limit": ({"stepped": True, "tight": True}, KILLED, Room(micro=4)),
+    "stopped before its first step": ({}, SAVED, Room()),
+    "out of memory, as it says": ({"stepped": True}, FailureReason.OUT_OF_MEMORY, Room(micro=4)),
+    "failed otherwise": ({}, FailureReason.STORAGE_UNAVAILABLE, Room()),
+    "killed with one example": ({"micro": 1, "found": 1}, KILLED, Room(micro=1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("tried", "end", "room"), BEGAN.values(), ids=BEGAN)
+def test_an_attempt_begins_with_half_of_what_the_last_one_tried_that_ran_out_of_memory(
+    tried: dict[str, Any], end: FailureReason | str | None, room: Room
+) -> None:
+    folder = memory_folder()
+    run = run_folder(folder)
+    first = run.begin_attempt("pod-a")
+    run.tries(first, Tried(**{"micro": 8, **tried}))
+    if end is not None:
+        failed = isinstance(end, FailureReason)
+        error = ResultError(reason=end, message="it is so", remedy="none") if failed else None
+        ended = result(folder).model_copy(update={"outcome": "failed" if failed else end, "error": error})
+        run.save_attempt(first, {}, ended)
+    second = run.begin_attempt("pod-b")  # which came to nothing, so that the next one looks back to the first
+    assert run.room_for(second) == room
+    assert run.room_for(run.begin_attempt("pod-c")) == room
+
+
+def test_what_an_attempt_tried_is_a_note_that_may_be_missing_broken_or_refused() -> None:
+    folder = memory_folder()
+    run = run_folder(folder)
+    first = run.begin_attempt("pod-a")
+    assert run.room_for(first) == run.room_for(first + 1) == Room()
+    run.tries(first, Tried(micro=8))
+    folder.write("attempts/1/tried.json", b"{")
+    assert run.room_for(first + 1) == Room()
+
+    def refuse(operation: str, name: str) -> None:
+        raise JobError(FailureReason.STORAGE_UNAVAILABLE, f"{operation} {name}: no answer")
+
+    run_folder(FaultyFolder(folder, refuse)).tries(first, Tried(micro=8))
+    assert run.room_for(first + 1) == Room()
