@@ -29,7 +29,10 @@ def _utc_now() -> datetime:
 
 
 class Controller:
-    """Workers over one queue of keys. `observed` hears how long each reconcile took and whether it failed."""
+    """Workers over one queue of keys. `observed` hears how long each reconcile took and whether it failed.
+
+    They begin once `leads` is set, with a look at every job there is; what changes before is another operator's to look at.
+    """
 
     def __init__(
         self,
@@ -38,26 +41,34 @@ class Controller:
         workers: int = WORKERS,
         clock: Callable[[], datetime] = _utc_now,
         observed: Callable[[float, bool], None] = lambda seconds, failed: None,
+        leads: asyncio.Event | None = None,
     ) -> None:
         self._world = world
         self._workers = workers
         self._clock = clock
         self._observed = observed
+        self._leads = leads or asyncio.Event()
+        if leads is None:
+            self._leads.set()
         self.queue: WorkQueue[Key] = WorkQueue()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen())
-            tasks.create_task(self._resync())
+            tasks.create_task(self._begin())
             for _ in range(self._workers):
                 tasks.create_task(self._work())
 
     async def _listen(self) -> None:
         async for key in self._world.changes():
-            self.queue.add(key)
+            if self._leads.is_set():
+                self.queue.add(key)
 
-    async def _resync(self) -> None:
+    async def _begin(self) -> None:
+        await self._leads.wait()
+        for key in self._world.keys():  # noqa: SIM118 (a world is no mapping)
+            self.queue.add(key)
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
             for key in self._world.keys():  # noqa: SIM118 (a world is no mapping)

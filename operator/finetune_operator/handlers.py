@@ -55,7 +55,6 @@ async def watch_jobs(world: KubeWorld, client: Client, *, namespace: str | None,
             await _run_kopf(world, client, namespace, stop)
             return
         except Exception as error:
-            stop_at_signals(stop)  # kopf had taken them over
             client.heard.end(PLURAL)
             pause = FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else pause
             said = getattr(error, "message", None) or str(error) or type(error).__name__
@@ -110,7 +109,8 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
     telling = asyncio.create_task(told())
     await asyncio.sleep(0)  # it exists before kopf counts the tasks that are not its own
     try:
-        await kopf.operator(
+        before = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=settings(),
             # Kopf would else make one of the user's name, and a user that OpenShift chooses has none.
@@ -119,6 +119,8 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
             namespaces=[namespace] if namespace else [],
             stop_flag=over,
         )
+        stop_at_signals(stop)  # kopf took them over; so all else ends at once, whatever kopf still waits for
+        await kopf.run_tasks(tasks, ignored=before)
         stop.set()
     finally:
         telling.cancel()

@@ -8,8 +8,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn, TypeVar
 
 from finetune_operator.controller import Controller
 from finetune_operator.handlers import first, stop_at_signals, watch_jobs
@@ -19,7 +19,10 @@ from finetune_operator.serve import serving
 from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
 from finetune_operator.worlds.kube.hearing import ProgressOptions, hear, progress_options, read_progress_url
 from finetune_operator.worlds.kube.kind import served
+from finetune_operator.worlds.kube.leadership import Alone, Leadership
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, read_env, read_trusted_ca
+from finetune_operator.worlds.kube.progress_server import PATH
+from finetune_operator.worlds.kube.relay import Relay
 from finetune_operator.worlds.kube.world import KubeWorld
 
 T = TypeVar("T")
@@ -27,6 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 600.0
+FOLLOW_SECONDS = 60.0
 DRAIN_SECONDS = 10.0
 """For the reconciles under way, when told to stop."""
 ALL = "all"
@@ -40,21 +44,29 @@ async def run(
     listen: str,
     platform: Platform = DEFAULTS,
     progress: ProgressOptions | None = None,
+    lease: tuple[str, str] | None = None,
 ) -> None:
-    """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks."""
-    stop = asyncio.Event()
+    """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks.
+
+    With a Lease, by its namespace and name, only as long as this operator holds it; until then it watches.
+    """
+    stop, acts = asyncio.Event(), asyncio.Event()
+    leadership = Leadership(client, *lease, end_at_once) if lease else Alone()
     world: KubeWorld
     controller: Controller
     metrics = Metrics(
         depth=lambda: len(controller.queue),
         watch_ages=lambda: world.watch_ages(),
         standings=lambda: map(Standing._make, world.standings()),
+        leads=lambda: leadership.leads,
     )
     client.asked = metrics.asked
     world = KubeWorld(
         client, namespace=namespace, default_image=trainer_image, platform=platform, written=metrics.written
     )
-    controller = Controller(world, clock=client.clock.now, observed=metrics.reconciled)
+    world.ensure_leading = leadership.ensure
+    controller = Controller(world, clock=client.clock.now, observed=metrics.reconciled, leads=acts)
+    relay = Relay(world, leadership, progress.hosts[0], PATH) if progress else None
 
     async def sweep() -> None:
         while True:
@@ -65,11 +77,11 @@ async def run(
                 log.warning("FineTuneJobs could not be listed: %s", error or type(error).__name__)
 
     async def hear_trainers() -> None:
-        if progress is None:
+        if progress is None or relay is None:
             return
         await world.synced()  # before that, every pod would be a stranger
         try:
-            await hear(world, client, progress, metrics.posted)
+            await hear(world, client, progress, relay, leadership, metrics.posted)
         except Exception:
             log.exception("Trainers are not heard any more. Their jobs go on.")
 
@@ -77,15 +89,43 @@ async def run(
         await world.synced()  # before that, children would seem to be missing
         await served(client, namespace)
 
-    async with client, serving(listen, metrics, world.dead_watches, world.unready) as port:
+    async def begin_to_act() -> None:
+        while not leadership.elected.is_set():
+            world.follow()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FOLLOW_SECONDS):
+                    await leadership.elected.wait()
+        if lease:
+            world.lead()
+        if relay:
+            relay.lead()
+        acts.set()
+        await stop.wait()
+
+    async def step_down() -> None:
+        await stop.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await controller.queue.drain()
+        for part in acting:
+            part.cancel()
+        await asyncio.gather(*acting, return_exceptions=True)
+        await leadership.resign()
+
+    def unready(seconds: float) -> Collection[str]:
+        return [*world.unready(seconds), *filter(None, [leadership.away()])]
+
+    acting: list[asyncio.Task[None]] = []
+    async with client, serving(listen, metrics, world.dead_watches, unready) as port:
         log.info("Serving /healthz, /readyz and /metrics on port %d.", port)
         parts = [asyncio.create_task(part()) for part in (*world.watches, world.pulse, sweep)]
-        hearing = asyncio.create_task(hear_trainers())
+        hearing, stepping_down = asyncio.create_task(hear_trainers()), asyncio.create_task(step_down())
         stop_at_signals(stop)  # until kopf takes over
         try:
             await first(all_is_there(), stop.wait(), *parts)
             if not stop.is_set():
-                parts.append(asyncio.create_task(controller.run()))
+                acting += [asyncio.create_task(part()) for part in (leadership.run, begin_to_act, controller.run)]
+                parts += acting
                 await asyncio.sleep(0)  # its workers exist before kopf counts the tasks that are not its own
                 for part in parts:
                     part.add_done_callback(lambda _: stop.set())
@@ -93,10 +133,10 @@ async def run(
                 if progress is None:
                     log.info("How far trainings are is not shown: --progress-url is not given.")
                 await watch_jobs(world, client, namespace=namespace, stop=stop)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(controller.queue.drain(), DRAIN_SECONDS)
         finally:
-            broken = [part for part in parts if part.done()]
+            broken = [part for part in parts if part.done() and not part.cancelled()]
+            stop.set()
+            await stepping_down
             for part in (*parts, hearing):
                 part.cancel()
             await asyncio.gather(*parts, hearing, return_exceptions=True)
@@ -126,9 +166,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             trainer_image=options.trainer_image,
             listen=options.listen,
             platform=platform,
-            progress=progress_options(options.progress_url, options.progress_listen, options.progress_secret),
+            progress=progress_options(
+                options.progress_url, options.progress_listen, options.progress_secret, options.address
+            ),
+            lease=options.lease,
         )
     )
+
+
+def end_at_once(why: str) -> NoReturn:
+    """Another operator leads, or soon will: nothing that is under way here may be written any more."""
+    log.error("This operator does not lead any longer, and so it ends: %s.", why)
+    logging.shutdown()
+    os._exit(1)
+
+
+def read_lease(text: str) -> tuple[str, str]:
+    """Namespace and name. Raises ValueError for anything else."""
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise ValueError(f"{text!r} is no Lease; write NAMESPACE/NAME")
+    return namespace, name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -177,6 +235,19 @@ def parser() -> argparse.ArgumentParser:
         default=":8080",
         metavar="[HOST]:PORT",
         help="where /healthz, /readyz and /metrics are (default: :8080)",
+    )
+    run_command.add_argument(
+        "--lease",
+        type=_explained(read_lease),
+        metavar="NAMESPACE/NAME",
+        help="the Lease, which has to be there, that one of several replicas holds, the one that acts; without it this operator acts, "
+        "and no other one may",
+    )
+    run_command.add_argument(
+        "--address",
+        default="",
+        metavar="HOST",
+        help="where other replicas reach this one, such as the address of its pod",
     )
     run_command.add_argument(
         "--progress-url",

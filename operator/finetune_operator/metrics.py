@@ -36,13 +36,16 @@ class _Now(Collector):
         depth: Callable[[], int],
         watch_ages: Callable[[], Mapping[str, float]],
         standings: Callable[[], Iterable[Standing]],
+        leads: Callable[[], bool],
     ) -> None:
         self._depth = depth
         self._watch_ages = watch_ages
         self._standings = standings
+        self._leads = leads
         self._reasons = _Words()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
+        yield GaugeMetricFamily("finetune_leader", "1 where this replica acts, 0 where it watches.", self._leads())
         yield GaugeMetricFamily("finetune_queue_depth", "Jobs waiting for a worker.", value=self._depth())
         ages = GaugeMetricFamily(
             "finetune_watch_age_seconds",
@@ -89,9 +92,10 @@ class Metrics:
         depth: Callable[[], int],
         watch_ages: Callable[[], Mapping[str, float]],
         standings: Callable[[], Iterable[Standing]],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Now(depth, watch_ages, standings))
+        self.registry.register(_Now(depth, watch_ages, standings, leads))
         ProcessCollector(registry=self.registry)
         self._reasons = _Words()
         self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
@@ -108,7 +112,9 @@ class Metrics:
             registry=self.registry,
         )
         self._posts = self._counter(
-            "finetune_progress_posts", "Reports of trainers by result: accepted, or why they were refused.", "result"
+            "finetune_progress_posts",
+            "Reports of trainers by result: accepted, relayed to the replica that leads, or why they were refused.",
+            "result",
         )
         self._requests = self._counter(
             "finetune_api_requests",

@@ -19,8 +19,8 @@ from tests.unit.operator.story import SPEC, TUNED
 
 
 @contextlib.asynccontextmanager
-async def controlled(world: FakeWorld) -> AsyncIterator[Controller]:
-    controller = Controller(world, clock=lambda: world.now)
+async def controlled(world: FakeWorld, leads: asyncio.Event | None = None) -> AsyncIterator[Controller]:
+    controller = Controller(world, clock=lambda: world.now, leads=leads)
     task = asyncio.create_task(controller.run())
     try:
         yield controller
@@ -114,3 +114,27 @@ async def test_every_log_line_about_a_job_names_it(
     assert expected in said
     assert "Traceback" in said
     assert all("ml/demo" in line for line in said.splitlines())
+
+
+# ---------------------------------------------------------------------------------------------- while another one leads
+
+
+async def test_while_another_operator_leads_it_does_nothing_and_then_looks_at_every_job() -> None:
+    world, leads = FakeWorld(), asyncio.Event()
+    keys = [world.apply(f"job-{n}", SPEC) for n in range(5)]
+    async with controlled(world, leads):
+        await until(world._changes.empty)
+        await asyncio.sleep(0.05)
+        assert (world.acted, world.reports) == ([], [])
+        leads.set()
+        await until(lambda: all(world.jobs[key].status.phase == "Starting" for key in keys))
+
+
+async def test_what_changes_meanwhile_is_not_remembered_job_by_job() -> None:
+    """It would be each job that ever was."""
+    world = FakeWorld()
+    async with controlled(world, asyncio.Event()) as controller:
+        for number in range(100):
+            world.delete(world.apply(f"job-{number}", SPEC))
+        await until(world._changes.empty)
+        assert len(controller.queue) == 0

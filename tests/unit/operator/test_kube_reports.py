@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.patch import merge_patch, status_patch
 from finetune_operator.worlds.kube.world import KubeWorld
-from finetune_operator.worlds.protocol import Key
+from finetune_operator.worlds.protocol import Announcement, ChangeLimits, Key, StartTraining, StopTraining
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
 from tests.unit.operator.story import TUNED, Story
 
@@ -301,3 +301,67 @@ async def test_the_write_of_a_report_asks_for_no_look_of_its_own(server: ApiServ
     await looks(world)
     assert len(server.writes) == writes + 1
     assert world._changes.empty()
+
+
+# ----------------------------------------------------------------------------------------------- when another one leads
+
+
+class NotLeading(Exception):
+    """Instead of an end of the process."""
+
+
+async def test_before_each_kind_of_write_it_is_asked_whether_this_operator_leads(
+    server: ApiServer, world: KubeWorld
+) -> None:
+    """The rest of a reconcile in which the process stood still is of no worth."""
+    seen = await world.observe(KEY)
+    decision = decide(seen, datetime.now(UTC))
+    [start] = decision.actions
+    assert isinstance(start, StartTraining)
+    assert decision.announcement is not None
+
+    def refuse() -> None:
+        raise NotLeading
+
+    world.ensure_leading = refuse
+    writes = [
+        lambda: world.act(KEY, start),
+        lambda: world.act(KEY, StopTraining(start.name, "uid")),
+        lambda: world.act(KEY, ChangeLimits(start.name, "uid", start.limits)),
+        lambda: world.report(KEY, decision),
+        lambda: world._announce(KEY, "uid", Announcement("Normal", "Starting", "It starts.")),
+    ]
+    for write in writes:
+        with pytest.raises(NotLeading):
+            await write()
+    assert server.writes == []
+
+
+async def test_what_the_last_leader_made_with_other_settings_is_outdated_and_what_this_one_made_is_not(
+    world: KubeWorld,
+) -> None:
+    """A follower of a new version, with new settings, sees what the old one makes until it is gone."""
+
+    def outdated(created: str) -> bool:
+        meta = {
+            "name": "demo-r",
+            "namespace": "ns",
+            "uid": created,
+            "resourceVersion": created.translate({ord(c): None for c in "-:TZ"}),
+            "creationTimestamp": created,
+            "labels": {names.JOB_LABEL: "demo", names.UID_LABEL: "uid", names.RUN_LABEL: "r"},
+            "annotations": {names.PLATFORM_ANNOTATION: "of another"},
+            "ownerReferences": [{"kind": "FineTuneJob", "name": "demo", "uid": "uid", "controller": True}],
+        }
+        world._trainings.put({"metadata": meta, "spec": {}, "status": {}})
+        [child] = world._trainings.of(KEY)
+        return world._judged(child.fact).outdated
+
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    world._client.clock.now = lambda: now  # type: ignore[method-assign]
+    assert not outdated("2026-01-01T12:00:30Z")
+    now += timedelta(minutes=1)
+    world.lead()
+    assert outdated("2026-01-01T12:00:31Z")
+    assert outdated("2026-01-01T12:01:01Z")  # by a clock that is ahead of what we know of it
+    assert not outdated("2026-01-01T12:01:02Z")

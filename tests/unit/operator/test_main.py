@@ -21,6 +21,7 @@ from finetune_api import PLURAL
 from finetune_operator.worlds.kube import names
 from tests.cluster.waiting import eventually
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
+from tests.unit.operator.hurried import finetune_operator
 
 pytestmark = pytest.mark.slow
 
@@ -91,15 +92,6 @@ HURRIED = {
     "finetune_operator.main.SWEEP_SECONDS": 0.3,
 }
 """What takes minutes in a cluster, in seconds."""
-START = """
-import importlib, json, sys
-for path, value in json.loads(sys.argv.pop(1)).items():
-    module, _, name = path.rpartition(".")
-    assert hasattr(importlib.import_module(module), name), path
-    setattr(importlib.import_module(module), name, value)
-from finetune_operator.main import main
-main()
-"""
 
 
 class Operated:
@@ -144,7 +136,7 @@ def server() -> ApiServer:
 @contextmanager
 def operating(server: ApiServer, folder: Path) -> Iterator[Operated]:
     with server.serving_in_a_thread() as url:
-        command = [sys.executable, "-c", START, json.dumps(HURRIED), "run", "--trainer-image=i", "--listen=127.0.0.1:0"]
+        command = [*finetune_operator(HURRIED), "run", "--trainer-image=i", "--listen=127.0.0.1:0"]
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig(folder, url))}
         with (
             (folder / "log").open("w") as log,

@@ -18,7 +18,9 @@ from finetune_api.pem import client_context
 from finetune_api.progress import Progress
 from finetune_operator.worlds.kube import progress_server
 from finetune_operator.worlds.kube.bearer import AUDIENCE, Pod, TooManyReviews, claimed
+from finetune_operator.worlds.kube.leadership import Alone
 from finetune_operator.worlds.kube.progress_server import LONGEST_BODY, ProgressServer
+from finetune_operator.worlds.kube.relay import Relay
 from finetune_operator.worlds.protocol import Key
 from tests.cluster.certificates import CertificateAuthority
 
@@ -88,7 +90,8 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     place = Place(tmp_path)
-    server = ProgressServer(place, place, lambda result: place.results.update([result]))  # type: ignore[arg-type]
+    relay = Relay(place, Alone(), "localhost", "/progress")
+    server = ProgressServer(place, place, relay, lambda result: place.results.update([result]))  # type: ignore[arg-type]
     async with server.serving("127.0.0.1", 0, place.context) as place.port:
         yield place
 

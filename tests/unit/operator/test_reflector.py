@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -340,6 +341,20 @@ async def test_the_last_words_of_a_deleted_object_are_shown_until_they_were_take
     assert watching.facts() == []
     assert not watching.reflector._parted
     assert not watching.reflector._shown
+
+
+async def test_last_words_that_another_operator_hears_are_kept_for_a_while_only(start: Start) -> None:
+    watching = await start(Collection())
+    for version in (20, 22):
+        watching.reflector.put(thing("b", version, uid=str(version), fact="has ended"))
+        watching.reflector.drop(thing("b", version + 1, uid=str(version)))
+        between = time.monotonic()
+        await asyncio.sleep(0.01)
+        watching.reflector.forget_parted_before(between - 60)
+    assert watching.facts() == ["has ended", "has ended"]
+    watching.reflector.forget_parted_before(between)
+    assert not watching.reflector._parted
+    assert watching.facts() == []
 
 
 async def test_the_last_words_of_an_object_whose_deletion_was_missed_are_shown_too(start: Start) -> None:

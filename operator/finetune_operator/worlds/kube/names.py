@@ -10,6 +10,7 @@ RUN_LABEL = f"{GROUP}/run"
 PLACEMENT_ANNOTATION = f"{GROUP}/placement"
 PLATFORM_ANNOTATION = f"{GROUP}/platform"
 PROGRESS_CA_ANNOTATION = f"{GROUP}/progress-ca"
+ADDRESS_ANNOTATION = f"{GROUP}/progress-address"
 LIMITS_ANNOTATION = f"{GROUP}/limits"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
@@ -43,6 +44,10 @@ def config_maps(namespace: str) -> str:
 
 def secrets(namespace: str) -> str:
     return _collection("/api/v1", namespace, "secrets")
+
+
+def leases(namespace: str) -> str:
+    return _collection("/apis/coordination.k8s.io/v1", namespace, "leases")
 
 
 def core_events(namespace: str) -> str:

@@ -5,7 +5,8 @@
 
     {"trainerStatus": {"progressPercentage": 59, "estimatedRemainingSeconds": 371, "metrics": [{"name": "step", "value": "820"}], …}}
 
-The token alone says which pod it is, and so which job: nobody can speak for another one. Everything has an end: each connection is
+The token alone says which pod it is, and so which job: nobody can speak for another one. Of several replicas, any one may be asked, and
+the one that leads hears it (`relay.py`). Everything has an end: each connection is
 for one request, which has to be whole in seconds, and strangers are told so before anything of theirs is read. What is taken in is
 answered at once, whenever it will be written.
 """
@@ -27,6 +28,7 @@ from aiohttp.web_protocol import RequestHandler
 from finetune_api.progress import Progress
 from finetune_operator.worlds.kube.bearer import Pod, Tokens, TooManyReviews, claimed
 from finetune_operator.worlds.kube.client import TROUBLE
+from finetune_operator.worlds.kube.relay import RELAYED, Letter, NotTaken, Relay, Unheard
 from finetune_operator.worlds.protocol import Key
 
 log = logging.getLogger(__name__)
@@ -39,13 +41,11 @@ CONNECTIONS, CONNECTIONS_PER_ADDRESS = 1024, 64
 
 
 class Listener(Protocol):
-    """Who knows the pods, and takes in what they say."""
+    """Who knows the pods."""
 
     def attempt_of(self, namespace: str, pod: str, uid: str) -> Key | None:
         """The job whose running attempt this pod is; None for any other pod."""
         ...
-
-    def hear(self, key: Key, attempt: str, progress: Progress) -> None: ...
 
 
 class Refused(Exception):
@@ -61,9 +61,10 @@ class Refused(Exception):
 class ProgressServer:
     """`counted` hears the result of each post: accepted, or why not."""
 
-    def __init__(self, listener: Listener, tokens: Tokens, counted: Callable[[str], None]) -> None:
+    def __init__(self, listener: Listener, tokens: Tokens, relay: Relay, counted: Callable[[str], None]) -> None:
         self._listener = listener
         self._tokens = tokens
+        self._relay = relay
         self._counted = counted
 
     @contextlib.asynccontextmanager
@@ -81,29 +82,38 @@ class ProgressServer:
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            await self._take(request)
+            elsewhere = await self._take(request)
         except Refused as refused:
             self._counted(refused.result)
             response = web.Response(status=refused.status, text=f"{refused.message}\n")
         else:
-            self._counted("accepted")
+            self._counted("relayed" if elsewhere else "accepted")
             response = web.Response(text="ok\n")
         response.force_close()
         return response
 
-    async def _take(self, request: web.BaseRequest) -> None:
+    async def _take(self, request: web.BaseRequest) -> bool:
+        """Whether it was heard by another replica."""
         if request.path != PATH or request.method != "POST":
             raise Refused(HTTPStatus.NOT_FOUND, "malformed", f"POST to {PATH}")
-        pod, key = await self._who(request.headers.get("Authorization", ""))
+        authorization = request.headers.get("Authorization", "")
+        pod, key = await self._who(authorization)
+        body = await _body(request)
         try:
-            progress = Progress.model_validate_json(await _body(request))
+            progress = Progress.model_validate_json(body)
         except ValueError as error:
             said = str(error).splitlines()[0][:200]
             raise Refused(HTTPStatus.BAD_REQUEST, "malformed", f"no report of progress: {said}") from error
         numbers = progress.numbers()
         if numbers.get("step", 0) < 0 or numbers.get("step", 0) > numbers.get("total_steps", float("inf")):
             raise Refused(HTTPStatus.BAD_REQUEST, "malformed", "step is not between 0 and total_steps")
-        self._listener.hear(key, pod.name, progress)
+        letter = Letter(authorization, body, is_relayed=RELAYED in request.headers)
+        try:
+            return await self._relay.hear(key, pod.name, progress, letter)
+        except Unheard as error:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", f"{error}; try again later") from error
+        except NotTaken as error:
+            raise Refused(HTTPStatus(error.status), "not_taken", error.said) from error
 
     async def _who(self, authorization: str) -> tuple[Pod, Key]:
         kind, _, token = authorization.partition(" ")

@@ -77,7 +77,8 @@ class Reflector(Generic[T]):
         self._parting = parting
         self._children: dict[tuple[str, str], Child[T]] = {}
         self._by_job: dict[Key, dict[tuple[str, str], Child[T]]] = {}
-        self._parted: dict[Key, list[Child[T]]] = {}
+        self._parted: dict[Key, list[tuple[float, Child[T]]]] = {}
+        """With when that was, by the monotonic clock."""
         self._shown: dict[Key, int] = {}
         """How many of the parted were there when last asked."""
         self._removed: OrderedDict[str, int] = OrderedDict()
@@ -91,7 +92,7 @@ class Reflector(Generic[T]):
         parted = self._parted.get(job, [])
         if parted:
             self._shown[job] = len(parted)
-        return [*self._by_job.get(job, {}).values(), *parted]
+        return [*self._by_job.get(job, {}).values(), *(child for _, child in parted)]
 
     def at(self, namespace: str, name: str) -> Child[T] | None:
         """The child of this name, if it is there."""
@@ -102,6 +103,14 @@ class Reflector(Generic[T]):
         rest = self._parted.pop(job, [])[self._shown.pop(job, 0) :]
         if rest:
             self._parted[job] = rest
+
+    def forget_parted_before(self, moment: float) -> None:
+        """Nobody will ask for what was gone before this moment of the monotonic clock."""
+        for job, parted in [*self._parted.items()]:
+            self._shown.pop(job, None)
+            self._parted[job] = [(at, child) for at, child in parted if at >= moment]
+            if not self._parted[job]:
+                del self._parted[job]
 
     def put(self, obj: Object) -> None:
         """Take in an object as the API server just showed it; one that is older than what is known is ignored."""
@@ -131,7 +140,7 @@ class Reflector(Generic[T]):
         """It is gone; its last words may be yet to be heard."""
         child = self._children[place]
         if self._parting(child.fact):
-            self._parted.setdefault(child.job, []).append(child)
+            self._parted.setdefault(child.job, []).append((time.monotonic(), child))
         self._forget(place)
 
     def lose(self, job: Key, uid: str) -> None:

@@ -49,6 +49,10 @@ log = logging.getLogger(__name__)
 WATCHED = (PLURAL, "jobs", "pods")
 PULSE = 30.0
 """Seconds between two looks at whether the API server answers."""
+PARTING_SECONDS = 120.0
+"""How long what is gone is shown to whoever leads next: longer than it takes to notice that nobody does."""
+CLOCK_IS_LATE = timedelta(seconds=2)
+"""By so much at most is what our clock says behind the API server's."""
 SLOW_TO_CREATE = timedelta(seconds=3)
 """A Job without a pod for longer than this has an event that says why."""
 
@@ -97,6 +101,8 @@ class KubeWorld:
         self._namespace = namespace
         self._default_image = default_image
         self._platform = platform
+        self.ensure_leading: Callable[[], None] = lambda: None
+        """Called before each write; where another operator leads, it does not return."""
         self._began: datetime | None = None
         """From when on all that is made has what the platform sets now."""
         self._jobs: dict[Key, _Record] = {}
@@ -186,6 +192,15 @@ class KubeWorld:
         """Take in what the trainer of this attempt, and nobody else, has said of itself."""
         self._reports.put(key, Report(attempt, progress, self._client.clock.now()))
 
+    def lead(self) -> None:
+        """From now on this operator acts, and another one did until now, perhaps with other settings of the platform."""
+        self._began = self._client.clock.now() + CLOCK_IS_LATE
+
+    def follow(self) -> None:
+        """To be called now and then while another operator acts, which hears the last words of what is deleted."""
+        for reflector in (self._trainings, self._attempts):
+            reflector.forget_parted_before(time.monotonic() - PARTING_SECONDS)
+
     async def drop_ghosts(self) -> None:
         """Forget FineTuneJobs whose deletion the watch outside has missed."""
         before = {key: record.uid for key, record in self._jobs.items()}
@@ -256,7 +271,7 @@ class KubeWorld:
             return Observed(key=key, job=None)
         self._observed[key] = record
         await self._look_at_the_unwatched(key, record, [child.fact for child in pods])
-        trainings = [child.fact for child in self._trainings.of(key) if child.owner == record.uid]
+        trainings = [self._judged(child.fact) for child in self._trainings.of(key) if child.owner == record.uid]
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         trainings, attempts = self._since_their_ends(key, trainings, attempts)
@@ -287,6 +302,7 @@ class KubeWorld:
             return refusal
 
     async def _do(self, key: Key, action: Action) -> Refusal | None:
+        self.ensure_leading()
         path = f"{names.jobs(key.namespace)}/{action.name}"
         match action:
             case StartTraining():
@@ -349,6 +365,7 @@ class KubeWorld:
         self._attempts.forget_parted(key)
 
     async def _announce(self, key: Key, uid: str, event: Announcement) -> None:
+        self.ensure_leading()
         try:
             await self._client.create(names.events(key.namespace), event_of(key, uid, event, self._client.clock.now()))
         except TROUBLE as error:
@@ -398,15 +415,19 @@ class KubeWorld:
                 self._trainings.put(job)
 
     def _read_training(self, job: Object) -> Child[Training] | None:
-        """With whether it was made before the platform's present settings. Of those made since nobody asks, whatever the cluster's
-        policy makes of their annotations: a difference that stays would replace them for ever."""
+        """With whether it says that it was made with other settings of the platform."""
         child = facts.read_training(job)
         if child is None:
             return None
         self._began = self._began or self._client.clock.now()
         settings = (job["metadata"].get("annotations") or {}).get(names.PLATFORM_ANNOTATION)
-        outdated = settings not in (None, self._platform.digest) and child.fact.created < self._began
-        return replace(child, fact=replace(child.fact, outdated=outdated))
+        return replace(child, fact=replace(child.fact, outdated=settings not in (None, self._platform.digest)))
+
+    def _judged(self, training: Training) -> Training:
+        """Of those made since the present settings nobody asks whether they have them, whatever the cluster's policy makes of
+        their annotations: a difference that stays would replace them for ever."""
+        since = self._began is not None and training.created >= self._began
+        return replace(training, outdated=False) if since else training
 
     async def _start(self, key: Key, start: StartTraining) -> Refusal | None:
         record = self._jobs.get(key)
@@ -418,6 +439,7 @@ class KubeWorld:
         trusted = self._platform.trusted_ca
         if trusted is not None and (refusal := await missing_trust(self._client, key.namespace, trusted)):
             return refusal
+        self.ensure_leading()  # all of that took its time
         job = manifest.training_job(key, record.uid, start, record.queue, self._platform, self.progress_to)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
@@ -429,6 +451,7 @@ class KubeWorld:
 
     async def _write_status(self, key: Key, record: _Record, patch: Object) -> None:
         """Refused with 409 unless the FineTuneJob is just as it was when the decision was made, even by a second operator."""
+        self.ensure_leading()
         seen = {"uid": record.uid, "resourceVersion": str(record.version)}
         path = f"{names.finetunejobs(key.namespace)}/{key.name}/status"
         self.put(await self._client.merge(path, {"metadata": seen, "status": patch}))
