@@ -18,6 +18,7 @@ from finetune_api.base import (
     InputUri,
     LabelValue,
     Model,
+    ObjectName,
     OutputUri,
     Rule,
     says,
@@ -34,7 +35,16 @@ from finetune_api.options import (
     TextGeneration,
     TokenClassification,
 )
-from finetune_api.placement import HAS_A_DEVICE, Pod, Resources, SecretKey, SecretName, has_more_gpus_than
+from finetune_api.placement import (
+    CLAIMS_AGREE,
+    HAS_A_DEVICE,
+    Pod,
+    Resources,
+    SecretKey,
+    SecretName,
+    claims_that_differ,
+    has_more_gpus_than,
+)
 from finetune_api.task_rules import task_rules
 from finetune_api.tasks import QLORA, TASKS, all_blocks
 from finetune_api.training import Checkpoints, Method, Training
@@ -50,6 +60,8 @@ DEFAULT_REVISION = "main"
 """Of a hub model, where `model.revision` is not given."""
 DEFAULT_REGION = "us-east-1"
 """Of S3, where neither `storage.region` nor the environment names one."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Of a job, what `spec.queue` says as well."""
 MAX_NAME = 40
 """A job's name is part of its children's names, which end at 63 characters."""
 
@@ -181,6 +193,12 @@ class FineTuneJobSpec(Model):
             lambda s: s.parallelism != "sharded" or s.method.type != QLORA,
         ),
         Rule(
+            "pod.resourceClaims says which claims the pod has, each by a name of its own, and resources.claims that the training uses them; "
+            "name the same in both",
+            CLAIMS_AGREE,
+            lambda s: not claims_that_differ(s.pod, s.resources),
+        ),
+        Rule(
             "output.uri must be object storage (s3://, gs:// or az://) in a cluster, because a file would go with its pod",
             "!self.output.uri.startsWith('file:')",
             lambda s: not s.output.uri.startswith("file:"),
@@ -270,6 +288,10 @@ class FineTuneJobSpec(Model):
 
     pod: Pod = Pod()
     """Where the training pod runs and what it carries. Default: any node."""
+
+    queue: Annotated[ObjectName, Field(max_length=63)] | None = None
+    """The queue of [Kueue](https://kueue.sigs.k8s.io) that lets the training in, a LocalQueue of the job's namespace; the label
+    `kueue.x-k8s.io/queue-name` of the job says the same. A change is obeyed while no pod runs. Default: that of the label, or no queue."""
 
     run_id: Annotated[DnsLabel, Field(max_length=20)] | None = None
     """The name of this run, the last part of its output folder. Change it to run again. Default: a short hash of the training

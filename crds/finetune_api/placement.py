@@ -11,6 +11,7 @@ from pydantic import Field
 from finetune_api.base import (
     MAX_INT32,
     NULL_IS_ABSENT,
+    DnsLabel,
     LabelKey,
     LabelValue,
     Model,
@@ -48,8 +49,8 @@ def accelerators(limits: Mapping[str, Any]) -> int:
 
 
 HAS_A_DEVICE = (
-    "has(self.resources) && has(self.resources.limits) && "
-    f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]'))"
+    "has(self.resources) && ((has(self.resources.claims) && size(self.resources.claims) > 0) || has(self.resources.limits) && "
+    f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]')))"
 )
 """In CEL, of a spec, `Resources.have_a_device`."""
 
@@ -61,6 +62,16 @@ def has_more_gpus_than(number: str) -> str:
         "has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, k.endsWith('/gpu') && "
         f"{count}.matches('{_COUNT.pattern}') && int({count}) > {number})"
     )
+
+
+class DeviceClaim(Model):
+    """One of the pod's resource claims, for the training container."""
+
+    name: DnsLabel
+    """The name of the claim in `pod.resourceClaims`."""
+
+    request: DnsLabel | None = None
+    """One of the requests of the claim. Default: all that it has."""
 
 
 class Resources(Model):
@@ -113,9 +124,14 @@ class Resources(Model):
     requests: Annotated[dict[ResourceName, Quantity], Field(max_length=16), NULL_IS_ABSENT] | None = None
     """What the scheduler sets aside. Default: the limits."""
 
+    claims: Annotated[list[DeviceClaim], Field(max_length=8)] | None = None
+    """Devices that drivers hand out by dynamic resource allocation (DRA): those of `pod.resourceClaims` that the training may use. Whatever
+    is claimed, one process trains, on the first GPU of it; several GPUs are asked for in limits. Default: none."""
+
     @property
     def have_a_device(self) -> bool:
-        return any(is_a_device(name) and amount(count) > 0 for name, count in (self.limits or {}).items())
+        counted = any(is_a_device(name) and amount(count) > 0 for name, count in (self.limits or {}).items())
+        return counted or bool(self.claims)
 
     @property
     def gpus(self) -> int:
@@ -185,6 +201,27 @@ class Affinity(Model):
     """Beside which pods it must not or should not run. Default: none."""
 
 
+class ResourceClaim(Model):
+    """A claim of devices by dynamic resource allocation (DRA)."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "a claim is one that is there or is made from a template; give one of resourceClaimName and resourceClaimTemplateName",
+            "has(self.resourceClaimName) != has(self.resourceClaimTemplateName)",
+            lambda c: (c.resource_claim_name is None) != (c.resource_claim_template_name is None),
+        ),
+    )
+
+    name: DnsLabel
+    """What `resources.claims` calls it."""
+
+    resource_claim_name: ObjectName | None = None
+    """A ResourceClaim of the job's namespace. Default: none, one is made from the template."""
+
+    resource_claim_template_name: ObjectName | None = None
+    """A ResourceClaimTemplate of the job's namespace, of which each pod gets a claim of its own. Default: none."""
+
+
 class Pod(Model):
     """What the training pod gets beside its container. A change is obeyed by the next pod that is created."""
 
@@ -229,6 +266,9 @@ class Pod(Model):
     image_pull_secrets: Annotated[list[SecretName], Field(max_length=8)] | None = None
     """Secrets for pulling the image. Default: those of the service account."""
 
+    resource_claims: Annotated[list[ResourceClaim], Field(max_length=8)] | None = None
+    """Claims of devices by dynamic resource allocation (DRA); `resources.claims` says that the training uses them. Default: none."""
+
 
 class SecretKey(Model):
     """One key of a Secret in the job's namespace."""
@@ -246,3 +286,15 @@ class SecretKey(Model):
         ),
     ] = "token"
     """The key in it. Default: token."""
+
+
+def claims_that_differ(pod: Pod, resources: Resources) -> bool:
+    """Whether one of the two names a claim that the other does not, or one twice."""
+    made, used = [c.name for c in pod.resource_claims or ()], [c.name for c in resources.claims or ()]
+    return sorted(made) != sorted(used) or len(made) != len(set(made))
+
+
+_MADE = "(has(self.pod) && has(self.pod.resourceClaims) ? self.pod.resourceClaims.map(c, c.name) : [])"
+_USED = "(has(self.resources) && has(self.resources.claims) ? self.resources.claims.map(c, c.name) : [])"
+CLAIMS_AGREE = f"size({_MADE}) == size({_USED}) && {_MADE}.all(n, {_MADE}.exists_one(m, m == n) && n in {_USED})"
+"""In CEL, of a spec, that they do not."""

@@ -246,6 +246,26 @@ GOOD = [
     Good("a run by name", {"spec.runId": "second-try"}),
     Good("a run named 2 in quotes", {"spec.runId": "2"}),
     Good(
+        "devices by claims",
+        {
+            "spec.pod.resourceClaims": [
+                {"name": "gpu", "resourceClaimTemplateName": "one-gpu"},
+                {"name": "nic", "resourceClaimName": "shared.nic"},
+            ],
+            "spec.resources.claims": [{"name": "nic", "request": "fast"}, {"name": "gpu"}],
+        },
+    ),
+    Good(
+        "four bits on a device by a claim",
+        {
+            "spec.method.type": "qlora",
+            "spec.resources": {"claims": [{"name": "gpu"}]},
+            "spec.pod.resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}],
+        },
+    ),
+    Good("no claims, written out", {"spec.pod.resourceClaims": [], "spec.resources.claims": []}),
+    Good("a job with a queue", {"spec.queue": "team-a.gpus"}),
+    Good(
         "a suspended job with limits of time",
         {
             "spec.suspend": True,
@@ -304,6 +324,44 @@ BAD = [
     Bad("no output", {"spec.output": REMOVED}, "spec.output", "Add `output:` to spec"),
     Bad("an empty model", {"spec.model": None}, "spec.model", "missing"),
     Bad("an unknown field that is empty", {"spec.flavour": None}, "spec.flavour", "no such field"),
+    Bad(
+        "a claim that the pod does not have",
+        {"spec.resources.claims": [{"name": "gpu"}]},
+        "spec",
+        "name the same in both",
+    ),
+    Bad(
+        "a claim that nobody uses",
+        {"spec.pod.resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]},
+        "spec",
+        "name the same in both",
+    ),
+    Bad(
+        "a claim that is there twice",
+        {
+            "spec.pod.resourceClaims": [{"name": "gpu", "resourceClaimName": name} for name in "ab"],
+            "spec.resources.claims": [{"name": "gpu"}, {"name": "gpu"}],
+        },
+        "spec",
+        "name the same in both",
+    ),
+    Bad(
+        "a claim of nothing",
+        {"spec.pod.resourceClaims": [{"name": "gpu"}], "spec.resources.claims": [{"name": "gpu"}]},
+        "spec.pod.resourceClaims[0]",
+        "give one of resourceClaimName and resourceClaimTemplateName",
+    ),
+    Bad(
+        "a claim that is there and made",
+        {
+            "spec.pod.resourceClaims": [{"name": "gpu", "resourceClaimName": "a", "resourceClaimTemplateName": "b"}],
+            "spec.resources.claims": [{"name": "gpu"}],
+        },
+        "spec.pod.resourceClaims[0]",
+        "give one of resourceClaimName and resourceClaimTemplateName",
+    ),
+    Bad("a queue in capitals", {"spec.queue": "GPUs"}, "spec.queue", "Write gpus, in lower case"),
+    Bad("a queue that no label can name", {"spec.queue": "q" * 64}, "spec.queue", "Shorten it"),
     Bad(
         "a deadline before anything can begin",
         {"spec.pendingDeadlineSeconds": 0},

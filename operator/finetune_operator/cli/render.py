@@ -9,7 +9,7 @@ from finetune_api import KIND
 from finetune_api.job import FineTuneJob
 from finetune_operator.decide import decide
 from finetune_operator.worlds.kube.manifest import training_job
-from finetune_operator.worlds.kube.names import QUEUE_LABEL
+from finetune_operator.worlds.kube.queueing import read_queueing
 from finetune_operator.worlds.protocol import Job, Key, Observed, StartTraining
 
 UNKNOWN_UID = "00000000-0000-0000-0000-000000000000"
@@ -32,15 +32,19 @@ def render(
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
     seen = Observed(
         key,
-        Job(uid=UNKNOWN_UID, generation=1, spec=spec),
+        Job(
+            uid=UNKNOWN_UID,
+            generation=1,
+            spec=spec,
+            queueing=read_queueing(job.metadata.labels, job.metadata.annotations),
+        ),
         default_image=trainer_image,
         allowed_pod_keys=allowed_pod_keys,
     )
     decision = decide(seen, datetime.now(UTC))
     for action in decision.actions:
         if isinstance(action, StartTraining):
-            queue = (job.metadata.labels or {}).get(QUEUE_LABEL)
-            rendered: dict[str, Any] = _present(training_job(key, UNKNOWN_UID, action, queue))
+            rendered: dict[str, Any] = _present(training_job(key, UNKNOWN_UID, action))
             return rendered
     raise NothingToCreate((decision.status and decision.status.message) or "There is nothing to create.")
 

@@ -30,6 +30,7 @@ from finetune_operator.decide.running import (
     image_has_changed,
     placement_has_changed,
     platform_has_changed,
+    queue_is_missing,
     training_is_held,
     training_is_queued,
     verdict_is_due,
@@ -46,6 +47,7 @@ from finetune_operator.decide.starting import (
     start_was_refused,
     training_is_missing,
     training_is_stopping,
+    two_queues_are_named,
 )
 from finetune_operator.decide.waiting import (
     attempt_waits_for_a_node_that_is_coming,
@@ -72,6 +74,7 @@ WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     earlier_attempt_is_still_ending,
     run_is_missing_and_cannot_be_read,
     pod_carries_what_others_obey,
+    two_queues_are_named,
     run_does_not_fit,
     start_has_to_wait,
     training_is_missing,
@@ -88,6 +91,7 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     image_has_changed,
     platform_has_changed,
     training_is_held,
+    queue_is_missing,
     training_is_queued,
     attempt_was_never_started_in_time,
     restart_is_held_back,

@@ -24,6 +24,7 @@ from finetune_operator.worlds.protocol import (
     Job,
     Limits,
     Observed,
+    Queueing,
     Refusal,
     Report,
     Training,
@@ -306,12 +307,35 @@ class Case:
         """Those of a training whose end is recorded, so that it may go."""
         return replace(self.limits, ttl_seconds_after_finished=self.spec.ttl_seconds_after_finished)
 
+    @property
+    def queueing(self) -> Queueing:
+        """What is asked of the queueing system, by the spec or else by labels."""
+        return replace(self.job.queueing, queue=self.spec.queue or self.job.queueing.queue)
+
+    @property
+    def queues_named(self) -> tuple[str, ...]:
+        """Two where spec and label name different ones; none where the spec cannot be read."""
+        named = (self.spec.queue, self.job.queueing.queue) if self.is_readable else ()
+        return tuple(dict.fromkeys(queue for queue in named if queue))
+
     @cached_property
     def placement(self) -> str:
-        """Digest of the parts of the spec that only a new training can obey. Defaults are left out, so that an operator with
-        new ones replaces nothing."""
-        inputs = self.spec.given(PLACEMENT)
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+        """Digest of what only a new training can obey. Defaults are left out, so that an operator with new ones replaces nothing."""
+        asked = self.queueing
+        more = {"queue": asked.queue, "queuePriority": asked.priority, "topology": dict(asked.topology)}
+        return _digest(self.spec.given(PLACEMENT) | {name: value for name, value in more.items() if value})
+
+    @property
+    def placement_without_its_label(self) -> str | None:
+        """As earlier versions wrote it of a job with no more than the label of a queue, which they left out."""
+        asked = self.job.queueing
+        if asked != Queueing(queue=asked.queue) or not asked.queue or self.spec.queue:
+            return None
+        return _digest(self.spec.given(PLACEMENT))
+
+
+def _digest(inputs: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 MOST_STEPS = 10**12

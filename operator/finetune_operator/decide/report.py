@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.job import QUEUE_LABEL
 from finetune_api.problems import problems
 from finetune_api.status import Condition, Failure, FineTuneJobStatus, Phase
 from finetune_operator.decide.case import Case
@@ -85,6 +86,8 @@ def asides(case: Case) -> Iterator[str]:
             f"A policy of the cluster has taken its owner off the Job {case.training.name}, which would go on without this "
             "FineTuneJob: set spec.suspend before you delete that"
         )
+    if case.training is not None and len(case.queues_named) > 1:
+        yield f"The label {QUEUE_LABEL} names the queue {case.queues_named[1]}, which is not obeyed, as spec.queue is {case.queues_named[0]}"
     for refused in case.seen.refused:
         match refused.action:
             case ChangeLimits(name=name):

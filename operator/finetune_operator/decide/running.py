@@ -67,6 +67,8 @@ def placement_has_changed(case: Case) -> Decision | None:
     remembered = {last.placement if last else None, case.current.placement} - {None}
     if not case.is_readable or case.placement in remembered:
         return None
+    if case.current.queue == case.queueing.queue and case.placement_without_its_label in remembered:
+        return None  # it was made by an earlier version
     if not remembered:  # then every change of the spec is taken for one of this kind
         return _replaced(case, "The spec has changed") if case.is_new and case.before.start_time else None
     return _replaced(case, "The spec of the pod has changed")
@@ -106,10 +108,20 @@ def training_is_held(case: Case) -> Decision | None:
     return Decision(status=status(case, Phase.PENDING, "Held", case.current.held, stalled=True))
 
 
+def queue_is_missing(case: Case) -> Decision | None:
+    """Nobody admits what waits there; its queueing system takes note as soon as there is one of that name."""
+    refusal = case.current.refusal
+    if not case.current.queued or refusal is None:
+        return None
+    message = sentences(refusal.message, refusal.remedy or REMEDIES[refusal.reason])
+    return Decision(status=status(case, Phase.PENDING, refusal.reason, message))
+
+
 def training_is_queued(case: Case) -> Decision | None:
     if not case.current.queued:
         return None
-    return Decision(status=status(case, Phase.PENDING, "Queued", "Waits for its queue to admit it."))
+    says = f"It says: {case.current.queue_says}" if case.current.queue_says else ""
+    return Decision(status=status(case, Phase.PENDING, "Queued", sentences("Waits for its queue to admit it", says)))
 
 
 def attempt_cannot_be_created(case: Case) -> Decision | None:

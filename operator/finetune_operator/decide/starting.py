@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from finetune_api.failures import REMEDIES, FailureReason, JobError
+from finetune_api.job import QUEUE_LABEL
 from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase, TrainingStatus
 from finetune_operator.decide.case import Case
@@ -115,6 +116,18 @@ def pod_carries_what_others_obey(case: Case) -> Decision | None:
     return Decision(status=said)
 
 
+def two_queues_are_named(case: Case) -> Decision | None:
+    """By the spec and by the label. No verdict on the run: either may be corrected, and of a label no generation tells."""
+    if case.training is not None or len(case.queues_named) < 2:
+        return None
+    by_spec, by_label = case.queues_named
+    message = f"spec.queue is {by_spec}, and the label {QUEUE_LABEL} names {by_label}"
+    said = status(
+        case, Phase.PENDING, FailureReason.INVALID_SPEC, sentences(message, "Remove one of the two"), stalled=True
+    )
+    return Decision(status=said)
+
+
 def run_is_missing_and_cannot_be_read(case: Case) -> Decision | None:
     """It has started, so it does not fail; it waits for whoever can read its spec."""
     if case.is_readable or case.training is not None:
@@ -167,6 +180,7 @@ def training_is_missing(case: Case) -> Decision | None:
         image=pinned_image(run),
         limits=case.limits,
         placement=case.placement,
+        queueing=case.queueing,
     )
     asked = TrainingStatus(start_time=case.now, starts=case.starts_in_vain + 1, placement=case.placement)
     began = case.before.start_time or case.now

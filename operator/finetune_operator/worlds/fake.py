@@ -156,7 +156,7 @@ class FakeWorld:
             image=action.image,
             placement=action.placement,
             started=self.now,
-            queue=self.queue,
+            queue=action.queueing.queue or self.queue,
             backoff=self.backoff,
         )
         training = self.policy(training)

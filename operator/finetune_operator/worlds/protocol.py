@@ -41,6 +41,18 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Queueing:
+    """What a training asks of the system that queues it, such as Kueue."""
+
+    queue: str = ""
+    """The queue's name; empty for none."""
+    priority: str = ""
+    """The class of its priority in that queue; empty for the queue's own."""
+    topology: tuple[tuple[str, str], ...] = ()
+    """How near to each other its pods have to be, by the queueing system's own annotations."""
+
+
+@dataclass(frozen=True)
 class Job:
     """A FineTuneJob as its user left it, and what was last reported about it."""
 
@@ -51,6 +63,8 @@ class Job:
     status: FineTuneJobStatus = field(default_factory=FineTuneJobStatus)
     """The last report. A world shows its own writes: it never answers with a status older than its last report."""
     deleting: bool = False
+    queueing: Queueing = Queueing()
+    """As its labels and annotations have it; `spec.queue` says the same in another place."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,8 @@ class Training:
     """Held back by a queue, such as Kueue's, until that admits it."""
     queue: str = ""
     """The queue that admits it; empty for none."""
+    queue_says: str = ""
+    """Why it is not admitted, in the words of its queueing system; empty where that says nothing."""
     backoff: Backoff | None = None
     """None where the next attempt never waits for long."""
     started: datetime | None = None
@@ -140,7 +156,7 @@ class Training:
     message: str = ""
     """What the world said about the ending."""
     refusal: Refusal | None = None
-    """Why no attempt can be created, such as a full quota; None when one could be."""
+    """Why no attempt can be created, such as a full quota, or a queue that is not there; None when one could be."""
 
 
 PREEMPTED = "Preempted"
@@ -305,7 +321,8 @@ class StartTraining:
     image: str | None
     limits: Limits
     placement: str
-    """Digest of the parts of the spec that only a new training can obey (resources, pod, storage, …); kept with the training."""
+    """Digest of what only a new training can obey (resources, pod, storage, queue, …); kept with the training."""
+    queueing: Queueing = Queueing()
 
 
 @dataclass(frozen=True)

@@ -190,10 +190,15 @@ def test_uninstalling_keeps_the_jobs_unless_told_otherwise() -> None:
 
 
 def test_the_operator_gets_exactly_the_documented_rules() -> None:
-    rules, to_hear = (
-        yaml.safe_load((CHART / "files" / f"{name}-rules.yaml").read_text()) for name in ("operator", "progress")
+    rules, to_hear, of_queues = (
+        yaml.safe_load((CHART / "files" / f"{name}-rules.yaml").read_text())
+        for name in ("operator", "progress", "kueue")
     )
-    for values, expected in ([], rules + to_hear), (["progress.enabled=false"], rules):
+    for values, expected in (
+        ([], rules + to_hear + of_queues),
+        (["progress.enabled=false"], rules + of_queues),
+        (["kueue.enabled=false"], rules + to_hear),
+    ):
         found = render(values)
         role = only(found, "ClusterRoleBinding")["roleRef"]["name"]
         assert [m["rules"] for m in found if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", role)] == [expected]

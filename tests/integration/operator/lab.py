@@ -221,11 +221,11 @@ class Lab:
     # -- what users do ---------------------------------------------------------------------------------------------
 
     def apply(self, name: str = "demo", **changes: Any) -> None:
-        labels = changes.pop("labels", {})
+        said = {"labels": changes.pop("labels", {}), "annotations": changes.pop("annotations", {})}
         job = {
             "apiVersion": "finetune.dev/v1alpha1",
             "kind": "FineTuneJob",
-            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "metadata": {"name": name, "namespace": self.namespace, **said},
             "spec": {**SPEC, **changes},
         }
         self.kubectl("apply", "-f", "-", input=json.dumps(job))

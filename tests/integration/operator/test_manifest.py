@@ -10,6 +10,7 @@ import yaml
 
 from finetune_api.exit_codes import NEVER_RETRIED, NOT_COUNTED
 from finetune_api.run import RUN_ENV, Run
+from finetune_operator.worlds.kube.names import QUEUE_PRIORITY_LABEL, TOPOLOGY_ANNOTATIONS
 from tests.cluster.api import Object
 from tests.cluster.kubelet import run_on
 from tests.integration.operator.lab import Lab
@@ -21,7 +22,11 @@ EVERYTHING: dict[str, Any] = {
     "image": "registry.example/trainer@sha256:" + "0" * 64,
     "storage": {"endpoint": "https://s3.example:9000", "region": "eu-1", "secretRef": {"name": "s3"}},
     "hub": {"tokenSecretRef": {"name": "hf", "key": "token"}},
-    "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}, "requests": {"cpu": "500m", "memory": "16Gi"}},
+    "resources": {
+        "limits": {"nvidia.com/gpu": 1, "memory": "16Gi"},
+        "requests": {"cpu": "500m", "memory": "16Gi"},
+        "claims": [{"name": "nic"}],
+    },
     "pod": {
         "nodeSelector": {"pool": "gpu"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
@@ -35,7 +40,9 @@ EVERYTHING: dict[str, Any] = {
         "labels": {"team": "search"},
         "annotations": {"example.org/cost": "42"},
         "imagePullSecrets": [{"name": "registry"}],
+        "resourceClaims": [{"name": "nic", "resourceClaimTemplateName": "fast-nic"}],
     },
+    "queue": "gpus",
     "backoffLimit": 2,
     "activeDeadlineSeconds": 7200,
     "ttlSecondsAfterFinished": 600,
@@ -44,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
 
 def test_the_job_is_exactly_the_golden_one_and_its_pod_is_admitted(lab: Lab) -> None:
     lab.pods_are(run_on())
-    lab.apply(labels={"kueue.x-k8s.io/queue-name": "gpus"}, **EVERYTHING)
+    lab.apply(labels={QUEUE_PRIORITY_LABEL: "high"}, annotations={TOPOLOGY_ANNOTATIONS[0]: "rack"}, **EVERYTHING)
     lab.until(phase="Running")
     [job] = lab.jobs()
     assert yaml.safe_dump(made_by_us(job), sort_keys=True) == GOLDEN.read_text()

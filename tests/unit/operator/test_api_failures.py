@@ -113,7 +113,7 @@ def start() -> StartTraining:
 
 def has_started(server: ApiServer, world: KubeWorld, start: StartTraining) -> None:
     """The training is there."""
-    job = training_job(KEY, "uid", start, None)
+    job = training_job(KEY, "uid", start)
     job["metadata"] |= {"uid": "job", "resourceVersion": "6", "creationTimestamp": "2026-01-01T00:00:00Z"}
     server.collections[names.jobs("ns")].things = [job]
     world._trainings.put(job)

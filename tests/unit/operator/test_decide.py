@@ -22,6 +22,7 @@ from finetune_operator.worlds.protocol import (
     ChangeLimits,
     Ending,
     OnItsWay,
+    Queueing,
     Refusal,
     Refused,
     StartTraining,
@@ -932,6 +933,10 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     punished.world.backoff = Backoff(timedelta(minutes=5), timedelta(minutes=5))
     punished.starts().runs().ends(30, result_message("preempted", step=1))
     Story(pod={"labels": {"istio.io/rev": "canary"}}).looks()
+    named_twice = Story(queue="gpus")
+    named = named_twice.world.jobs[named_twice.key]
+    named_twice.world.jobs[named_twice.key] = replace(named, queueing=Queueing(queue="cpus"))
+    named_twice.looks()
     Story().starts().gets_the_default_image("trainer:newer")
     removed = Story().starts()
     for _ in range(3):
@@ -956,6 +961,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
         others.decision(trainings=(), refused=(Refused(start, refusal),)).rule,
         others.decision(trainings=(replace(training, held="parallelism is 0"),), attempts=()).rule,
         others.decision(trainings=(replace(training, active=1),), attempts=()).rule,
+        others.decision(trainings=(replace(training, queued=True, refusal=refusal),), attempts=()).rule,
         others.decision(job=replace(others.world.jobs[others.key], spec={}), trainings=(), attempts=()).rule,
         others.decision(trainings=(replace(training, refusal=refusal),), attempts=()).rule,
         others.decision(attempts=(ended,)).rule,

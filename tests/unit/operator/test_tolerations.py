@@ -34,7 +34,7 @@ def test_a_pod_stays_for_a_minute_on_a_node_out_of_touch_unless_its_user_says_ot
     said, expected = SAID[case]
     spec = FineTuneJobSpec.model_validate({**SPEC, "pod": {"tolerations": said}})
     run = Run.of(spec, RunIdentity(id="r", uri="s3://models/out/r", fingerprint="f"), owner="ns/demo/u", contract=2)
-    job = training_job(Key("FineTuneJob", "ns", "demo"), "u", StartTraining("demo-r", run, "i", Limits(0), ""), None)
+    job = training_job(Key("FineTuneJob", "ns", "demo"), "u", StartTraining("demo-r", run, "i", Limits(0), ""))
     found = job["spec"]["template"]["spec"]["tolerations"]
     assert found[: len(said)] == [{"operator": "Equal"} | toleration for toleration in said]
     holds = [t for t in found if t.get("key") in (UNREACHABLE, NOT_READY) and t.get("effect") != "NoSchedule"]

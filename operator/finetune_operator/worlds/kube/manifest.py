@@ -25,6 +25,7 @@ from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.bearer import AUDIENCE
 from finetune_operator.worlds.kube.client import Object
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, TrustedCa
+from finetune_operator.worlds.kube.queueing import labels_of
 from finetune_operator.worlds.protocol import Key, Limits, StartTraining
 
 SECONDS_TO_SAVE = 120
@@ -75,15 +76,14 @@ def training_job(
     key: Key,
     uid: str,
     start: StartTraining,
-    queue: str | None,
     platform: Platform = DEFAULTS,
     progress: Endpoint | None = None,
 ) -> Object:
-    """The Job that trains this run for the FineTuneJob `key` with `uid`; `queue` is its Kueue queue."""
+    """The Job that trains this run for the FineTuneJob `key` with `uid`."""
     spec = start.run.spec
-    annotations = spec.pod.annotations
+    annotations = (spec.pod.annotations or {}) | dict(start.queueing.topology)
     if progress is not None:  # in an annotation, out of which the pod makes a file: no ConfigMap in each namespace
-        annotations = (annotations or {}) | {names.PROGRESS_CA_ANNOTATION: progress.authority}
+        annotations |= {names.PROGRESS_CA_ANNOTATION: progress.authority}
     labels = {
         "app.kubernetes.io/name": "finetune-trainer",
         "app.kubernetes.io/instance": key.name,
@@ -98,7 +98,7 @@ def training_job(
         "metadata": {
             "name": start.name,
             "namespace": key.namespace,
-            "labels": labels | ({names.QUEUE_LABEL: queue} if queue else {}),
+            "labels": labels | labels_of(start.queueing),
             "annotations": {
                 names.PLACEMENT_ANNOTATION: start.placement,
                 names.PLATFORM_ANNOTATION: platform.digest,
@@ -114,7 +114,9 @@ def training_job(
             "podReplacementPolicy": "Failed",  # never two pods of one run at a time
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
-                "metadata": _without_none({"labels": (spec.pod.labels or {}) | labels, "annotations": annotations}),
+                "metadata": _without_none(
+                    {"labels": (spec.pod.labels or {}) | labels, "annotations": annotations or None}
+                ),
                 "spec": _pod(start, spec, platform, progress),
             },
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_api import GROUP, PLURAL, VERSION
+from finetune_api.job import QUEUE_LABEL as QUEUE_LABEL
 
 JOB_LABEL = f"{GROUP}/job"
 UID_LABEL = f"{GROUP}/uid"
@@ -12,7 +13,11 @@ PLATFORM_ANNOTATION = f"{GROUP}/platform"
 PROGRESS_CA_ANNOTATION = f"{GROUP}/progress-ca"
 ADDRESS_ANNOTATION = f"{GROUP}/progress-address"
 LIMITS_ANNOTATION = f"{GROUP}/limits"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+TOPOLOGY_ANNOTATIONS = tuple(
+    f"kueue.x-k8s.io/podset-{how}-topology" for how in ("required", "preferred", "unconstrained")
+)
+"""Of a pod's template, and of the FineTuneJob that it is made from."""
 
 CONTAINER = "trainer"
 OURS = UID_LABEL

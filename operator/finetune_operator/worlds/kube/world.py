@@ -23,8 +23,10 @@ from finetune_operator.worlds.kube.manifest import Endpoint
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
 from finetune_operator.worlds.kube.pod_events import PodEvents
+from finetune_operator.worlds.kube.queueing import read_queueing
 from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.kube.trust import missing_trust
+from finetune_operator.worlds.kube.workloads import Workloads
 from finetune_operator.worlds.protocol import (
     Action,
     Announcement,
@@ -35,6 +37,7 @@ from finetune_operator.worlds.protocol import (
     Job,
     Key,
     Observed,
+    Queueing,
     Refusal,
     Report,
     StartTraining,
@@ -65,7 +68,7 @@ class _Record:
     version: int
     generation: int
     deleting: bool
-    queue: str | None
+    queueing: Queueing
     spec: Object
     status: Object
     since: float = field(compare=False)
@@ -135,7 +138,8 @@ class KubeWorld:
         self._reports = Reports(self._changes.put_nowait)
         self.progress_to: Endpoint | None = None
         """Where trainers that start now tell how far they are."""
-        self.watches = (self._trainings.run, self._attempts.run, self._pod_events.run)
+        self._workloads = Workloads(client, namespace, self._queue_has_spoken)
+        self.watches = (self._trainings.run, self._attempts.run, self._pod_events.run, self._workloads.run)
 
     async def synced(self) -> None:
         await self._trainings.synced.wait()
@@ -152,7 +156,7 @@ class KubeWorld:
             version=int(meta["resourceVersion"]),
             generation=meta["generation"],
             deleting="deletionTimestamp" in meta,
-            queue=(meta.get("labels") or {}).get(names.QUEUE_LABEL),
+            queueing=read_queueing(meta.get("labels"), meta.get("annotations")),
             spec=obj.get("spec") or {},
             status=obj.get("status") or {},
             since=time.monotonic(),
@@ -285,6 +289,7 @@ class KubeWorld:
                 spec=record.spec,
                 status=read_status(record.status),
                 deleting=record.deleting,
+                queueing=record.queueing,
             ),
             trainings=tuple([await self._with_refusal(key, training, attempts) for training in trainings]),
             attempts=tuple(self._with_events(key, attempts, {child.fact.name: child.uid for child in pods})),
@@ -440,7 +445,7 @@ class KubeWorld:
         if trusted is not None and (refusal := await missing_trust(self._client, key.namespace, trusted)):
             return refusal
         self.ensure_leading()  # all of that took its time
-        job = manifest.training_job(key, record.uid, start, record.queue, self._platform, self.progress_to)
+        job = manifest.training_job(key, record.uid, start, self._platform, self.progress_to)
         try:
             self._trainings.put(await self._client.create(names.jobs(key.namespace), job))
         except ApiError as error:
@@ -509,11 +514,19 @@ class KubeWorld:
         told = self._pod_events.of(key, silent)
         return [_as_told(a, told[uids[a.name]]) if uids[a.name] in told else a for a in attempts]
 
+    def _queue_has_spoken(self, namespace: str, job: str) -> None:
+        """Of this Job, which may be anybody's."""
+        if (child := self._trainings.at(namespace, job)) is not None:
+            self._changes.put_nowait(child.job)
+
     async def _with_refusal(self, key: Key, training: Training, attempts: list[AttemptSeen]) -> Training:
-        """A Job whose pods cannot be created says so only in an event."""
+        """A Job whose pods cannot be created says so only in an event; of one in a queue, the queue says it."""
+        if training.queued:
+            seen = self._workloads.of(key.namespace, training.name, training.uid)
+            return replace(training, queue_says=seen.says, refusal=seen.refusal)
         alive = any(a.training == training.uid and a.phase is not AttemptPhase.ENDED for a in attempts)
         young = self._client.clock.now() - training.created < SLOW_TO_CREATE
-        if alive or young or training.ending or training.deleting or training.queued:
+        if alive or young or training.ending or training.deleting:
             return training
         latest = await self._failed_creations.of(key.namespace, training.uid)
         began = max((a.created for a in attempts if a.training == training.uid), default=training.created)
