@@ -7,7 +7,7 @@ cannot happen just then does nothing. The operator looks as it does in life: whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,11 +26,14 @@ from finetune_operator.worlds.protocol import (
     Action,
     AttemptPhase,
     AttemptSeen,
+    Awaited,
     Backoff,
     ChangeLimits,
     Decision,
     Ending,
     Key,
+    OnItsWay,
+    Queueing,
     Refusal,
     StartTraining,
     StopTraining,
@@ -118,6 +121,7 @@ class History:
         job = self.world.jobs.get(self.key)
         return (
             job and (job.uid, job.generation),
+            job and job.queueing,
             dict(self.world.trainings),
             tuple(self.attempts),
             self.world.heard.get(self.key),
@@ -255,6 +259,10 @@ class History:
             assert status.reason != "Suspended" or not self.alive
         if status.phase == Phase.PENDING and status.reason == "Queued":
             assert any(t.queued for t in self.trainings)
+        if status.reason in set(Awaited):
+            assert [a.on_its_way and a.on_its_way.what for a in self.alive] == [status.reason]
+        if status.phase == Phase.RUNNING and status.reason == FailureReason.NODE_LOST:
+            assert any(a.out_of_touch or a.deleting for a in running)
         if status.reason == "Restarting":
             there = {training.uid for training in self.trainings if not training.deleting}
             ended = [a for a in self.attempts if a.training in there and a.phase is AttemptPhase.ENDED]
@@ -286,6 +294,30 @@ def cannot_be_placed(history: History, number: int) -> None:
     if history.latest(AttemptPhase.WAITING):
         reasons = [FailureReason.UNSCHEDULABLE, FailureReason.IMAGE_PULL_FAILED, FailureReason.SECRET_MISSING]
         history.world.hold_attempt(history.key, reasons[number % len(reasons)], "0/1 nodes are available.")
+
+
+def waits_for_what_comes(history: History, number: int) -> None:
+    """A node that is added for it, which may not come in the end, or its image."""
+    if history.latest(AttemptPhase.WAITING):
+        coming = OnItsWay(list(Awaited)[number % 2], "It comes by itself", history.world.now)
+        history.world.change_latest(history.key, on_its_way=coming if number % 3 else None)
+
+
+def node_falls_silent(history: History, number: int) -> None:
+    """And may be back."""
+    if history.latest(AttemptPhase.RUNNING):
+        history.world.change_latest(history.key, out_of_touch=history.world.now if number % 3 else None)
+
+
+def labels_name_a_queue(history: History, number: int) -> None:
+    job = history.world.jobs[history.key]
+    history.world.jobs[history.key] = replace(job, queueing=Queueing(queue=("", "gpus", "cpus")[number % 3]))
+
+
+def queue_is_not_there(history: History, number: int) -> None:
+    if history.going_on is not None and history.going_on.queued:
+        missing = Refusal(FailureReason.REFERENCE_MISSING, "There is no queue of that name")
+        history.world.change_training(history.key, refusal=missing if number % 2 else None)
 
 
 ENDS: list[tuple[int | None, str, dict[str, Any]]] = [
@@ -373,7 +405,8 @@ def deadline_passes(history: History, _: int) -> None:
 def queue_holds_it(history: History, number: int) -> None:
     if history.going_on is not None:
         waits = number % 2 == 0 and all(attempt.phase is not AttemptPhase.RUNNING for attempt in history.attempts)
-        history.world.change_training(history.key, queued=waits, started=None if waits else history.world.now)
+        since = None if waits else history.world.now
+        history.world.change_training(history.key, queued=waits, started=since, refusal=None)
 
 
 EDITS: list[dict[str, Any]] = [
@@ -395,6 +428,8 @@ EDITS: list[dict[str, Any]] = [
     {"acceptance": {"metric": "f1", "min": 0.6, "betterThanBaseline": True}},
     {"acceptance": None},
     {"pendingDeadlineSeconds": 60},
+    {"queue": "gpus"},
+    {"queue": None},
 ]
 
 
@@ -460,6 +495,10 @@ STEPS: tuple[Callable[[History, int], None], ...] = (
     user_edits,
     user_edits,
     cannot_be_placed,
+    waits_for_what_comes,
+    node_falls_silent,
+    labels_name_a_queue,
+    queue_is_not_there,
     trainer_ends_in_a_pod_that_goes_on,
     pod_follows_its_trainer,
     trainer_says,
@@ -485,6 +524,7 @@ def all_is_set_right(history: History, _: int) -> None:
     history.world.controller_returns()
     history.spec = {name: value for name, value in history.spec.items() if name != "suspend"} | {"task": SPEC["task"]}
     history.world.apply("demo", history.spec)
+    history.world.jobs[history.key] = replace(history.world.jobs[history.key], queueing=Queueing())
 
 
 def until_then(seconds: float, history: History, _: int) -> None:
