@@ -63,7 +63,7 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.DATA_INVALID: "The data cannot be read, or cannot be trained on as it is.",
     FailureReason.DOES_NOT_FIT: "Not even one example fits in the memory, or the model alone does not.",
     FailureReason.SECRET_MISSING: "A Secret that the manifest names is not in the namespace, or lacks a key.",
-    FailureReason.REFERENCE_MISSING: "There is no such PriorityClass, RuntimeClass, ServiceAccount or queue as the manifest names.",
+    FailureReason.REFERENCE_MISSING: "There is no such PriorityClass, RuntimeClass, ServiceAccount, queue or claim of devices as the manifest names.",
     FailureReason.STORAGE_DENIED: "Object storage refused: credentials are missing or wrong, or may not do what a run needs.",
     FailureReason.STORAGE_UNAVAILABLE: "Object storage, or a disk, did not do what was asked in the time that it has for it.",
     FailureReason.TRUSTED_CA_INVALID: "The ConfigMap with the platform's certificate authorities is missing in the namespace, or holds none.",

@@ -5,8 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
+from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube.facts import read_attempt
+from finetune_operator.worlds.protocol import AttemptPhase
 from tests.cluster.api import STRATEGIC_MERGE_PATCH, Object
-from tests.cluster.kubelet import unschedulable, waits
+from tests.cluster.control_plane import CONTROLLERS, ControlPlane
+from tests.cluster.kubelet import NODE, KubeletStandIn, run_on, unschedulable, waits
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab
 from tests.unit.operator.story import NO_GPU
@@ -108,3 +114,24 @@ def test_what_waits_too_long_fails_with_its_reason_and_frees_all_but_time_in_a_q
     assert "within the 5 seconds of spec.pendingDeadlineSeconds; it waited for: No node can take" in status["message"]
     eventually(lambda: not lab.jobs() and not lab.pods())
     assert lab.status() == status
+
+
+@pytest.mark.soak
+def test_the_node_controller_says_of_a_silent_nodes_pod_what_is_read_as_out_of_touch() -> None:
+    """The real one, which here loses patience after seconds; elsewhere its part is played, as nodes of tests have no heartbeat."""
+    impatient = ["--node-monitor-grace-period=8s", "--node-monitor-period=1s"]
+    controllers = (*CONTROLLERS, "node-lifecycle-controller")
+    with ControlPlane(controllers=controllers, controller_manager_arguments=impatient) as cluster:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
+        node = {"metadata": {"name": NODE}, "status": {"conditions": [ready | {"lastTransitionTime": now}]}}
+        cluster.api.post("/api/v1/nodes", node)
+        labels = {names.JOB_LABEL: "demo", names.UID_LABEL: "uid"}
+        container = {"name": names.CONTAINER, "image": "trainer"}
+        path = "/api/v1/namespaces/default/pods"
+        cluster.api.post(path, {"metadata": {"name": "demo", "labels": labels}, "spec": {"containers": [container]}})
+        with KubeletStandIn(cluster.api, lambda pod: run_on()):
+            read = lambda: read_attempt(cluster.api.get(f"{path}/demo"))  # noqa: E731
+            eventually(lambda: (child := read()) and child.fact.phase is AttemptPhase.RUNNING)
+            child = eventually(lambda: (child := read()) and child.fact.out_of_touch and child, 40)
+            assert child.fact.phase is AttemptPhase.RUNNING

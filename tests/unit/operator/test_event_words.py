@@ -129,6 +129,15 @@ def test_what_karpenter_cannot_add_is_told_and_a_schedulers_words_are_left_to_th
     )
 
 
+def test_a_claim_that_cannot_be_made_is_a_missing_reference() -> None:
+    said = 'PodResourceClaim gpu: resource claim template "one-gpu": resourceclaimtemplate.resource.k8s.io "one-gpu" not found'
+    problem = told_by([event("FailedResourceClaimCreation", said, who="resource_claim")], None).problem
+    assert problem is not None
+    assert (problem.reason, problem.field) == (FailureReason.REFERENCE_MISSING, "spec.pod.resourceClaims")
+    assert problem.message == f"A claim of devices cannot be made for the pod: {said}"
+    assert told_by([event("FailedResourceClaimCreation", said)], "n") == Told(silence=SILENT_NODE)
+
+
 GROUP = "https://www.googleapis.com/compute/v1/projects/x/zones/us-east4-a/instanceGroups/gke-l4-grp"
 COMES = {
     "TriggeredScaleUp": ("pod triggered scale-up: [{gpu-pool 1->2 (max: 10)}]", "gpu-pool 1->2 (max: 10)"),

@@ -164,6 +164,13 @@ async def test_what_the_scheduler_says_stands_beside_what_the_autoscaler_does(
         "No node can take the pod: 0/1 nodes are available: 1 Insufficient nvidia.com/gpu; "
         "no node will be added for it: 1 max node group size reached"
     )  # fmt: skip
+    events.things = [event("FailedResourceClaimCreation", "PodResourceClaim gpu: not found")]
+    [attempt] = (await seen_with(client, unschedulable("0/1 nodes are available"))).attempts
+    assert attempt.waiting is not None
+    assert attempt.waiting.message == "No node can take the pod: 0/1 nodes are available", "by now there is a claim"
+    [attempt] = (await seen_with(client, pod(None))).attempts
+    assert attempt.waiting is not None
+    assert attempt.waiting.reason == "ReferenceMissing"
     events.things = [event("TriggeredScaleUp", "pod triggered scale-up: [{gpu 0->1 (max: 2)}]")]
     [attempt] = (await seen_with(client, unschedulable("0/1 nodes are available"))).attempts
     assert attempt.on_its_way is not None

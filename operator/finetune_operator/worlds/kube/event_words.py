@@ -17,6 +17,7 @@ from finetune_operator.worlds.kube.events import last_seen
 from finetune_operator.worlds.protocol import Awaited, OnItsWay, Refusal
 
 DEVICES_REMEDY = "Ask who administers the cluster about the driver of the claimed device on that node; or choose other nodes by spec.pod."
+CLAIM_REMEDY = "Create the ResourceClaimTemplate or ResourceClaim that it names in this namespace, or correct spec.pod.resourceClaims."
 NO_SCHEDULER = "no scheduler has said anything about it yet"
 SILENT_NODE = "its node has not said yet that it begins to start it"
 
@@ -36,7 +37,8 @@ VOLUMES = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 SUMMARY = "Unable to attach or mount volumes"
 """Which volumes are missing, at the end of each try; why, another event of the same reason says."""
 SANDBOXES = frozenset({"FailedCreatePodSandBox", "NetworkNotReady"})
-DEVICES = "FailedPrepareDynamicResources"
+DEVICES, CLAIM = "FailedPrepareDynamicResources", "FailedResourceClaimCreation"
+"""Of the node, which cannot give what is claimed, and of the claim itself, which cannot be made from its template."""
 PULLING, SCHEDULED = "Pulling", "Scheduled"
 ENDS_IT = frozenset({"SuccessfulAttachVolume", "Pulled", "Created", "Started", "Failed", "BackOff", "Killing"})
 """After these something else is waited for, or the pod's containers say it themselves."""
@@ -63,6 +65,9 @@ def told_by(events: Iterable[Object], node: str | None) -> Told:
         return Told(silence=SILENT_NODE if node else NO_SCHEDULER)
     newest = telling[-1]
     reason, message, time = newest["reason"], _message(newest), last_seen(newest)
+    if reason == CLAIM:
+        said = f"A claim of devices cannot be made for the pod: {message}"
+        return Told(Refusal(FailureReason.REFERENCE_MISSING, said, "spec.pod.resourceClaims", CLAIM_REMEDY))
     if node is None:
         return _of_autoscalers(reason, message, time)
     if reason in VOLUMES:
@@ -86,7 +91,7 @@ def _tells(event: Object, node: str | None) -> bool:
     reason = event.get("reason")
     if node is None:
         scheduler = reason == "FailedScheduling" and not any(name in _who(event) for name in KARPENTERS)
-        return (reason in A_NODE_COMES or reason in NO_NODE_COMES) and not scheduler
+        return (reason in A_NODE_COMES or reason in NO_NODE_COMES or reason == CLAIM) and not scheduler
     return reason in VOLUMES | SANDBOXES | ENDS_IT | {DEVICES, PULLING, SCHEDULED}
 
 

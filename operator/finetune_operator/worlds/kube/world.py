@@ -548,8 +548,9 @@ def _waits_in_silence(attempt: AttemptSeen) -> bool:
 
 def _as_told(attempt: AttemptSeen, told: Told) -> AttemptSeen:
     problem, known = told.problem, attempt.waiting
-    if known is not None:
-        said = f"{known.message.rstrip('. ')}; {problem.message}" if problem is not None else known.message
+    if known is not None:  # a scheduler has looked at it; what kept it from that is over, and autoscalers say more
+        more = problem is not None and problem.reason is known.reason
+        said = f"{known.message.rstrip('. ')}; {problem.message}" if problem and more else known.message
         return replace(attempt, waiting=replace(known, message=said), on_its_way=told.on_its_way)
     if problem is not None:
         problem = replace(problem, message=problem.message[0].upper() + problem.message[1:])
