@@ -16,16 +16,20 @@ LIFETIME = datetime.timedelta(days=30)
 
 
 class CertificateAuthority:
-    """Issues certificates as PEM files into `folder`; its own is `ca.crt`."""
+    """Issues certificates as PEM files into `folder`; its own is `ca.crt`.
 
-    def __init__(self, folder: Path) -> None:
+    With `key_identifiers` they keep to RFC 5280, as Python's own clients ask from 3.13 on. Those of many a cluster do not."""
+
+    def __init__(self, folder: Path, *, key_identifiers: bool = True) -> None:
         self.folder = folder
+        self._key_identifiers = key_identifiers
         self.certificate = folder / "ca.crt"
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "finetune-tests")])
         built = (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
@@ -54,7 +58,7 @@ class CertificateAuthority:
 
     def _builder(self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
-        return (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -63,6 +67,11 @@ class CertificateAuthority:
             .not_valid_before(now - datetime.timedelta(minutes=5))  # clocks of containers and host may differ a little
             .not_valid_after(now + LIFETIME)
         )
+        if not self._key_identifiers:
+            return builder
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        own = x509.SubjectKeyIdentifier.from_public_key(public_key)
+        return builder.add_extension(own, critical=False).add_extension(issuer, critical=False)
 
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey | None = None) -> Path:

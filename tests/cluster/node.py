@@ -26,6 +26,7 @@ from tests.cluster.api import ApiError
 from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
 from tests.cluster.containerd import start_runtime
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.dns import DOMAIN, serving_names
 from tests.cluster.images import Images, TooLittleDisk, build_images, containerd_root, ensure_images, require_disk
 from tests.cluster.namespaces import empty_folder, run_isolated
 from tests.cluster.packages import PackagesMissing, ensure_packages
@@ -98,6 +99,7 @@ class Node:
         with contextlib.ExitStack() as stack:
             _make_bridge()
             self.cluster = stack.enter_context(ControlPlane(controllers=["*"], address=ADDRESS))
+            stack.enter_context(serving_names(self.cluster.api, ADDRESS))
             for server in self._start_node():
                 stack.callback(server.stop)
             self._claim_gpus()
@@ -169,8 +171,9 @@ class Node:
             "failSwapOn": False,
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
-            # There is no DNS service, and the machine's own resolver is out of reach.
-            "resolvConf": "",
+            "clusterDNS": [ADDRESS],
+            "clusterDomain": DOMAIN,
+            "resolvConf": "",  # the machine's own resolver is out of reach
         }
         path = self._scratch / "kubelet.yaml"
         path.write_text(json.dumps(configuration))  # YAML is a superset of JSON

@@ -23,6 +23,7 @@ from tests.e2e.tools import (
     job,
     kubectl,
     read,
+    watching,
 )
 
 INSPECTION = """
@@ -43,6 +44,8 @@ class Trained:
     first_log: str
     second_log: str
     saved_step: int
+    watched: list[str]
+    """What `kubectl get --watch` printed meanwhile."""
 
     @property
     def run_uri(self) -> str:
@@ -54,6 +57,7 @@ class Trained:
 def trained(namespace: str, s3: S3Server) -> Trained:
     """The example, its pod deleted once in mid-training."""
     apply(example(s3, "topics"), namespace)
+    watch = watching("topics", namespace)
     run_uri = eventually(lambda: job("topics", namespace).get("status", {}).get("run", {}).get("uri"), 60)
     first = eventually(lambda: _pods("topics", namespace), 60)[0]
     eventually(lambda: _saved_steps(s3, run_uri), PATIENCE)
@@ -66,8 +70,10 @@ def trained(namespace: str, s3: S3Server) -> Trained:
     kubectl(
         "wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
     )
+    watch.terminate()
     return Trained(
         job=job("topics", namespace),
+        watched=watch.communicate()[0].splitlines(),
         pods=[first, *_pods("topics", namespace)],
         said_inside=said_inside,
         first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),
@@ -96,6 +102,19 @@ def test_the_next_attempt_repeats_no_saved_step(trained: Trained) -> None:
     assert _first_step(trained.first_log) == 0
     assert trained.saved_step > 0, "the pod was deleted before anything was saved, so this showed nothing"
     assert _first_step(trained.second_log) == trained.saved_step
+
+
+def test_kubectl_get_shows_live_how_far_it_is(trained: Trained) -> None:
+    print(*trained.watched, sep="\n")
+    shown = [found for line in trained.watched if (found := re.search(r"(\d+) % \((\d+)/(\d+)\)", line))]
+    steps = [int(found[2]) for found in shown]
+    assert len(set(steps)) >= 4, "it moves"
+    assert steps == sorted(steps), "and never back, whoever ends the pod"
+    assert {found[3] for found in shown} == {found[3] for found in shown[-1:]}
+    said = "\n".join(trained.watched)
+    for reason in ("Downloading", "Training", "Succeeded"):
+        assert reason in said
+    assert re.search(r"Training\s+\d+ % \(\d+/\d+\)\s+\d+[sm]", said), "with what remains"
 
 
 def test_metrics_go_on_without_a_gap_or_a_repetition(trained: Trained, s3: S3Server) -> None:

@@ -63,6 +63,12 @@ def apply(manifest: Manifest, namespace: str) -> None:
     kubectl("apply", f"--namespace={namespace}", "--filename=-", input=json.dumps(manifest))
 
 
+def watching(name: str, namespace: str) -> subprocess.Popen[str]:
+    """`kubectl get --watch` of the job, until it is terminated."""
+    command = ["kubectl", "get", "finetunejob", name, f"--namespace={namespace}", "--watch"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def upload_inputs(s3: S3Server) -> None:
     """The example's model and data, where the example expects them."""
     weights = importlib.util.find_spec(WEIGHTS_PACKAGE)

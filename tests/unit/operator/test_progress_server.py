@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from finetune_api.pem import client_context
 from finetune_api.progress import Progress
 from finetune_operator.worlds.kube import progress_server
 from finetune_operator.worlds.kube.bearer import AUDIENCE, Pod, TooManyReviews, claimed
@@ -53,7 +52,7 @@ class Place:
         authority = CertificateAuthority(folder)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(*authority.issue("server", "server", addresses=["localhost"]))
-        self.trust = client_context(authority.certificate)
+        self.trust = ssl.create_default_context(cafile=str(authority.certificate))
         self.port = 0
 
     # What the server asks.
