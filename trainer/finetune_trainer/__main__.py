@@ -8,7 +8,7 @@ try:
     from finetune_trainer.imports import nothing_collected
 
     with nothing_collected():
-        from finetune_trainer.processes import main
+        from finetune_trainer.part import main
 
     code = int(main(stop))
 except Preempted:

@@ -1,4 +1,4 @@
-"""Which process this is: the only one of an attempt, one of several, or the parent that starts these and says what became of them.
+"""How many processes an attempt consists of, and the place that each has among them.
 
 There is one for each GPU that the run asks for. Who tries that without GPUs asks for as many as he likes by FINETUNE_PROCESSES.
 """
@@ -15,27 +15,10 @@ from pathlib import Path
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.run import PROCESSES_ENV, RUN_ENV, Run
-from finetune_trainer.stop import StopSignal
 
 PARENT_ENV = "FINETUNE_PARENT"
 """In the environment of one of several: the process id of their parent."""
 _PR_SET_PDEATHSIG = 1
-
-
-def main(stop: StopSignal) -> int:
-    """Be the process that the environment asks for."""
-    if PARENT_ENV in os.environ:
-        end_with(int(os.environ[PARENT_ENV]))
-        from finetune_trainer import rank
-
-        return rank.main(stop)
-    if how_many(os.environ) > 1:
-        from finetune_trainer import parent
-
-        return parent.main(stop)
-    from finetune_trainer import attempt
-
-    return attempt.main(stop)
 
 
 def how_many(environment: Mapping[str, str]) -> int:
