@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     DOES_NOT_FIT = 12
     STORAGE = 20
     OUT_OF_MEMORY = 21  # a kill by the kernel shows as 137 with reason OOMKilled instead
+    NO_PROGRESS = 22
     PREEMPTED = 30
 
 
@@ -28,6 +29,7 @@ MEANINGS = {
     ExitCode.DOES_NOT_FIT: "Not even one example fits in the memory, or the model alone does not.",
     ExitCode.STORAGE: "Object storage or the hub refused or did not answer.",
     ExitCode.OUT_OF_MEMORY: "Memory ran out inside the process.",
+    ExitCode.NO_PROGRESS: "Nothing went on for as long as spec.progressDeadlineSeconds allows; the log ends with what each thread did.",
     ExitCode.PREEMPTED: "Told to stop; what was trained is saved.",
 }
 """What each code says, for people."""
@@ -55,6 +57,7 @@ EXIT_CODES: dict[FailureReason, ExitCode] = {
     FailureReason.TRUSTED_CA_INVALID: ExitCode.STORAGE,
     FailureReason.OUT_OF_MEMORY: ExitCode.OUT_OF_MEMORY,
     FailureReason.DISK_FULL: ExitCode.STORAGE,
+    FailureReason.TRAINING_STALLED: ExitCode.NO_PROGRESS,
     FailureReason.LOSS_DIVERGED: ExitCode.USER_ERROR,
     FailureReason.INTERNAL: ExitCode.INTERNAL,
 }

@@ -42,6 +42,7 @@ class FailureReason(StrEnum):
     NODE_LOST = "NodeLost"
     EVICTED = "Evicted"
     NO_PROGRESS = "NoProgress"
+    TRAINING_STALLED = "TrainingStalled"
     ACCEPTANCE_NOT_MET = "AcceptanceNotMet"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
@@ -81,6 +82,7 @@ CAUSES: dict[FailureReason, str] = {
     FailureReason.NODE_LOST: "The node is gone, or out of touch.",
     FailureReason.EVICTED: "The pod was taken from its node, which is being drained or ran short of something.",
     FailureReason.NO_PROGRESS: "Attempt after attempt was ended from outside before it had saved anything new.",
+    FailureReason.TRAINING_STALLED: "The attempt gave no sign of progress for as long as spec.progressDeadlineSeconds allows.",
     FailureReason.ACCEPTANCE_NOT_MET: "The model is trained and kept, and does not reach what spec.acceptance asks for, or nobody knows whether it does.",
     FailureReason.DEADLINE_EXCEEDED: "The run was not finished in the time that spec.activeDeadlineSeconds gives it, waiting included, or no attempt of it ran in that of spec.pendingDeadlineSeconds, for no reason that is known.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "More attempts have failed than spec.backoffLimit allows.",
@@ -139,6 +141,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.NODE_LOST: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.EVICTED: "Nothing: the next attempt goes on from the last checkpoint.",
     FailureReason.NO_PROGRESS: "Find out what ends the attempts before their first save: status.attempts says how each one ended. Choose other nodes or a higher priority by spec.pod, or a shorter checkpoints.interval, and set another spec.runId.",
+    FailureReason.TRAINING_STALLED: "Look at the stacks at the end of the attempt's log, which show what each thread waited for. Raise spec.progressDeadlineSeconds if it was only slow; where it is always the same node, choose others by spec.pod.",
     FailureReason.ACCEPTANCE_NOT_MET: "To take the model as it is, change spec.acceptance, which is judged again without training; to train another one, set another spec.runId.",
     FailureReason.DEADLINE_EXCEEDED: "Raise spec.activeDeadlineSeconds and set another spec.runId.",
     FailureReason.BACKOFF_LIMIT_EXCEEDED: "Read the log of the last attempt, correct the cause, and set another spec.runId.",

@@ -318,6 +318,13 @@ class FineTuneJobSpec(Model):
     frees what it had got. They are counted anew each time that a queue lets it in or an attempt has ended, from when the next one is
     due. Default: none, it waits for as long as it takes."""
 
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=MAX_INT32)] | None = None
+    """Seconds without a sign of progress after which an attempt is ended because it hangs, and the next one goes on from the last
+    checkpoint. Signs are a step, a batch of an evaluation, a part of the data that is read; give more than the longest of these, and than it
+    takes to load the model and to write the results. The attempt leaves the stacks of all its threads in its log and ends with
+    TrainingStalled, which counts as a failure; one that cannot even do that is deleted after half as long again without a word from it.
+    Default: none."""
+
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=MAX_INT32)] | None = None
     """Seconds after its end when the Job and its pods are deleted; the FineTuneJob and its results stay. Default: they stay until
     the FineTuneJob is deleted."""

@@ -279,6 +279,7 @@ GOOD = [
         "a model that has to be better, within bounds",
         {"spec.acceptance": {"metric": "loss", "min": 0, "max": 1.5, "betterThanBaseline": True}},
     ),
+    Good("an attempt that is not to hang for long", {"spec.progressDeadlineSeconds": 10}),
     Good("a model that has to be so good", {"spec.acceptance.min": 0.8}),
     Good("a model that has to be just so", {"spec.acceptance": {"min": 1, "max": 1.0}}),
     Good("empty blocks", {f"spec.{block}": {} for block in ("training", "method", "checkpoints", "storage", "pod")}),
@@ -472,6 +473,7 @@ BAD = [
         "spec.acceptance",
         "asks for nothing",
     ),
+    Bad("a hurry", {"spec.progressDeadlineSeconds": 9}, "spec.progressDeadlineSeconds", "too small"),
     Bad("an empty acceptance", {"spec.acceptance": {}}, "spec.acceptance", "asks for nothing"),
     Bad(
         "a model that need not be better",

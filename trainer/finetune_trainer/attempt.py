@@ -28,7 +28,7 @@ from finetune_trainer.imports import nothing_collected, spare_peft
 from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.log import logger
 from finetune_trainer.meeting import call_together
-from finetune_trainer.notes import Notes
+from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import THE_ONLY_ONE, Place, asked_for, scratch_of
 from finetune_trainer.progress import Reporter, open_sink
 from finetune_trainer.room import BeginAgain, Room
@@ -39,6 +39,7 @@ from finetune_trainer.store.folder import open_folder
 from finetune_trainer.store.run_folder import RunFolder
 from finetune_trainer.store.trial import with_its_conditions
 from finetune_trainer.trust import trust_authorities
+from finetune_trainer.watchdog import Watchdog
 from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def main(stop: StopSignal) -> ExitCode:
     except JobError as error:
         return refused(error, stop)
     attempt = Attempt(run, workspace, reporter, stop)
-    result = attempt.run()
+    result = attempt.run_watched()
     attempt.leave(result)
     reporter.close()
     return terminate(result)
@@ -107,6 +108,35 @@ class Attempt:
         self._checkpoints: Checkpoints | None = None
         self._session: Session | None = None
         self._listing: str | None = None
+
+    def run_watched(self) -> Result:
+        """As `run`, and ended where nothing goes on any more."""
+        stop, reporter = self._stop, self._reporter
+        watchdog = Watchdog(
+            self._run.spec.progress_deadline_seconds,
+            self._workspace / "log.txt",
+            alive=lambda: max(stop.looked, reporter.spoke),
+            tell=reporter.again,
+            give_up=self._give_up,
+            code=ExitCode.NO_PROGRESS if self._notes is None else ExitCode.DONE,  # one of several has said how it ended
+        )
+        watchdog.start()
+        try:
+            return self.run()
+        finally:
+            watchdog.stop()
+
+    def _give_up(self, error: JobError) -> None:
+        """Leave word of an end that comes from another thread than the one that does the work."""
+        result = self._failed(error)
+        if self._notes is not None:
+            self._notes.say(self._place.rank, Said(result=result))
+            return
+        terminate(result)
+        if self._number is not None:
+            rows = self._session.metrics_jsonl() if self._session else b""
+            files: dict[str, Path | bytes] = {"log.txt": self._workspace / "log.txt", "metrics.jsonl": rows}
+            leave(self._run, self._number, files, result)
 
     def run(self) -> Result:
         try:

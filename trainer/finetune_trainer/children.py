@@ -18,7 +18,8 @@ from types import FrameType
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is documented
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext, start_processes
 
-from finetune_trainer.notes import Notes
+from finetune_api.failures import FailureReason
+from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import PARENT_ENV, Place
 from finetune_trainer.stop import ECHO_SECONDS, StopSignal
 from finetune_trainer.verdict import Crash
@@ -30,7 +31,8 @@ NOTICE = 60.0
 SAVING = 1800.0
 """The same where one is gone because it was told to stop: the others may still save."""
 AGAIN = 30.0
-"""The same where all will begin again, as one ran out of memory within a pass of all: the first may have something on its way to the store."""
+"""The same where all will begin again, as one ran out of memory within a pass of all: the first may have something on its way to the store. And
+where one has seen that nothing goes on, as then nothing does in any."""
 HURRY = 5.0
 """Seconds after the second signal from which on nobody waits any more."""
 LOOPBACK = "127.0.0.1"
@@ -111,7 +113,7 @@ class Children:
             if gone_for > NOTICE and not self._signals:
                 self._pass_on(signal.SIGTERM)
             most = SAVING if outcomes == {"preempted"} else 2 * NOTICE
-            if begins_again:
+            if begins_again or any(_has_stalled(one) for one in said):
                 most = AGAIN
             if gone_for > most or (len(self._signals) > 1 and now > self._last_signal + HURRY):
                 running.close(signal.SIGKILL)
@@ -130,3 +132,8 @@ class Children:
         for process in self._running.pids().values():
             with suppress(ProcessLookupError):
                 os.killpg(process, number)  # each is the first of a group
+
+
+def _has_stalled(said: Said) -> bool:
+    error = said.result.error if said.result is not None else None
+    return error is not None and error.reason is FailureReason.TRAINING_STALLED

@@ -18,7 +18,7 @@ from finetune_trainer.log import logger
 from finetune_trainer.meeting import Nothing, come
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import Place, scratch_of
-from finetune_trainer.progress import NoSink, Reporter
+from finetune_trainer.progress import Reporter
 from finetune_trainer.room import BeginAgain
 from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.folder import open_folder
@@ -29,7 +29,11 @@ from finetune_trainer.trust import trust_authorities
 class Follower:
     """One of them."""
 
-    def __init__(self, run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSignal) -> None:
+    def __init__(
+        self, run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSignal, reporter: Reporter
+    ) -> None:
+        """`reporter` reports nowhere."""
+        self._reporter = reporter
         self._run = run
         self._scratch = scratch_of(workspace, place)
         self._place = place
@@ -75,7 +79,7 @@ class Follower:
         inputs = replace(fetched, scratch=self._scratch, threads=threads)
         folder = open_folder(self._run.run.uri, self._run.spec.storage)
         with OwnParts(folder, self._place.rank) as checkpoints:
-            Session(inputs, checkpoints, Reporter(NoSink()), self._stop, ranks).train()
+            Session(inputs, checkpoints, self._reporter, self._stop, ranks).train()
 
     def _failed(self, error: Exception) -> Said:
         if is_of_another(error):

@@ -38,9 +38,18 @@ class Reporter:
         self._sent = float("-inf")
         self._steps: deque[tuple[float, int]] = deque(maxlen=RECENT_STEPS)
         self._numbers: dict[str, float] = {}
+        self._last: Progress | None = None
+        self.spoke = time.monotonic()
+        """When there was last something to say, said or not."""
+
+    def again(self) -> None:
+        """Say once more what was said last: there is nothing new, and yet it goes on. Any thread may."""
+        if self._last is not None:
+            self._sink.send(self._last)
 
     def phase(self, phase: TrainerPhase, message: str = "") -> None:
         """A new phase begins."""
+        self.spoke = time.monotonic()
         self._phase = phase
         self._steps.clear()
         self._send(message)
@@ -58,11 +67,13 @@ class Reporter:
         self._part(done, of, "examples asked")
 
     def _part(self, done: int, of: int, what: str) -> None:
+        self.spoke = time.monotonic()
         if self._clock() - self._sent >= INTERVAL or done == of:
             self._send(f"{done:,} of {of:,} {what}")
 
     def step(self, step: int, total: int, batch_size: int, **numbers: float) -> None:
         """An optimiser step was done; `batch_size` in examples."""
+        self.spoke = time.monotonic()
         now = self._clock()
         self._steps.append((now, step))
         self._numbers.update(numbers, step=step, total_steps=total)
@@ -79,11 +90,10 @@ class Reporter:
         self._sent = self._clock()
         if percent is None and "total_steps" in self._numbers:
             percent = int(100 * self._numbers["step"] // self._numbers["total_steps"])
-        self._sink.send(
-            Progress.now(
-                self._phase, datetime.now(UTC), percent=percent, remaining=remaining, message=message, **self._numbers
-            )
+        self._last = Progress.now(
+            self._phase, datetime.now(UTC), percent=percent, remaining=remaining, message=message, **self._numbers
         )
+        self._sink.send(self._last)
 
     def close(self) -> None:
         self._sink.close()
@@ -105,12 +115,14 @@ class FileSink:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
+        self._one_at_a_time = threading.Lock()
 
     def send(self, progress: Progress) -> None:
         try:
-            self._file.write(progress.model_dump_json(by_alias=True, exclude_none=True) + "\n")
-            self._file.flush()
-        except OSError:
+            with self._one_at_a_time:
+                self._file.write(progress.model_dump_json(by_alias=True, exclude_none=True) + "\n")
+                self._file.flush()
+        except (OSError, ValueError):  # a file that is closed
             pass  # A full disk ends training where it matters, at the next checkpoint, not here.
 
     def close(self) -> None:

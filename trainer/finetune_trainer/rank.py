@@ -12,12 +12,13 @@ from finetune_api.failures import JobError
 from finetune_api.run import PROGRESS_ENV, RUN_ENV, WORKSPACE_ENV, Run
 from finetune_trainer import log
 from finetune_trainer.attempt import Attempt
-from finetune_trainer.ending import ended, told
+from finetune_trainer.ending import ended, shown, told
 from finetune_trainer.follower import Follower
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import Place, scratch_of
-from finetune_trainer.progress import Reporter, open_sink
+from finetune_trainer.progress import NoSink, Reporter, open_sink
 from finetune_trainer.stop import StopSignal
+from finetune_trainer.watchdog import Watchdog
 
 
 def main(stop: StopSignal) -> ExitCode:
@@ -43,12 +44,30 @@ def _lead(run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSigna
         stop.disarm()
         return Said(result=ended(run, "failed", error=told(error)))
     attempt = Attempt(run, workspace, reporter, stop, place, notes)
-    result = attempt.run()
+    result = attempt.run_watched()
     attempt.leave(result)
     reporter.close()
     return Said(result=result, own=not attempt.ended_by_another, room=attempt.begins_again)
 
 
 def _follow(run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSignal) -> Said:
-    log.start(workspace / f"log-{place.rank}.txt", aloud=logging.ERROR)
-    return Follower(run, workspace, place, notes, stop).run()
+    file = workspace / f"log-{place.rank}.txt"
+    log.start(file, aloud=logging.ERROR)
+    reporter = Reporter(NoSink())
+
+    def give_up(error: JobError) -> None:
+        notes.say(place.rank, Said(result=ended(run, "failed", error=shown(error))))
+
+    watchdog = Watchdog(
+        run.spec.progress_deadline_seconds,
+        file,
+        alive=lambda: max(stop.looked, reporter.spoke),
+        tell=lambda: None,
+        give_up=give_up,
+        code=ExitCode.DONE,
+    )
+    watchdog.start()
+    try:
+        return Follower(run, workspace, place, notes, stop, reporter).run()
+    finally:
+        watchdog.stop()

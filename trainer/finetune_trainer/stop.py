@@ -35,6 +35,8 @@ class StopSignal:
         """Whether it was a signal that asked. `request` may have another reason."""
         self.has_unsaved_steps: Callable[[], bool] = lambda: False
         """Whether there are optimiser steps that no complete checkpoint holds; whoever trains knows."""
+        self.looked = time.monotonic()
+        """When somebody last looked at whether to stop, as all do that get on."""
         self._finishing = 0
         self._number: int | None = None
         self._told_at = 0.0
@@ -45,6 +47,7 @@ class StopSignal:
 
     def check(self) -> None:
         """Raise Preempted if told to stop, or what `request` was given. Any thread may ask."""
+        self.looked = time.monotonic()
         if self.requested:
             raise self._reason
 

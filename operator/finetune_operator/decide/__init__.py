@@ -20,6 +20,12 @@ from finetune_operator.decide.ending import (
     training_has_ended,
 )
 from finetune_operator.decide.headway import out_of_memory_again, restart_is_held_back, run_makes_no_progress
+from finetune_operator.decide.lost import (
+    lost_attempt_is_given_up,
+    seconds_to_give_up,
+    seconds_to_stall,
+    training_has_stalled,
+)
 from finetune_operator.decide.running import (
     attempt_cannot_be_created,
     attempt_cannot_start,
@@ -66,6 +72,7 @@ WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     job_is_finished,
     spec_is_invalid,
     start_was_refused,
+    lost_attempt_is_given_up,
     other_run_is_still_there,
     training_has_ended,
     trainer_has_succeeded,
@@ -83,6 +90,7 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     trainer_ended_just_now,
     pod_outlives_its_trainer,
     node_is_out_of_touch,
+    training_has_stalled,
     attempt_is_running,
     verdict_is_due,
     out_of_memory_again,
@@ -128,6 +136,7 @@ def decide(seen: Observed, now: datetime) -> Decision:
 
 def _recheck_after(case: Case, decision: Decision, *, goes_on: bool) -> float | None:
     unwatched = any(training.unwatched and training.ending is None for training in case.seen.trainings)
-    left = seconds_to_begin(case) if goes_on else None
-    looks = (decision.recheck_after, UNWATCHED_LOOKS if unwatched else None, left if left and left > 0 else None)
+    due = [seconds_to_begin(case), seconds_to_stall(case)] if goes_on else []
+    due.append(seconds_to_give_up(case))
+    looks = (decision.recheck_after, UNWATCHED_LOOKS if unwatched else None, *(s for s in due if s and s > 0))
     return min((seconds for seconds in looks if seconds), default=None)

@@ -32,6 +32,7 @@ REASON_OF_CODE: dict[int, FailureReason] = {
     ExitCode.DOES_NOT_FIT: FailureReason.DOES_NOT_FIT,
     ExitCode.STORAGE: FailureReason.STORAGE_UNAVAILABLE,
     ExitCode.OUT_OF_MEMORY: FailureReason.OUT_OF_MEMORY,
+    ExitCode.NO_PROGRESS: FailureReason.TRAINING_STALLED,
 }
 """What an exit code alone says, for a trainer that left no message."""
 UNNAMED = frozenset({FailureReason.INVALID_SPEC, FailureReason.DATA_INVALID})
@@ -126,15 +127,22 @@ def record(
 
 
 def _vanished(attempt: Attempt, now: datetime) -> Attempt:
+    """With why it was given up, where it was."""
     end = max(now, attempt.start_time or now)
     said = {
         "end_time": end,
-        "reason": DELETED,
-        "counts_as": "Stop",
+        "reason": attempt.reason or DELETED,
+        "counts_as": "Disruption" if attempt.reason == FailureReason.NODE_LOST else "Stop",
         "gpu_seconds": _gpu_seconds(attempt.start_time, end, attempt.devices),
-        "message": _cut(f"{attempt.name} is gone, and how it ended was not seen."),
+        "message": attempt.message or _cut(f"{attempt.name} is gone, and how it ended was not seen."),
     }
     return attempt.model_copy(update=said)
+
+
+def given_up(attempts: Sequence[Attempt], names: Collection[str], cause: Cause) -> list[Attempt]:
+    """The same, of which these are about to be ended for this cause: with their pods goes whatever would tell."""
+    why = {"reason": str(cause.reason), "message": _cut(cause.message)}
+    return [a.model_copy(update=why) if a.name in names and a.end_time is None else a for a in attempts]
 
 
 def _with_own_steps(attempts: Iterable[Attempt], closed: Collection[str], told: Mapping[str, int]) -> Iterator[Attempt]:
@@ -179,6 +187,9 @@ def within(earliest: datetime, time: datetime, latest: datetime) -> datetime:
 def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, around: Around) -> Attempt:
     ended = seen.phase is AttemptPhase.ENDED
     cause = cause_of(seen)
+    if old is not None and old.reason and cause is not None and cause.reason == DELETED:
+        cause = Cause(old.reason, old.message or cause.message)  # it was deleted for that
+    before = (old.reason, old.message) if old is not None else (None, None)
     result = result_of(seen) if ended else None
     start = old.start_time if old else None  # once said, it stays
     if seen.started is not None and (start is None or start < seen.created):
@@ -194,7 +205,7 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, a
         "node": seen.node,
         "start_time": start,
         "end_time": ending,
-        "reason": (str(cause.reason) if cause else COMPLETED) if ended else None,
+        "reason": (str(cause.reason) if cause else COMPLETED) if ended else before[0],
         "exit_code": seen.exit_code if ended else None,
         "counts_as": _counts_as(seen, cause, stopped=seen.training not in around.going_on) if cause else None,
         "processes": result.processes if result else None,
@@ -202,7 +213,7 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, a
         "steps": 0 if result and result.adopted else None,
         "devices": seen.devices or None,
         "gpu_seconds": _gpu_seconds(start, ending, seen.devices),
-        "message": _cut(cause.message) if cause and cause.message else None,
+        "message": (_cut(cause.message) if cause and cause.message else None) if ended else before[1],
         "log_uri": log,
     }
     return (old or Attempt(number=number, name=seen.name)).model_copy(update=said)
@@ -234,5 +245,5 @@ def spent(attempts: Sequence[Attempt], until: datetime | None) -> Spent:
 
 def _is_failure(attempt: Attempt) -> bool:
     if attempt.counts_as is None:  # it goes on, or completed, or an earlier version recorded it
-        return attempt.reason not in (None, COMPLETED, *DISRUPTIONS)
+        return attempt.end_time is not None and attempt.reason not in (None, COMPLETED, *DISRUPTIONS)
     return attempt.counts_as == "Failure"

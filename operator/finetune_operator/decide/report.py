@@ -13,7 +13,7 @@ from finetune_api.problems import problems
 from finetune_api.status import Condition, Failure, FineTuneJobStatus, Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.progress import progress_told
-from finetune_operator.worlds.protocol import ChangeLimits, Refusal, StopTraining
+from finetune_operator.worlds.protocol import ChangeLimits, ForgetAttempt, Refusal, StopAttempt, StopTraining
 
 State = Literal["True", "False", "Unknown"]
 
@@ -92,7 +92,7 @@ def asides(case: Case) -> Iterator[str]:
         match refused.action:
             case ChangeLimits(name=name):
                 yield f"The limits of {name} stay as they are: {refused.refusal.message}"
-            case StopTraining(name=name):
+            case StopTraining(name=name) | StopAttempt(name=name) | ForgetAttempt(name=name):
                 yield f"{name} could not be stopped: {refused.refusal.message}"
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from finetune_api.failures import FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.report import status
-from finetune_operator.worlds.protocol import AttemptSeen, Decision
+from finetune_operator.worlds.images import is_of_the_same
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Decision
 
 LATE = timedelta(seconds=30)
 """How long past its time an attempt may still be seen before its node is taken to be out of touch."""
+
+PATIENCE = timedelta(minutes=5)
+"""How long past its time one whose node is out of touch may still be there before it is given up."""
+
+
+def given_up_at(case: Case, attempt: AttemptSeen) -> datetime | None:
+    """When an attempt that was told to stop is given up if it is still there; None while its node is in touch, and of a trainer of
+    somebody's own, which may not know that it has lost the run's folder to the next attempt."""
+    late = attempt.phase is not AttemptPhase.ENDED and attempt.deleting and attempt.out_of_touch is not None
+    if not late or attempt.gone_by is None or not is_of_the_same(attempt.image, case.seen.default_image):
+        return None
+    return attempt.gone_by + PATIENCE
 
 
 def place(attempt: AttemptSeen) -> str:
@@ -26,9 +39,11 @@ def still_ending(case: Case, attempt: AttemptSeen, phase: Phase, reason: str, me
     if case.now < late:
         recheck = (late - case.now).total_seconds()
         return Decision(status=status(case, phase, reason, message), recheck_after=recheck)
+    due = given_up_at(case, attempt)
+    by_itself = f" Else it is given up at {due:%H:%M:%S} UTC." if due is not None else ""
     message = (
         f"{place(attempt)} should be gone since {attempt.gone_by:%H:%M:%S} UTC, and its node does not say so. "
-        f"Bring the node back. If it is gone for good: {_way_out(case, attempt)}."
+        f"Bring the node back. If it is gone for good: {_way_out(case, attempt)}.{by_itself}"
     )
     return Decision(status=status(case, phase, FailureReason.NODE_LOST, message))
 

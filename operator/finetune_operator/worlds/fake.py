@@ -26,12 +26,14 @@ from finetune_operator.worlds.protocol import (
     ChangeLimits,
     Decision,
     Ending,
+    ForgetAttempt,
     Job,
     Key,
     Observed,
     Refusal,
     Report,
     StartTraining,
+    StopAttempt,
     StopTraining,
     Training,
 )
@@ -92,7 +94,7 @@ class FakeWorld:
             key=key,
             job=self.jobs.get(key),
             trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
-            attempts=tuple(self._since_its_end(attempt) for attempt in self.attempts.get(key, ())),
+            attempts=tuple(self._since(key, attempt) for attempt in self.attempts.get(key, ())),
             report=self.heard.get(key),
             default_image=self.default_image,
             allowed_pod_keys=self.allowed_pod_keys,
@@ -109,6 +111,10 @@ class FakeWorld:
                     return refusal
             case StopTraining():
                 self._stop(key, place, action)
+            case StopAttempt():
+                self._change_attempts(key, lambda a: replace(a, deleting=True) if a.uid == action.uid else a)
+            case ForgetAttempt():
+                self._forget(key, action.uid)
             case ChangeLimits():
                 owner, training = self.trainings[place]
                 self.trainings[place] = owner, replace(training, limits=action.limits, asked=action.limits)
@@ -134,9 +140,14 @@ class FakeWorld:
         first = self._ends_seen.setdefault(training.uid, self.now)
         return replace(training, ended_for=(self.now - first).total_seconds())
 
-    def _since_its_end(self, attempt: AttemptSeen) -> AttemptSeen:
-        if attempt.phase is not AttemptPhase.RUNNING or attempt.exit_code is None:
+    def _since(self, key: Key, attempt: AttemptSeen) -> AttemptSeen:
+        """With how long it has ended in a pod that goes on, or has said nothing."""
+        if attempt.phase is not AttemptPhase.RUNNING:
             return attempt
+        if attempt.exit_code is None:
+            report = self.heard.get(key)
+            heard = report.at if report is not None and report.attempt == attempt.name else attempt.started or self.now
+            return replace(attempt, silent_for=(self.now - heard).total_seconds())
         first = self._ends_seen.setdefault(attempt.name, self.now)
         return replace(attempt, ended_for=(self.now - first).total_seconds())
 
@@ -174,6 +185,17 @@ class FakeWorld:
             self.trainings[place] = owner, replace(training, deleting=True)
             self._change_attempts(key, lambda a: replace(a, deleting=True) if a in mine else a)
         else:
+            self.remove_training(key)
+
+    def _forget(self, key: Key, uid: str) -> None:
+        """As in a cluster, where such a pod stays as long as its Job is there, and a Job that is deleted goes with its last pod."""
+        gone = next((a for a in self.attempts.get(key, []) if a.uid == uid), None)
+        place = next((p for p, (_, t) in self.trainings.items() if gone and t.uid == gone.training), None)
+        if gone is None or (place is not None and not self.trainings[place][1].deleting):
+            return
+        self.attempts[key].remove(gone)
+        others = [a for a in self.attempts[key] if a.training == gone.training and a.phase is AttemptPhase.RUNNING]
+        if place is not None and not others:
             self.remove_training(key)
 
     # -- what tests do to it ---------------------------------------------------------------------------------------
@@ -317,6 +339,7 @@ class FakeWorld:
             training=training.uid,
             phase=AttemptPhase.WAITING,
             created=self.now,
+            uid=f"attempt-{self._count}",
             devices=self._devices.get(training.uid, 0),
             image=image,
         )

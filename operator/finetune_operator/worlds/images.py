@@ -25,6 +25,11 @@ def digest_of(image: str, image_id: str) -> str | None:
     return digest if known else None
 
 
+def is_of_the_same(image: str | None, other: str | None) -> bool:
+    """Whether both are of one repository, whatever their tags and digests."""
+    return image is not None and other is not None and _full(_repository(image)) == _full(_repository(other))
+
+
 def _repository(image: str) -> str:
     """Without tag and digest; a registry's port is part of it."""
     name = image.partition("@")[0]

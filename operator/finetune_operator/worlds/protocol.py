@@ -181,6 +181,8 @@ class AttemptSeen:
     """The `Training.uid` it belongs to, which may be gone already."""
     phase: AttemptPhase
     created: datetime
+    uid: str = ""
+    """Of this very attempt, as another one may get its name."""
     started: datetime | None = None
     ended: datetime | None = None
     finished: datetime | None = None
@@ -202,6 +204,9 @@ class AttemptSeen:
     """What runs in its pod before the trainer, or who has yet to say something, where it waits for nothing else."""
     out_of_touch: datetime | None = None
     """Since when its node has not been heard of, so that nobody knows whether it still runs; None where it is in touch."""
+    silent_for: float | None = None
+    """Seconds since this world last heard of the trainer of a running attempt, or since it began to listen, by a clock that goes evenly;
+    None where trainers are not heard."""
     held_by: tuple[str, ...] = ()
     """Other containers that keep the pod of a trainer that has ended. It is `RUNNING` then, and yet tells how the trainer ended."""
     ended_for: float | None = None
@@ -334,6 +339,22 @@ class StopTraining:
 
 
 @dataclass(frozen=True)
+class StopAttempt:
+    """Tell this very attempt to save and end, and end it if it does not; its training goes on with another one. Idempotent."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class ForgetAttempt:
+    """Wait no more for this very attempt, whose node will not say how it ended: it is gone as far as the world is concerned. Idempotent."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
 class ChangeLimits:
     """Give a training new limits."""
 
@@ -342,7 +363,7 @@ class ChangeLimits:
     limits: Limits
 
 
-Action = StartTraining | StopTraining | ChangeLimits
+Action = StartTraining | StopTraining | StopAttempt | ForgetAttempt | ChangeLimits
 
 
 # ------------------------------------------------------------------------------------------------------------- decision

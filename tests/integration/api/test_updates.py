@@ -53,6 +53,9 @@ MUTABLE: dict[str, Any] = {
     "storage": {"region": "eu-west-1"},
     "hub": {"tokenSecretRef": {"name": "hf"}},
     "acceptance": {"min": 0.5},
+    "progressDeadlineSeconds": 600,
+    "pendingDeadlineSeconds": 600,
+    "queue": "gpus",
 }
 
 

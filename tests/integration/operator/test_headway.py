@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
+
 from tests.cluster.kubelet import fail, run_on, succeed
 from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab
@@ -58,3 +60,21 @@ def test_a_run_that_gets_nowhere_ends_after_six_attempts_that_nobody_counts(lab:
     assert [(a["reason"], a["countsAs"]) for a in status["attempts"]] == [("Preempted", "Disruption")] * 6
     eventually(lambda: not lab.jobs() and not lab.pods())
     assert lab.status() == status
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_eight_preemptions_in_a_row_cost_less_than_a_minute_each_on_the_real_clock(lab: Lab) -> None:
+    """The Job controller alone would make the eighth wait for ten minutes, and all of them together for 31."""
+    lab.pods_are(run_on())
+    lab.apply(runId="r", backoffLimit=0)
+    cost = []
+    for number in range(1, 9):
+        eventually(lambda n=number: len(lab.status().get("attempts", [])) == n, 90)  # type: ignore[misc]
+        lab.finish_attempt(fail(30, result_message("preempted", step=number)))
+        ended = time.monotonic()
+        eventually(lambda n=number: len(lab.status().get("attempts", [])) == n + 1, 90)  # type: ignore[misc]
+        cost.append(round(time.monotonic() - ended, 1))
+    print(f"eight preemptions: {cost} s")
+    assert max(cost) < 60, cost
+    assert lab.status()["phase"] == "Running"

@@ -72,6 +72,9 @@ class KubeDriver:
     async def let_attempt_save(self, key: Key) -> None:
         """The kubelet ends a pod that is told to stop with the code for that."""
 
+    async def let_told_attempt_save(self, key: Key) -> None:
+        """As above."""
+
     async def say(self, key: Key, step: int) -> None:
         [pod] = await asyncio.to_thread(self._lab.pods)
         self.world.hear(key, pod["metadata"]["name"], training(step))

@@ -17,6 +17,9 @@ def everything_that_takes_a_right(lab: Lab, operator: OperatorProcess) -> None:
     [job], [pod] = lab.jobs("good"), lab.pods("good")
     authority = job["spec"]["template"]["metadata"]["annotations"]["finetune.dev/progress-ca"]
     assert lab.tell(operator, lab.token_of(pod), authority) == 200
+    lab.apply("hung", progressDeadlineSeconds=10)
+    lab.until("hung", phase="Running")
+    assert lab.tell(operator, lab.token_of(lab.pods("hung")[0]), authority) == 200  # and then nothing more
     lab.edit("good", ttlSecondsAfterFinished=600)
     lab.finish_attempt(succeed(TUNED), "good")
     lab.until("good", phase="Succeeded")
@@ -40,6 +43,7 @@ def everything_that_takes_a_right(lab: Lab, operator: OperatorProcess) -> None:
     lab.fill_quota({"pods": "0"})
     lab.apply("refused")
     lab.until("refused", reason="QuotaExceeded")
+    eventually(lambda: any("endTime" in a for a in lab.status("hung").get("attempts", [])), 40)
 
 
 def test_nothing_is_denied_and_no_rule_is_unused(site: Site, namespace: str, tmp_path: Path) -> None:

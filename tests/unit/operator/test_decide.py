@@ -10,6 +10,7 @@ import pytest
 
 from finetune_api.exit_codes import EXIT_CODES, NEVER_RETRIED, ExitCode
 from finetune_api.failures import REMEDIES, FailureReason
+from finetune_api.progress import TrainerPhase
 from finetune_api.result import MetricResult, ModelResult
 from finetune_api.status import Phase
 from finetune_operator.decide import RULES
@@ -951,6 +952,10 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
     silent = Story().starts().runs()
     silent.world.change_latest(silent.key, out_of_touch=silent.now)
     silent.looks()
+    late = {"deleting": True, "gone_by": silent.now}
+    silent.world.change_latest(silent.key, **late)
+    silent.waits(300)
+    Story(progressDeadlineSeconds=10).starts().runs().says(TrainerPhase.TRAINING, step=1).waits(15)
     others = Story().starts().runs()
     [attempt], training = others.world.attempts[others.key], next(iter(others.world.trainings.values()))[1]
     refusal, [start] = Refusal(FailureReason.ADMISSION_DENIED, "no"), others.actions

@@ -32,6 +32,9 @@ class FakeDriver:
         self.world.end_attempt(key, 30, result_message("preempted"))
         self.world.remove_training(key)
 
+    async def let_told_attempt_save(self, key: Key) -> None:
+        self.world.end_attempt(key, 30, result_message("preempted"))
+
     async def say(self, key: Key, step: int) -> None:
         self.world.say(key, training(step))
 

@@ -138,6 +138,20 @@ def test_pods_that_are_taken_away_before_they_run_are_no_sign_of_a_run_that_gets
     assert story.status.phase == "Starting"
 
 
+def test_eight_preemptions_in_a_row_cost_less_than_a_minute_each_however_the_job_controller_counts() -> None:
+    story, cost = on_a_cluster(backoffLimit=0).runs(), []
+    for step in range(1, 9):
+        story.ends(30, saved(step))
+        ended = story.now
+        while not any(attempt.phase == "Waiting" for attempt in story.world.attempts[story.key]):
+            story.waits(1)
+        cost.append((story.now - ended).total_seconds())
+        story.runs()
+    assert max(cost) < 60, cost
+    assert [a.counts_as for a in story.status.attempts or []] == ["Disruption"] * 8 + [None]
+    assert story.status.phase == "Running"
+
+
 OUT_OF_MEMORY: dict[str, dict[str, Any]] = {
     "killed by the kernel": {"exit_code": 137, "out_of_memory": True},
     "killed, most likely by the kernel": {"exit_code": 137},

@@ -26,6 +26,7 @@ from finetune_operator.worlds.protocol import (
     Key,
     Observed,
     StartTraining,
+    StopAttempt,
     StopTraining,
     World,
 )
@@ -63,6 +64,10 @@ class Driver(Protocol):
 
     async def let_attempt_save(self, key: Key) -> None:
         """The running attempt, told to stop, ends with the code for that."""
+        ...
+
+    async def let_told_attempt_save(self, key: Key) -> None:
+        """The same, where its training goes on."""
         ...
 
     async def say(self, key: Key, step: int) -> None:
@@ -125,6 +130,22 @@ class WorldConformance:
         await driver.run_attempt(key)
         seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
         assert [attempt.devices for attempt in seen.attempts] == [driver.devices_of_two]
+
+    async def test_an_attempt_that_is_told_to_stop_saves_and_another_one_follows(self, driver: Driver) -> None:
+        key = await driver.apply(backoffLimit=0)
+        await started(driver, key)
+        await driver.run_attempt(key)
+        seen = await shown(driver, key, lambda s: any(a.phase is AttemptPhase.RUNNING for a in s.attempts))
+        [attempt], [training] = seen.attempts, seen.trainings
+        assert attempt.uid
+        assert await driver.world.act(key, StopAttempt(attempt.name, "another")) is None
+        assert not (await driver.world.observe(key)).attempts[0].deleting
+        assert await driver.world.act(key, StopAttempt(attempt.name, attempt.uid)) is None
+        await driver.let_told_attempt_save(key)
+        seen = await shown(driver, key, lambda s: len(s.attempts) == 2)
+        assert [t.uid for t in seen.trainings] == [training.uid]
+        assert (seen.attempts[0].exit_code, seen.trainings[0].ending) == (30, None)
+        assert await driver.world.act(key, StopAttempt(attempt.name, attempt.uid)) is None
 
     async def test_a_never_retried_code_ends_the_training(self, driver: Driver) -> None:
         key = await driver.apply()

@@ -148,6 +148,7 @@ def read_attempt(pod: Object) -> Child[AttemptSeen] | None:
             training=owner["uid"] if owner else "",
             phase=phase,
             created=created,
+            uid=meta["uid"],
             started=time_of(running.get("startedAt") or terminated.get("startedAt")),
             ended=time_of(terminated.get("finishedAt")),
             finished=_finished(pod) if ended else None,

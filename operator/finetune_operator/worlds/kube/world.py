@@ -34,6 +34,7 @@ from finetune_operator.worlds.protocol import (
     AttemptSeen,
     ChangeLimits,
     Decision,
+    ForgetAttempt,
     Job,
     Key,
     Observed,
@@ -41,6 +42,7 @@ from finetune_operator.worlds.protocol import (
     Refusal,
     Report,
     StartTraining,
+    StopAttempt,
     StopTraining,
     Training,
     training_name,
@@ -115,6 +117,8 @@ class KubeWorld:
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
         the monotonic clock."""
+        self._heard: dict[Key, dict[str, float]] = {}
+        """When each running attempt was last heard of, or first seen, by its name and in seconds of the monotonic clock."""
         self._unwritten: dict[Key, str] = {}
         """What was said in an event because the status could not be written."""
         self._trainings = Reflector(
@@ -194,6 +198,7 @@ class KubeWorld:
 
     def hear(self, key: Key, attempt: str, progress: Progress) -> None:
         """Take in what the trainer of this attempt, and nobody else, has said of itself."""
+        self._heard.setdefault(key, {})[attempt] = time.monotonic()
         self._reports.put(key, Report(attempt, progress, self._client.clock.now()))
 
     def lead(self) -> None:
@@ -268,6 +273,7 @@ class KubeWorld:
         if record is None:
             self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
+            self._heard.pop(key, None)
             self._unwritten.pop(key, None)
             self._reports.forget(key)
             self._pod_events.of(key, {})
@@ -280,6 +286,7 @@ class KubeWorld:
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         trainings, attempts = self._since_their_ends(key, trainings, attempts)
         running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
+        attempts = self._with_silence(key, attempts)
         attempts = [await self._with_trust(key, attempt) for attempt in attempts]
         return Observed(
             key=key,
@@ -314,11 +321,20 @@ class KubeWorld:
                 return await self._start(key, action)
             case StopTraining():
                 # In the foreground: the Job stays until its pods have saved and ended.
-                options = {"propagationPolicy": "Foreground", "preconditions": {"uid": action.uid}}
+                foreground = {"propagationPolicy": "Foreground", "preconditions": {"uid": action.uid}}
                 try:
-                    answer = await self._client.delete(path, options)
+                    answer = await self._client.delete(path, foreground)
                     if answer["kind"] == "Job":  # a Status when there was nothing to wait for
                         self._trainings.put(answer)
+                except ApiError as error:
+                    if not _is_gone(error):
+                        raise
+            case StopAttempt() | ForgetAttempt():
+                options: Object = {"preconditions": {"uid": action.uid}}
+                if isinstance(action, ForgetAttempt):
+                    options["gracePeriodSeconds"] = 0
+                try:
+                    await self._client.delete(f"{names.pods(key.namespace)}/{action.name}", options)
                 except ApiError as error:
                     if not _is_gone(error):
                         raise
@@ -399,6 +415,15 @@ class KubeWorld:
             [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings],
             [replace(a, ended_for=now - seen[a.name]) if a.name in seen else a for a in attempts],
         )
+
+    def _with_silence(self, key: Key, attempts: list[AttemptSeen]) -> list[AttemptSeen]:
+        """For how long nothing was heard of those that run; of nobody where nobody is heard."""
+        now, before = time.monotonic(), self._heard.pop(key, {})
+        running = [a.name for a in attempts if a.phase is AttemptPhase.RUNNING and a.exit_code is None]
+        if self.progress_to is None or not running:
+            return attempts
+        heard = self._heard[key] = {name: before.get(name, now) for name in running}
+        return [replace(a, silent_for=now - heard[a.name]) if a.name in heard else a for a in attempts]
 
     async def _look_at_the_unwatched(self, key: Key, record: _Record, attempts: list[AttemptSeen]) -> None:
         """A policy of the cluster may have taken away the label by which our Jobs are watched."""

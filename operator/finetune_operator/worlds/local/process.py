@@ -91,6 +91,7 @@ class Attempt:
             training=training.uid,
             phase=AttemptPhase.RUNNING,
             created=now,
+            uid=name,
             started=now,
             devices=devices(run.spec.resources.gpus),
         )

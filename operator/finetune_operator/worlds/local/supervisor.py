@@ -13,7 +13,7 @@ from pathlib import Path
 from finetune_api.progress import Progress
 from finetune_operator.worlds.local.lock import RunLock
 from finetune_operator.worlds.local.process import Attempt
-from finetune_operator.worlds.protocol import AttemptSeen, Ending, Limits, StartTraining, Training
+from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Ending, Limits, StartTraining, Training
 from finetune_operator.worlds.restarts import ending_after
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1.0, 60.0
@@ -66,7 +66,23 @@ class Supervisor:
 
     @property
     def attempts(self) -> tuple[AttemptSeen, ...]:
-        return tuple(attempt.seen for attempt in self._attempts)
+        """Of the running one with for how long its trainer has said nothing."""
+        return tuple(self._with_silence(attempt.seen) for attempt in self._attempts)
+
+    def _with_silence(self, seen: AttemptSeen) -> AttemptSeen:
+        if seen.phase is not AttemptPhase.RUNNING or seen.started is None:
+            return seen
+        since = (datetime.now(UTC) - seen.started).total_seconds()
+        with suppress(FileNotFoundError):
+            since = min(since, time.time() - self.progress.stat().st_mtime)
+        return replace(seen, silent_for=max(0.0, since))
+
+    def stop_attempt(self, uid: str) -> None:
+        """Tell this attempt to save and end, and kill it if it does not; another one follows."""
+        for attempt in self._attempts:
+            if attempt.seen.uid == uid and attempt.seen.phase is not AttemptPhase.ENDED and not attempt.seen.deleting:
+                attempt.stop()
+                asyncio.get_running_loop().call_later(GRACE_SECONDS, attempt.kill)
 
     def seen(self) -> Training:
         """The training as it is now."""

@@ -30,6 +30,7 @@ from finetune_operator.worlds.protocol import (
     Refusal,
     Report,
     StartTraining,
+    StopAttempt,
     StopTraining,
 )
 from finetune_operator.worlds.reports import Reports
@@ -127,6 +128,9 @@ class LocalWorld:
                     stopping = asyncio.create_task(self._remove_ended(supervisor))
                     self._stops.add(stopping)
                     stopping.add_done_callback(self._stops.discard)
+            case StopAttempt(uid=uid):
+                for supervisor in self._trainings.values():
+                    supervisor.stop_attempt(uid)
             case ChangeLimits(name=name, uid=uid, limits=limits):
                 supervisor = self._trainings.get(name)
                 if supervisor and supervisor.training.uid == uid:

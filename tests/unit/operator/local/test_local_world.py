@@ -67,6 +67,9 @@ class LocalDriver:
     async def let_attempt_save(self, key: Key) -> None:
         pass
 
+    async def let_told_attempt_save(self, key: Key) -> None:
+        pass
+
     async def say(self, key: Key, step: int) -> None:
         """The stand-in tells of each step by itself."""
 
