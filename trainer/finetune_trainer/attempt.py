@@ -69,7 +69,7 @@ def main(stop: StopSignal) -> ExitCode:
         workspace = open_workspace()
         run = Run.from_env(os.environ.get(RUN_ENV, ""))
         asked_for(os.environ)  # which is one, or cannot be
-        reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
+        reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV), run.spec.progress_deadline_seconds))
     except JobError as error:
         return refused(error, stop)
     attempt = Attempt(run, workspace, reporter, stop)

@@ -24,6 +24,8 @@ INTERVAL = 1.0
 """Seconds between two reports of the same phase."""
 POST_SECONDS, LONGEST_PAUSE = 5.0, 300.0
 """Between two of them that go over the network, and between two tries where nobody takes them."""
+TOLD_EACH = 4
+"""How often within a deadline for progress a word is said, at least, by whoever lives."""
 RECENT_STEPS = 50
 """The remaining time is told from this many latest steps."""
 
@@ -147,8 +149,10 @@ class HttpSink:
         authorities: Path | None = None,
         timeout: float = 5.0,
         interval: float = POST_SECONDS,
+        longest_pause: float = LONGEST_PAUSE,
     ) -> None:
         self._url = url
+        self._longest_pause = max(interval, longest_pause)
         self._token = token
         self._authorities = authorities
         self._timeout = timeout
@@ -186,7 +190,7 @@ class HttpSink:
             told = progress.phase
             if trouble and pause == self._interval:
                 logger.info("How far this attempt is cannot be told to %s (%s). Training goes on.", self._url, trouble)
-            pause = min(2 * pause, LONGEST_PAUSE) if trouble else self._interval
+            pause = min(2 * pause, self._longest_pause) if trouble else self._interval
             ready = time.monotonic() + pause
 
     def _post(self, progress: Progress) -> str:
@@ -213,9 +217,9 @@ class _NoDetours(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def open_sink(url: str | None) -> ProgressSink:
+def open_sink(url: str | None, deadline: int | None = None) -> ProgressSink:
     """The sink for a `file://` or `http(s)://` address. None gives that of the server in the environment, as a cluster tells it, or
-    else one that reports nowhere.
+    else one that reports nowhere. Who is taken to hang after a `deadline` without a word, in seconds, tries more often to say one.
 
     Raises JobError InvalidSpec for any other address, StorageUnavailable for a file that cannot be written.
     """
@@ -223,7 +227,12 @@ def open_sink(url: str | None) -> ProgressSink:
         server, token, authorities = (os.environ.get(name) for name in (SERVER_ENV, SERVER_TOKEN_ENV, SERVER_CA_ENV))
         if not server or not server.startswith("https://") or not token:
             return NoSink()
-        return HttpSink(server, token=Path(token), authorities=Path(authorities) if authorities else None)
+        return HttpSink(
+            server,
+            token=Path(token),
+            authorities=Path(authorities) if authorities else None,
+            longest_pause=LONGEST_PAUSE if deadline is None else min(LONGEST_PAUSE, deadline / TOLD_EACH),
+        )
     try:
         parts = urlsplit(url)
         is_http = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port that is none raises

@@ -39,7 +39,7 @@ def _lead(run: Run, workspace: Path, place: Place, notes: Notes, stop: StopSigna
     """Make the attempt, with the others where they are needed."""
     log.start(workspace / "log.txt")
     try:
-        reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV)))
+        reporter = Reporter(open_sink(os.environ.get(PROGRESS_ENV), run.spec.progress_deadline_seconds))
     except JobError as error:
         stop.disarm()
         return Said(result=ended(run, "failed", error=told(error)))

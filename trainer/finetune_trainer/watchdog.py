@@ -20,12 +20,11 @@ from typing import TextIO
 from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.log import logger
+from finetune_trainer.progress import TOLD_EACH
 
 LAST_RESORT = 30.0
 """Seconds that an attempt has to leave word of its end, and to upload its log, before it is ended without."""
 LONGEST_LOOK = 5.0
-TOLD_EACH = 4
-"""How often within the deadline it is told to the outside that the attempt lives, if it does."""
 
 
 class Watchdog:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from finetune_api.failures import FailureReason
 from finetune_operator.decide.ending import HEARING
-from finetune_operator.worlds.local import LocalWorld
+from finetune_operator.worlds.local import LocalWorld, supervisor
 from finetune_operator.worlds.local.devices import devices
 from finetune_operator.worlds.local.memory import out_of_memory_kills
 from finetune_operator.worlds.protocol import (
@@ -87,6 +88,28 @@ async def driver(tmp_path: Path) -> AsyncIterator[LocalDriver]:
 
 class TestLocalWorld(WorldConformance):
     pass
+
+
+async def test_a_trainer_whose_process_stands_still_is_ended_and_the_next_one_goes_on(
+    driver: LocalDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hears nothing and says nothing, so it is killed once it had its time."""
+    monkeypatch.setattr(supervisor, "GRACE_SECONDS", 1.0)
+    key = await driver.apply(progressDeadlineSeconds=10)
+    await reconciled(driver, key, lambda s: s.phase in ("Starting", "Running"))
+    await driver.run_attempt(key)
+    await reconciled(driver, key, lambda s: s.progress is not None)
+    pid = driver.script.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    status = await reconciled(driver, key, lambda s: len(s.attempts or []) == 2)
+    assert 14 < time.monotonic() - stopped < 30
+    first = (status.attempts or [])[0]
+    assert (first.reason, first.counts_as, first.exit_code) == ("TrainingStalled", "Failure", 137)
+    assert "has said nothing for 15 seconds, and spec.progressDeadlineSeconds allows 10" in (first.message or "")
+    await until(lambda: driver.script.pid != pid)
+    assert not runs(pid)
 
 
 async def trains(driver: LocalDriver, **changes: Any) -> StartTraining:

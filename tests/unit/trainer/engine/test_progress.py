@@ -220,6 +220,34 @@ def test_whoever_refuses_is_left_alone_for_longer_each_time_and_that_is_said_onc
     sink.close()
 
 
+def test_who_is_taken_to_hang_when_he_is_silent_tries_again_sooner(server):
+    """Else whoever hears would give him up because he was not listened to for a while."""
+    server.answer = 503
+    sink = HttpSink(server.url, interval=0.1, longest_pause=0.2)
+    sink.send(report(1))
+    for number in range(2, 9):
+        until(lambda n=number: len(server.bodies) >= n - 1)
+        sink.send(report(number))
+    server.answer = 200
+    begin = time.monotonic()
+    sink.send(report(9))
+    until(lambda: steps(server)[-1] == 9.0)
+    assert time.monotonic() - begin < 1
+    sink.close()
+
+
+def test_what_was_said_last_can_be_said_again_where_there_is_nothing_new():
+    sink, clock = Kept(), Clock()
+    reporter = Reporter(sink, clock)
+    reporter.again()
+    assert sink.reports == []
+    reporter.phase(TrainerPhase.EVALUATING, "2 of 9 texts written")
+    spoke = reporter.spoke
+    reporter.again()
+    assert sink.reports[0] == sink.reports[1]
+    assert reporter.spoke == spoke, "to say it again is no sign of life"
+
+
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """The operator's server as a pod knows it: by its certificate authority, with a token of the pod's."""
