@@ -32,6 +32,9 @@ MEASUREMENTS = (
     "store",
     "data",
     "operator_200",
+    "operator_1000",
+    "operator_5000",
+    "operator_reports",
 )
 MORE_PACKAGES = frozenset({"alpaca", "cifar10", "preferences", "suspects", "toolcall"})
 """Those that need the dependency group `bench`. Not all run with it: beside torchvision, transformers as a peer takes other ways."""

@@ -39,15 +39,15 @@ def run_many(lab: Lab, folder: Path, jobs: int = 200) -> Measured:
     lab.pods_are(succeed(TUNED))
     with operating(lab.account, folder, f"--namespace={lab.namespace}") as operator:
         pid = operator.process.pid
-        cpu_before = _cpu_seconds(pid)
+        cpu_before = cpu_seconds(pid)
         began = time.monotonic()
         _create(jobs, lambda n: _create_ours(lab, n))
         _until(lab, _jobs_path(lab), lambda _: True, jobs)
         children = time.monotonic() - began
         _until(lab, _ours_path(lab), _succeeded, jobs)
         finished = time.monotonic() - began
-        cpu = _cpu_seconds(pid) - cpu_before
-        peak = _peak_mib(pid)
+        cpu = cpu_seconds(pid) - cpu_before
+        peak = peak_mib(pid)
         reconciles = operator.reconciles()
     template = lab.cluster.api.get(_jobs_path(lab) + "?limit=1")["items"][0]["spec"]["template"]["spec"]
     began = time.monotonic()
@@ -102,11 +102,11 @@ def _jobs_path(lab: Lab) -> str:
     return f"/apis/batch/v1/namespaces/{lab.namespace}/jobs"
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _peak_mib(pid: int) -> float:
+def peak_mib(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
