@@ -286,7 +286,7 @@ def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
     """
     status = as_much_as_fits(FineTuneJobStatus, written)
     conditions = status.conditions or []
-    if _says_finished(written) and not any(c.type == "Finished" and c.status == "True" for c in conditions):
+    if says_finished(written) and not any(c.type == "Finished" and c.status == "True" for c in conditions):
         finished = Condition(
             type="Finished",
             status="True",
@@ -298,7 +298,8 @@ def read_status(written: Mapping[str, Any]) -> FineTuneJobStatus:
     return status
 
 
-def _says_finished(written: Mapping[str, Any]) -> bool:
+def says_finished(written: Mapping[str, Any]) -> bool:
+    """Whether a status tells that its job has ended, whoever wrote it."""
     conditions = written.get("conditions")
     return isinstance(conditions, list) and any(
         isinstance(c, dict) and c.get("type") == "Finished" and c.get("status") == "True" for c in conditions

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 8
 RESYNC_SECONDS = 600.0
-"""Each job is looked at again about this often, at a moment of its own, should a change have been missed."""
+"""Each job that is not settled is looked at again about this often, at a moment of its own, should a change have been missed."""
 
 current_job: ContextVar[Key | None] = ContextVar("current_job", default=None)
 """The job that the running code works on, for the log."""
@@ -51,6 +51,8 @@ class Controller:
         if leads is None:
             self._leads.set()
         self.queue: WorkQueue[Key] = WorkQueue()
+        self._settled: set[Key] = set()
+        """Finished jobs that a look without any change would be wasted on."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -71,7 +73,7 @@ class Controller:
             self.queue.add(key)
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for key in self._world.keys():  # noqa: SIM118 (a world is no mapping)
+            for key in set(self._world.keys()) - self._settled:
                 self.queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))  # noqa: S311
 
     async def _work(self) -> None:
@@ -86,6 +88,7 @@ class Controller:
         current_job.set(key)
         began = time.monotonic()
         failed = False
+        self._settled.discard(key)
         try:
             decision = await reconcile(self._world, key, self._clock())
         except Exception as error:
@@ -97,6 +100,8 @@ class Controller:
                 self.queue.add_failed(key)
             else:
                 self.queue.succeeded(key)
+            if decision.settled:
+                self._settled.add(key)
             if decision.recheck_after is not None:
                 self.queue.add_after(key, decision.recheck_after)
         finally:

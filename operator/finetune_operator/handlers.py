@@ -87,7 +87,7 @@ async def _run_kopf(world: KubeWorld, client: Client, namespace: str | None, sto
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return kopf.AiohttpSession(server=client.server, aiohttp_session=WatchOfKopf(client).new_session())
+        return kopf.AiohttpSession(server=client.server, aiohttp_session=WatchOfKopf(client, world.knows).new_session())
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
     async def job_changed(event: kopf.RawEvent, **_: Any) -> None:

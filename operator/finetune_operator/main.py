@@ -107,6 +107,7 @@ async def run(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await controller.queue.drain()
+                await world.all_told()
         for part in acting:
             part.cancel()
         await asyncio.gather(*acting, return_exceptions=True)

@@ -104,6 +104,9 @@ class Metrics:
             "finetune_job_failures", "FineTuneJobs that failed, each once, by reason.", "reason"
         )
         self._attempts = self._counter("finetune_attempts", "Pods that ended, each once, by how.", "reason")
+        self._gpu_seconds = self._counter(
+            "finetune_gpu_seconds", "Seconds that pods had GPUs, times how many, added when each ends.", "namespace"
+        )
         self._waits = Histogram(
             "finetune_waiting_seconds",
             "How long jobs waited before they ran, by what they waited for; each wait once, when it is over.",
@@ -136,12 +139,14 @@ class Metrics:
         self._seconds.observe(seconds)
         self._reconciles.labels("error" if failed else "success").inc()
 
-    def written(self, before: FineTuneJobStatus, after: FineTuneJobStatus, seconds: float) -> None:
-        """A status was written over the one `before`, as which the job stood for so long."""
+    def written(self, namespace: str, before: FineTuneJobStatus, after: FineTuneJobStatus, seconds: float) -> None:
+        """A status was written over the one `before`, as which a job of this namespace stood for so long."""
         if (reason := failure(before, after)) is not None:
             self._failures.labels(self._reasons.known(reason)).inc()
         for attempt in ended_attempts(before, after):
             self._attempts.labels(self._reasons.known(attempt.reason or "")).inc()
+            if attempt.gpu_seconds:
+                self._gpu_seconds.labels(namespace).inc(attempt.gpu_seconds)
         if (reason := ended_wait(before, after)) is not None:
             self._waits.labels(self._reasons.known(reason)).observe(seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -62,10 +63,7 @@ class Case:
 
     @cached_property
     def parsed(self) -> FineTuneJobSpec | ValidationError:
-        try:
-            return FineTuneJobSpec.model_validate(self.job.spec)
-        except ValidationError as error:
-            return error
+        return _parsed(self.job)
 
     @property
     def is_readable(self) -> bool:
@@ -346,6 +344,24 @@ def steps_in(numbers: Mapping[str, float], name: str) -> int | None:
     """A number of steps among what a trainer tells."""
     value = numbers.get(name)
     return int(value) if value is not None and 0 <= value <= MOST_STEPS else None
+
+
+_read: OrderedDict[tuple[str, int], tuple[Mapping[str, Any], FineTuneJobSpec | ValidationError]] = OrderedDict()
+"""By UID and generation of a job its spec, and what that says: to read one that stays the same is a third of a decision."""
+MOST_READ = 1024
+
+
+def _parsed(job: Job) -> FineTuneJobSpec | ValidationError:
+    spec, said = _read.pop((job.uid, job.generation), (None, None))
+    if said is None or (spec is not job.spec and spec != job.spec):
+        try:
+            said = FineTuneJobSpec.model_validate(job.spec)
+        except ValidationError as error:
+            said = error
+    _read[job.uid, job.generation] = job.spec, said
+    if len(_read) > MOST_READ:
+        _read.popitem(last=False)
+    return said
 
 
 def is_finished(status: FineTuneJobStatus) -> bool:

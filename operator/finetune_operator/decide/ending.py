@@ -51,7 +51,8 @@ def job_is_finished(case: Case) -> Decision | None:
         return None
     training = case.training if case.is_readable else None
     if training is None or training.deleting:
-        return Decision(status=_current(case, before))
+        alone = not case.seen.trainings and not case.seen.attempts
+        return Decision(status=_current(case, before), settled=alone)
     if training.ending is None and not _was_refused(before) and _goes_on(case):
         return Decision(actions=(StopTraining(training.name, training.uid),), status=_current(case, before))
     actions: tuple[ChangeLimits, ...] = ()

@@ -391,6 +391,8 @@ class Decision:
     """Seconds until the next look even if nothing changes; None: only when something changes."""
     backs_off: bool = False
     """Look again soon, and each time in a row that it is still so, later."""
+    settled: bool = field(default=False, compare=False)
+    """Nothing but a change can make this job ask for anything again."""
     rule: str = field(default="", compare=False)
     """The rule that spoke, for logs."""
 

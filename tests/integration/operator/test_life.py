@@ -44,7 +44,7 @@ def test_a_job_succeeds_with_its_metrics_and_three_status_writes(lab: Lab) -> No
     assert [(a["number"], a["reason"], a["node"]) for a in status["attempts"]] == [(1, "Completed", "node-1")]
     assert conditions(status) == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Finished": "True"}
     # An event follows the status that it announces.
-    eventually(lambda: lab.events() == [("Normal", "Starting"), ("Normal", "Training"), ("Normal", "Succeeded")])
+    eventually(lambda: lab.events() == [("Normal", "Training"), ("Normal", "Succeeded")])
     assert sorted({write.split(" ")[0] + " " + write.split(" ")[1] for write in lab.writes()}) == [
         "create events",
         "create jobs",
@@ -190,8 +190,8 @@ def test_a_missed_deadline_keeps_what_the_run_waited_for_and_nothing_is_said_in_
     assert "within 6 seconds; it waited for: " in status["failure"]["message"]
     assert words in status["failure"]["message"]
     assert status["failure"]["remedy"] == f"{REMEDIES[reason]} To run again, set another spec.runId."
-    warnings = eventually(lambda: len(found := lab.events()) == 3 and found)
-    assert warnings == [("Normal", "Starting"), ("Warning", reason), ("Warning", "DeadlineExceeded")]
+    warnings = eventually(lambda: len(found := lab.events()) == 2 and found)
+    assert warnings == [("Warning", reason), ("Warning", "DeadlineExceeded")]
 
 
 # ------------------------------------------------------------------------------------------------------------- waiting

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -170,6 +171,9 @@ async def test_a_status_that_cannot_be_written_is_told_in_an_event_once(
     for _ in range(3):
         with pytest.raises(ApiError) as refused:
             await looks(world)
+    telling = asyncio.create_task(world._announcer.run())
+    await world.all_told()
+    telling.cancel()
     events = [body for body in server.bodies if body.get("kind") == "Event"]
     [event] = events
     assert (event["type"], event["reason"]) == ("Warning", "StatusNotWritten")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from kubernetes.client import Configuration
 
 from finetune_api import PLURAL
 from finetune_operator.decide import decide
 from finetune_operator.worlds.kube import names
-from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client
+from finetune_operator.worlds.kube.client import METADATA_ALONE, TROUBLE, ApiError, Client
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
 from tests.cluster.certificates import CertificateAuthority
@@ -67,6 +70,23 @@ async def test_a_cluster_whose_certificates_lack_what_later_pythons_ask_for_is_k
                 await client.get(JOBS)
 
 
+async def test_a_sweep_asks_for_metadata_alone(server: ApiServer, client: Client) -> None:
+    asked: list[str] = []
+    answer = server.collections[JOBS].answer
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers["Accept"])
+        return await answer(request)
+
+    server.collections[JOBS].answer = answered  # type: ignore[method-assign]
+    [page] = [page async for page in client.pages_of_metadata(JOBS)]
+    assert [item["metadata"]["name"] for item in page["items"]] == ["demo"]
+    assert asked == [METADATA_ALONE]
+    server.collections[JOBS].bad_lists = [json.dumps({"items": None, "metadata": {"resourceVersion": "7"}})]
+    [page] = [page async for page in client.pages_of_metadata(JOBS)]  # of none, as a real API server writes it
+    assert page["items"] == []
+
+
 async def test_an_event_that_cannot_be_written_does_not_undo_the_report(
     server: ApiServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,11 +95,14 @@ async def test_an_event_that_cannot_be_written_does_not_undo_the_report(
     key = Key("FineTuneJob", "ns", "demo")
     world.put(finetunejob(suspend=True))
     await world.report(key, decide(await world.observe(key), datetime.now(UTC)))
+    telling = asyncio.create_task(world._announcer.run())
+    await world.all_told()
+    telling.cancel()
     assert server.writes[:2] == [f"PATCH {PLURAL}", "POST events"]
     seen = (await world.observe(key)).job
     assert seen is not None
     assert seen.status.phase == "Suspended"
-    assert "An event could not be written: Server disconnected" in caplog.text
+    assert "An event of ns/demo could not be written: Server disconnected" in caplog.text
 
 
 @pytest.mark.parametrize("deleted", [True, False])

@@ -15,7 +15,7 @@ from finetune_operator.controller import Controller
 from finetune_operator.logs import LogFormat, set_up
 from finetune_operator.worlds.fake import FakeWorld
 from finetune_operator.worlds.protocol import Key, Observed
-from tests.unit.operator.story import SPEC, TUNED
+from tests.unit.operator.story import SPEC, TUNED, Story
 
 
 @contextlib.asynccontextmanager
@@ -83,6 +83,33 @@ async def test_a_resync_looks_at_each_job_again_at_a_moment_of_its_own(monkeypat
         await until(lambda: set(looked) == set(keys))
     moments = sorted(looks[0] for looks in looked.values())
     assert moments[-1] - moments[0] > 0.02
+
+
+async def test_a_resync_passes_over_a_finished_job_of_which_nothing_is_left_until_it_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RESYNC_SECONDS", 0.02)
+    story = Story(runId="r").starts().runs().ends(0, TUNED)
+    looks = 0
+    observe = story.world.observe
+
+    async def observed(key: Key) -> Observed:
+        nonlocal looks
+        looks += 1
+        return await observe(key)
+
+    monkeypatch.setattr(story.world, "observe", observed)
+    async with controlled(story.world):
+        await until(lambda: looks > 5)  # its training is still there
+        story.loses_its_training()
+        story.world.apply("demo", {**story.spec, "ttlSecondsAfterFinished": 60})
+        await until(lambda: story.status.observed_generation == 2)
+        await asyncio.sleep(0.1)
+        before = looks
+        await asyncio.sleep(0.2)
+        assert looks == before
+        story.world.apply("demo", {**story.spec, "ttlSecondsAfterFinished": 90})
+        await until(lambda: story.status.observed_generation == 3)
 
 
 @pytest.mark.parametrize(

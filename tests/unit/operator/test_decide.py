@@ -894,11 +894,14 @@ def test_conditions_keep_the_time_of_their_last_change() -> None:
 
 def test_each_transition_is_announced_once() -> None:
     story = Story().starts().runs().looks().ends(11, error=(FailureReason.COLUMN_MISSING, "no column label")).looks()
-    assert [(e.type, e.reason) for e in story.events] == [
-        ("Normal", "Starting"),
-        ("Normal", "Training"),
-        ("Warning", "ColumnMissing"),
-    ]
+    assert [(e.type, e.reason) for e in story.events] == [("Normal", "Training"), ("Warning", "ColumnMissing")]
+
+
+def test_that_a_job_starts_is_an_event_only_where_it_did_not_at_once() -> None:
+    story = Story().starts()
+    assert story.events == []
+    story = Story(suspend=True).looks().is_edited(suspend=False)
+    assert [e.reason for e in story.events] == ["Suspended", "Starting"]
 
 
 def test_an_ordinary_life_takes_three_status_writes() -> None:

@@ -67,6 +67,19 @@ async def test_events_come_through_and_are_signs_of_life(
     assert caplog.messages == []
 
 
+async def test_what_is_known_already_is_no_news_to_kopf_but_a_sign_of_life(server: Collection, kopf: Kopf) -> None:
+    own, theirs = ({"type": "MODIFIED", "object": thing("a", version)} for version in (12, 13))
+    server.scripts = [[ADDED, own, theirs, {"type": "DELETED", "object": thing("a", 12)}]]
+    known = WatchOfKopf(kopf.client, lambda obj: bool(obj["metadata"]["resourceVersion"] == "12"))
+    async with known.new_session() as session:
+        heard = await Kopf(kopf.client, session).hears()
+    assert [(event["type"], event["object"]["metadata"]["resourceVersion"]) for event in heard] == [
+        ("ADDED", "11"),
+        ("MODIFIED", "13"),
+        ("DELETED", "12"),
+    ]
+
+
 @pytest.mark.parametrize("line", [*NO_EVENTS, '{"type": "ADDED", "obj'])
 async def test_a_watch_ends_where_something_else_comes_and_kopf_goes_on_from_there(
     server: Collection, kopf: Kopf, line: str, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ from kubernetes.client import Configuration
 
 from finetune_api.failures import FailureReason
 from finetune_api.progress import TrainerPhase
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.status import Attempt, FineTuneJobStatus
 from finetune_operator.metrics import MOST_REASONS, Metrics, Standing
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.kube import names
@@ -42,7 +42,7 @@ def counted(story: Story) -> Metrics:
     """Of all that was written in the story."""
     metrics, before = made(), FineTuneJobStatus()
     for _, after in story.world.reports:
-        metrics.written(before, after, 30.0)
+        metrics.written("ns", before, after, 30.0)
         before = after
     return metrics
 
@@ -78,6 +78,16 @@ def test_each_pod_counts_once_while_others_follow() -> None:
     assert numbers(counted(story), "finetune_attempts_total") == expected
 
 
+def test_what_a_pod_had_of_gpus_counts_once_when_it_ends() -> None:
+    began, ended = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 1, tzinfo=UTC)
+    runs = Attempt(number=1, name="a", start_time=began, devices=2)
+    told = runs.model_copy(update={"end_time": ended, "reason": "Completed", "gpu_seconds": 7200})
+    metrics, before = made(), FineTuneJobStatus(attempts=[runs])
+    for attempts in ([told], [told], [told, Attempt(number=2, name="b", start_time=ended)]):
+        metrics.written("research", before, before := FineTuneJobStatus(attempts=attempts), 1.0)
+    assert numbers(metrics, "finetune_gpu_seconds_total") == {"research": 7200}
+
+
 def test_a_wait_counts_when_it_is_over_by_what_it_was_for() -> None:
     waiting = Story(runId="r").starts().is_held(FailureReason.UNSCHEDULABLE, NO_GPU)
     assert numbers(counted(waiting), "finetune_waiting_seconds_count") == {"Starting": 1}
@@ -103,7 +113,7 @@ def test_words_of_somebodys_own_trainer_do_not_become_series_without_end() -> No
     metrics = made()
     for number in range(2 * MOST_REASONS):
         failed = FineTuneJobStatus(phase="Failed", reason=f"Reason{number}")
-        metrics.written(FineTuneJobStatus(), failed, 0.0)
+        metrics.written("ns", FineTuneJobStatus(), failed, 0.0)
     found = numbers(metrics, "finetune_job_failures_total")
     assert len(found) == MOST_REASONS + 1
     assert found["Other"] == MOST_REASONS
@@ -224,8 +234,10 @@ def used() -> Metrics:
     story = Story(runId="r").starts().runs().ends(11, error=(FailureReason.COLUMN_MISSING, "no column label"))
     before = FineTuneJobStatus()
     for _, after in story.world.reports:
-        metrics.written(before, after, 30.0)
+        metrics.written("ns", before, after, 30.0)
         before = after
+    gpus = Attempt(number=9, name="gpus", end_time=datetime(2026, 1, 1, tzinfo=UTC), gpu_seconds=60)
+    metrics.written("ns", before, before.model_copy(update={"attempts": [gpus]}), 1.0)
     return metrics
 
 

@@ -28,7 +28,7 @@ def test_a_node_that_is_being_added_is_said_without_a_warning_until_it_is_there(
     assert story.state() == ("Starting", "ScalingUp")
     assert story.status.message == "A node is being added for the pod (gpu 0->1 (max: 2)), since 00:00:00 UTC."
     assert story.conditions()["Stalled"] == "False"
-    assert [(e.type, e.reason) for e in story.events] == [("Normal", "Starting"), ("Normal", "ScalingUp")]
+    assert [(e.type, e.reason) for e in story.events] == [("Normal", "ScalingUp")]
     assert story.runs().state() == ("Running", "Training")
 
 

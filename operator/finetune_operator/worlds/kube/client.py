@@ -26,6 +26,7 @@ from finetune_operator.worlds.kube.heard import Heard
 Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 PAGE = 500
 FIELD_MANAGER = "finetune-operator"
@@ -131,11 +132,21 @@ class Client:
     async def get(self, path: str, **query: str) -> Object:
         return await self._request("GET", path, query)
 
-    async def pages(self, path: str, **query: str) -> AsyncIterator[Object]:
+    def pages(self, path: str, **query: str) -> AsyncIterator[Object]:
         """A collection, page by page: each with its `items` and a `metadata.resourceVersion`."""
+        return self._pages(path, query, None)
+
+    def pages_of_metadata(self, path: str) -> AsyncIterator[Object]:
+        """The same of items with nothing but their metadata."""
+        return self._pages(path, {}, {"Accept": METADATA_ALONE})
+
+    async def _pages(self, path: str, query: dict[str, str], headers: dict[str, str] | None) -> AsyncIterator[Object]:
         more: Object = {"limit": str(PAGE)}
         while True:
-            match page := await self.get(path, **query, **more):
+            page = await self._request("GET", path, {**query, **more}, headers=headers)
+            if headers and page.get("items", 0) is None:
+                page["items"] = []  # as an empty list of metadata is written
+            match page:
                 case {"items": list(), "metadata": {"resourceVersion": str()}}:
                     yield page
                 case _:
@@ -162,13 +173,14 @@ class Client:
         query: dict[str, str],
         body: Object | None = None,
         content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
     ) -> Object:
         async with self._open.request(
             method,
             self.server + path,
             params=query,
             data=None if body is None else json.dumps(body),
-            headers={"Content-Type": content_type} if body is not None else None,
+            headers={"Content-Type": content_type} if body is not None else headers,
             timeout=REQUEST_TIMEOUT,
         ) as response:
             return await _answer(response)

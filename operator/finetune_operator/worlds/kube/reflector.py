@@ -117,8 +117,11 @@ class Reflector(Generic[T]):
         meta = obj["metadata"]
         place = (meta.get("namespace", ""), meta["name"])
         old = self._children.get(place)
-        if _version(obj) <= self._removed.get(meta["uid"], -1) or (old is not None and _version(obj) < old.version):
+        version = _version(obj)
+        if version <= self._removed.get(meta["uid"], -1) or (old is not None and version < old.version):
             return
+        if old is not None and (old.uid, old.version) == (meta["uid"], version):
+            return  # what our own write was answered with
         new = self._read(obj)
         if new is None:
             self._forget(place)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
@@ -15,15 +15,15 @@ from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.worlds.kube import facts, manifest, names, refusals
+from finetune_operator.worlds.kube.announcing import Announcer
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.event_words import Told
-from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.kube.failed_creations import FailedCreations
 from finetune_operator.worlds.kube.manifest import Endpoint
 from finetune_operator.worlds.kube.patch import status_patch
 from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
 from finetune_operator.worlds.kube.pod_events import PodEvents
-from finetune_operator.worlds.kube.queueing import read_queueing
+from finetune_operator.worlds.kube.record import Record, record_of, what_counts
 from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.kube.workloads import Workloads
@@ -38,7 +38,6 @@ from finetune_operator.worlds.protocol import (
     Job,
     Key,
     Observed,
-    Queueing,
     Refusal,
     Report,
     StartTraining,
@@ -62,34 +61,14 @@ SLOW_TO_CREATE = timedelta(seconds=3)
 """A Job without a pod for longer than this has an event that says why."""
 
 
-@dataclass(frozen=True)
-class _Record:
-    """A FineTuneJob as last seen."""
-
-    uid: str
-    version: int
-    generation: int
-    deleting: bool
-    queueing: Queueing
-    spec: Object
-    status: Object
-    since: float = field(compare=False)
-    """When this process first saw phase and reason as they are, in seconds of the monotonic clock."""
-
-    @property
-    def standing(self) -> tuple[str, str]:
-        """Phase and reason."""
-        return self.status.get("phase") or "Pending", self.status.get("reason") or "Unreported"
-
-
-Written = Callable[[FineTuneJobStatus, FineTuneJobStatus, float], None]
+Written = Callable[[str, FineTuneJobStatus, FineTuneJobStatus, float], None]
 
 
 class KubeWorld:
     """The protocol's promises, kept by the API server.
 
     `watches` are the coroutines to run beside it; before they are `synced`, what it observes is not the whole. `written` hears of each
-    status that was written over which, and for how many seconds the job had stood so.
+    status that was written in which namespace over which other, and for how many seconds the job had stood so.
     """
 
     def __init__(
@@ -99,7 +78,7 @@ class KubeWorld:
         namespace: str | None,
         default_image: str,
         platform: Platform = DEFAULTS,
-        written: Written = lambda before, after, seconds: None,
+        written: Written = lambda namespace, before, after, seconds: None,
     ) -> None:
         self._client = client
         self._written = written
@@ -110,9 +89,9 @@ class KubeWorld:
         """Called before each write; where another operator leads, it does not return."""
         self._began: datetime | None = None
         """From when on all that is made has what the platform sets now."""
-        self._jobs: dict[Key, _Record] = {}
+        self._jobs: dict[Key, Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
-        self._observed: dict[Key, _Record] = {}
+        self._observed: dict[Key, Record] = {}
         """What the decision under way is made of."""
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
@@ -140,10 +119,18 @@ class KubeWorld:
         self._failed_creations = FailedCreations(client)
         self._pod_events = PodEvents(client, self._changes.put_nowait)
         self._reports = Reports(self._changes.put_nowait)
+        self._announcer = Announcer(client)
+        self.all_told = self._announcer.all_told
         self.progress_to: Endpoint | None = None
         """Where trainers that start now tell how far they are."""
         self._workloads = Workloads(client, namespace, self._queue_has_spoken)
-        self.watches = (self._trainings.run, self._attempts.run, self._pod_events.run, self._workloads.run)
+        self.watches = (
+            self._trainings.run,
+            self._attempts.run,
+            self._pod_events.run,
+            self._workloads.run,
+            self._announcer.run,
+        )
 
     async def synced(self) -> None:
         await self._trainings.synced.wait()
@@ -155,23 +142,21 @@ class KubeWorld:
         """Take in a FineTuneJob as the API server just showed it; one that is older than what is known is ignored."""
         meta = obj["metadata"]
         key = Key(KIND, meta["namespace"], meta["name"])
-        new = _Record(
-            uid=meta["uid"],
-            version=int(meta["resourceVersion"]),
-            generation=meta["generation"],
-            deleting="deletionTimestamp" in meta,
-            queueing=read_queueing(meta.get("labels"), meta.get("annotations")),
-            spec=obj.get("spec") or {},
-            status=obj.get("status") or {},
-            since=time.monotonic(),
-        )
         old = self._jobs.get(key)
+        if old is not None and int(meta["resourceVersion"]) <= old.version:
+            return
+        new = record_of(obj)
         if old is not None and (old.uid, old.standing) == (new.uid, new.standing):
             new = replace(new, since=old.since)
-        if old is None or new.version > old.version:
-            self._jobs[key] = new
-            if old is None or _what_counts(new) != _what_counts(old):
-                self._changes.put_nowait(key)
+        self._jobs[key] = new
+        if old is None or what_counts(new) != what_counts(old):
+            self._changes.put_nowait(key)
+
+    def knows(self, obj: Object) -> bool:
+        """Whether this is how the FineTuneJob is known already, as it is after each write of its status."""
+        meta = obj["metadata"]
+        record = self._jobs.get(Key(KIND, meta.get("namespace", ""), meta["name"]))
+        return record is not None and (record.uid, record.version) == (meta.get("uid"), int(meta["resourceVersion"]))
 
     def drop(self, key: Key, uid: str) -> None:
         """This FineTuneJob is gone."""
@@ -214,7 +199,7 @@ class KubeWorld:
         """Forget FineTuneJobs whose deletion the watch outside has missed."""
         before = {key: record.uid for key, record in self._jobs.items()}
         alive: set[str] = set()
-        async for page in self._client.pages(names.finetunejobs(self._namespace)):
+        async for page in self._client.pages_of_metadata(names.finetunejobs(self._namespace)):
             alive.update(item["metadata"]["uid"] for item in page["items"])
         for key, uid in before.items():
             if uid not in alive:
@@ -367,17 +352,17 @@ class KubeWorld:
                     log.debug("Somebody else has written to it meanwhile; looking again.")
                     self._changes.put_nowait(key)
                     return
-                await self._say_unwritten(key, record.uid, decision.status, error)
+                self._say_unwritten(key, record.uid, decision.status, error)
                 raise
             said = decision.status
-            self._written(before, said, time.monotonic() - record.since)
+            self._written(key.namespace, before, said, time.monotonic() - record.since)
             if (before.phase, before.reason, before.message) != (said.phase, said.reason, said.message):
                 log.info("%s, %s: %s", said.phase, said.reason, said.message)
         self._unwritten.pop(key, None)
         self._reports.forget_last(key)
         self._forget_parted(key)
         if patch and decision.announcement is not None:  # its status is written, and that is what counts
-            await self._announce(key, record.uid, decision.announcement)
+            self._announce(key, record.uid, decision.announcement)
 
     # -- details ---------------------------------------------------------------------------------------------------
 
@@ -385,21 +370,18 @@ class KubeWorld:
         self._trainings.forget_parted(key)
         self._attempts.forget_parted(key)
 
-    async def _announce(self, key: Key, uid: str, event: Announcement) -> None:
+    def _announce(self, key: Key, uid: str, event: Announcement) -> None:
         self.ensure_leading()
-        try:
-            await self._client.create(names.events(key.namespace), event_of(key, uid, event, self._client.clock.now()))
-        except TROUBLE as error:
-            log.warning("An event could not be written: %s", error or type(error).__name__)
+        self._announcer.say(key, uid, event)
 
-    async def _say_unwritten(self, key: Key, uid: str, said: FineTuneJobStatus, error: ApiError) -> None:
+    def _say_unwritten(self, key: Key, uid: str, said: FineTuneJobStatus, error: ApiError) -> None:
         """Where not even the status can be written, an event is what `kubectl describe` has; once, not at each try."""
         message = (
             f"The status cannot be written: {error.message}. It would say: {said.phase}, {said.reason}: {said.message}"
         )
         if self._unwritten.get(key) != message:
             self._unwritten[key] = message
-            await self._announce(key, uid, Announcement("Warning", "StatusNotWritten", message))
+            self._announce(key, uid, Announcement("Warning", "StatusNotWritten", message))
 
     def _since_their_ends(
         self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]
@@ -425,7 +407,7 @@ class KubeWorld:
         heard = self._heard[key] = {name: before.get(name, now) for name in running}
         return [replace(a, silent_for=now - heard[a.name]) if a.name in heard else a for a in attempts]
 
-    async def _look_at_the_unwatched(self, key: Key, record: _Record, attempts: list[AttemptSeen]) -> None:
+    async def _look_at_the_unwatched(self, key: Key, record: Record, attempts: list[AttemptSeen]) -> None:
         """A policy of the cluster may have taken away the label by which our Jobs are watched."""
         known = {child.fact.uid: child for child in self._trainings.of(key)}
         unwatched = {child.fact.name: child for child in known.values() if child.fact.unwatched}
@@ -479,14 +461,14 @@ class KubeWorld:
             return await self._name_is_taken(key, record.uid, start.name)
         return None
 
-    async def _write_status(self, key: Key, record: _Record, patch: Object) -> None:
+    async def _write_status(self, key: Key, record: Record, patch: Object) -> None:
         """Refused with 409 unless the FineTuneJob is just as it was when the decision was made, even by a second operator."""
         self.ensure_leading()
         seen = {"uid": record.uid, "resourceVersion": str(record.version)}
         path = f"{names.finetunejobs(key.namespace)}/{key.name}/status"
         self.put(await self._client.merge(path, {"metadata": seen, "status": patch}))
 
-    async def _is_another_by_now(self, key: Key, record: _Record) -> bool:
+    async def _is_another_by_now(self, key: Key, record: Record) -> bool:
         """Takes in how the FineTuneJob reads now; false where that is what was known already."""
         found = await self._find(key)
         if found is None:
@@ -558,11 +540,6 @@ class KubeWorld:
         if latest is None or latest.time < began:
             return training
         return replace(training, refusal=refusals.creation_refused(latest.message))
-
-
-def _what_counts(record: _Record) -> _Record:
-    """All that a decision may follow from. That a trainer gets on is written often, and follows from its reports alone."""
-    return replace(record, version=0, status={name: said for name, said in record.status.items() if name != "progress"})
 
 
 def _waits_in_silence(attempt: AttemptSeen) -> bool:
