@@ -104,19 +104,40 @@ def metric_rule(task: TaskFacts) -> Rule:
 
 def accepted_metric_rule(task: TaskFacts) -> Rule:
     """What is judged is measured of the job's examples. It says nothing of which these are: that would make it a training input."""
-    judged = " || ".join(
-        f"({fits(task, form)} && self.{ACCEPTED} in {[metric.name for metric in form.metrics]})" for form in task.forms
-    )
+    by_needs: dict[str, set[tuple[str, ...]]] = {}
+    for form in task.forms:
+        by_needs.setdefault(form.needs, set()).add(_metrics_of(form))
+    if all(len(metrics) == 1 for metrics in by_needs.values()):  # then it takes less to say which forms have them
+        conditions = {
+            meets(task, needs) if len(by_needs) > 1 else "true": next(iter(m)) for needs, m in by_needs.items()
+        }
+    else:
+        conditions = {fits(task, form): _metrics_of(form) for form in task.forms}
+    judged = [
+        f"self.{ACCEPTED} in {list(metrics)}"
+        if condition == "true"
+        else f"(({condition}) && self.{ACCEPTED} in {list(metrics)})"
+        for condition, metrics in conditions.items()
+    ]
     return Rule(
         f"{ACCEPTED} of {task.name} is {metrics_of(task)}; choose one of those that the examples of the job have, or leave it out",
-        f"{_of_another(task)} || {absent(ACCEPTED)} || {judged}",
+        f"{_of_another(task)} || {absent(ACCEPTED)} || {' || '.join(judged)}",
         lambda s: (
             s.task != task.name
             or s.acceptance is None
             or s.acceptance.metric is None
-            or any(s.acceptance.metric == metric.name for form in fitting(task, s) for metric in form.metrics)
+            or any(s.acceptance.metric in _metrics_of(form) for form in _judged_by(task, s))
         ),
     )
+
+
+def _metrics_of(form: Form) -> tuple[str, ...]:
+    return tuple(metric.name for metric in form.metrics)
+
+
+def _judged_by(task: TaskFacts, spec: object) -> list[Form]:
+    """The forms that the examples may have; where nothing fits, which another rule refuses, those that the spec's objective is for."""
+    return fitting(task, spec) or [form for form in task.forms if needs_met(task, form.needs, spec)]
 
 
 def method_rule(task: TaskFacts) -> Rule:
