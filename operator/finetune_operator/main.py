@@ -107,11 +107,13 @@ async def run(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
                 await controller.queue.drain()
-                await world.all_told()
         for part in acting:
             part.cancel()
         await asyncio.gather(*acting, return_exceptions=True)
         await leadership.resign()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await world.all_told()  # of what is written already, whoever leads by now
 
     def unready(seconds: float) -> Collection[str]:
         return [*world.unready(seconds), *filter(None, [leadership.away()])]

@@ -21,7 +21,9 @@ from tests.e2e.tools import (
     files_below,
     get,
     job,
+    kill_in,
     kubectl,
+    leading_pod,
     read,
     watching,
 )
@@ -36,7 +38,10 @@ PATIENCE = 1200  # seconds; a busy machine of two cores trains slowly
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished job, the pods that were its attempts as they were last seen, and what was saved when the first was deleted."""
+    """A finished job, the pods that were its attempts as they were last seen, and what was saved when the first was deleted.
+
+    Meanwhile two replicas of the operator acted, one after the other.
+    """
 
     job: Manifest
     pods: list[Manifest]
@@ -46,6 +51,8 @@ class Trained:
     saved_step: int
     watched: list[str]
     """What `kubectl get --watch` printed meanwhile."""
+    leaders: tuple[str, str]
+    """Whose process was killed while the second attempt trained, and who acted then: names of pods."""
 
     @property
     def run_uri(self) -> str:
@@ -55,7 +62,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(namespace: str, s3: S3Server) -> Trained:
-    """The example, its pod deleted once in mid-training."""
+    """The example, its pod deleted once in mid-training, and then the operator's process that acts killed."""
     apply(example(s3, "topics"), namespace)
     watch = watching("topics", namespace)
     run_uri = eventually(lambda: job("topics", namespace).get("status", {}).get("run", {}).get("uri"), 60)
@@ -67,6 +74,10 @@ def trained(namespace: str, s3: S3Server) -> Trained:
     kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
     _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
     saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
+    eventually(lambda: job("topics", namespace)["status"]["phase"] == "Running", PATIENCE)
+    leader = leading_pod()
+    kill_in(next(pod for pod in get("pods", OPERATOR_NAMESPACE) if pod["metadata"]["name"] == leader))
+    next_leader = eventually(lambda: leading_pod() if leading_pod() != leader else None, 60)
     kubectl(
         "wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
     )
@@ -79,6 +90,7 @@ def trained(namespace: str, s3: S3Server) -> Trained:
         first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),
         second_log=read(s3, run_uri, "attempts/2/log.txt").decode(),
         saved_step=saved["step"],
+        leaders=(leader, next_leader),
     )
 
 
@@ -96,6 +108,15 @@ def test_a_job_whose_pod_was_deleted_in_mid_training_succeeds(trained: Trained) 
     status = trained.job["status"]
     assert status["phase"] == "Succeeded", status.get("message")
     assert [attempt["reason"] for attempt in status["attempts"]] == ["Preempted", "Completed"]
+
+
+def test_an_operator_that_was_killed_meanwhile_has_another_one_do_its_work(trained: Trained) -> None:
+    killed, acts = trained.leaders
+    assert acts in [pod["metadata"]["name"] for pod in get("pods", OPERATOR_NAMESPACE)]
+    log = kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", acts)
+    assert re.search(r"research/topics: Succeeded", log), log
+    before = kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", killed, "--previous")
+    assert "Leading: the Lease finetune-operator in namespace finetune-system" in before
 
 
 def test_the_next_attempt_repeats_no_saved_step(trained: Trained) -> None:
@@ -227,9 +248,13 @@ def test_the_operators_image_has_no_torch_and_the_trainers_no_kopf(operator: Non
 
 
 def test_the_operator_stays_healthy(trained: Trained, mistaken: Manifest) -> None:
-    (pod,) = get("pods", OPERATOR_NAMESPACE)
-    (container,) = pod["status"]["containerStatuses"]
-    assert (container["ready"], container["restartCount"]) == (True, 0)
+    restarts = {}
+    for pod in get("pods", OPERATOR_NAMESPACE):
+        (container,) = pod["status"]["containerStatuses"]
+        assert container["ready"]
+        restarts[pod["metadata"]["name"]] = container["restartCount"]
+    killed, acts = trained.leaders
+    assert restarts == {killed: 1, acts: 0}
 
 
 def _pods(name: str, namespace: str) -> list[Manifest]:
@@ -252,4 +277,8 @@ def _first_step(log: str) -> int:
 
 
 def _operator_log() -> str:
-    return kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", "deployment/finetune-operator")
+    """Of all replicas, that of the killed process included."""
+    pods = get("pods", OPERATOR_NAMESPACE)
+    logs = [kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", pod["metadata"]["name"]) for pod in pods]
+    ended = [pod["metadata"]["name"] for pod in pods if pod["status"]["containerStatuses"][0]["restartCount"]]
+    return "".join(logs + [kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", name, "--previous") for name in ended])

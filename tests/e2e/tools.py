@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,23 @@ def job(name: str, namespace: str) -> Manifest:
     """The FineTuneJob as it is now."""
     found: Manifest = json.loads(kubectl("get", "finetunejob", name, f"--namespace={namespace}", "--output=json"))
     return found
+
+
+def leading_pod() -> str:
+    """Name of the operator's pod that acts; empty while none does."""
+    lease = kubectl("get", "lease", "finetune-operator", f"--namespace={OPERATOR_NAMESPACE}", "--output=json")
+    return str(json.loads(lease)["spec"].get("holderIdentity", "")).rpartition("_")[0]
+
+
+def kill_in(pod: Manifest) -> None:
+    """What runs in the pod ends as if its machine had lost it: without a word."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()
+            if ours and b"finetune" in (folder / "cmdline").read_bytes():
+                os.kill(int(folder.name), signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
 
 
 def example(s3: S3Server, name: str, **columns: str) -> Manifest:

@@ -50,6 +50,11 @@ def only(found: list[Manifest], kind: str) -> Manifest:
     return one
 
 
+def named(found: list[Manifest], kind: str, name: str) -> Manifest:
+    (one,) = (manifest for manifest in found if (manifest["kind"], manifest["metadata"]["name"]) == (kind, name))
+    return one
+
+
 def container(found: list[Manifest]) -> Manifest:
     """The operator's."""
     first: Manifest = only(found, "Deployment")["spec"]["template"]["spec"]["containers"][0]

@@ -7,7 +7,7 @@ import yaml
 
 from finetune_operator.main import parser
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.chart.helm import CHART, HelmFailed, container, helm, manifests, only, render, set_values
+from tests.integration.chart.helm import CHART, HelmFailed, container, helm, manifests, named, only, render, set_values
 
 VARIANTS = {
     "as it comes": [],
@@ -62,6 +62,7 @@ VARIANTS = {
     ],
     "a certificate of somebody else's": ["progress.secretName=given-tls"],
     "no progress": ["progress.enabled=false"],
+    "one replica": ["replicas=1"],
     "a registry with a port": [
         "image.repository=localhost:5000/op",
         "trainer.image.repository=r.example:5000/a/b__c/d-e",
@@ -70,7 +71,9 @@ VARIANTS = {
 
 WRONG_VALUES = {
     "a misspelt value": ("image.repo=x", "'/image': additional properties 'repo'"),
-    "an unknown value": ("replicas=2", "additional properties 'replicas'"),
+    "an unknown value": ("replicaCount=2", "additional properties 'replicaCount'"),
+    "a number that is a word": ("replicas=two", "'/replicas': got string, want integer"),
+    "a negative number": ("replicas=-1", "'/replicas': minimum"),
     "a log format that is none": ("logFormat=xml", "'/logFormat': value must be one of 'text', 'json'"),
     "text for a block": ("image=x", "'/image': got string, want object"),
     "a switch that is a word": ("crds.keep=sometimes", "'/crds/keep': got string, want boolean"),
@@ -206,8 +209,10 @@ def test_the_operator_gets_exactly_the_documented_rules() -> None:
 
 def test_an_operator_of_one_namespace_has_no_right_outside_it() -> None:
     found = render(["watchNamespace=team", "crds.enabled=false"])
-    assert {m["kind"] for m in found} == {"ServiceAccount", "Role", "RoleBinding", "Deployment"}
-    assert only(found, "Role")["metadata"]["namespace"] == "team"
+    kinds = {"ServiceAccount", "Role", "RoleBinding", "Deployment", "Lease", "PodDisruptionBudget"}
+    assert {m["kind"] for m in found} == kinds
+    places = {m["metadata"]["name"]: m["metadata"]["namespace"] for m in found if m["kind"] == "Role"}
+    assert places == {"release-finetune-operator": "team", "release-finetune-operator:lease": "default"}
     assert "--namespace=team" in container(found)["args"]
 
 
@@ -221,7 +226,7 @@ def test_the_operator_may_read_one_secret_of_its_own_and_no_other(
     found = render(values)
     rules = [rule for m in found if m["kind"] == "ClusterRole" for rule in m["rules"]]
     assert not [rule for rule in rules if {"secrets", "*"} & set(rule["resources"])]
-    [rule] = only(found, "Role")["rules"]
+    [rule] = named(found, "Role", "release-finetune-operator-progress")["rules"]
     assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (["secrets"], [secret], verbs)
     assert [m["metadata"]["name"] for m in found if m["kind"] == "Secret"] == ([] if values else [secret])
 
@@ -250,9 +255,52 @@ def test_it_is_alive_by_the_age_of_its_watches_and_ready_once_each_was_heard() -
     assert operator["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-def test_two_operators_never_run_at_the_same_time() -> None:
-    spec = only(render([]), "Deployment")["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+@pytest.mark.parametrize("values", [[], ["watchNamespace=team"], ["progress.enabled=false"]], ids=str)
+def test_replicas_share_the_one_lease_that_they_may_read_and_write(values: list[str]) -> None:
+    found = render(values)
+    lease = only(found, "Lease")
+    options = parser().parse_args(["run", *(a for a in container(found)["args"] if a.startswith(("--lease", "--tr")))])
+    assert options.lease == (lease["metadata"]["namespace"], lease["metadata"]["name"])
+    assert "spec" not in lease  # an upgrade takes it from nobody
+    [rule] = named(found, "Role", "release-finetune-operator:lease")["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["leases"], [lease["metadata"]["name"]])
+    assert rule["verbs"] == ["get", "patch"]
+    assert not [m for m in found if m["kind"] == "ClusterRole" if "leases" in str(m["rules"])]
+
+
+def test_a_replica_is_reached_by_others_at_the_address_of_its_pod() -> None:
+    operator = container(render([]))
+    assert "--address=$(POD_ADDRESS)" in operator["args"]
+    [variable] = operator["env"]
+    assert variable == {"name": "POD_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "replicas"), [([], 2), (["replicas=1"], 1), (["replicas=0"], 0), (["replicas=3"], 3)]
+)
+def test_replicas_come_before_others_go_and_no_drain_takes_two(values: list[str], replicas: int) -> None:
+    found = render(values)
+    spec = only(found, "Deployment")["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (replicas, "RollingUpdate")
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    budgets = [m["spec"] for m in found if m["kind"] == "PodDisruptionBudget"]
+    assert len(budgets) == (replicas > 1)
+    for budget in budgets:  # one that no replica may leave would hold up every drain
+        assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+        assert budget["selector"] == spec["selector"]
+
+
+def test_replicas_prefer_different_nodes_beside_what_the_user_asks_for() -> None:
+    key = (
+        "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0]"
+    )
+    for values in ([], [f"{key}.key=pool", f"{key}.operator=Exists"]):
+        spec = only(render(values), "Deployment")["spec"]
+        affinity = spec["template"]["spec"]["affinity"]
+        [term] = affinity["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+        assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+        assert term["podAffinityTerm"]["labelSelector"] == spec["selector"]
+        assert ("nodeAffinity" in affinity) == bool(values)
 
 
 def test_a_digest_wins_over_a_tag() -> None:

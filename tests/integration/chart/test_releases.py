@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart as an earlier version might be: its kind lacks a column, and its values what is new."""
+    """The chart as an earlier version might be: its kind lacks a column, its values what is new, and its operator the Lease."""
     chart = tmp_path_factory.mktemp("older") / "chart"
     shutil.copytree(CHART, chart)
     crd = yaml.safe_load((chart / "files" / "crd.yaml").read_text())
@@ -27,7 +28,15 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = yaml.safe_load((chart / "values.yaml").read_text())
     values.pop("podSecurity", None)
     values["trainer"] = {"image": values["trainer"]["image"]}
+    values.pop("replicas", None)
     (chart / "values.yaml").write_text(yaml.safe_dump(values))
+    (chart / "templates" / "replicas.yaml").unlink()
+    deployment = chart / "templates" / "deployment.yaml"
+    alone = "  replicas: 1\n  strategy: {type: Recreate}\n  selector:\n    matchLabels"
+    text = re.sub(
+        r"^  replicas:.*?^  selector:\n    matchLabels", alone, deployment.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
+    deployment.write_text(re.sub(r"^ *- --lease=.*\n", "", text, flags=re.MULTILINE))
     return chart
 
 
@@ -44,6 +53,33 @@ def test_an_upgrade_brings_the_newer_kind_and_uninstalling_keeps_it_with_its_job
     assert site.job_uid() == uid
     assert "release-finetune-operator" not in site.cluster.kubectl("get", "deployments", "-A")
     assert "release-finetune-operator" not in site.cluster.kubectl("get", "clusterroles,clusterrolebindings")
+
+
+def test_an_operator_without_a_lease_is_gone_before_others_act_and_comes_back_only_once_they_are_gone(
+    site: Site, older: Path
+) -> None:
+    path = f"/apis/apps/v1/namespaces/{site.here}/deployments/release-finetune-operator"
+
+    def strategy() -> tuple[int, str]:
+        spec = site.cluster.api.get(path)["spec"]
+        return spec["replicas"], spec["strategy"]["type"]
+
+    site.install("release", site.here, chart=older)
+    assert strategy() == (1, "Recreate")
+    site.upgrade("release", site.here, "--reuse-values")
+    assert strategy() == (2, "Recreate")
+    site.upgrade("release", site.here)
+    assert strategy() == (2, "RollingUpdate")
+    helm_in(site.cluster, site.here, "rollback", "release", "1")
+    assert strategy() == (1, "Recreate")
+
+
+def test_an_upgrade_takes_the_lease_from_nobody(site: Site) -> None:
+    site.install("release", site.here)
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{site.here}/leases/release-finetune-operator"
+    site.cluster.api.patch(path, {"spec": {"holderIdentity": "a", "leaseDurationSeconds": 15}})
+    site.upgrade("release", site.here, "--set=logFormat=json")
+    assert site.cluster.api.get(path)["spec"]["holderIdentity"] == "a"
 
 
 def test_what_was_uninstalled_can_be_installed_again_under_any_name_anywhere(site: Site) -> None:

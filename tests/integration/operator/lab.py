@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import Fate, KubeletStandIn, fail, run_on
 from tests.cluster.users import as_any_user, nameless
 from tests.cluster.waiting import eventually
+from tests.unit.operator.hurried import finetune_operator
 from tests.unit.operator.story import SPEC
 
 _FILES = Path(__file__).parents[3] / "charts" / "finetune-operator" / "files"
@@ -52,9 +54,11 @@ class OperatorProcess:
         *arguments: str,
         until: str = STARTED,
         environment: dict[str, str] | None = None,
+        times: Mapping[str, float] | None = None,
     ) -> None:
         self.log = log
-        command = [sys.executable, "-m", "finetune_operator.main", "run", f"--trainer-image={IMAGE}"]
+        program = [sys.executable, "-m", "finetune_operator.main"] if times is None else finetune_operator(times)
+        command = [*program, "run", f"--trainer-image={IMAGE}"]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [*as_any_user(), *command, "--listen=127.0.0.1:0", *arguments],
@@ -74,6 +78,12 @@ class OperatorProcess:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    @property
+    def identity(self) -> str:
+        """As it stands in the Lease; empty before it leads."""
+        found = re.search(r"Leading: the Lease \S+ in namespace \S+ is held as (\S+)\.", self.lines())
+        return found[1] if found else ""
 
     def reconciles(self) -> int:
         """How many jobs it has looked at so far."""
@@ -134,6 +144,7 @@ class Account:
         }
         where = f"namespaces/{namespace}/rolebindings" if namespace else "clusterrolebindings"
         cluster.api.post(f"{rbac}/{where}", binding)
+        self.cluster = cluster
         self.home = home
         self.user = f"system:serviceaccount:{home}:{ACCOUNT}"
         self.kubeconfig = cluster.service_account_kubeconfig(home, ACCOUNT)
@@ -147,21 +158,46 @@ class HearingAccount(Account):
     def __init__(self, cluster: ControlPlane) -> None:
         super().__init__(cluster, None, yaml.safe_load(RULES.read_text()) + yaml.safe_load(PROGRESS_RULES.read_text()))
         cluster.api.post(f"/api/v1/namespaces/{self.home}/secrets", {"metadata": {"name": self.SECRET}})
-        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.home}"
         rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [self.SECRET], "verbs": ["get", "patch"]}
         self.rules = [*self.rules, rule]
-        cluster.api.post(f"{rbac}/roles", {"metadata": {"name": "progress"}, "rules": [rule]})
-        binding = {
-            "metadata": {"name": "progress"},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "progress"},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.home}],
-        }
-        cluster.api.post(f"{rbac}/rolebindings", binding)
-        self.arguments = (
+        self._grant("progress", rule)
+        self.arguments: tuple[str, ...] = (
             "--progress-url=https://localhost/progress",
             "--progress-listen=127.0.0.1:0",
             f"--progress-secret={self.home}/{self.SECRET}",
         )
+
+    def _grant(self, name: str, rule: Object) -> None:
+        """In the account's own namespace."""
+        rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.home}"
+        self.cluster.api.post(f"{rbac}/roles", {"metadata": {"name": name}, "rules": [rule]})
+        binding = {
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": self.home}],
+        }
+        self.cluster.api.post(f"{rbac}/rolebindings", binding)
+
+
+class ReplicatedAccount(HearingAccount):
+    """One with the Lease that the chart makes, for several operators of which one leads."""
+
+    LEASE = "operator"
+
+    def __init__(self, cluster: ControlPlane) -> None:
+        super().__init__(cluster)
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.home}/leases"
+        cluster.api.post(path, {"metadata": {"name": self.LEASE}})
+        rule = {
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [self.LEASE],
+            "verbs": ["get", "patch"],
+        }
+        self.rules = [*self.rules, rule]
+        self._grant("lease", rule)
+        self.lease_path = f"{path}/{self.LEASE}"
+        self.arguments = (*self.arguments, f"--lease={self.home}/{self.LEASE}", "--address=127.0.0.1")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.cluster.api import Object
 from tests.cluster.kubelet import succeed, unschedulable
 from tests.cluster.waiting import eventually
-from tests.integration.operator.lab import HearingAccount, Lab, OperatorProcess, Site, operating
+from tests.integration.operator.lab import Lab, OperatorProcess, ReplicatedAccount, Site, operating
 from tests.unit.operator.story import TUNED
 
 
@@ -47,7 +47,7 @@ def everything_that_takes_a_right(lab: Lab, operator: OperatorProcess) -> None:
 
 
 def test_nothing_is_denied_and_no_rule_is_unused(site: Site, namespace: str, tmp_path: Path) -> None:
-    account = HearingAccount(site.cluster)
+    account = ReplicatedAccount(site.cluster)
     lab = Lab(site, namespace, account)
     with operating(account, tmp_path, *account.arguments) as operator:
         assert operator.progress_port

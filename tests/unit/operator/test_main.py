@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api import PLURAL
+from finetune_operator.main import parser
 from finetune_operator.worlds.kube import names
 from tests.cluster.waiting import eventually
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
@@ -246,3 +247,10 @@ def test_what_is_under_way_when_it_is_told_to_stop_is_brought_to_its_end(server:
         eventually(lambda: server.writes == ["POST jobs"])
         assert operator.stop() == 0
     assert server.writes[:2] == ["POST jobs", f"PATCH {PLURAL}"]
+
+
+@pytest.mark.parametrize("lease", ["operator", "/operator", "home/", "a/b/c"])
+def test_a_lease_that_is_none_is_refused_with_how_to_write_one(lease: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["run", "--trainer-image=i", f"--lease={lease}"])
+    assert f"argument --lease: {lease!r} is no Lease; write NAMESPACE/NAME" in capsys.readouterr().err
