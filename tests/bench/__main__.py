@@ -14,6 +14,7 @@ MEASUREMENTS = (
     "pictures",
     "evaluation",
     "mrpc",
+    "mrpc_lora",
     "banking77",
     "stsb",
     "goemotions",
