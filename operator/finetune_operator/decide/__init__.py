@@ -29,6 +29,7 @@ from finetune_operator.decide.lost import (
 from finetune_operator.decide.running import (
     attempt_cannot_be_created,
     attempt_cannot_start,
+    attempt_has_told_another,
     attempt_is_awaited,
     attempt_is_out_of_sight,
     attempt_is_running,
@@ -105,6 +106,7 @@ WHILE_IT_GOES_ON: tuple[Rule, ...] = (
     restart_is_held_back,
     attempt_cannot_be_created,
     attempt_waits_for_a_node_that_is_coming,
+    attempt_has_told_another,
     attempt_cannot_start,
     attempt_waits_for_its_image,
     attempt_is_out_of_sight,

@@ -173,6 +173,19 @@ def attempt_is_out_of_sight(case: Case) -> Decision | None:
     return Decision(status=status(case, Phase.RUNNING, "OutOfSight", sentences(message)), recheck_after=LATER_LOOKS)
 
 
+def attempt_has_told_another(case: Case) -> Decision | None:
+    """What it waits for was told to another process, and is told to this one again: until then what that has said stands, or each
+    start of an operator would write twice to every job that waits. What the pod itself says, and was not said yet, comes first."""
+    waiting = [a for a in case.attempts_now if a.phase is AttemptPhase.WAITING]
+    if not waiting or not waiting[-1].untold or case.before.phase is not Phase.STARTING or case.is_new:
+        return None
+    problem, before = waiting[-1].waiting, case.before
+    if problem is not None and before.reason != "ScalingUp":
+        said = before.reason == problem.reason and (before.message or "").startswith(problem.message.rstrip(". "))
+        return Decision() if said else None
+    return Decision()
+
+
 def attempt_is_awaited(case: Case) -> Decision:
     waiting = [a for a in case.attempts_now if a.phase is AttemptPhase.WAITING]
     ended = [a for a in case.attempts if a.end_time is not None]

@@ -207,6 +207,8 @@ class AttemptSeen:
     silent_for: float | None = None
     """Seconds since this world last heard of the trainer of a running attempt, or since it began to listen, by a clock that goes evenly;
     None where trainers are not heard."""
+    untold: bool = False
+    """What it waits for is asked of the world, which told it to whoever decided before, and has yet to tell it here."""
     held_by: tuple[str, ...] = ()
     """Other containers that keep the pod of a trainer that has ended. It is `RUNNING` then, and yet tells how the trainer ended."""
     ended_for: float | None = None

@@ -118,6 +118,8 @@ class KubeWorld:
         )
         self._failed_creations = FailedCreations(client)
         self._pod_events = PodEvents(client, self._changes.put_nowait)
+        self._awake: datetime | None = None
+        """Since when this process asks what pods wait for. Of those that are older another one may have."""
         self._reports = Reports(self._changes.put_nowait)
         self._announcer = Announcer(client)
         self.all_told = self._announcer.all_told
@@ -519,7 +521,13 @@ class KubeWorld:
         """What a pod waits for, where it does not say so itself, and whether a node is coming for one that has none."""
         silent = {uids[a.name]: a.node for a in attempts if _waits_in_silence(a)}
         told = self._pod_events.of(key, silent)
-        return [_as_told(a, told[uids[a.name]]) if uids[a.name] in told else a for a in attempts]
+        self._awake = self._awake or self._client.clock.now()
+        return [
+            _as_told(a, told[uid])
+            if (uid := uids[a.name]) in told
+            else replace(a, untold=uid in silent and a.created < self._awake)
+            for a in attempts
+        ]
 
     def _queue_has_spoken(self, namespace: str, job: str) -> None:
         """Of this Job, which may be anybody's."""
