@@ -7,7 +7,7 @@ attempt, finished or not, leaves its Result cut to 4 KiB as the termination mess
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field
 
@@ -173,10 +173,13 @@ class Result(Contract):
         return EXIT_CODES.get(self.error.reason, ExitCode.INTERNAL)
 
     def termination_message(self) -> str:
-        """The Result as JSON of at most 4 KiB: artefacts and what is said of the data go first, then all metrics but the first, then
-        long texts are cut."""
+        """The Result as JSON of at most 4 KiB: artefacts and what is said of the data go first, then all metrics but the first, which
+        stays of each split, then long texts are cut."""
         short = self.model_copy(update={"artifacts": [], "data": None, "suspects": []})
-        shorter = short.model_copy(update={"metrics": self.metrics[:1]})
+        first = [metric for metric in self.metrics if metric.name == self.metrics[0].name][
+            : len(get_args(MeasuredSplit))
+        ]
+        shorter = short.model_copy(update={"metrics": first})
         cut = (shorter._cut_to(longest) for longest in (400, 200, 100, 50))
         # The kubelet cuts by bytes, wherever it is; what it has cut is no JSON any more.
         for smaller in (self, short, shorter, *cut):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -10,9 +11,6 @@ from finetune_api.acceptance import Acceptance
 from finetune_api.status import MetricStatus
 from finetune_api.tasks import TASKS
 from finetune_operator.decide.case import Case
-
-JUDGED = ("test", "validation")
-"""The splits whose rows are judged by, the first that was measured."""
 
 
 def shortfall(case: Case, metrics: Sequence[MetricStatus]) -> str:
@@ -24,18 +22,45 @@ def shortfall(case: Case, metrics: Sequence[MetricStatus]) -> str:
         acceptance = Acceptance.model_validate(asked)
     except ValidationError:
         return "This operator cannot read spec.acceptance, so nobody knows whether the model reaches it"
-    found = _judged(acceptance, metrics)
+    split = "test" if _has_test_rows(case.job.spec, metrics) else "validation"
+    name = acceptance.metric or _chosen_by(case.job.spec, metrics)
+    found = next((metric for metric in metrics if (metric.name, metric.split) == (name, split)), None)
     if found is None:
-        name = acceptance.metric or "the metric that the best model was chosen by"
-        return f"spec.acceptance asks for {name}, whose value is unknown here, so nobody knows whether the model reaches it"
+        asked_for = (
+            f"{name or 'the metric that the best model was chosen by'}{' of the test rows' if split == 'test' else ''}"
+        )
+        return f"spec.acceptance asks for {asked_for}, whose value is unknown here, so nobody knows whether the model reaches it"
     lacks = list(_lacks(acceptance, found, _more_is_better(str(case.job.spec.get("task")), found.name)))
     return f"{found.name} of the {found.split} rows {', and '.join(lacks)}" if lacks else ""
 
 
-def _judged(acceptance: Acceptance, metrics: Sequence[MetricStatus]) -> MetricStatus | None:
-    name = acceptance.metric or (metrics[0].name if metrics else None)
-    found = {metric.split: metric for metric in metrics if metric.name == name}
-    return next((found[split] for split in JUDGED if split in found), None)
+def _has_test_rows(spec: Mapping[str, Any], metrics: Sequence[MetricStatus]) -> bool:
+    """Those of validation stand in for no test rows, neither where the metric is not defined for these nor where a long result was cut."""
+    return bool(_at(spec, "dataset", "splits", "test")) or any(metric.split == "test" for metric in metrics)
+
+
+def _chosen_by(spec: Mapping[str, Any], metrics: Sequence[MetricStatus]) -> str | None:
+    """The metric that the best model was chosen by. It comes first, unless it is not defined, as a correlation with answers that are all
+    the same: then another one does, which says nothing of what was asked for. None where it is nowhere."""
+    written = _at(spec, "training", "evaluation", "metric")
+    if isinstance(written, str):
+        return written
+    facts = TASKS.get(str(spec.get("task")))
+    forms = facts.forms if facts else ()
+    chosen = {form.default_metric(metric.labels).name for form in forms for metric in form.metrics}
+    known = {metric.name for form in forms for metric in form.metrics}
+    first = metrics[0].name if metrics else None
+    if first not in known:  # of a trainer of somebody's own, or of a task that only another version knows
+        return first
+    return next((metric.name for metric in metrics if metric.name in chosen), None)
+
+
+def _at(spec: Mapping[str, Any], *path: str) -> Any:
+    """What a spec says there, which nobody may be able to read as a whole; None for nothing."""
+    found: Any = spec
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _lacks(acceptance: Acceptance, found: MetricStatus, more_is_better: bool | None) -> Iterator[str]:

@@ -32,6 +32,8 @@ def run_makes_no_progress(case: Case) -> Decision | None:
     if len(in_vain) < ENOUGH:
         return None
     last = in_vain[-1]
+    if last.end_time is not None and last.end_time <= case.current.created:  # what was changed may help the next one
+        return None
     seen = next((a for a in reversed(case.attempts_now) if a.name == last.name), None)
     cause = cause_of(seen) if seen else None
     message = f"The last {len(in_vain)} attempts ended without having saved anything new. The last one: {last.reason}"

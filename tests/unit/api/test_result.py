@@ -58,6 +58,18 @@ def test_a_termination_message_is_json_of_at_most_4_kib(letter: str, long: int) 
     assert len(read.error.message) >= min(len(text), 50)
 
 
+def test_what_is_long_keeps_the_first_metric_of_each_split() -> None:
+    """By the test rows a model is judged, and those of validation would stand in for them."""
+    metrics = [
+        MetricResult(name=name, split=split, value=0.5)
+        for split in ("validation", "test", "retention")
+        for name in ("f1", "accuracy", *(f"m{n}" for n in range(30)))
+    ]
+    result = Result(outcome="succeeded", run_id="r", uri="s3://m/r", owner="a/b/c", fingerprint="f", metrics=metrics)
+    read = Result.model_validate_json(result.termination_message())
+    assert [(m.name, m.split) for m in read.metrics] == [("f1", "validation"), ("f1", "test"), ("f1", "retention")]
+
+
 def test_what_is_short_is_left_whole() -> None:
     error = ResultError(
         reason=FailureReason.LABEL_INVALID,

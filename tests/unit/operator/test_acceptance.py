@@ -113,6 +113,36 @@ def test_less_of_a_loss_is_better_and_test_rows_come_first(
     assert trained(acceptance, result_message(metrics=metrics)).state() == SUCCEEDED
 
 
+REGRESSION = {"task": "text-regression", "dataset": {"uri": "s3://data/grades", "splits": {"test": "test.csv"}}}
+"""Where a model gives the same answer to all, its correlation with them is not defined, and so is not told."""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        ([measured("rmse", 1.3, 2.0), measured("loss", 1.7), measured("rmse", 1.3, split="test")],
+         "spec.acceptance asks for the metric that the best model was chosen by of the test rows, whose value is unknown here"),
+        ([measured("pearson", 0.9), measured("rmse", 1.3, split="test")],
+         "spec.acceptance asks for pearson of the test rows, whose value is unknown here"),
+        ([measured("pearson", 0.9)], "spec.acceptance asks for pearson of the test rows, whose value is unknown here"),
+        ([measured("rmse", 1.3), measured("pearson", 0.2, split="test")],
+         "pearson of the test rows is 0.2, below the 0.8 of spec.acceptance.min"),
+    ],
+)  # fmt: skip
+def test_nothing_else_stands_in_for_a_metric_that_is_not_defined(metrics: list[MetricResult], says: str) -> None:
+    story = trained({"min": 0.8}, result_message(metrics=metrics), **REGRESSION)
+    assert story.state() == NOT_MET
+    assert said(story).startswith(says)
+
+
+def test_the_metric_that_the_spec_names_to_choose_by_is_the_one_that_is_judged() -> None:
+    chosen = {"training": {"evaluation": {"metric": "spearman"}}, "task": "text-regression"}
+    metrics = [measured("pearson", 0.9), measured("rmse", 1.3)]
+    assert trained({"min": 0.8}, result_message(metrics=metrics), **chosen).state() == NOT_MET
+    metrics = [measured("spearman", 0.85), *metrics]
+    assert trained({"min": 0.8}, result_message(metrics=metrics), **chosen).state() == SUCCEEDED
+
+
 def test_a_trainer_without_a_message_leaves_a_model_that_nobody_can_judge() -> None:
     story = Story(runId="r", acceptance={"min": 0.1}).starts().runs()
     story.says(TrainerPhase.TRAINING, percent=50, eval_f1=0.9).ends(0, "")

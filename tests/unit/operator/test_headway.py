@@ -228,6 +228,26 @@ def test_more_memory_begins_the_count_anew() -> None:
     assert ends_of(story, None).state() == ("Failed", "OutOfMemory")
 
 
+def test_more_memory_that_is_given_while_an_attempt_runs_is_given_to_the_next_one() -> None:
+    story = ends_of(Story(runId="r", backoffLimit=9).starts(), None).runs()
+    story.is_edited(resources={"limits": {"memory": "64Gi"}}).ends(137, out_of_memory=True)
+    assert any(isinstance(action, StopTraining) for action in story.actions)
+    assert story.looks().status.phase == "Starting"
+    assert [a.reason for a in story.status.attempts or []] == ["OutOfMemory", "OutOfMemory"]
+    assert ends_of(story, None).status.phase == "Starting"
+    assert ends_of(story, None).state() == ("Failed", "OutOfMemory")
+
+
+def test_other_nodes_that_are_chosen_while_the_last_attempt_runs_are_tried() -> None:
+    story = Story(runId="r").starts()
+    for _ in range(5):
+        story.runs().ends(None, disruption="Preempted")
+    story.runs().is_edited(pod={"nodeSelector": {"disk": "ssd"}}).ends(None, disruption="Preempted")
+    assert story.state() == ("Starting", "Restarting")
+    assert story.looks().runs().status.phase == "Running"
+    assert story.ends(None, disruption="Preempted").state() == ("Failed", "NoProgress")
+
+
 def test_an_attempt_that_began_before_anybody_looked_is_not_taken_from_its_gpu() -> None:
     story = Story(runId="r", backoffLimit=9).starts().runs()
     for _ in range(2):
