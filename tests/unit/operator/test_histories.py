@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress, TrainerPhase
+from finetune_api.result import MetricResult
 from finetune_api.status import FineTuneJobStatus, Phase
 from finetune_operator.decide import decide
 from finetune_operator.decide.case import is_finished
@@ -195,6 +196,8 @@ class History:
             assert attempt.start_time is None or now.start_time == attempt.start_time
             if attempt.end_time is not None:
                 assert now == attempt, "what has ended has ended"
+        spent = before.usage.gpu_seconds if before.usage else 0
+        assert (after.usage.gpu_seconds if after.usage else 0) >= spent, "what was spent was spent"
         if is_finished(before) and before.start_time is not None:
             assert is_finished(after)
             frozen = ["observed_generation", "conditions"]
@@ -231,6 +234,7 @@ class History:
         """That what is said of the present is so."""
         running = [a for a in self.attempts if a.phase is AttemptPhase.RUNNING]
         assert status.message, f"{status.phase} {status.reason} has no words"
+        assert not {"None", "..", "  "} & {w for w in ("None", "..", "  ") if w in status.message}, status.message
         finished = {c.type: c.status for c in status.conditions or []}
         assert (finished["Finished"] == "True") == (status.phase in (Phase.SUCCEEDED, Phase.FAILED))
         run = status.run.id if status.run else ""
@@ -248,7 +252,7 @@ class History:
         else:
             assert failure is None
         if status.phase == Phase.FAILED and status.reason == FailureReason.BACKOFF_LIMIT_EXCEEDED:
-            counted = [a for a in status.attempts or [] if a.counts_as == "Failure"]
+            counted = [a for a in status.attempts or [] if a.end_time is not None and a.counts_as in ("Failure", None)]
             assert counted or "only" in (status.message or "") or "none of them" in (status.message or "")
         if decide_waits(self.decision):
             return  # it says nothing now, as it waits for a verdict; what it said last was about another moment
@@ -320,9 +324,20 @@ def queue_is_not_there(history: History, number: int) -> None:
         history.world.change_training(history.key, refusal=missing if number % 2 else None)
 
 
+UNDEFINED = result_message(metrics=[MetricResult(name="loss", split="validation", baseline=3.0, value=1.7)])
+"""Of a model whose answers have no such metric as it was chosen by."""
+WORSE_AT_LAST = result_message(
+    metrics=[
+        MetricResult(name="f1", split="validation", baseline=0.5, value=0.95),
+        MetricResult(name="loss", split="test", baseline=3.0, value=1.7),
+    ]
+)
+
 ENDS: list[tuple[int | None, str, dict[str, Any]]] = [
     (0, TUNED, {}),
     (0, "", {}),
+    (0, UNDEFINED, {}),
+    (0, WORSE_AT_LAST, {}),
     (1, "Traceback", {}),
     (11, result_message("failed", error=(FailureReason.COLUMN_MISSING, "column label is not there")), {}),
     (10, "", {}),
@@ -348,7 +363,7 @@ def attempt_ends(history: History, number: int) -> None:
 
 def trainer_ends_in_a_pod_that_goes_on(history: History, number: int) -> None:
     if history.latest(AttemptPhase.RUNNING):
-        code, message, _ = ENDS[number % 8]
+        code, message, _ = ENDS[number % 10]
         assert code is not None
         history.world.end_trainer(history.key, code, message, *(("istio-proxy",) if number % 2 else ()))
 
@@ -424,10 +439,12 @@ EDITS: list[dict[str, Any]] = [
     {"task": "read-minds"},
     {"task": "text-classification"},
     {"resources": {"limits": {"memory": "8Gi"}}},
+    {"resources": {"limits": {"nvidia.com/gpu": 2}}},
     {"acceptance": {"min": 0.9}},
     {"acceptance": {"metric": "f1", "min": 0.6, "betterThanBaseline": True}},
     {"acceptance": None},
     {"pendingDeadlineSeconds": 60},
+    {"progressDeadlineSeconds": 60},
     {"queue": "gpus"},
     {"queue": None},
 ]
@@ -440,6 +457,26 @@ def user_edits(history: History, number: int) -> None:
         edit["runId"] = f"r{history.steps}"
     history.spec = {name: value for name, value in {**history.spec, **edit}.items() if value is not None}
     history.world.apply("demo", history.spec)
+
+
+def user_deletes_it_and_applies_it_again(history: History, number: int) -> None:
+    if number % 4 == 0:
+        history.world.delete(history.key)
+        history.world.heard.pop(history.key, None)
+        history.timer = 0.0
+        history.world.apply("demo", history.spec)
+
+
+def first_version_wrote_the_status(history: History, _: int) -> None:
+    """It knew less, and its field of a list is whatever it wrote."""
+    job = history.world.jobs[history.key]
+    run, attempts = job.status.run, job.status.attempts
+    since = ("devices", "gpu_seconds", "steps", "counts_as", "processes", "message", "log_uri")
+    older: dict[str, Any] = {"usage": None, "training": None, "progress": None}
+    older["run"] = run and run.model_copy(update={"written": None, "contract": None})
+    older["attempts"] = attempts and [a.model_copy(update=dict.fromkeys(since)) for a in attempts]
+    if not is_finished(job.status):
+        history.world.jobs[history.key] = replace(job, status=job.status.model_copy(update=older))
 
 
 def default_image_changes(history: History, number: int) -> None:
@@ -494,6 +531,8 @@ STEPS: tuple[Callable[[History, int], None], ...] = (
     time_passes,
     user_edits,
     user_edits,
+    user_deletes_it_and_applies_it_again,
+    first_version_wrote_the_status,
     cannot_be_placed,
     waits_for_what_comes,
     node_falls_silent,
