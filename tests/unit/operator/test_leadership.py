@@ -286,6 +286,20 @@ def test_whoever_holds_it_by_longer_times_than_ours_has_them() -> None:
 # ------------------------------------------------------------------------------------------------------- how it is lost
 
 
+def test_a_lease_that_was_written_by_hand_for_decades_and_as_often_as_it_can_be_counted_is_had_in_two_minutes() -> None:
+    most = 2**31 - 1
+
+    async def story() -> None:
+        store = Store()
+        store.spec.update(holderIdentity="somebody", leaseDurationSeconds=most, leaseTransitions=most)
+        replica = Replica(store, "one")
+        assert await replica.until(lambda: replica.leads, 122) >= 119
+        assert store.spec["leaseDurationSeconds"] == 15
+        assert store.spec["leaseTransitions"] == most, "an API server takes no higher one"
+
+    lived(story)
+
+
 def test_without_a_renewal_for_ten_seconds_it_is_lost_five_before_another_can_have_it() -> None:
     async def story() -> None:
         first, second = await two(Store())

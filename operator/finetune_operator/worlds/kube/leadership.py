@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NoReturn
 
+from finetune_api.base import MAX_INT32
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 
@@ -34,6 +35,8 @@ RETRY_SECONDS = 2.0
 """Between two renewals."""
 LOOK_SECONDS = 1.0
 """Between two looks of those who do not lead."""
+MOST_SECONDS = 120.0
+"""No operator asks for a Lease that lasts longer; one that says so was written by hand, and would keep all others from acting for ever."""
 TRY_SECONDS = 3.0
 """For one answer, so that one which never comes leaves time for others."""
 
@@ -241,7 +244,7 @@ def _read(lease: Object) -> _Record:
     return _Record(
         version=meta["resourceVersion"],
         holder=spec.get("holderIdentity") or "",
-        seconds=spec.get("leaseDurationSeconds") or LEASE_SECONDS,
+        seconds=min(spec.get("leaseDurationSeconds") or LEASE_SECONDS, MOST_SECONDS),
         transitions=spec.get("leaseTransitions") or 0,
         address=(meta.get("annotations") or {}).get(names.ADDRESS_ANNOTATION) or "",
     )
@@ -251,7 +254,7 @@ def _held(before: _Record, identity: str, address: str, now: datetime) -> Object
     time_ = now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec: Object = {"holderIdentity": identity, "leaseDurationSeconds": math.ceil(LEASE_SECONDS), "renewTime": time_}
     if before.holder != identity:
-        spec |= {"acquireTime": time_, "leaseTransitions": before.transitions + 1}
+        spec |= {"acquireTime": time_, "leaseTransitions": min(before.transitions + 1, MAX_INT32)}
     annotations = {names.ADDRESS_ANNOTATION: address or None}
     return {"metadata": {"resourceVersion": before.version, "annotations": annotations}, "spec": spec}
 
