@@ -75,6 +75,27 @@ def test_why_a_job_is_not_admitted_is_told_in_kueues_own_words(case: str) -> Non
     assert child.fact == expected
 
 
+@pytest.mark.parametrize(
+    "status",
+    ["odd", {"conditions": [None]}, {"conditions": [{"status": "True"}]}, {"conditions": {"Admitted": True}},
+     {"conditions": [{"type": "QuotaReserved", "status": "True"}], "admissionChecks": [{"state": "Pending"}]},
+     {"conditions": [{"type": "QuotaReserved", "status": "False", "message": 5}]}],
+    ids=str,
+)  # fmt: skip
+def test_a_workload_of_another_shape_says_nothing_and_stops_no_operator(status: Any) -> None:
+    child = read_workload(workload() | {"status": status})
+    assert child is not None
+    assert child.fact == NOTHING
+
+
+def test_an_admission_check_without_words_is_told_without_them() -> None:
+    status = {"conditions": [{"type": "QuotaReserved", "status": "True"}]}
+    status["admissionChecks"] = [{"name": "prov", "state": "Retry", "message": None}]  # type: ignore[dict-item]
+    child = read_workload(workload() | {"status": status})
+    assert child is not None
+    assert child.fact.says == "its quota is reserved; admission check prov is Retry"
+
+
 def test_a_queue_that_is_not_there_is_a_missing_reference_and_one_that_is_stopped_is_none() -> None:
     refusal = QueueSeen("LocalQueue gpus doesn't exist", "gpus").refusal
     assert refusal is not None

@@ -65,8 +65,17 @@ def read_workload(workload: Object) -> Child[QueueSeen] | None:
         owner=owner["uid"],
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
-        fact=_seen(workload),
+        fact=_understood(workload),
     )
+
+
+def _understood(workload: Object) -> QueueSeen:
+    """Nothing where it has another shape than Kueue gives it: what a queue says is told where it can be, and stops no operator."""
+    try:
+        return _seen(workload)
+    except (AttributeError, KeyError, TypeError) as error:
+        log.debug("Workload %s cannot be read: %r", workload["metadata"]["name"], error)
+        return NOTHING
 
 
 def _seen(workload: Object) -> QueueSeen:
@@ -82,7 +91,7 @@ def _seen(workload: Object) -> QueueSeen:
         return NOTHING
     if reserved.get("status") == "True":
         open_checks = [c for c in status.get("admissionChecks") or [] if c.get("state") != "Ready"]
-        said = [f"admission check {c['name']} is {c.get('state')}: {c.get('message', '')}".rstrip(": ") for c in open_checks]  # fmt: skip
+        said = [f"admission check {c['name']} is {c.get('state')}: {c.get('message') or ''}".rstrip(": ") for c in open_checks]  # fmt: skip
         return QueueSeen("; ".join(["its quota is reserved", *said]))
     message = reserved.get("message") or ""
     missing = _MISSING.match(message)
