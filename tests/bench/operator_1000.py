@@ -140,6 +140,7 @@ def run_pods(lab: Lab, operator: OperatorProcess) -> None:
         while running not in operator.get("/metrics")[1]:
             assert time.monotonic() < began + PATIENCE
             time.sleep(0.5)
+        time.sleep(10)  # the last events are told after the statuses
     found = writes(lab.cluster, {lab.account.user})
     emit("operator writes for one job up to its running pod", sum(found.values()) / JOBS, "writes")
     print(found, file=sys.stderr)
