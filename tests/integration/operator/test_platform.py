@@ -16,7 +16,7 @@ from tests.cluster.api import ApiError, Object
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kubelet import run_on, waits
 from tests.cluster.waiting import eventually
-from tests.integration.chart.helm import container, only, render
+from tests.integration.chart.helm import container, named, only, render
 from tests.integration.operator.lab import Account, Lab, Site, operating
 
 VALUES = [
@@ -49,7 +49,8 @@ def arguments(values: list[str]) -> list[str]:
 @pytest.fixture
 def platform_lab(own_lab: Lab) -> Lab:
     """Its operator has the rights that the chart gives it with these values."""
-    rules = only(render([*VALUES, f"watchNamespace={own_lab.namespace}"]), "Role")["rules"]
+    found = render([*VALUES, f"watchNamespace={own_lab.namespace}"])
+    rules = named(found, "Role", "release-finetune-operator")["rules"]
     return Lab(own_lab.site, own_lab.namespace, Account(own_lab.cluster, own_lab.namespace, rules))
 
 
