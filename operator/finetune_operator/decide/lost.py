@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from finetune_api.failures import FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.attempts import given_up
@@ -50,7 +53,8 @@ def lost_attempt_is_given_up(case: Case) -> Decision | None:
         attempts=given_up(case.attempts, {a.name for a in lost}, cause) or None,
     )
     actions: tuple[Action, ...] = (*stops, *forgets)
-    return Decision(actions=actions, status=said, recheck_after=1.0)
+    ours = {a.name for a in lost} & {a.name for a in case.attempts}
+    return _once_written(case, ours, cause, Decision(actions=actions, status=said, recheck_after=1.0))
 
 
 def seconds_to_give_up(case: Case) -> float | None:
@@ -70,16 +74,20 @@ def training_has_stalled(case: Case) -> Decision | None:
     why = f"{place(last)} has said nothing for {last.silent_for or 0:.0f} seconds, and spec.progressDeadlineSeconds allows {limit}"
     cause = Cause(FailureReason.TRAINING_STALLED, sentences(why))
     message = sentences(why, "It is ended, and the next attempt goes on from the last checkpoint")
-    return Decision(
-        actions=(StopAttempt(last.name, last.uid),),
-        status=status(
-            case,
-            Phase.RUNNING,
-            FailureReason.TRAINING_STALLED,
-            message,
-            attempts=given_up(case.attempts, {last.name}, cause),
-        ),
+    said = status(
+        case,
+        Phase.RUNNING,
+        FailureReason.TRAINING_STALLED,
+        message,
+        attempts=given_up(case.attempts, {last.name}, cause),
     )
+    return _once_written(case, {last.name}, cause, Decision(actions=(StopAttempt(last.name, last.uid),), status=said))
+
+
+def _once_written(case: Case, names: Collection[str], cause: Cause, decision: Decision) -> Decision:
+    """The decision, as soon as the status says why: a write of it may be refused, and nobody could tell once the pod is gone."""
+    told = {a.name for a in case.before.attempts or [] if a.reason == cause.reason}
+    return decision if told >= set(names) else replace(decision, actions=(), recheck_after=1.0)
 
 
 def seconds_to_stall(case: Case) -> float | None:

@@ -32,6 +32,8 @@ def test_a_trainer_that_says_nothing_for_half_as_long_again_as_it_may_is_ended_a
     assert (story.state(), story.recheck) == (("Running", "Training"), 1)
     story.waits(1)
     assert story.state() == ("Running", "TrainingStalled")
+    assert done(story) == ["StartTraining"], "why is written first"
+    assert story.looks().state() == ("Running", "TrainingStalled")
     [attempt] = story.world.attempts[story.key]
     assert story.actions[-1] == StopAttempt(attempt.name, attempt.uid)
     assert story.status.message == (
@@ -100,7 +102,7 @@ def test_the_end_of_a_trainer_that_found_out_itself_counts_and_points_at_the_sta
 
 
 def test_what_is_about_to_be_ended_is_not_counted_before_it_has_ended() -> None:
-    story = heard(backoffLimit=0).waits(150)
+    story = heard(backoffLimit=0).waits(150).looks()
     assert [limits.limits.backoff_limit for _, limits in story.world.trainings.values()] == [0]
     assert story.looks().looks().state() == ("Running", "Stopping")
     assert done(story) == ["StartTraining", "StopAttempt"]
@@ -128,6 +130,9 @@ def test_a_pod_of_a_dead_node_is_given_up_five_minutes_after_it_should_be_gone_a
     assert (done(story), story.recheck) == (["StartTraining"], 1)
     [attempt] = story.world.attempts[story.key]
     story.waits(1)
+    assert [(a.reason, a.end_time) for a in story.status.attempts or []] == [("NodeLost", None)]
+    assert done(story) == ["StartTraining"], "why is written first"
+    story.looks()
     assert done(story)[:3] == ["StartTraining", "StopTraining", "ForgetAttempt"]
     assert ForgetAttempt(attempt.name, attempt.uid) in story.actions
     assert "is given up. The next attempt goes on from the last checkpoint." in (story.status.message or "")
@@ -156,7 +161,7 @@ def test_a_node_that_comes_back_in_time_ends_its_pod_itself() -> None:
 def test_only_a_trainer_that_holds_the_claim_is_given_up(image: str, given_up: bool) -> None:
     story = on_a_dead_node()
     story.world.change_latest(story.key, image=image)
-    story.waits(GRACE + 3600)
+    story.waits(GRACE + 3600).looks()
     assert ("ForgetAttempt" in done(story)) == given_up
     if not given_up:
         assert story.state() == ("Running", "NodeLost")
@@ -167,7 +172,7 @@ def test_only_a_trainer_that_holds_the_claim_is_given_up(image: str, given_up: b
 def test_a_job_that_is_suspended_meanwhile_is_suspended_once_its_lost_pod_is_given_up() -> None:
     story = on_a_dead_node().is_edited(suspend=True)
     assert story.state() == ("Suspended", "Suspending")
-    story.waits(GRACE + 300)
+    story.waits(GRACE + 300).looks()
     assert done(story) == ["StartTraining", "StopTraining", "ForgetAttempt"]
     assert story.looks().state() == ("Suspended", "Suspended")
     assert story.is_edited(suspend=False).runs().state() == ("Running", "Training")
@@ -185,7 +190,7 @@ def test_another_run_begins_once_the_lost_pod_of_the_one_before_is_given_up() ->
 def test_what_is_refused_is_said_and_tried_again_and_no_pod_is_forgotten_while_its_training_stays(refused: Any) -> None:
     story = on_a_dead_node()
     story.world.refuses[refused] = Refusal(FailureReason.ADMISSION_DENIED, "the policy says no")
-    story.waits(GRACE + 300)
+    story.waits(GRACE + 300).looks()
     assert "ForgetAttempt" not in done(story)
     assert "could not be stopped: the policy says no" in (story.status.message or "")
     del story.world.refuses[refused]
