@@ -149,6 +149,8 @@ def settings() -> kopf.OperatorSettings:
     # Silence ends a watch in `kopf_watch.py`. Kopf's own timer outlives a watch that it gives up over a 410, and cancels the next one.
     chosen.watching.inactivity_timeout = math.inf
     chosen.watching.chunk_size = 500
+    # For so long after its last event, kopf's worker of a job, one for each, keeps that whole: of thousands at the start.
+    chosen.queueing.idle_timeout = 0.1
     chosen.networking.request_timeout = 30
     chosen.networking.error_backoffs = _Backoffs()
     chosen.process.ultimate_exiting_timeout = None  # else it would kill the process ten minutes after it had given up

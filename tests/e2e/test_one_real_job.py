@@ -194,9 +194,11 @@ def test_kubectl_get_shows_the_outcome(trained: Trained, namespace: str) -> None
 
 
 def test_describe_tells_the_story_in_events(trained: Trained, namespace: str) -> None:
-    described = kubectl("describe", "ftj", "topics", f"--namespace={namespace}")
-    print(described[described.index("Events:") :])
-    assert "Succeeded" in described[described.index("Events:") :]
+    def told() -> str:
+        return kubectl("describe", "ftj", "topics", f"--namespace={namespace}").partition("Events:")[2]
+
+    eventually(lambda: "Succeeded" in told())
+    print(told())
 
 
 def test_a_missing_column_fails_once_with_its_remedy(mistaken: Manifest, namespace: str) -> None:

@@ -163,7 +163,7 @@ def test_each_end_of_an_attempt_that_may_pass_is_named_and_followed_by_another(l
     }
     assert {name for name, attempts in ends.items() if attempts[0]["countsAs"] == "Failure"} == COUNTED
     assert ends["outofmemory"][0]["exitCode"] == 137
-    assert ("Normal", "Restarting") in lab.events("outofmemory")
+    eventually(lambda: ("Normal", "Restarting") in lab.events("outofmemory"))
 
 
 def test_a_missed_deadline_fails_the_job(lab: Lab) -> None:

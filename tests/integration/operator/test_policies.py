@@ -173,7 +173,7 @@ def test_a_dead_webhook_is_told_in_the_servers_words_and_the_start_follows_soon_
     finally:
         lab.cluster.api.delete(f"{path}/{lab.namespace}")
     lab.until(phase="Running")
-    assert ("Warning", "ClusterUnavailable") in lab.events()
+    eventually(lambda: ("Warning", "ClusterUnavailable") in lab.events())
 
 
 def test_a_start_that_a_policy_refuses_waits_for_it_whatever_code_that_chose(lab: Lab) -> None:

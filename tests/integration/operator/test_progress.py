@@ -90,8 +90,9 @@ def test_the_pod_gets_a_token_for_nothing_else_and_the_authority_and_nothing_is_
     assert env["KUBEFLOW_TRAINER_SERVER_URL"] == "https://localhost/progress"
     assert env["KUBEFLOW_TRAINER_SERVER_TOKEN"] == "/var/run/finetune/progress/token"
     assert env["KUBEFLOW_TRAINER_SERVER_CA_CERT"] == "/var/run/finetune/progress/ca.crt"
-    kinds = {write.split()[1] for write in hearing.writes()}
-    assert kinds == {"jobs", "finetunejobs/status", "events"}
+    kinds = {"jobs", "finetunejobs/status", "events"}
+    eventually(lambda: {write.split()[1] for write in hearing.writes()} >= kinds)
+    assert {write.split()[1] for write in hearing.writes()} == kinds
 
 
 def bare_pod(lab: Lab, namespace: str, labels: dict[str, str] | None = None, **meta: Any) -> Object:
