@@ -45,6 +45,11 @@ def result_of(attempt: AttemptSeen) -> Result | None:
     return read_result(attempt.termination_message)
 
 
+def log_uri(run_uri: str, result: Result | None) -> str | None:
+    """Where the log of the attempt that left this result is, in the run's folder; None where it does not say which one it was."""
+    return f"{run_uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None
+
+
 def cause_of(attempt: AttemptSeen) -> Cause | None:
     """Why this attempt ended, or None when it succeeded or goes on.
 
@@ -198,9 +203,7 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, a
     if start is not None and seen.started is not None and seen.ended is not None:
         end = start + (seen.ended - seen.started)
     ending = within(start or seen.created, end, now) if ended else None
-    log = (
-        f"{around.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt and not result.adopted else None
-    )
+    log = log_uri(around.uri, result) if result and not result.adopted else None
     said = {
         "node": seen.node,
         "start_time": start,

@@ -13,7 +13,7 @@ from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.result import ModelResult, Result
 from finetune_api.status import Artifacts, Failure, FineTuneJobStatus, MetricStatus, Phase, RunStatus
 from finetune_operator.decide.acceptance import shortfall
-from finetune_operator.decide.attempts import cause_of, result_of
+from finetune_operator.decide.attempts import cause_of, log_uri, result_of
 from finetune_operator.decide.case import Case, is_finished, wants
 from finetune_operator.decide.diagnosis import AGAIN, what_preceded
 from finetune_operator.decide.lingering import GRACE, goes_on, is_kept
@@ -355,7 +355,7 @@ def failed(
         field=field[:512] if field else None,
         exit_code=last.exit_code if last else None,
         attempt=attempt,
-        log_uri=f"{case.run.uri}/attempts/{result.attempt}/log.txt" if result and result.attempt else None,
+        log_uri=log_uri(case.run.uri, result),
     )
     more: dict[str, Any] = {
         "run": case.run_told or case.run,

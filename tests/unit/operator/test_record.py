@@ -36,7 +36,7 @@ def fails() -> Story:
 def test_spec_and_status_read_as_they_were_written(story: object) -> None:
     obj = seen(story())  # type: ignore[operator]
     record = record_of(obj)
-    assert (record.spec, record.status) == (obj["spec"], obj["status"])
+    assert (record.opened["spec"], record.status) == (obj["spec"], obj["status"])
     assert record.standing == (obj["status"]["phase"], obj["status"]["reason"])
 
 

@@ -32,17 +32,13 @@ class Record:
     """When this process first saw phase and reason as they are, in seconds of the monotonic clock."""
 
     @property
-    def spec(self) -> Object:
-        found: Object = self._open["spec"]
-        return found
-
-    @property
     def status(self) -> Object:
-        found: Object = self._open["status"]
+        found: Object = self.opened["status"]
         return found
 
     @property
-    def _open(self) -> Object:
+    def opened(self) -> Object:
+        """What is written, read anew each time where it is compressed."""
         found: Object = json.loads(zlib.decompress(self.written)) if isinstance(self.written, bytes) else self.written
         return found
 
@@ -65,8 +61,9 @@ def record_of(obj: Object) -> Record:
 
 def what_counts(record: Record) -> Record:
     """All that a decision may follow from. That a trainer gets on is written often, and follows from its reports alone."""
-    status = {name: said for name, said in record.status.items() if name != "progress"}
-    return replace(record, version=0, written={"spec": record.spec, "status": status})
+    written = record.opened
+    status = {name: said for name, said in written["status"].items() if name != "progress"}
+    return replace(record, version=0, written={"spec": written["spec"], "status": status})
 
 
 def _word(status: Object, name: str, otherwise: str) -> str:

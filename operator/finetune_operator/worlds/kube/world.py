@@ -275,13 +275,14 @@ class KubeWorld:
         running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
         attempts = self._with_silence(key, attempts)
         attempts = [await self._with_trust(key, attempt) for attempt in attempts]
+        written = record.opened
         return Observed(
             key=key,
             job=Job(
                 uid=record.uid,
                 generation=record.generation,
-                spec=record.spec,
-                status=read_status(record.status),
+                spec=written["spec"],
+                status=read_status(written["status"]),
                 deleting=record.deleting,
                 queueing=record.queueing,
             ),
@@ -342,8 +343,9 @@ class KubeWorld:
         if replace(seen, version=record.version) != record:
             self._changes.put_nowait(key)  # the decision is about what is no longer so
             return
-        before = read_status(record.status)
-        if patch := status_patch(record.status, before.wire(), decision.status.wire()):
+        said_before = record.status
+        before = read_status(said_before)
+        if patch := status_patch(said_before, before.wire(), decision.status.wire()):
             try:
                 await self._write_status(key, record, patch)
             except ApiError as error:
