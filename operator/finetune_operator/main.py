@@ -1,151 +1,23 @@
-"""`finetune-operator run`: connect, watch, reconcile, until told to stop."""
+"""`finetune-operator run`: the command line of the operator, which works until it is told to stop."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from finetune_operator.controller import Controller
-from finetune_operator.handlers import first, stop_at_signals, watch_jobs
 from finetune_operator.logs import set_up
-from finetune_operator.metrics import Metrics, Standing
-from finetune_operator.serve import serving
-from finetune_operator.worlds.kube.client import TROUBLE, Client, NoCluster
-from finetune_operator.worlds.kube.hearing import ProgressOptions, hear, progress_options, read_progress_url
-from finetune_operator.worlds.kube.kind import served
-from finetune_operator.worlds.kube.leadership import Alone, Leadership
-from finetune_operator.worlds.kube.platform import DEFAULTS, Platform, read_env, read_trusted_ca
-from finetune_operator.worlds.kube.progress_server import PATH
-from finetune_operator.worlds.kube.relay import Relay
-from finetune_operator.worlds.kube.world import KubeWorld
+from finetune_operator.operate import Operator
+from finetune_operator.worlds.kube.client import Client, NoCluster
+from finetune_operator.worlds.kube.hearing import progress_options, read_progress_url
+from finetune_operator.worlds.kube.platform import Platform, read_env, read_trusted_ca
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
-SWEEP_SECONDS = 600.0
-FOLLOW_SECONDS = 60.0
-DRAIN_SECONDS = 10.0
-"""For the reconciles under way, when told to stop."""
 ALL = "all"
-
-
-async def run(
-    client: Client,
-    *,
-    namespace: str | None,
-    trainer_image: str,
-    listen: str,
-    platform: Platform = DEFAULTS,
-    progress: ProgressOptions | None = None,
-    lease: tuple[str, str] | None = None,
-) -> None:
-    """Operate one cluster, or one namespace of it, until a signal to end arrives or a part of the operator breaks.
-
-    With a Lease, by its namespace and name, only as long as this operator holds it; until then it watches.
-    """
-    stop, acts = asyncio.Event(), asyncio.Event()
-    leadership = Leadership(client, *lease, end_at_once) if lease else Alone()
-    world: KubeWorld
-    controller: Controller
-    metrics = Metrics(
-        depth=lambda: len(controller.queue),
-        watch_ages=lambda: world.watch_ages(),
-        standings=lambda: map(Standing._make, world.standings()),
-        leads=lambda: leadership.leads,
-    )
-    client.asked = metrics.asked
-    world = KubeWorld(
-        client, namespace=namespace, default_image=trainer_image, platform=platform, written=metrics.written
-    )
-    world.ensure_leading = leadership.ensure
-    controller = Controller(world, clock=client.clock.now, observed=metrics.reconciled, leads=acts)
-    relay = Relay(world, leadership, progress.hosts[0], PATH) if progress else None
-
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                await world.drop_ghosts()
-            except TROUBLE as error:
-                log.warning("FineTuneJobs could not be listed: %s", error or type(error).__name__)
-
-    async def hear_trainers() -> None:
-        if progress is None or relay is None:
-            return
-        await world.synced()  # before that, every pod would be a stranger
-        try:
-            await hear(world, client, progress, relay, leadership, metrics.posted)
-        except Exception:
-            log.exception("Trainers are not heard any more. Their jobs go on.")
-
-    async def all_is_there() -> None:
-        await world.synced()  # before that, children would seem to be missing
-        await served(client, namespace)
-
-    async def begin_to_act() -> None:
-        while not leadership.elected.is_set():
-            world.follow()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FOLLOW_SECONDS):
-                    await leadership.elected.wait()
-        if lease:
-            world.lead()
-        if relay:
-            relay.lead()
-        acts.set()
-        await stop.wait()
-
-    async def step_down() -> None:
-        await stop.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await controller.queue.drain()
-        for part in acting:
-            part.cancel()
-        await asyncio.gather(*acting, return_exceptions=True)
-        await leadership.resign()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await world.all_told()  # of what is written already, whoever leads by now
-
-    def unready(seconds: float) -> Collection[str]:
-        return [*world.unready(seconds), *filter(None, [leadership.away()])]
-
-    acting: list[asyncio.Task[None]] = []
-    async with client, serving(listen, metrics, world.dead_watches, unready) as port:
-        log.info("Serving /healthz, /readyz and /metrics on port %d.", port)
-        parts = [asyncio.create_task(part()) for part in (*world.watches, world.pulse, sweep)]
-        hearing, stepping_down = asyncio.create_task(hear_trainers()), asyncio.create_task(step_down())
-        stop_at_signals(stop)  # until kopf takes over
-        try:
-            await first(all_is_there(), stop.wait(), *parts)
-            if not stop.is_set():
-                acting += [asyncio.create_task(part()) for part in (leadership.run, begin_to_act, controller.run)]
-                parts += acting
-                await asyncio.sleep(0)  # its workers exist before kopf counts the tasks that are not its own
-                for part in parts:
-                    part.add_done_callback(lambda _: stop.set())
-                log.info("Watching FineTuneJobs in %s.", f"namespace {namespace}" if namespace else "all namespaces")
-                if progress is None:
-                    log.info("How far trainings are is not shown: --progress-url is not given.")
-                await watch_jobs(world, client, namespace=namespace, stop=stop)
-        finally:
-            broken = [part for part in parts if part.done() and not part.cancelled()]
-            stop.set()
-            await stepping_down
-            for part in (*parts, hearing):
-                part.cancel()
-            await asyncio.gather(*parts, hearing, return_exceptions=True)
-        for part in broken:
-            part.result()
-    log.info("Stopped. Trainings go on without the operator.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,33 +27,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         client = Client.from_environment()
     except NoCluster as error:
         sys.exit(f"finetune-operator: {error}")
-    namespace = None if options.namespace == ALL else options.namespace
+    asyncio.run(operate(client, options))
+
+
+async def operate(client: Client, options: argparse.Namespace) -> None:
     platform = Platform(
         fixed_ids=options.fixed_ids,
         env=tuple(options.trainer_env),
         trusted_ca=options.trainer_trusted_ca,
         allowed_pod_keys=tuple(options.allow_pod_keys),
     )
-    asyncio.run(
-        run(
-            client,
-            namespace=namespace,
-            trainer_image=options.trainer_image,
-            listen=options.listen,
-            platform=platform,
-            progress=progress_options(
-                options.progress_url, options.progress_listen, options.progress_secret, options.address
-            ),
-            lease=options.lease,
-        )
+    operator = Operator(
+        client,
+        namespace=None if options.namespace == ALL else options.namespace,
+        trainer_image=options.trainer_image,
+        platform=platform,
+        progress=progress_options(
+            options.progress_url, options.progress_listen, options.progress_secret, options.address
+        ),
+        lease=options.lease,
     )
-
-
-def end_at_once(why: str) -> NoReturn:
-    """Another operator leads, or soon will: nothing that is under way here may be written any more."""
-    log.error("This operator does not lead any longer, and so it ends: %s.", why)
-    logging.shutdown()
-    os._exit(1)
+    await operator.run(options.listen)
 
 
 def read_lease(text: str) -> tuple[str, str]:

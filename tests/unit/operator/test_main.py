@@ -90,7 +90,7 @@ HURRIED = {
     "finetune_operator.handlers.LONGEST_PAUSE": 0.2,
     "finetune_operator.worlds.kube.heard.RECENTLY": 2.0,
     "finetune_operator.worlds.kube.world.PULSE": 0.1,
-    "finetune_operator.main.SWEEP_SECONDS": 0.3,
+    "finetune_operator.operate.SWEEP_SECONDS": 0.3,
 }
 """What takes minutes in a cluster, in seconds."""
 

@@ -4,11 +4,12 @@ model = fetch_model(spec.model, storage=spec.storage, workspace=folder, stop=sto
 data = load(spec.dataset, forms, storage=spec.storage, workspace=folder, seed=spec.training.seed, stop=stop)
 """
 
-from finetune_trainer.data.examples import Data, Examples, Origin, Origins, Source, Stop
+from finetune_trainer.data.examples import Examples, Origin, Origins, Stop
 from finetune_trainer.data.fetch import FetchedModel, fetch_model
 from finetune_trainer.data.fingerprint import fingerprint_inputs
 from finetune_trainer.data.listing import list_inputs
 from finetune_trainer.data.load import load
+from finetune_trainer.data.loaded import Data, Source
 
 __all__ = [
     "Data",

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from mmap import MADV_DONTNEED, mmap
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-from finetune_api.dataset import MeasuredSplit
-from finetune_api.tasks import Form
-
-if TYPE_CHECKING:
-    from finetune_trainer.data.survey import Survey
 
 Stop = Callable[[], None]
 """Called between files and between blocks of rows; raises whatever its owner wants to end the work with."""
@@ -131,43 +125,3 @@ class Examples:
     def take(self, rows: Indices) -> Examples:
         """The examples at these positions, in this order."""
         return Examples(self.table.take(pa.array(rows, pa.int64())), self.origins.take(rows))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file, or a split of a hub dataset, that examples were read from."""
-
-    split: Split
-    name: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class Data:
-    """All that a run trains and measures on."""
-
-    train: Examples
-    validation: Examples
-    test: Examples | None
-    form: Form
-    """Which roles the examples have."""
-    names: Mapping[str, tuple[str, ...]]
-    """By role of a kind that has names, such as `label`; the position is the label's number, and of two the last is the positive class."""
-    warnings: tuple[str, ...]
-    """What is odd but no error, one sentence each, for the log and the report."""
-    fingerprint: str
-    """SHA-256 (hex) over the names and contents of the data's files, or a hub dataset's commit, subset and splits."""
-    revision: str | None
-    """The commit of a hub dataset."""
-    survey: Survey
-    """How much there is, how even, and how often the same."""
-    sources: tuple[Source, ...]
-    """What was read. A validation split drawn from the training rows has no source of its own."""
-    retention: Examples | None = None
-    """What the model should not forget."""
-
-    @property
-    def measured(self) -> Mapping[MeasuredSplit, Examples]:
-        """The splits that the model is measured on, validation first."""
-        given = {"validation": self.validation, "test": self.test, "retention": self.retention}
-        return {split: examples for split in get_args(MeasuredSplit) if (examples := given[split]) is not None}

@@ -10,8 +10,9 @@ import pyarrow as pa
 from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION, Dataset
 from finetune_api.job import Storage
 from finetune_api.tasks import Form
-from finetune_trainer.data.examples import Data, Examples, Split, Stop
+from finetune_trainer.data.examples import Examples, Split, Stop
 from finetune_trainer.data.keys import keys_of
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.places import told_of
 from finetune_trainer.data.rows import some_of
 from finetune_trainer.data.sources import Wanted, read

@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_trainer.data.beside import Beside
-from finetune_trainer.data.examples import Examples, Origins, Source, Split, Unit
+from finetune_trainer.data.examples import Examples, Origins, Split, Unit
 from finetune_trainer.data.kinds import Kinds, Values
+from finetune_trainer.data.loaded import Source
 from finetune_trainer.data.problems import data_invalid
 
 MOST = 1 << 16

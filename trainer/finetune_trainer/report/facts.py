@@ -9,7 +9,7 @@ from typing import Any, Literal
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import MetricResult, ModelResult
 from finetune_api.run import RunIdentity
-from finetune_trainer.data.examples import Source
+from finetune_trainer.data.loaded import Source
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect

@@ -24,7 +24,8 @@ from transformers import PreTrainedModel
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import Form, TaskFacts
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score

@@ -27,7 +27,8 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import FillMask as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import Block, Card, Cards, Marked, Span
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.likelihood import token_scores

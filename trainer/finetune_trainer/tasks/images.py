@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.bad_file import BadFile, changed
-from finetune_trainer.data.examples import Data, Examples
+from finetune_trainer.data.examples import Examples
 from finetune_trainer.data.kinds.files import source_of
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.pixels import decode
 from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.augment import Augment

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.data.examples import Data, Examples
+from finetune_trainer.data.examples import Examples
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score

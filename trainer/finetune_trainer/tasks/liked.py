@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.conversations import Row, rows
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score

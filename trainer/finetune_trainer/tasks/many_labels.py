@@ -15,7 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_THRESHOLD, Classification
-from finetune_trainer.data.examples import Data, Examples
+from finetune_trainer.data.examples import Examples
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import (
     Block,
     Card,

@@ -28,7 +28,8 @@ from torch.nn.functional import logsigmoid
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_BETA
 from finetune_trainer.data.conversations import Row
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.preferences import pairs
 from finetune_trainer.data.problems import at
 from finetune_trainer.report.blocks import Block

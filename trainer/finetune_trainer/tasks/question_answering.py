@@ -24,7 +24,8 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import QuestionAnswering as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score

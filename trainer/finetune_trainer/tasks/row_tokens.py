@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune_api.options import DEFAULT_TEXT_LOSS, TextGeneration as Options
 from finetune_trainer.data.conversations import Conversation, Plain, Row
-from finetune_trainer.data.examples import Data, Origins
+from finetune_trainer.data.examples import Origins
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.tasks.broken_names import MARK, Breaker
 from finetune_trainer.tasks.chat_template import BY_LAST, ChatTemplate, Rendered, RenderError, Span

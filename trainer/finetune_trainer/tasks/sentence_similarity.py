@@ -21,8 +21,9 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PAIR_LOSS, DEFAULT_TEMPERATURE, Similarity
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls

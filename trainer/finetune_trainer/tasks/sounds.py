@@ -16,9 +16,10 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.data.bad_file import BadFile, changed
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds.files import Source, source_of
 from finetune_trainer.data.kinds.waves import Length, Wave, decode, length
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.shortage import shortage
 from finetune_trainer.tasks import heard_steps

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.tasks.answers import PADDED, settle_attention, try_answers
 from finetune_trainer.tasks.base import Batch, Feature, Features, Task
 from finetune_trainer.tasks.pretrained import Head, load_model, said_as_invalid

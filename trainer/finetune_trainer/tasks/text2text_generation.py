@@ -25,8 +25,9 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import Generation as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.keys import different as different_keys
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score, of_some, values

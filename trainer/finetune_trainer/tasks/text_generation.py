@@ -26,7 +26,8 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PACKING, TextGeneration as Options
 from finetune_api.tasks import TASKS, Form
 from finetune_trainer.data.conversations import Row, rows
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at
 from finetune_trainer.documents import reading
 from finetune_trainer.report.blocks import Block

@@ -13,7 +13,8 @@ from torch.nn.functional import mse_loss
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at, data_invalid
 from finetune_trainer.report.blocks import Block, Card, Cards, Scatter, sentence
 from finetune_trainer.scores import Score

@@ -24,9 +24,10 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import TokenClassification as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds.lists import starts_of
 from finetune_trainer.data.kinds.tokens import lengths_of
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import listed
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect

@@ -21,9 +21,10 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PROMPTS
 from finetune_api.tasks import TASKS, Form
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.text import Texts
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import shortened
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect

@@ -15,7 +15,8 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import forms_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as TASK_FACTS
-from finetune_trainer.data.examples import Data, Examples, Stop
+from finetune_trainer.data.examples import Examples, Stop
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.engine.predict import Arithmetic, Predicted, predict
 from finetune_trainer.engine.suspected import suspected

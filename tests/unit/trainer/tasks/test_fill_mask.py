@@ -11,7 +11,8 @@ from transformers import AutoModelForMaskedLM
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as FACTS
-from finetune_trainer.data.examples import Data, Examples, Origins
+from finetune_trainer.data.examples import Examples, Origins
+from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.survey import Survey
 from finetune_trainer.scores import values
 from finetune_trainer.tasks import TASKS
