@@ -12,7 +12,15 @@ from finetune_operator.decide.headway import LONG_WAIT, restart_due
 from finetune_operator.decide.progress import doing, measured_so_far, progress_told
 from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
-from finetune_operator.worlds.protocol import AttemptPhase, ChangeLimits, Decision, Ending, Refusal, StopTraining
+from finetune_operator.worlds.protocol import (
+    AttemptPhase,
+    AttemptSeen,
+    ChangeLimits,
+    Decision,
+    Ending,
+    Refusal,
+    StopTraining,
+)
 from finetune_operator.worlds.restarts import ending_after
 
 FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
@@ -41,20 +49,31 @@ def attempt_is_running(case: Case) -> Decision | None:
         return None
     last = running[-1]
     if last.deleting:
-        then = "and the next attempt goes on from there"
-        if ending := ending_at_hand(case):
-            then = (
-                f"and then the training ends: {deadline_missed(case)}"
-                if ending is Ending.DEADLINE_EXCEEDED
-                else "and ends"
-            )
-        message = sentences(f"{place(last)} was told to stop: it saves its work, {then}")
-        return still_ending(case, last, Phase.RUNNING, "Stopping", message)
+        return still_ending(case, last, Phase.RUNNING, *_being_stopped(case, last))
     where = f" on node {last.node}" if last.node else ""
     number = next((a.number for a in case.attempts if a.name == last.name), len(case.attempts))
     message = f"Attempt {number} is running{where}."
     metric = measured_so_far(progress_told(case, Phase.RUNNING))
     return Decision(status=status(case, Phase.RUNNING, doing(case, number), message, summary=metric))
+
+
+def _being_stopped(case: Case, attempt: AttemptSeen) -> tuple[str, str]:
+    """Reason and message. Of one that is ended because it hangs, as its entry says by now, nobody says that it saves."""
+    entry = next((a for a in case.attempts if a.name == attempt.name), None)
+    if entry is not None and entry.reason and entry.message:
+        told = f"It was told to stop, {_then(case, 'the last checkpoint')}"
+        return entry.reason, sentences(entry.message, told)
+    return "Stopping", sentences(f"{place(attempt)} was told to stop: it saves its work, {_then(case, 'there')}")
+
+
+def _then(case: Case, checkpoint: str) -> str:
+    match ending_at_hand(case):
+        case None:
+            return f"and the next attempt goes on from {checkpoint}"
+        case Ending.DEADLINE_EXCEEDED:
+            return f"and then the training ends: {deadline_missed(case)}"
+        case _:
+            return "and ends"
 
 
 def placement_has_changed(case: Case) -> Decision | None:

@@ -86,6 +86,9 @@ def training_is_stopping(case: Case) -> Decision | None:
     if case.training is None or not case.training.deleting:
         return None
     message = f"{case.training.name} is being stopped; training goes on when it is gone."
+    ending = [a for a in case.attempts_now if a.deleting]
+    if ending:
+        return still_ending(case, ending[-1], Phase.STARTING, "Restarting", message)
     return Decision(status=status(case, Phase.STARTING, "Restarting", message))
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from finetune_api.failures import FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.case import Case
-from finetune_operator.decide.report import status
+from finetune_operator.decide.report import sentences, status
 from finetune_operator.worlds.images import is_of_the_same
 from finetune_operator.worlds.protocol import AttemptPhase, AttemptSeen, Decision
 
@@ -31,12 +31,21 @@ def place(attempt: AttemptSeen) -> str:
     return f"{attempt.name} on node {attempt.node}" if attempt.node else attempt.name
 
 
+def not_heard_of(attempt: AttemptSeen) -> str:
+    """Of one whose node is out of touch."""
+    return f"{place(attempt)} has not been heard of since {attempt.out_of_touch:%H:%M:%S} UTC, because its node is out of touch"
+
+
 def still_ending(case: Case, attempt: AttemptSeen, phase: Phase, reason: str, message: str) -> Decision:
-    """`message`, as long as the attempt has time; after that nobody knows whether it still saves, and only a person can tell."""
+    """`message`, as long as the attempt has time and its node is in touch; else nobody knows whether it saves, and past its time only a person
+    can tell."""
     if attempt.gone_by is None:
         return Decision(status=status(case, phase, reason, message))
     late = attempt.gone_by + LATE
     if case.now < late:
+        if attempt.out_of_touch is not None:
+            told = f"It was told to stop and to be gone by {attempt.gone_by:%H:%M:%S} UTC, and may not have heard that"
+            reason, message = FailureReason.NODE_LOST, sentences(not_heard_of(attempt), told)
         recheck = (late - case.now).total_seconds()
         return Decision(status=status(case, phase, reason, message), recheck_after=recheck)
     due = given_up_at(case, attempt)

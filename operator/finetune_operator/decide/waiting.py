@@ -12,7 +12,7 @@ from finetune_operator.decide.diagnosis import what_it_waits_for
 from finetune_operator.decide.ending import failed
 from finetune_operator.decide.headway import due_after_the_last_end
 from finetune_operator.decide.report import sentences, status
-from finetune_operator.decide.stopping import place
+from finetune_operator.decide.stopping import not_heard_of
 from finetune_operator.worlds.protocol import AttemptPhase, Awaited, Decision, OnItsWay
 
 A_NODE_COMES_WITHIN = timedelta(minutes=20)
@@ -28,7 +28,7 @@ def node_is_out_of_touch(case: Case) -> Decision | None:
         return None
     last = running[-1]
     message = sentences(
-        f"{place(last)} has not been heard of since {last.out_of_touch:%H:%M:%S} UTC, because its node is out of touch",
+        not_heard_of(last),
         "It may still train; if the node stays away, the cluster gives the pod up, and the next attempt goes on from the last checkpoint",
     )
     return Decision(status=status(case, Phase.RUNNING, FailureReason.NODE_LOST, message))

@@ -40,7 +40,11 @@ def test_a_trainer_that_says_nothing_for_half_as_long_again_as_it_may_is_ended_a
         f"{attempt.name} on node node-1 has said nothing for 150 seconds, and spec.progressDeadlineSeconds allows 100. "
         "It is ended, and the next attempt goes on from the last checkpoint."
     )
-    assert story.waits(10).state() == ("Running", "Stopping")
+    assert story.waits(10).state() == ("Running", "TrainingStalled")
+    assert "saves its work" not in (story.status.message or "")
+    assert (story.status.message or "").endswith(
+        "It was told to stop, and the next attempt goes on from the last checkpoint."
+    )
     story.ends(137, deleting=True)
     [ended] = story.status.attempts or []
     assert (ended.reason, ended.counts_as, ended.exit_code) == ("TrainingStalled", "Failure", 137)
@@ -104,7 +108,7 @@ def test_the_end_of_a_trainer_that_found_out_itself_counts_and_points_at_the_sta
 def test_what_is_about_to_be_ended_is_not_counted_before_it_has_ended() -> None:
     story = heard(backoffLimit=0).waits(150).looks()
     assert [limits.limits.backoff_limit for _, limits in story.world.trainings.values()] == [0]
-    assert story.looks().looks().state() == ("Running", "Stopping")
+    assert story.looks().looks().state() == ("Running", "TrainingStalled")
     assert done(story) == ["StartTraining", "StopAttempt"]
 
 
@@ -122,7 +126,7 @@ def on_a_dead_node(**changes: Any) -> Story:
 
 def test_a_pod_of_a_dead_node_is_given_up_five_minutes_after_it_should_be_gone_and_the_next_one_goes_on() -> None:
     story = on_a_dead_node()
-    assert story.state() == ("Running", "Stopping")
+    assert story.state() == ("Running", "NodeLost")
     story.waits(GRACE + 30)
     assert story.state() == ("Running", "NodeLost")
     assert "Else it is given up at 00:08:05 UTC." in (story.status.message or "")
@@ -171,7 +175,7 @@ def test_only_a_trainer_that_holds_the_claim_is_given_up(image: str, given_up: b
 
 def test_a_job_that_is_suspended_meanwhile_is_suspended_once_its_lost_pod_is_given_up() -> None:
     story = on_a_dead_node().is_edited(suspend=True)
-    assert story.state() == ("Suspended", "Suspending")
+    assert story.state() == ("Suspended", "NodeLost")
     story.waits(GRACE + 300).looks()
     assert done(story) == ["StartTraining", "StopTraining", "ForgetAttempt"]
     assert story.looks().state() == ("Suspended", "Suspended")

@@ -192,12 +192,33 @@ def test_a_node_out_of_touch_is_said_and_that_it_is_back_as_well() -> None:
     assert story.looks().state() == ("Running", "Training")
 
 
-def test_a_pod_that_was_told_to_stop_on_a_node_out_of_touch_is_told_as_one_that_should_be_gone() -> None:
+@pytest.mark.parametrize(
+    ("by", "phase"),
+    [
+        ("the cluster", "Running"),
+        ("a suspension", "Suspended"),
+        ("somebody who deleted its training", "Starting"),
+        ("somebody who deleted its training without a word to it", "Starting"),
+    ],
+)
+def test_nobody_says_of_a_pod_on_a_node_out_of_touch_that_it_saves_and_stops(by: str, phase: str) -> None:
     story = Story().starts().runs()
     gone_by = story.now + timedelta(seconds=60)
     story.world.change_latest(story.key, out_of_touch=story.now, deleting=True, gone_by=gone_by)
-    assert story.looks().state() == ("Running", "Stopping")
-    assert story.waits(91).state() == ("Running", "NodeLost")
+    match by:
+        case "a suspension":
+            story.is_edited(suspend=True)
+        case "somebody who deleted its training":
+            story.changes_training(deleting=True)
+        case "somebody who deleted its training without a word to it":
+            story.world.trainings.clear()
+    assert story.looks().state() == (phase, "NodeLost")
+    name = story.world.attempts[story.key][-1].name
+    assert story.status.message == (
+        f"{name} on node node-1 has not been heard of since 00:00:05 UTC, because its node is out of touch. "
+        "It was told to stop and to be gone by 00:01:05 UTC, and may not have heard that."
+    )
+    assert story.waits(91).state() == (phase, "NodeLost")
     assert "should be gone since" in (story.status.message or "")
 
 
