@@ -1,8 +1,9 @@
 """1,000 FineTuneJobs at once on a real control plane, beside 1,000 TrainJobs of Kubeflow Trainer and 1,000 plain Jobs:
-`python -m tests.bench.operator_1000` prints JSON, one object a figure. NAMES of the parts may be given: ours, kubeflow, life.
+`python -m tests.bench.operator_1000` prints JSON, one object a figure. NAMES of the parts may be given: ours, plain, kubeflow, life.
 
 Until their pods are pending there is no kubelet. Each side has a control plane of its own, one after the other on the same machine, and
-an audit log by which its writes are counted. `life` is from creation to success, of pods that end as soon as they run.
+an audit log by which its writes are counted. `plain` is the floor of any operator: the Jobs that ours would make, made by whoever else
+makes FineTuneJobs, without any operator. `life` is from creation to success, of pods that end as soon as they run.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from finetune_operator.worlds.kube.manifest import training_job
+from finetune_operator.worlds.protocol import StartTraining
 from tests.bench import kubeflow
 from tests.bench.figures import emit
 from tests.cluster.control_plane import CONTROLLERS, ControlPlane
 from tests.cluster.kubelet import run_on
 from tests.integration.operator.lab import Account, Lab, OperatorProcess, Site, operating
 from tests.integration.operator.many import cpu_seconds, peak_mib, run_many
-from tests.unit.operator.story import SPEC
+from tests.unit.operator.story import SPEC, Story
 
 REPOSITORY = Path(__file__).parents[2]
 CRDS = sorted((REPOSITORY / "crds").glob("*.yaml"))
@@ -75,6 +78,20 @@ def start_kubeflow() -> Started:
         path = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}/trainjobs"
         time.sleep(2)  # it has read the runtime
         return start(cluster, lambda n: cluster.api.post(path, kubeflow.train_job(f"job-{n}")), pids)
+
+
+def start_plain() -> Started:
+    story = Story().starts()
+    [asked] = [action for action in story.actions if isinstance(action, StartTraining)]
+    with a_cluster([]) as cluster:
+
+        def made(number: int) -> None:
+            key = replace(story.key, namespace=NAMESPACE, name=f"job-{number}")
+            job = training_job(key, f"uid-{number}", replace(asked, name=f"{key.name}-r"))
+            del job["metadata"]["ownerReferences"]  # there is nobody, and who belongs to nobody is collected
+            cluster.api.post(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", job)
+
+        return start(cluster, made, {})
 
 
 def start(cluster: ControlPlane, create: Callable[[int], Any], pids: dict[str, int]) -> Started:
@@ -146,26 +163,52 @@ def run_pods(lab: Lab, operator: OperatorProcess) -> None:
     print(found, file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class Figure:
+    name: str
+    of: Callable[[Started], float]
+    unit: str
+    has_floor: bool = False
+    """Whether there is one without an operator as well."""
+
+
+FIGURES = (
+    Figure("until 1,000 jobs have their Job", lambda s: s.seconds_until_jobs, "s", has_floor=True),
+    Figure("until 1,000 jobs have their pod", lambda s: s.seconds_until_pods, "s", has_floor=True),
+    Figure("CPU until 1,000 jobs have their pod", lambda s: s.cpu_seconds, "s"),
+    Figure("CPU of the API server meanwhile", lambda s: s.server_cpu_seconds, "s", has_floor=True),
+    Figure("writes for one job up to its pending pod", lambda s: sum(s.writes.values()) / JOBS, "writes"),
+    Figure("peak memory with 1,000 jobs", lambda s: s.peak_mib, "MiB"),
+)
+SIDES: dict[str, tuple[str, Callable[[], Started]]] = {
+    "ours": ("operator", lambda: start_ours(run_pods)),
+    "plain": ("plain", start_plain),
+    "kubeflow": ("kubeflow", start_kubeflow),
+}
+PEERS = {"plain": "plain Jobs, no operator", "kubeflow": kubeflow.NAME}
+
+
 def main() -> None:
-    parts = sys.argv[1:] or ["ours", "kubeflow", "life"]
-    ours = start_ours(run_pods) if "ours" in parts else None
-    peer = start_kubeflow() if "kubeflow" in parts else None
-    for name, what, unit in (
-        ("until 1,000 jobs have their Job", lambda s: s.seconds_until_jobs, "s"),
-        ("until 1,000 jobs have their pod", lambda s: s.seconds_until_pods, "s"),
-        ("CPU until 1,000 jobs have their pod", lambda s: s.cpu_seconds, "s"),
-        ("CPU of the API server meanwhile", lambda s: s.server_cpu_seconds, "s"),
-        ("writes for one job up to its pending pod", lambda s: sum(s.writes.values()) / JOBS, "writes"),
-        ("peak memory with 1,000 jobs", lambda s: s.peak_mib, "MiB"),
-    ):
-        if ours and peer:
-            said = f"{kubeflow.NAME}: {what(peer):.2f}"
-            emit(f"operator {name}", what(ours), unit, peer=said, ratio=what(ours) / what(peer))
-        elif one := ours or peer:
-            emit(f"{'operator' if ours else 'kubeflow'} {name}", what(one), unit)
-            print(one.writes, file=sys.stderr)
+    parts = sys.argv[1:] or [*SIDES, "life"]
+    sides = {name: begin() for part, (name, begin) in SIDES.items() if part in parts}
+    for name, started in sides.items():
+        print(name, started.writes, file=sys.stderr)
+    for figure in FIGURES:
+        tell(figure, {name: figure.of(one) for name, one in sides.items() if figure.has_floor or name != "plain"})
     if "life" in parts:
         live()
+
+
+def tell(figure: Figure, values: dict[str, float]) -> None:
+    """That of the first side, beside each of the others."""
+    if not values:
+        return
+    (name, value), *others = values.items()
+    if not others:
+        emit(f"{name} {figure.name}", value, figure.unit)
+    for other, theirs in others:
+        said = f"{PEERS[other]}: {theirs:.2f}"
+        emit(f"{name} {figure.name}", value, figure.unit, peer=said, ratio=value / theirs)
 
 
 def live() -> None:
