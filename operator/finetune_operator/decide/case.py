@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
-from finetune_api.run import RUN_VERSION, identify
+from finetune_api.run import RUN_VERSION, Run, RunIdentity, identify
 from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus, Usage
 from finetune_operator.decide.attempts import Around, cause_of, record, spent, within
 from finetune_operator.decide.lingering import as_ended
@@ -88,6 +88,11 @@ class Case:
     # -- the run: pinned when it first starts; what has started is authoritative -----------------------------------
 
     @cached_property
+    def identity(self) -> RunIdentity:
+        """Of the run that a readable spec asks for."""
+        return identify(self.spec)
+
+    @cached_property
     def pinned(self) -> RunStatus | None:
         """The run that has started, as long as no other is wanted.
 
@@ -101,7 +106,7 @@ class Case:
         if wants(self.job.spec, run):
             return run
         if isinstance(self.parsed, FineTuneJobSpec):
-            return run if identify(self.parsed).id == run.id else None
+            return run if self.identity.id == run.id else None
         # Another one is wanted, and nobody knows which: this one goes on until it ends.
         return run if self._training_of(run.id) and not is_finished(status) else None
 
@@ -111,7 +116,7 @@ class Case:
         if self.pinned is not None:
             return self.pinned.id
         if isinstance(self.parsed, FineTuneJobSpec):
-            return identify(self.parsed).id
+            return self.identity.id
         unreported = self.seen.trainings if self.job.status.run is None else ()
         return next((t.run_id for t in unreported if not t.deleting), "")
 
@@ -134,13 +139,9 @@ class Case:
     def _wanted(self) -> RunStatus:
         written = self.job.spec.get("runId") or ""
         if isinstance(self.parsed, FineTuneJobSpec):
-            identity = identify(self.parsed)
+            wanted = self.identity
             return RunStatus(
-                id=identity.id,
-                uri=identity.uri,
-                fingerprint=identity.fingerprint,
-                written=written,
-                contract=RUN_VERSION,
+                id=wanted.id, uri=wanted.uri, fingerprint=wanted.fingerprint, written=written, contract=RUN_VERSION
             )
         # Its start could not be reported, and now its spec cannot be read. Its folder is where the spec says, if it does.
         output = self.job.spec.get("output")
@@ -185,7 +186,7 @@ class Case:
 
     # -- trainings and attempts ------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def training(self) -> Training | None:
         return self._training_of(self.run_id)
 
@@ -213,7 +214,7 @@ class Case:
             return self.before.completion_time or self.now
         return within(training.created, training.ended, self.now)
 
-    @property
+    @cached_property
     def attempts_now(self) -> list[AttemptSeen]:
         """Those of the present training, oldest first."""
         return [a for a in self.seen.attempts if self.training is not None and a.training == self.training.uid]
@@ -222,7 +223,7 @@ class Case:
         """Whether the last report says how the attempt ended, so that its pod may go."""
         return any(a.name == attempt.name and a.end_time is not None for a in self.before.attempts or [])
 
-    @property
+    @cached_property
     def attempts_left_behind(self) -> list[AttemptSeen]:
         """Those that still end although their training is gone."""
         present = {t.uid for t in self.seen.trainings}
@@ -251,7 +252,7 @@ class Case:
             told[report.attempt] = step
         return {name: step for name, step in told.items() if step is not None}
 
-    @property
+    @cached_property
     def usage(self) -> Usage | None:
         """What this run took of accelerators so far. What ended is counted once, when it is recorded: the record has an end."""
         before = self.before
@@ -269,6 +270,18 @@ class Case:
         """What the latest attempt that has run said of itself."""
         report = self.seen.report
         return report if report and self.attempts and self.attempts[-1].name == report.attempt else None
+
+    @cached_property
+    def run_for_trainer(self) -> Run:
+        """What its trainer is told, in the version that this run began with: so old is the trainer that it has."""
+        run = self.run
+        return Run.of(
+            self.spec,
+            RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
+            owner=f"{self.seen.key.namespace}/{self.seen.key.name}/{self.job.uid}",
+            contract=run.contract or 1,
+            trainer_image=self.seen.default_image,
+        )
 
     def refused(self, kind: type[Action]) -> Refusal | None:
         """The answer to an action of this kind, if it was refused in this very reconcile."""

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from finetune_api.failures import REMEDIES, FailureReason, JobError
 from finetune_api.job import QUEUE_LABEL
-from finetune_api.run import Run, RunIdentity
 from finetune_api.status import Phase, TrainingStatus
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.ending import FINAL_REFUSALS, failed
@@ -145,7 +144,7 @@ def run_does_not_fit(case: Case) -> Decision | None:
     if case.training is not None:
         return None
     try:
-        _run(case).to_env()
+        case.run_for_trainer.to_env()
     except JobError as error:
         return failed(case, error.reason, error.message, error.remedy, error.field)
     return None
@@ -179,7 +178,7 @@ def training_is_missing(case: Case) -> Decision | None:
         reason, message = "Restarting", f"{name} was created again and goes on from the last checkpoint."
     start = StartTraining(
         name=name,
-        run=_run(case),
+        run=case.run_for_trainer,
         image=pinned_image(run),
         limits=case.limits,
         placement=case.placement,
@@ -189,15 +188,3 @@ def training_is_missing(case: Case) -> Decision | None:
     began = case.before.start_time or case.now
     said = status(case, Phase.STARTING, reason, message, run=run, training=asked, start_time=began)
     return Decision(actions=(start,), status=said)
-
-
-def _run(case: Case) -> Run:
-    """What the trainer is told, in the version that this run began with: so old is the trainer that it has."""
-    run = case.run
-    return Run.of(
-        case.spec,
-        RunIdentity(id=run.id, uri=run.uri, fingerprint=run.fingerprint),
-        owner=f"{case.seen.key.namespace}/{case.seen.key.name}/{case.job.uid}",
-        contract=run.contract or 1,
-        trainer_image=case.seen.default_image,
-    )
