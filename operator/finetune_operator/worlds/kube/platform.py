@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import astuple, dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Platform:
     allowed_pod_keys: tuple[str, ...] = ()
     """Labels and annotations of other systems that `spec.pod` may carry: keys, or domains with all theirs."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all that pods get of it, kept with the Job that was made so."""
         text = json.dumps([self.fixed_ids, sorted(self.env), self.trusted_ca and astuple(self.trusted_ca)])

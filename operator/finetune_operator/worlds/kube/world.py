@@ -91,8 +91,8 @@ class KubeWorld:
         """From when on all that is made has what the platform sets now."""
         self._jobs: dict[Key, Record] = {}
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
-        self._observed: dict[Key, Record] = {}
-        """What the decision under way is made of."""
+        self._observed: dict[Key, tuple[Record, FineTuneJobStatus]] = {}
+        """What the decision under way is made of, with its status as this version reads it."""
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
         the monotonic clock."""
@@ -266,7 +266,9 @@ class KubeWorld:
             self._pod_events.of(key, {})
             self._forget_parted(key)
             return Observed(key=key, job=None)
-        self._observed[key] = record
+        written = record.opened
+        status = read_status(written["status"])
+        self._observed[key] = record, status
         await self._look_at_the_unwatched(key, record, [child.fact for child in pods])
         trainings = [self._judged(child.fact) for child in self._trainings.of(key) if child.owner == record.uid]
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
@@ -275,14 +277,13 @@ class KubeWorld:
         running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
         attempts = self._with_silence(key, attempts)
         attempts = [await self._with_trust(key, attempt) for attempt in attempts]
-        written = record.opened
         return Observed(
             key=key,
             job=Job(
                 uid=record.uid,
                 generation=record.generation,
                 spec=written["spec"],
-                status=read_status(written["status"]),
+                status=status,
                 deleting=record.deleting,
                 queueing=record.queueing,
             ),
@@ -337,15 +338,14 @@ class KubeWorld:
         return None
 
     async def report(self, key: Key, decision: Decision) -> None:
-        seen, record = self._observed.get(key), self._jobs.get(key)
-        if seen is None or record is None or decision.status is None:
+        observed, record = self._observed.pop(key, None), self._jobs.get(key)
+        if observed is None or record is None or decision.status is None:
             return
+        seen, before = observed
         if replace(seen, version=record.version) != record:
             self._changes.put_nowait(key)  # the decision is about what is no longer so
             return
-        said_before = record.status
-        before = read_status(said_before)
-        if patch := status_patch(said_before, before.wire(), decision.status.wire()):
+        if patch := status_patch(record.status, before.wire(), decision.status.wire()):
             try:
                 await self._write_status(key, record, patch)
             except ApiError as error:
