@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from kubernetes.client import Configuration
@@ -15,10 +16,10 @@ from kubernetes.client import Configuration
 from finetune_api import PLURAL
 from finetune_api.exit_codes import ExitCode
 from finetune_api.progress import Progress, TrainerPhase
-from finetune_api.status import FineTuneJobStatus
+from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.decide import decide
 from finetune_operator.reconcile import reconcile
-from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube import names, world as world_module
 from finetune_operator.worlds.kube.client import TROUBLE, ApiError, Client, Object
 from finetune_operator.worlds.kube.patch import merge_patch, status_patch
 from finetune_operator.worlds.kube.world import KubeWorld
@@ -103,6 +104,17 @@ async def test_every_report_is_tied_to_the_version_that_was_decided_on(server: A
     decision = decide(await world.observe(KEY), datetime.now(UTC))
     await world.report(KEY, decision)
     assert server.bodies[0]["metadata"] == {"uid": "uid", "resourceVersion": "5"}
+
+
+async def test_a_status_is_read_once_a_look_and_nothing_is_kept_of_that(
+    server: ApiServer, world: KubeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Mock(wraps=read_status)
+    monkeypatch.setattr(world_module, "read_status", reads)
+    await looks(world)
+    await looks(world)
+    assert [call.args for call in reads.call_args_list] == [({},), (shown(server)["status"],)]
+    assert not world._observed  # of thousands it would be ten times what is kept of them anyway
 
 
 async def test_a_decision_about_what_is_no_longer_so_is_not_reported(server: ApiServer, world: KubeWorld) -> None:

@@ -1,4 +1,5 @@
-"""A spec that stays the same is read once; what is another one is read, also where Python takes both for equal."""
+"""A spec that stays the same is read once, and what follows from it once a look; what is another one is read, also where Python takes
+both for equal."""
 
 from __future__ import annotations
 
@@ -6,10 +7,13 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from finetune_api.job import FineTuneJobSpec
+from finetune_api.run import Run
+from finetune_operator.decide import case as case_module, decide
 from finetune_operator.decide.case import MOST_READ, Case, gather
 from finetune_operator.worlds.protocol import Job, Key, Observed
 from tests.unit.operator.story import SPEC
@@ -59,3 +63,12 @@ def test_so_many_are_kept_and_no_more(reads: Callable[[], int]) -> None:
     assert reads() == len(uids)
     assert case(uids[0]).is_readable
     assert reads() == len(uids) + 1
+
+
+def test_the_run_and_what_its_trainer_is_told_follow_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    identified, made = Mock(wraps=case_module.identify), Mock(wraps=Run.of)
+    monkeypatch.setattr(case_module, "identify", identified)
+    monkeypatch.setattr(Run, "of", made)
+    decision = decide(Observed(Key("FineTuneJob", "ns", "demo"), Job(uuid.uuid4().hex, 1, SPEC)), NOW)
+    assert decision.rule == "training_is_missing"
+    assert (identified.call_count, made.call_count) == (1, 1)
