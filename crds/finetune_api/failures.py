@@ -129,7 +129,7 @@ REMEDIES: dict[FailureReason, str] = {
     FailureReason.TRUSTED_CA_INVALID: "Ask whoever runs the cluster to bring the ConfigMap of the chart's trainer.trustedCa to this namespace.",
     FailureReason.ADMISSION_DENIED: "Change what the cluster's policy refuses, or ask its administrator.",
     FailureReason.QUOTA_EXCEEDED: "Wait for other jobs to end, or ask for more quota in this namespace.",
-    FailureReason.CLUSTER_UNAVAILABLE: "It is tried again by itself; if it stays so, ask the cluster's administrator.",
+    FailureReason.CLUSTER_UNAVAILABLE: "Ask the cluster's administrator, if it stays so: while the job waits, it is tried again by itself.",
     FailureReason.IMAGE_PULL_FAILED: "Check spec.pod.imagePullSecrets and the image: spec.image or, where that is left out, the chart's trainer.image. Once an attempt has run, spec.image changes only together with spec.runId.",
     FailureReason.SIDECAR_FAILED: "Read that container's log with kubectl logs POD -c CONTAINER; mend what put it into the pod, or keep it out as docs/sidecars.md says.",
     FailureReason.UNSCHEDULABLE: "Lower spec.resources, change spec.pod.nodeSelector or tolerations, or add a node that fits.",

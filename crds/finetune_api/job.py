@@ -315,8 +315,9 @@ class FineTuneJobSpec(Model):
 
     pending_deadline_seconds: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Seconds without a running attempt, though no queue holds the job back, after which it fails with the reason that it waits for, and
-    frees what it had got. They are counted from when its Job is there, and anew each time that a queue lets it in or an attempt has
-    ended, from when the next one is due. Default: none, it waits for as long as it takes."""
+    frees what it had got. Those in which its Job cannot be made count as well, as far as an operator is there to try. They are counted
+    anew each time that a queue lets it in or an attempt has ended, from when the next one is due, and when what a pod asks for is
+    changed. Default: none, it waits for as long as it takes."""
 
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=MAX_INT32)] | None = None
     """Seconds without a sign of progress after which an attempt is ended because it hangs, and the next one goes on from the last

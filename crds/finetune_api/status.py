@@ -106,6 +106,20 @@ class TrainingStatus(Contract):
     """Digest of the fields that only a new pod obeys, as they were then."""
 
 
+class WaitedStatus(Contract):
+    """For how long the run has waited for its Job, which could not be made, as `spec.pendingDeadlineSeconds` counts it.
+
+    Kept only where that is set. Time in which no operator was there to try does not count.
+    """
+
+    seconds: Annotated[int, Field(ge=0)]
+    """Counted so far."""
+    time: Time
+    """Up to when."""
+    asked: Annotated[str, Field(max_length=64)]
+    """Digest of the run and of the fields that only a new pod obeys, as they were then: for others it is counted anew."""
+
+
 class MetricStatus(Entry):
     """A metric of the best model beside that of the model before training."""
 
@@ -257,11 +271,12 @@ class FineTuneJobStatus(Contract):
     message: Text | None = None
     """The same in a sentence, with the remedy if it needs one."""
     start_time: Time | None = None
-    """When the run first started."""
+    """When the run first started; of one that never could, when it failed for that."""
     completion_time: Time | None = None
     """When the run ended."""
     run: RunStatus | None = None
     training: TrainingStatus | None = None
+    waited: WaitedStatus | None = None
     progress: ProgressStatus | None = None
     summary: Annotated[str, Field(max_length=128)] | None = None
     """The first metric before and after, such as `f1 0.512 → 0.874`; while the model is trained, as it was last measured."""

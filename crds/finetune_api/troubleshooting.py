@@ -37,7 +37,10 @@ def _page() -> Iterator[str]:
 
 def _then(reason: FailureReason) -> Iterator[str]:
     if reason in WAITED_FOR:
-        yield "The job waits, and goes on by itself once this has changed."
+        yield (
+            "The job waits, and goes on by itself once this has changed; where `spec.pendingDeadlineSeconds` is set, it fails after that "
+            "time."
+        )
     code = EXIT_CODES.get(reason)
     if code is not None:
         again = (

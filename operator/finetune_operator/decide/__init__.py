@@ -62,6 +62,7 @@ from finetune_operator.decide.waiting import (
     attempt_was_never_started_in_time,
     node_is_out_of_touch,
     seconds_to_begin,
+    training_was_not_made_in_time,
 )
 from finetune_operator.worlds.protocol import Decision, Observed, StartTraining
 
@@ -72,6 +73,7 @@ WITHOUT_A_TRAINING_THAT_GOES_ON: tuple[Rule, ...] = (
     acceptance_has_changed,
     job_is_finished,
     spec_is_invalid,
+    training_was_not_made_in_time,
     start_was_refused,
     lost_attempt_is_given_up,
     other_run_is_still_there,

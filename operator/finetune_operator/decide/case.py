@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from finetune_api.job import FIXED_FOR_A_RUN, FineTuneJobSpec
 from finetune_api.run import RUN_VERSION, Run, RunIdentity, identify
-from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus, Usage
+from finetune_api.status import Attempt, FineTuneJobStatus, RunStatus, Usage, WaitedStatus
 from finetune_operator.decide.attempts import Around, cause_of, record, spent, within
 from finetune_operator.decide.lingering import as_ended
 from finetune_operator.worlds.protocol import (
@@ -170,6 +170,23 @@ class Case:
         if last is None or any(a.start_time is not None and a.start_time >= last.start_time for a in self.attempts):
             return 0
         return last.starts
+
+    @cached_property
+    def asked(self) -> str:
+        """Digest of what its training is to be."""
+        return _digest({"run": self.run_id, "placement": self.placement})
+
+    @cached_property
+    def waited(self) -> WaitedStatus | None:
+        """What was counted of the time in which just this could not be made; None where that is over, or began anew: once it runs,
+        waits in a queue, or is held back by somebody."""
+        before, training = self.job.status.waited, self.training
+        if before is None or not self.is_readable or self.spec.pending_deadline_seconds is None or self.is_suspended:
+            return None
+        if training is not None and (training.queue or training.queued or training.held):
+            return None
+        ran = any(a.start_time is not None and a.start_time >= before.time for a in self.attempts)
+        return None if ran or before.asked != self.asked else before
 
     @property
     def start_time(self) -> datetime | None:

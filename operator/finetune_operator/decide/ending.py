@@ -359,6 +359,8 @@ def failed(
     )
     more: dict[str, Any] = {
         "run": case.run_told or case.run,
+        # A run that could not even be made is over all the same: what has no start may begin again after any edit.
+        "start_time": case.start_time if correctable else case.start_time or case.now,
         "completion_time": case.ended,
         "failure": failure,
     }

@@ -45,6 +45,7 @@ def status(
         "start_time": case.start_time,
         "run": case.run_told,
         "training": case.before.training,
+        "waited": case.waited if phase in (Phase.PENDING, Phase.STARTING) else None,
         "attempts": case.attempts or None,
         "usage": case.usage,
         "progress": progress_told(case, phase),

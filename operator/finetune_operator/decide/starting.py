@@ -13,13 +13,18 @@ from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.pod_keys import foreign_keys
 from finetune_operator.decide.report import if_stopped, sentences, status
 from finetune_operator.decide.stopping import place, still_ending
+from finetune_operator.decide.unmade import next_try, seconds_to_be_made, waited_told, waited_until_now
+from finetune_operator.decide.waiting import not_begun_in_time
 from finetune_operator.worlds.images import pinned_image
-from finetune_operator.worlds.protocol import Decision, StartTraining, StopTraining, training_name
+from finetune_operator.worlds.protocol import Cause, Decision, StartTraining, StopTraining, training_name
 
 RETRY_REFUSED = 30.0
 """Seconds until a refused action is tried again: a quota that becomes free announces itself to nobody."""
 RETRY_PASSING = 2.0
 FREE_STARTS, LONGEST_WAIT = 3, timedelta(minutes=10)
+WHO_REMOVES = (
+    "Ask who administers the cluster what removes the Job, such as a policy, or a clean-up of what has no pod yet."
+)
 
 
 def job_is_gone(case: Case) -> Decision | None:
@@ -41,10 +46,11 @@ def start_was_refused(case: Case) -> Decision | None:
         refusal.reason,
         sentences(refusal.message, remedy),
         stalled=refusal.reason is FailureReason.NAME_CONFLICT and not refusal.passing,
+        waited=waited_told(case),
     )
     if unavailable:
-        return Decision(status=said, backs_off=True)
-    return Decision(status=said, recheck_after=RETRY_PASSING if refusal.passing else RETRY_REFUSED)
+        return Decision(status=said, backs_off=True, recheck_after=next_try(case))
+    return Decision(status=said, recheck_after=next_try(case, RETRY_PASSING if refusal.passing else RETRY_REFUSED))
 
 
 def other_run_is_still_there(case: Case) -> Decision | None:
@@ -159,10 +165,14 @@ def start_has_to_wait(case: Case) -> Decision | None:
     if case.now >= due or last.start_time > case.now + LONGEST_WAIT:  # the clock was set back since
         return None
     name = training_name(case.seen.key.name, case.run_id)
-    message = f"{name} was removed {starts} times before an attempt ran; it is created again at {due:%H:%M:%S} UTC"
+    removed = f"{name} was removed {starts} times before an attempt ran"
+    left = seconds_to_be_made(case)
+    if left is not None and left <= 0:
+        return not_begun_in_time(case, Cause("Restarting", removed, WHO_REMOVES))
+    message = f"{removed}; it is created again at {due:%H:%M:%S} UTC"
     return Decision(
-        status=status(case, Phase.STARTING, "Restarting", sentences(message)),
-        recheck_after=(due - case.now).total_seconds(),
+        status=status(case, Phase.STARTING, "Restarting", sentences(message), waited=waited_told(case)),
+        recheck_after=next_try(case, (due - case.now).total_seconds()),
     )
 
 
@@ -186,5 +196,6 @@ def training_is_missing(case: Case) -> Decision | None:
     )
     asked = TrainingStatus(start_time=case.now, starts=case.starts_in_vain + 1, placement=case.placement)
     began = case.before.start_time or case.now
-    said = status(case, Phase.STARTING, reason, message, run=run, training=asked, start_time=began)
+    waited = waited_until_now(case) if case.waited else None
+    said = status(case, Phase.STARTING, reason, message, run=run, training=asked, start_time=began, waited=waited)
     return Decision(actions=(start,), status=said)

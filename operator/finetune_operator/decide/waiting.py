@@ -1,19 +1,21 @@
-"""Rules for an attempt that waits for what comes by itself or has waited too long, and for one of which nobody knows whether it runs."""
+"""Rules for an attempt that waits for what comes by itself, for what has waited too long, and for an attempt of which nobody knows whether
+it runs."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from finetune_api.failures import FailureReason
+from finetune_api.failures import REMEDIES, FailureReason
 from finetune_api.status import Phase
 from finetune_operator.decide.attempts import within
 from finetune_operator.decide.case import Case
 from finetune_operator.decide.diagnosis import what_it_waits_for
-from finetune_operator.decide.ending import failed
+from finetune_operator.decide.ending import FINAL_REFUSALS, failed
 from finetune_operator.decide.headway import due_after_the_last_end
 from finetune_operator.decide.report import sentences, status
 from finetune_operator.decide.stopping import not_heard_of
-from finetune_operator.worlds.protocol import AttemptPhase, Awaited, Decision, OnItsWay
+from finetune_operator.decide.unmade import seconds_to_be_made
+from finetune_operator.worlds.protocol import AttemptPhase, Awaited, Cause, Decision, OnItsWay, StartTraining
 
 A_NODE_COMES_WITHIN = timedelta(minutes=20)
 """Autoscalers give up a node after 15 minutes at most; one that was announced longer ago does not come."""
@@ -50,26 +52,40 @@ def attempt_waits_for_its_image(case: Case) -> Decision | None:
     return _said(case, awaited) if awaited is not None else None
 
 
+def training_was_not_made_in_time(case: Case) -> Decision | None:
+    """It was asked for once more, and refused."""
+    refusal, left = case.refused(StartTraining), seconds_to_be_made(case)
+    if refusal is None or refusal.reason in FINAL_REFUSALS or left is None or left > 0:
+        return None
+    remedy = refusal.remedy or REMEDIES[refusal.reason]
+    return not_begun_in_time(case, Cause(refusal.reason, refusal.message, remedy, refusal.field))
+
+
 def attempt_was_never_started_in_time(case: Case) -> Decision | None:
     """What it had got, such as a node that others want, is freed once its end is written."""
     left = seconds_to_begin(case)
-    if left is None or left > 0:
-        return None
+    return not_begun_in_time(case, what_it_waits_for(case)) if left is not None and left <= 0 else None
+
+
+def not_begun_in_time(case: Case, cause: Cause | None) -> Decision:
+    """The end of a run that has waited too long for this."""
     message = f"No attempt ran within the {case.spec.pending_deadline_seconds} seconds of spec.pendingDeadlineSeconds"
-    cause = what_it_waits_for(case)
     if cause is None:
         return failed(case, FailureReason.DEADLINE_EXCEEDED, message, TOO_SHORT)
     message = f"{message}; it waited for: {cause.message}"
     if cause.reason in set(FailureReason):
         return failed(case, cause.reason, message, cause.remedy, cause.field)
-    return failed(case, FailureReason.DEADLINE_EXCEEDED, message, TOO_SHORT)
+    return failed(case, FailureReason.DEADLINE_EXCEEDED, message, cause.remedy or TOO_SHORT)
 
 
 def seconds_to_begin(case: Case) -> float | None:
     """Until spec.pendingDeadlineSeconds is over, less than none thereafter; None while it does not count."""
     limit = case.spec.pending_deadline_seconds if case.is_readable else None
     since = _idle_since(case) if limit is not None else None
-    return None if limit is None or since is None else limit - (case.now - since).total_seconds()
+    if limit is None or since is None:
+        return None
+    before = case.waited.seconds if case.waited else 0  # while its training could not be made
+    return limit - before - (case.now - since).total_seconds()
 
 
 def _idle_since(case: Case) -> datetime | None:

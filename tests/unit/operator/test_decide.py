@@ -952,6 +952,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
         comes.world.change_latest(comes.key, on_its_way=OnItsWay(what, "It comes", comes.now))
         comes.looks()
     Story(pendingDeadlineSeconds=1).starts().waits(1)
+    Story(pendingDeadlineSeconds=1).is_refused(FailureReason.QUOTA_EXCEEDED, "no room").waits(1)
     anew = Story().starts()
     anew.world.change_latest(anew.key, untold=True)
     anew.looks()

@@ -46,6 +46,9 @@ from tests.unit.operator.story import SPEC, TUNED, at_once, result_message
 REST = 12
 """Looks after which a job that nothing happens to is at rest."""
 BACKS_OFF = 30.0
+PENDING_DEADLINE = 60
+BETWEEN_TRIES = PENDING_DEADLINE / 10 + 2
+"""Seconds that may count although nobody was there to try."""
 EVENTUALLY = 80
 """Events after which a world in which all goes well has brought every job to its end."""
 
@@ -83,6 +86,8 @@ class History:
     steps: int = 0
     accepted: Any = None
     """What was asked of models when the operator last said something."""
+    idle: float = 0.0
+    """Seconds, at most, in which an attempt could have run and none did: of those without a training only what an operator tried in."""
 
     def __post_init__(self) -> None:
         self.key = self.world.apply("demo", self.spec)
@@ -134,6 +139,8 @@ class History:
     def take(self, step: Callable[[History, int], object], number: int) -> None:
         before = self.facts()
         step(self, number)
+        if self.is_busy():
+            self.idle = 0.0
         if self.awake and (self.facts() != before or (self.timer is not None and self.timer <= 0)):
             self.look()
 
@@ -165,7 +172,13 @@ class History:
             before, self.accepted = status, self.spec.get("acceptance")
             self.told.append(status)
 
+    def is_busy(self) -> bool:
+        """Whether an attempt runs, or none could."""
+        held_back = any(t.queued or t.held for t in self.trainings) or (self.awake and self.spec.get("suspend", False))
+        return held_back or any(a.phase is AttemptPhase.RUNNING for a in self.attempts)
+
     def passes(self, seconds: float) -> None:
+        self.idle += seconds if self.awake or self.trainings else min(seconds, BETWEEN_TRIES)
         self.world.pass_time(seconds)
         if self.timer is not None:
             self.timer -= seconds
@@ -180,6 +193,8 @@ class History:
 
     def check_report(self, before: FineTuneJobStatus, after: FineTuneJobStatus) -> None:
         assert before != after
+        if "spec.pendingDeadlineSeconds" in (after.message or "") and not is_finished(before):
+            assert self.idle >= PENDING_DEADLINE, f"it has waited for {self.idle} seconds"
         same_run = before.run is not None and after.run is not None and before.run.id == after.run.id
         if not same_run:
             return
@@ -443,7 +458,8 @@ EDITS: list[dict[str, Any]] = [
     {"acceptance": {"min": 0.9}},
     {"acceptance": {"metric": "f1", "min": 0.6, "betterThanBaseline": True}},
     {"acceptance": None},
-    {"pendingDeadlineSeconds": 60},
+    {"pendingDeadlineSeconds": PENDING_DEADLINE},
+    {"pendingDeadlineSeconds": None},
     {"progressDeadlineSeconds": 60},
     {"queue": "gpus"},
     {"queue": None},
@@ -455,6 +471,10 @@ def user_edits(history: History, number: int) -> None:
     edit = dict(EDITS[number % len(EDITS)])
     if "task" in edit and edit["task"] != history.spec["task"]:
         edit["runId"] = f"r{history.steps}"
+    user_edits_to(history, edit)
+
+
+def user_edits_to(history: History, edit: dict[str, Any]) -> None:
     history.spec = {name: value for name, value in {**history.spec, **edit}.items() if value is not None}
     history.world.apply("demo", history.spec)
 
@@ -488,9 +508,19 @@ def world_refuses(history: History, number: int) -> None:
         Refusal(FailureReason.ADMISSION_DENIED, "a policy says no"),
         Refusal(FailureReason.QUOTA_EXCEEDED, "exceeded quota"),
         Refusal(FailureReason.NAME_CONFLICT, "is being deleted", passing=True),
+        Refusal(FailureReason.CLUSTER_UNAVAILABLE, "a webhook is down", passing=True),
     ]
     kind: type[Action] = (StartTraining, StopTraining, ChangeLimits)[number % 3]
     history.world.refuses[kind] = refusals[number // 3 % len(refusals)]
+
+
+def cannot_be_made_again(history: History, number: int) -> None:
+    """Although there is a time by which it has to run."""
+    user_edits_to(history, {"pendingDeadlineSeconds": PENDING_DEADLINE})
+    history.world.refuses[StartTraining] = Refusal(FailureReason.QUOTA_EXCEEDED, "exceeded quota")
+    waits = history.latest(AttemptPhase.WAITING) is not None
+    if history.going_on is not None and (waits or not history.alive) and number % 4:
+        history.world.remove_training(history.key)
 
 
 def world_refuses_nothing_more(history: History, _: int) -> None:
@@ -550,6 +580,7 @@ STEPS: tuple[Callable[[History, int], None], ...] = (
     queue_holds_it,
     default_image_changes,
     world_refuses,
+    cannot_be_made_again,
     world_refuses_nothing_more,
     clocks_of_nodes_differ,
     operator_is_away,

@@ -54,6 +54,7 @@ def test_only_what_a_decision_follows_from_is_a_change(story: object) -> None:
     record = record_of(seen(told))
     assert what_counts(record_of(seen(told, version=8))) == what_counts(record)
     assert what_counts(record_of(seen(told, version=8, progress={"phase": "Training"}))) == what_counts(record)
+    assert what_counts(record_of(seen(told, version=8, waited={"seconds": 7}))) == what_counts(record)
     assert what_counts(record_of(seen(told, version=8, message="another"))) != what_counts(record)
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress, TrainerPhase
 from finetune_api.status import FineTuneJobStatus, read_status
 from finetune_operator.decide import decide
@@ -25,6 +26,8 @@ from finetune_operator.worlds.protocol import (
     Ending,
     Key,
     Observed,
+    Refusal,
+    Refused,
     StartTraining,
     StopAttempt,
     StopTraining,
@@ -232,6 +235,20 @@ class WorldConformance:
         await shown(driver, key, has_ended)
         status = await reconciled(driver, key, lambda s: s.phase == "Succeeded", Blind(driver.world))
         assert status.summary == "f1 0.512 → 0.874"
+
+    async def test_for_how_long_a_run_could_not_be_made_is_remembered(self, driver: Driver) -> None:
+        key = await driver.apply(pendingDeadlineSeconds=600)
+        began = datetime.now(UTC)
+        for seconds in (0, 60):
+            seen = await driver.world.observe(key)
+            [start] = decide(seen, began).actions
+            refusal = Refusal(FailureReason.QUOTA_EXCEEDED, "no room")
+            later = began + timedelta(seconds=seconds)
+            await driver.world.report(key, decide(replace(seen, refused=(Refused(start, refusal),)), later))
+            job = (await driver.world.observe(key)).job
+            assert job is not None
+            assert job.status.waited is not None
+            assert (job.status.reason, job.status.waited.seconds) == ("QuotaExceeded", seconds)
 
     async def test_a_decision_without_a_status_leaves_it_alone(self, driver: Driver) -> None:
         key = await driver.apply()

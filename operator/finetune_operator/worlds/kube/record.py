@@ -60,9 +60,10 @@ def record_of(obj: Object) -> Record:
 
 
 def what_counts(record: Record) -> Record:
-    """All that a decision may follow from. That a trainer gets on is written often, and follows from its reports alone."""
+    """All that brings another look. That a trainer gets on is written often, and follows from its reports alone; for how long a run has
+    waited, from its last look."""
     written = record.opened
-    status = {name: said for name, said in written["status"].items() if name != "progress"}
+    status = {name: said for name, said in written["status"].items() if name not in ("progress", "waited")}
     return replace(record, version=0, written={"spec": written["spec"], "status": status})
 
 
