@@ -101,7 +101,7 @@ class Metrics:
         self._seconds = Histogram("finetune_reconcile_seconds", "Time of one reconcile.", registry=self.registry)
         self._reconciles = self._counter("finetune_reconciles", "Reconciles by result.", "result")
         self._failures = self._counter(
-            "finetune_job_failures", "FineTuneJobs that failed, each once, by reason.", "reason"
+            "finetune_job_failures", "FineTuneJobs that failed, each run once, when it ended, by reason.", "reason"
         )
         self._attempts = self._counter("finetune_attempts", "Pods that ended, each once, by how.", "reason")
         self._gpu_seconds = self._counter(

@@ -12,11 +12,13 @@ from finetune_api.status import Attempt, FineTuneJobStatus, Phase
 
 WAITING = frozenset({Phase.PENDING.value, Phase.STARTING.value})
 """Phases of a job that wants to run and does not yet."""
+ENDED = frozenset({Phase.SUCCEEDED.value, Phase.FAILED.value})
 
 
 def failure(before: FineTuneJobStatus, after: FineTuneJobStatus) -> str | None:
-    """Why the job has failed with this write; None where it has not, or had before."""
-    if after.phase != Phase.FAILED or (before.phase == Phase.FAILED and _run(before) == _run(after)):
+    """Why the job has failed with this write; None where it has not, or had ended before: what is judged again by another
+    `spec.acceptance` has not ended again, however often somebody changes that."""
+    if after.phase != Phase.FAILED or (before.phase in ENDED and _run(before) == _run(after)):
         return None
     return after.reason or ""
 

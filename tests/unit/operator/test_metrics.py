@@ -71,6 +71,22 @@ def test_another_run_of_a_failed_job_that_fails_too_is_another_failure() -> None
     assert numbers(counted(story), "finetune_job_failures_total") == {"ColumnMissing": 2}
 
 
+def test_what_is_judged_again_counts_as_it_was_judged_when_it_ended() -> None:
+    better, less = {"acceptance": {"metric": "f1", "min": 0.95}}, {"acceptance": {"metric": "f1", "min": 0.5}}
+    for first, others, failures in (
+        (better, (less, better, less, better), {"AcceptanceNotMet": 1}),
+        (less, (better, less, better), {}),
+    ):
+        story = Story(runId="r", **first).starts().runs().ends(0, TUNED)
+        phases = [story.status.phase]
+        for changes in others:
+            phases.append(story.is_edited(**changes).status.phase)
+        assert {*phases} == {"Failed", "Succeeded"}
+        assert numbers(counted(story), "finetune_job_failures_total") == failures
+    story.loses_its_training().is_edited(runId="s", **better).runs().ends(0, TUNED)
+    assert numbers(counted(story), "finetune_job_failures_total") == {"AcceptanceNotMet": 1}, "another run is another"
+
+
 def test_each_pod_counts_once_while_others_follow() -> None:
     story = Story(runId="r").starts().runs().ends(143, disruption="Preempted").runs().ends(137, out_of_memory=True)
     story.runs().says(TrainerPhase.TRAINING, step=3).ends(0, TUNED)
