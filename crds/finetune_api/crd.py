@@ -6,12 +6,14 @@ rules of the models become `x-kubernetes-validations`. What has no counterpart r
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from finetune_api import API_VERSION, GROUP, KIND, PLURAL, VERSION
-from finetune_api.base import KEY_WORDS
+from finetune_api.base import KEY_WORDS, Rule
 from finetune_api.job import FIXED_FOR_A_RUN, MAX_NAME, TRAINING_INPUTS, FineTuneJob, FineTuneJobSpec
-from finetune_api.meaning import same_meaning, what_changed
+from finetune_api.meaning import literal, same_meaning, unchanged, what_changed
 from finetune_api.status import FineTuneJobStatus
 
 Schema = dict[str, Any]
@@ -80,7 +82,7 @@ def root_schema() -> Schema:
     """The structural schema of a whole FineTuneJob."""
     spec = structural(FineTuneJobSpec.model_json_schema())
     with_defaults = structural(FineTuneJobSpec.model_json_schema(), for_people=True)["properties"]
-    spec["x-kubernetes-validations"] += [
+    spec["x-kubernetes-validations"] = [as_one(FineTuneJobSpec.rules)] + [
         _fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN if field != "image"
     ]
     status = structural(FineTuneJobStatus.model_json_schema())
@@ -115,6 +117,40 @@ def root_schema() -> Schema:
     }
 
 
+def as_one(rules: Sequence[Rule]) -> Schema:
+    """The rules of the spec as one, which tells all that are broken.
+
+    For each field that a rule reads, the API server copies the schema of all fields beside it, and it asks all rules again at each write of a
+    status, though the spec cannot change there. So what many rules read is read once, and has a name in all of them.
+    """
+    asked = [f"({_with_names(rule.cel)})" for rule in rules]
+    # A sum, as the API server takes that of texts of known lengths for what it is, and a join of them for endless.
+    told = [f"({cel} ? '' : {literal('; ' + rule.message)})" for cel, rule in zip(asked, rules, strict=True)]
+    return {
+        "rule": _naming("all", " && ".join(asked)),
+        # Said where the server could not even ask:
+        "message": "its fields do not fit together, or a whole number is written like 1.0; write it as 1",
+        "messageExpression": _naming("map", f"({' + '.join(told)}).substring(2)", "[0]"),
+    }
+
+
+_NAMES = {"task": "self.task", "columns": "self.dataset.?columns"}
+_NAMES |= {block: f"self.?{block}" for block in ("training", "method", "acceptance", "resources", "pod")}
+
+
+def _naming(macro: str, cel: str, after: str = "") -> str:
+    """`cel` with the names: CEL has no other way to give a value one than to go through a list of it alone."""
+    for name, read in _NAMES.items():
+        cel = f"[{read}].{macro}({name}, {cel}){after}"
+    return cel
+
+
+def _with_names(cel: str) -> str:
+    for name, read in _NAMES.items():
+        cel = re.sub(rf"{re.escape(read)}\b", name, cel)
+    return cel
+
+
 def _of_a_new_name(rule: str, message: str) -> Schema:
     # Asked at the creation only: a rule on the whole object would judge each write of its status too, and with it jobs that
     # are older than the rule.
@@ -140,7 +176,7 @@ def _fixed_for_a_run(field: str, schema: Schema) -> Schema:
     run_changes = "(has(self.runId) ? self.runId : '') != (has(oldSelf.runId) ? oldSelf.runId : '')"
     text = "%s is fixed for a run; to train with another one, set spec.runId to a new value in the same update"
     rule = {
-        "rule": f"{run_changes} || ({same_meaning(field, schema)})",
+        "rule": f"{unchanged(field, schema)} || {run_changes} || ({same_meaning(field, schema)})",
         "fieldPath": f".{field}",
         "reason": "FieldValueForbidden",
         "message": text % field,

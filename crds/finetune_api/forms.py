@@ -161,19 +161,25 @@ def fits(task: TaskFacts, form: Form) -> str:
 def _said(field: str) -> str:
     """In CEL, that the spec gives a field one of these values."""
     path, _, wanted = field.partition("=")
-    return f"!({absent(path)}) && self.{path} in {wanted.split('|')}"
+    return f"{value(path)} in {wanted.split('|')}"
 
 
 def _unsaid(fields: Sequence[str]) -> Iterator[str]:
     """In CEL, that the spec says none of these."""
     for field in fields:
-        path, _, wanted = field.partition("=")
-        other = f" || !(self.{path} in {wanted.split('|')})" if wanted else ""
-        yield f"({absent(path)}{other})"
+        yield f"!({_said(field)})" if "=" in field else absent(field)
 
 
 def absent(field: str) -> str:
-    """In CEL, whether a field is not there: `!has(self.training) || !has(self.training.maxLength)`."""
-    names = field.split(".")
-    paths = [".".join(names[:depth]) for depth in range(1, len(names) + 1)]
-    return " || ".join(f"!has(self.{path})" for path in paths if path != "dataset")  # which is required
+    """In CEL, whether a field is not there: `!self.?training.?maxLength.hasValue()`."""
+    return f"!{_optional(field)}.hasValue()"
+
+
+def value(field: str, otherwise: str = "") -> str:
+    """In CEL, the text that a field has, or another one where it is not there."""
+    return f"{_optional(field)}.orValue('{otherwise}')"
+
+
+def _optional(field: str) -> str:
+    """In one step, as the API server takes its time to reach a field, and `has` asks for each part of a path anew."""
+    return f"self.?{field.replace('.', '.?')}".replace("self.?dataset.", "self.dataset.")  # which is required

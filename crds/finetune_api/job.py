@@ -147,7 +147,7 @@ class Hub(Model):
     """The Secret key with a hub token, for gated and private models and data. In local runs `HF_TOKEN` of the shell."""
 
 
-_BATCH_SIZE = "(has(self.training) && has(self.training.batchSize) ? self.training.batchSize : 32)"
+_BATCH_SIZE = "self.?training.?batchSize.orValue(32)"
 """In CEL, of a spec, as the next."""
 HAS_SEVERAL_GPUS = has_more_gpus_than("1")
 
@@ -158,8 +158,7 @@ class FineTuneJobSpec(Model):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "training.microBatchSize must not be larger than training.batchSize; lower it, or leave it out",
-            "!has(self.training) || !has(self.training.microBatchSize) || "
-            f"self.training.microBatchSize <= {_BATCH_SIZE}",
+            f"self.?training.?microBatchSize.orValue(1) <= {_BATCH_SIZE}",
             lambda s: s.training.micro_batch_size is None or s.training.micro_batch_size <= s.training.batch_size,
         ),
         Rule(
@@ -170,26 +169,24 @@ class FineTuneJobSpec(Model):
         ),
         Rule(
             "method.unfreeze adds layers with each epoch after the first; set training.epochs to 2 or more, or remove it",
-            "!has(self.method) || !has(self.method.unfreeze) || !has(self.training) || !has(self.training.epochs) || "
-            "self.training.epochs >= 2",
+            "!self.?method.?unfreeze.hasValue() || self.?training.?epochs.orValue(3) >= 2",
             lambda s: s.method.unfreeze is None or s.training.epochs >= 2,
         ),
         Rule(
             "method.type qlora holds weights in four bits, which takes a CUDA GPU; ask for one in resources.limits, such as "
             "nvidia.com/gpu: 1, or set method.type to lora",
-            f"!has(self.method) || !has(self.method.type) || self.method.type != '{QLORA}' || ({HAS_A_DEVICE})",
+            f"self.?method.?type.orValue('') != '{QLORA}' || ({HAS_A_DEVICE})",
             lambda s: s.method.type != QLORA or s.resources.have_a_device,
         ),
         Rule(
             "parallelism sharded divides a model among several GPUs; ask for two or more in resources.limits, such as nvidia.com/gpu: 2, "
             "or leave parallelism out",
-            f"!has(self.parallelism) || self.parallelism != 'sharded' || ({HAS_SEVERAL_GPUS})",
+            f"self.?parallelism.orValue('') != 'sharded' || ({HAS_SEVERAL_GPUS})",
             lambda s: s.parallelism != "sharded" or s.resources.gpus > 1,
         ),
         Rule(
             "method.type qlora holds weights in four bits, which cannot be divided among GPUs; leave parallelism out, or set method.type to lora",
-            "!has(self.parallelism) || self.parallelism != 'sharded' || !has(self.method) || !has(self.method.type) || "
-            f"self.method.type != '{QLORA}'",
+            f"self.?parallelism.orValue('') != 'sharded' || self.?method.?type.orValue('') != '{QLORA}'",
             lambda s: s.parallelism != "sharded" or s.method.type != QLORA,
         ),
         Rule(

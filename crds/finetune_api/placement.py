@@ -49,7 +49,7 @@ def accelerators(limits: Mapping[str, Any]) -> int:
 
 
 HAS_A_DEVICE = (
-    "has(self.resources) && ((has(self.resources.claims) && size(self.resources.claims) > 0) || has(self.resources.limits) && "
+    "(self.?resources.?claims.hasValue() && size(self.resources.claims) > 0) || (self.?resources.?limits.hasValue() && "
     f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]')))"
 )
 """In CEL, of a spec, `Resources.have_a_device`."""
@@ -59,7 +59,7 @@ def has_more_gpus_than(number: str) -> str:
     """In CEL, of a spec, `Resources.gpus > number`. What is no count is refused by a rule of its own."""
     count = "string(self.resources.limits[k])"
     return (
-        "has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, k.endsWith('/gpu') && "
+        "self.?resources.?limits.hasValue() && self.resources.limits.exists(k, k.endsWith('/gpu') && "
         f"{count}.matches('{_COUNT.pattern}') && int({count}) > {number})"
     )
 
@@ -296,5 +296,8 @@ def claims_that_differ(pod: Pod, resources: Resources) -> bool:
 
 _MADE = "(has(self.pod) && has(self.pod.resourceClaims) ? self.pod.resourceClaims.map(c, c.name) : [])"
 _USED = "(has(self.resources) && has(self.resources.claims) ? self.resources.claims.map(c, c.name) : [])"
-CLAIMS_AGREE = f"size({_MADE}) == size({_USED}) && {_MADE}.all(n, {_MADE}.exists_one(m, m == n) && n in {_USED})"
+CLAIMS_AGREE = (
+    "(!self.?pod.?resourceClaims.hasValue() && !self.?resources.?claims.hasValue()) || "
+    f"(size({_MADE}) == size({_USED}) && {_MADE}.all(n, {_MADE}.exists_one(m, m == n) && n in {_USED}))"
+)
 """In CEL, of a spec, that they do not."""

@@ -29,6 +29,7 @@ from finetune_api.forms import (
     needs_met,
     obeyed,
     says,
+    value,
 )
 from finetune_api.tasks import METHODS, Form, Metric, Role, TaskFacts, all_blocks, all_metrics, all_roles
 from finetune_api.words import asked, in_words, listed, metrics_of, roles_of
@@ -84,10 +85,9 @@ def _obeys(form: Form, field: str) -> bool:
 
 def roles_rule(task: TaskFacts, foreign: Sequence[str]) -> Rule:
     """No column is named that only other tasks have."""
-    columns = "self.dataset.columns"
     return Rule(
         f"examples of {task.name} have {', or '.join(map(roles_of, task.forms))}; name no others in dataset.columns, or correct task",
-        f"{_of_another(task)} || !has({columns}) || !({' || '.join(f'has({columns}.{role})' for role in foreign)})",
+        f"{_of_another(task)} || {absent('dataset.columns')} || ({' && '.join(absent(COLUMNS + role) for role in foreign)})",
         lambda s: s.task != task.name or not set(foreign) & set(named(s.dataset.columns)),
     )
 
@@ -97,7 +97,7 @@ def metric_rule(task: TaskFacts) -> Rule:
     names = all_metrics({task.name: task})
     return Rule(
         f"{METRIC} of {task.name} is {listed(names, 'or')}; choose one of these, or leave it out",
-        f"{_of_another(task)} || {absent(METRIC)} || self.{METRIC} in {list(names)}",
+        f"{_of_another(task)} || {value(METRIC, names[0])} in {list(names)}",
         lambda s: s.task != task.name or s.training.evaluation.metric in (None, *names),
     )
 
@@ -114,9 +114,9 @@ def accepted_metric_rule(task: TaskFacts) -> Rule:
     else:
         conditions = {fits(task, form): _metrics_of(form) for form in task.forms}
     judged = [
-        f"self.{ACCEPTED} in {list(metrics)}"
+        f"{value(ACCEPTED)} in {list(metrics)}"
         if condition == "true"
-        else f"(({condition}) && self.{ACCEPTED} in {list(metrics)})"
+        else f"(({condition}) && {value(ACCEPTED)} in {list(metrics)})"
         for condition, metrics in conditions.items()
     ]
     return Rule(
@@ -144,7 +144,7 @@ def method_rule(task: TaskFacts) -> Rule:
     """The method is one that is proved for the task."""
     return Rule(
         f"{METHOD} of {task.name} is {listed(task.methods, 'or')}; choose one of these, or leave it out",
-        f"{_of_another(task)} || {absent(METHOD)} || self.{METHOD} in {list(task.methods)}",
+        f"{_of_another(task)} || {value(METHOD, task.methods[0])} in {list(task.methods)}",
         lambda s: s.task != task.name or s.method.type in task.methods,
     )
 
@@ -204,7 +204,7 @@ def columns_rule(task: TaskFacts) -> Rule:
     return Rule(
         f"the parts of an example of {task.name} must be in different columns; name others in dataset.columns, where a part without a name is "
         "in the column that is called like it",
-        f"{_of_another(task)} || !has(self.dataset.columns) || {different}",
+        f"{_of_another(task)} || {absent('dataset.columns')} || {different}",
         lambda s: (
             s.task != task.name or all(all_different(columns_of(f, s.dataset.columns)) for f in fitting(task, s)[:1])
         ),
@@ -214,17 +214,13 @@ def columns_rule(task: TaskFacts) -> Rule:
 def _different(form: Form) -> str:
     pairs = []
     for one, other in combinations(form.roles, 2):
-        absent = [f"!has({_column(role)})" for role in (one, other) if role.optional]
-        pairs.append(f"({' || '.join([*absent, f'{_said(one)} != {_said(other)}'])})")
+        missing = [absent(COLUMNS + role.name) for role in (one, other) if role.optional]
+        pairs.append(f"({' || '.join([*missing, f'!({_column(one)} in [{_column(other)}])'])})")
     return f"({' && '.join(pairs) or 'true'})"
 
 
 def _column(role: Role) -> str:
-    return f"self.dataset.columns.{role.name}"
-
-
-def _said(role: Role) -> str:
-    return _column(role) if role.optional else f"(has({_column(role)}) ? {_column(role)} : '{role.name}')"
+    return value(COLUMNS + role.name, role.name)
 
 
 def labels_rule(task: TaskFacts, form: Form, metric: Metric, field: str) -> Rule:
@@ -232,7 +228,7 @@ def labels_rule(task: TaskFacts, form: Form, metric: Metric, field: str) -> Rule
     other = next(other.name for other in form.metrics if other.labels is None)
     return Rule(
         f"{field} {metric.name} is {metric.says} and needs exactly {metric.labels} dataset.labels; use {other}",
-        f"{_of_another(task)} || {absent(field)} || self.{field} != '{metric.name}' || {absent(LABELS)} || "
+        f"{_of_another(task)} || {value(field)} != '{metric.name}' || {absent(LABELS)} || "
         f"size(self.{LABELS}) == {metric.labels}",
         lambda s: (
             s.task != task.name

@@ -33,6 +33,7 @@ MEASUREMENTS = (
     "store",
     "data",
     "operator_200",
+    "api_server",
     "operator_1000",
     "operator_5000",
     "operator_reports",

@@ -76,6 +76,28 @@ def test_values_beside_every_bound_get_the_same_verdict(server: Server) -> None:
     assert min(verdicts[True], verdicts[False]) > 200
 
 
+def test_the_server_tells_all_that_does_not_fit_together_as_the_command_does(server: Server) -> None:
+    document = job(
+        {
+            "spec.training": {"batchSize": 4, "microBatchSize": 8, "evaluation": {"metric": "pearson"}},
+            "spec.output.uri": "file:///models",
+            "spec.fillMask": {"probability": 0.2},
+            "spec.dataset.columns": {"image": "it's"},
+        }
+    )
+    said, ours = server.refusal(document), our_refusal(document)
+    for part in (
+        "training.microBatchSize must not be larger than training.batchSize",
+        "output.uri must be object storage",
+        "name no others in dataset.columns",
+        "choose one of these, or leave it out",
+        "fillMask is for fill-mask only; remove it, or correct task",
+    ):
+        assert part in said
+        assert part in ours
+    assert said.count("training.microBatchSize must") == 1
+
+
 LONG_RUN = [pytest.param(part, marks=[pytest.mark.soak, pytest.mark.timeout(1500)]) for part in range(2, 64)]
 
 

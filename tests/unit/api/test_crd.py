@@ -14,7 +14,8 @@ from finetune_api.dataset import DEFAULT_VALIDATION_FRACTION
 from finetune_api.exit_codes import MEANINGS, ExitCode
 from finetune_api.failures import FailureReason
 from finetune_api.generate import CRD_FILE, MAX_CRD_BYTES, REPOSITORY, generated, kept_bytes, main
-from finetune_api.job import DEFAULT_REGION, FIXED_FOR_A_RUN, TRAINING_INPUTS
+from finetune_api.job import DEFAULT_REGION, FIXED_FOR_A_RUN, TRAINING_INPUTS, FineTuneJobSpec
+from finetune_api.meaning import literal
 from finetune_api.options import DEFAULT_BETA, DEFAULT_TEMPERATURE, DEFAULT_THRESHOLD
 from finetune_api.reference import reference
 from finetune_api.schema import job_schema
@@ -163,6 +164,31 @@ def test_each_fixed_field_has_a_rule_of_its_own_on_the_spec() -> None:
     assert [rule["fieldPath"] for rule in rules] == [f".{field}" for field in FIXED_FOR_A_RUN if field != "image"]
     assert set(TRAINING_INPUTS) <= set(FIXED_FOR_A_RUN)
     assert all("runId" in rule["message"] for rule in rules)
+
+
+def test_the_rules_of_a_spec_are_one_and_it_tells_each_that_is_broken() -> None:
+    """Each rule of its own took the API server as long as all do now, and it asks them again at each write of a status."""
+    [rule] = [rule for rule in ROOT["properties"]["spec"]["x-kubernetes-validations"] if "oldSelf" not in rule["rule"]]
+    told = [literal("; " + each.message) for each in FineTuneJobSpec.rules]
+    assert len(told) > 50
+    assert not [text for text in told if text not in rule["messageExpression"]]
+
+
+def test_what_many_rules_of_a_spec_read_is_read_once() -> None:
+    [rule] = [rule for rule in ROOT["properties"]["spec"]["x-kubernetes-validations"] if "oldSelf" not in rule["rule"]]
+    for read in ("self.task", "self.dataset.?columns", "self.?training", "self.?method", "self.?resources"):
+        assert rule["rule"].count(read) == 1
+        assert rule["messageExpression"].count(read) == 1
+
+
+def test_what_nobody_touched_is_compared_as_a_whole_before_it_is_read_in_parts() -> None:
+    rules = [rule for rule in ROOT["properties"]["spec"]["x-kubernetes-validations"] if "oldSelf" in rule["rule"]]
+    fields = [rule["fieldPath"].removeprefix(".") for rule in rules]
+    assert not [
+        field
+        for field, rule in zip(fields, rules, strict=True)
+        if not rule["rule"].startswith(f"self.?{field} in [oldSelf.?{field}]")
+    ]
 
 
 def test_only_labels_are_a_set_because_a_fixed_set_would_change_its_order_unseen() -> None:

@@ -1,0 +1,92 @@
+"""What a FineTuneJob costs the API server, beside one whose definition has no rules in CEL: `python -m tests.bench.api_server` prints JSON.
+
+CPU for its creation, and for a write of its status such as the operator's first: of a spec with little in it, and of one with much. Each
+definition has a control plane of its own, without controllers, one after the other on the same machine.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from finetune_api.crd import crd
+from finetune_api.kubectl_yaml import dump
+from tests.bench.figures import emit
+from tests.bench.operator_1000 import NAMESPACE, server_pid
+from tests.cluster.control_plane import ControlPlane
+from tests.integration.operator.many import cpu_seconds
+from tests.unit.operator.story import SPEC, Story
+
+JOBS = 1000
+PATH = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/finetunejobs"
+MUCH: dict[str, Any] = {
+    **SPEC,
+    "dataset": {
+        "uri": "s3://data/topics.csv",
+        "format": "csv",
+        "columns": {"text": "t", "label": "l"},
+        "labels": ["a", "b", "c"],
+        "splits": {"test": "held"},
+    },
+    "method": {"type": "lora", "lora": {"rank": 8}},
+    "training": {"epochs": 3, "batchSize": 32, "learningRate": 2e-5, "evaluation": {"metric": "macro_f1"}},
+    "resources": {"limits": {"memory": "16Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": 4, "memory": "16Gi"}},
+    "pod": {
+        "nodeSelector": {"gpu": "a100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "labels": {"team": "topics"},
+    },
+    "acceptance": {"metric": "macro_f1", "min": 0.8},
+}
+SPECS = {"little": SPEC, "much": MUCH}
+
+
+def without_rules(schema: Any) -> Any:
+    if isinstance(schema, dict):
+        return {key: without_rules(value) for key, value in schema.items() if key != "x-kubernetes-validations"}
+    return schema
+
+
+def measure(definition: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of the API server's CPU by what was asked of it."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "crd.yaml"
+        file.write_text(dump(definition))
+        with ControlPlane(manifests=[file]) as cluster:
+            cluster.make_namespace(NAMESPACE)
+            for much, spec in SPECS.items():
+                job = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "spec": spec}
+                status = Story(spec).starts().status.model_dump(mode="json", by_alias=True, exclude_none=True)
+                cluster.api.post(PATH, {**job, "metadata": {"name": much}})  # the first one takes longer
+
+                def create(number: int, much: str = much, job: dict[str, Any] = job) -> None:
+                    cluster.api.post(PATH, {**job, "metadata": {"name": f"{much}-{number}"}})
+
+                def write(number: int, much: str = much, status: dict[str, Any] = status) -> None:
+                    cluster.api.patch(f"{PATH}/{much}-{number}/status", {"status": status})
+
+                for what, ask in (("a creation", create), ("a write of the status", write)):
+                    found[f"{what}, with {much} in the spec"] = cpu_of(cluster, ask)
+    return found
+
+
+def cpu_of(cluster: ControlPlane, ask: Callable[[int], None]) -> float:
+    before = cpu_seconds(server_pid(cluster))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(JOBS)))
+    return 1000 * (cpu_seconds(server_pid(cluster)) - before) / JOBS
+
+
+def main() -> None:
+    bare, ours = measure(without_rules(crd())), measure(crd())
+    for what, milliseconds in ours.items():
+        peer = f"without rules: {bare[what]:.2f} ms"
+        emit(f"CPU of the API server for {what}", milliseconds, "ms", peer=peer, ratio=milliseconds / bare[what])
+
+
+if __name__ == "__main__":
+    main()
