@@ -41,6 +41,8 @@ from finetune_trainer.stop import Preempted, StopSignal
 from finetune_trainer.store.checkpoints import Checkpoints
 from finetune_trainer.tasks.base import Features, Task
 
+STORING = 60.0
+"""Seconds after which a rank that stores a checkpoint lets the others know that it still does."""
 MAX_ROWS = 500
 """About how many rows of training metrics a run leaves; the loss of each is copied from the device."""
 
@@ -157,9 +159,15 @@ class Loop:
                     logger.info("Stopped on the way from step %d to the next.", self.state.step)
                     if self.state.step > self._saved_step:
                         self._save()
-                self._checkpoints.flush()
+                self._flush()
                 self._reporter.numbers(checkpoint_step=self._checkpoints.saved_step())
         together(self._ranks, self._stop.check)  # whichever of them was told
+
+    def _flush(self) -> None:
+        """Wait until all that was saved is in the store. All ranks do, and hear from one another meanwhile: what each stores may take the
+        others longer than they wait for one that says nothing."""
+        while not all(self._ranks.gathered(self._checkpoints.flush(within=STORING))):
+            pass
 
     @property
     def moved(self) -> set[str]:

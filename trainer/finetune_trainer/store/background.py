@@ -38,11 +38,12 @@ class LatestOnly(Generic[T]):
             self._change.wait_for(lambda: self._waiting is None or self._error is not None)
         self.put(item, lambda waiting, newer: newer)
 
-    def flush(self) -> None:
-        """Wait until nothing is left to do."""
+    def flush(self, within: float | None = None) -> bool:
+        """Wait until nothing is left to do, but no longer than so many seconds; returns whether it is so."""
         with self._change:
-            self._change.wait_for(self._is_idle_or_failed)
+            is_done = self._change.wait_for(self._is_idle_or_failed, within)
             self._raise_error()
+        return is_done
 
     def close(self) -> None:
         """End the thread after what it has to do."""

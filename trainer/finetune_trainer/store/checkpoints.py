@@ -115,9 +115,9 @@ class Checkpoints:
         else:
             self._background.put(save, _merge)
 
-    def flush(self) -> None:
-        """Wait until everything is stored. Raises JobError when it could not be."""
-        self._background.flush()
+    def flush(self, within: float | None = None) -> bool:
+        """Wait until everything is stored, but no longer than so many seconds; returns whether it is. Raises JobError when it could not be."""
+        return self._background.flush(within)
 
     def close(self) -> None:
         """`flush`, then end the background thread. As a context manager, when the block raised: the same for LAST_PATIENCE at most."""
@@ -253,8 +253,8 @@ class Elsewhere(Checkpoints):
     def commit(self, directory: Path, **told: Any) -> None:
         shutil.rmtree(directory)
 
-    def flush(self) -> None:
-        pass
+    def flush(self, within: float | None = None) -> bool:
+        return True
 
     def close(self) -> None:
         pass

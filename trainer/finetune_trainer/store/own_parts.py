@@ -54,8 +54,8 @@ class OwnParts(Elsewhere):
             parts.insert(0, _Staged(staged_best, f"{BEST}/{folder_name(best_step or step, attempt)}"))
         self._uploads.put_in_turn(parts)
 
-    def flush(self) -> None:
-        self._uploads.flush()
+    def flush(self, within: float | None = None) -> bool:
+        return self._uploads.flush(within)
 
     def close(self) -> None:
         self._uploads.close()

@@ -46,6 +46,15 @@ def test_a_newer_piece_replaces_only_the_one_that_waits() -> None:
     assert gate.begun == ["a", "c"]
 
 
+def test_who_waits_for_so_long_only_knows_whether_all_is_done() -> None:
+    gate = Gate()
+    background = at_work_on_a(gate)
+    assert not background.flush(within=0.01)
+    gate.open.set()
+    assert background.flush(within=10)
+    background.close()
+
+
 def test_an_error_is_raised_by_the_next_put_and_then_the_next_piece_is_done() -> None:
     gate = Gate()
     gate.open.set()
