@@ -72,8 +72,9 @@ def explain(error: Exception) -> JobError:
     if "torch" in sys.modules:
         from finetune_trainer.engine.memory import does_not_fit, is_out_of_memory
 
-        if is_out_of_memory(error):
-            return does_not_fit(error, "this model")
+        ran_out = next((cause for cause in causes(error) if is_out_of_memory(cause)), None)
+        if ran_out is not None:
+            return does_not_fit(ran_out, "this model")
     if (found := shortage(error)) is not None:
         return found
     logger.error("Unforeseen error", exc_info=error)

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from hashlib import sha256
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from finetune_trainer.engine.occurring import parts, trained
@@ -18,6 +19,9 @@ def begin_alike(ranks: Ranks, model: PreTrainedModel, moved: Collection[str], fe
     parameters, or by other features: each has found out by itself what its device allows."""
     if ranks.world == 1:
         return
+    whole = [name for name, one in trained(model) if one.ndim and isinstance(one, DTensor) != ranks.in_step]
+    if whole:
+        raise RuntimeError(f"{whole[0]} is not as this process has its part of the model between two passes")
     shapes = [(name, tuple(parameter.shape)) for name, parameter in trained(model)]
     said = sha256(repr((shapes, sorted(moved))).encode() + features.costs.tobytes() + features.weights.tobytes())
     if len(set(ranks.gathered(said.hexdigest()))) > 1:

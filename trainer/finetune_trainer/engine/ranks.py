@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from finetune_api.failures import JobError
 from finetune_trainer.engine.memory import is_out_of_memory
@@ -44,6 +45,11 @@ class Gone(Exception):
     """Another process does not answer any more. Why, it or whoever started it knows."""
 
 
+class Untold(Exception):
+    """Memory ran out in this process while others waited for what it has to say. It may neither try again nor say so: they would take that
+    for what they wait for. So it ends, and they notice."""
+
+
 class Ranks(Protocol):
     """One of them. All ranks call the same methods, but `share`, in the same order."""
 
@@ -68,6 +74,9 @@ class Ranks(Protocol):
 
     def backward(self, losses: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None) -> None:
         """Add the gradients of what `reading` gave to those of the parameters, as `torch.autograd.backward` does."""
+
+    def reached(self, parameters: Sequence[nn.Parameter]) -> tuple[bool, ...]:
+        """Which of these have a gradient of this rank's own. It is asked once a step, before `add`."""
 
     def share(self, of: S) -> S:
         """This rank's part of what there is to do: neighbours go to different ones, so that what is sorted is evenly shared."""
@@ -96,6 +105,9 @@ class _Whole:
 
     def backward(self, losses: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None) -> None:
         torch.autograd.backward(losses, gradients)
+
+    def reached(self, parameters: Sequence[nn.Parameter]) -> tuple[bool, ...]:
+        return tuple(one.grad is not None for one in parameters)
 
 
 class Alone(_Whole):
@@ -159,12 +171,17 @@ class Replicated(_Whole):
 
     def interleaved(self, part: torch.Tensor, rows: int) -> torch.Tensor:
         most = -(-rows // self.world)
-        filled = part.new_zeros((most, *part.shape[1:]))
-        filled[: len(part)] = part.detach()
-        found = [torch.empty_like(filled) for _ in range(self.world)]
-        with _answered():
-            dist.all_gather(found, filled)
-        return torch.stack(found, dim=1).flatten(0, 1)[:rows]
+        try:
+            filled = part.new_zeros((most, *part.shape[1:]))
+            filled[: len(part)] = part.detach()
+            found = [torch.empty_like(filled) for _ in range(self.world)]
+            with _answered():
+                dist.all_gather(found, filled)
+            return torch.stack(found, dim=1).flatten(0, 1)[:rows]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise Untold from error
 
 
 def join() -> Ranks:
@@ -191,7 +208,12 @@ def together(ranks: Ranks, work: Callable[[], T]) -> list[T]:
         said = work()
     except (Preempted, JobError) as error:
         said = _Ended(error)
-    found = ranks.gathered(said)
+    try:
+        found = ranks.gathered(said)
+    except Gone:
+        if isinstance(said, _Ended):  # why the others are gone, perhaps
+            raise said.error from None
+        raise
     ended = [one.error for one in found if isinstance(one, _Ended)]
     if ended:
         # What failed, rather than that somebody is told to stop.

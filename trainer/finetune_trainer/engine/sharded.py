@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
@@ -45,6 +47,8 @@ class Sharded(Replicated):
         super().__init__()
         self.room = room
         self._whole: _Whole | None = None
+        self._reached: set[int] = set()
+        """The ids of those that had a gradient in this rank since it was asked for them."""
 
     def shard(self, model: PreTrainedModel, device: torch.device, *, bf16: bool) -> None:
         """Leave this rank's part of the model on the device. What is computed from then on is computed within `reading`. In `bf16` weights
@@ -69,15 +73,40 @@ class Sharded(Replicated):
                 # Sums, as the losses of all ranks add up to that of the batch. Gloo knows no other.
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)
+                # A parameter that has a part in what one rank computes, such as an expert, has none perhaps in what another does. All of
+                # them are added up, so that none is taken for another.
+                module.set_reduce_scatter_unused_params(True, recurse=False)
+                self._notice(module)
         self._whole = whole
+
+    def _notice(self, module: FSDPModule) -> None:
+        """Know of each parameter that is gathered with this module whether it has a gradient here: afterwards all have one, if of zeros."""
+        parts = dict(module.named_parameters())  # type: ignore[attr-defined]
+        module.unshard()
+        for name, gathered in module.named_parameters():  # type: ignore[attr-defined]
+            part = parts[name]
+            if gathered is not part and gathered.is_floating_point():
+                moves = part.requires_grad
+                gathered.requires_grad_(True)  # else no hook can be put there; it may move later
+                gathered.register_post_accumulate_grad_hook(partial(self._has_gradient, id(part)))
+                gathered.requires_grad_(moves)
+        module.reshard()
+
+    def _has_gradient(self, part: int, _: torch.Tensor) -> None:
+        self._reached.add(part)
+
+    def reached(self, parameters: Sequence[nn.Parameter]) -> tuple[bool, ...]:
+        found = tuple(id(one) in self._reached for one in parameters)
+        self._reached.clear()
+        return found
 
     def reading(self, work: Callable[[], T]) -> T:
         if self._whole is None:
             return work()
         with answered():
             found: T = self._whole(work)
-            if not torch.is_grad_enabled():
-                self._whole.reshard()  # type: ignore[operator]  # no backward pass does it
+        if not any(isinstance(one, torch.Tensor) and one.requires_grad for one in tree_leaves(found)):
+            self._whole.reshard()  # type: ignore[operator]  # no backward pass does it
         return found
 
     def backward(self, losses: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor] | None = None) -> None:

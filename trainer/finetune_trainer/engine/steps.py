@@ -229,14 +229,16 @@ class Steps:
             if self._task.whole_batch and self._ranks.world > 1:  # the others have compared what is made anew
                 whole = False
                 break
-        moved = tuple(parameter.grad is not None for _, parameter in self._trained)
+        moved = self._ranks.reached([parameter for _, parameter in self._trained])
         return _Done(moved, self._micro.limit, self._activations.again, whole)
 
     def _sum(self, moved: Sequence[bool]) -> None:
         """Add up what the ranks have of the gradient and of the loss; `moved` are the parameters that one of them has a gradient of."""
         parameters = [one for (_, one), has in zip(self._trained, moved, strict=True) if has]
-        for one in parameters:
-            if one.grad is None:
+        for (_, one), has in zip(self._trained, moved, strict=True):
+            if not has:
+                one.grad = None  # where there was one it is of zeros, and AdamW leaves alone what has none
+            elif one.grad is None:
                 one.grad = torch.zeros_like(one)
         self._ranks.add([*(one.grad for one in parameters if one.grad is not None), self.loss])
 

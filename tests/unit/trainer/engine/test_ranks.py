@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as FACTS
 from finetune_api.training import Lora
 from finetune_trainer.data import load
+from finetune_trainer.ending import explain
 from finetune_trainer.engine.activations import Activations
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.alike import stay_alike
@@ -28,7 +30,7 @@ from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.measure import Split, answer
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.occurring import trained
-from finetune_trainer.engine.ranks import Gone, Ranks
+from finetune_trainer.engine.ranks import Gone, Ranks, Untold, together
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.sharded import Sharded, whole
 from finetune_trainer.engine.steps import Steps
@@ -115,6 +117,7 @@ def train(ranks: Ranks, plan: Plan) -> Course:
         sharded = Sharded(Room())
         sharded.shard(task.model, CPU.device, bf16=False)
         ranks = sharded
+    answer(task, measured, CPU, never, spec.training, ranks=ranks)  # before training, as every run does
     losses: list[float] = []
     micro = MicroBatch(99)
     collate = task.collate
@@ -282,6 +285,42 @@ def test_what_fails_in_one_process_fails_in_all_by_the_same_words(tmp_path: Path
             "the disk is full",
             "spec.resources",
         )
+
+
+def tells(ranks: Ranks) -> None:
+    """The first fails while the others end."""
+    if ranks.rank:
+        os._exit(1)
+
+    def fails() -> None:
+        raise JobError(FailureReason.DISK_FULL, "the disk is full")
+
+    together(ranks, fails)
+
+
+def test_why_one_fails_is_said_though_no_other_hears_it(tmp_path: Path) -> None:
+    failed, _ = in_ranks(2, tells, folder=tmp_path / "two")
+    assert isinstance(failed, JobError) and str(failed) == "the disk is full", failed
+
+
+def runs_out_between(ranks: Ranks) -> FailureReason | None:
+    part = torch.zeros(2, 3)
+    if not ranks.rank:
+        together(ranks, lambda: ranks.interleaved(part, 4))
+        return None
+    with mock.patch("torch.empty_like", side_effect=MemoryError("Unable to allocate 20.0 MiB for an array")):
+        try:
+            together(ranks, lambda: ranks.interleaved(part, 4))
+        except Untold as error:
+            return explain(error).reason
+    return None
+
+
+def test_memory_that_runs_out_in_one_while_others_wait_for_it_ends_it(tmp_path: Path) -> None:
+    """A second try of it, or word of it, they would take for what they wait for."""
+    waits, ran_out = in_ranks(2, runs_out_between, folder=tmp_path / "two")
+    assert isinstance(waits, Gone), waits
+    assert ran_out is FailureReason.OUT_OF_MEMORY, ran_out
 
 
 def test_the_others_end_when_one_is_killed(tmp_path: Path) -> None:

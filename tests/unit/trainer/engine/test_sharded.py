@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedModel
 
-from finetune_trainer.engine.ranks import Gone
+from finetune_trainer.engine.ranks import Gone, Ranks
+from finetune_trainer.engine.sharded import Sharded, whole
 from finetune_trainer.room import BeginAgain, Room
+from tests.training.models import tiny
 from tests.training.ranks import in_ranks
 from tests.unit.trainer.engine.test_ranks import (
     STEPS,
@@ -106,3 +112,49 @@ def test_what_ends_one_between_two_passes_ends_all(
     plan = planned("text-classification", tmp_path, sharded=True, fails=fails)
     found = in_ranks(3, train, plan, folder=tmp_path / "three")
     assert [(type(one), str(one)) for one in found] == [(type(wanted := fails(6)), str(wanted))] * 3
+
+
+EXPERTS = 4
+"""Of which the last one is nobody's."""
+
+
+def with_experts() -> PreTrainedModel:
+    model = tiny("bert")
+    torch.manual_seed(1)
+    model.experts = nn.ModuleDict({str(number): nn.Linear(2, 2) for number in range(EXPERTS)})  # type: ignore[assignment]
+    return model.eval()
+
+
+def asks(model: PreTrainedModel, expert: int) -> torch.Tensor:
+    """A number that one expert has a part in."""
+    answers = model(input_ids=torch.arange(6)[None] + expert).logits
+    return model.experts[str(expert)](answers).square().sum()  # type: ignore[index, operator]
+
+
+def gradients(ranks: Ranks) -> tuple[list[bool], dict[str, np.ndarray[Any, Any]]]:
+    """Of what each rank asks, each of an expert of its own, twice. And which parameters had one here."""
+    model = with_experts()
+    sharded = Sharded(Room())
+    sharded.shard(model, torch.device("cpu"), bf16=False)
+    for _ in range(2):
+        loss = sharded.reading(lambda: asks(model, ranks.rank))
+        sharded.backward([loss])
+    reached = sharded.reached(list(model.parameters()))
+    assert not any(sharded.reached(list(model.parameters()))), "each step tells of itself alone"
+    found = {name: whole(one.grad) for name, one in model.named_parameters() if one.grad is not None}
+    return list(reached), {name: one.numpy().copy() for name, one in found.items()}
+
+
+def test_what_only_one_has_a_gradient_of_is_taken_for_nothing_else(tmp_path: Path) -> None:
+    """As of experts of a model, of which each rank's examples go to others."""
+    model = with_experts()
+    for _ in range(2):
+        sum(asks(model, expert) for expert in range(EXPERTS - 1)).backward()  # type: ignore[union-attr]
+    found = in_ranks(EXPERTS - 1, gradients, folder=tmp_path / "ranks")
+
+    for rank, (reached, summed) in enumerate(found):
+        for (name, parameter), has in zip(model.named_parameters(), reached, strict=True):
+            of_expert = int(name.split(".")[1]) if name.startswith("experts.") else rank
+            assert has == (parameter.grad is not None and of_expert == rank), name
+            wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            np.testing.assert_allclose(summed[name], wanted.numpy(), atol=1e-6, err_msg=name)
