@@ -154,7 +154,7 @@ class Operator:
         await self._leadership.resign()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._world.all_told()  # of what is written already, whoever leads by now
+                await self._world.all_told(hurry=True)  # of what is written already, whoever leads by now
 
 
 def end_at_once(why: str) -> NoReturn:

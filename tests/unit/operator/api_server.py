@@ -12,7 +12,7 @@ import copy
 import json
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
@@ -144,6 +144,8 @@ class ApiServer:
         """Kinds whose writes lose their connection before the answer."""
         self.refusals: dict[str, tuple[int, Object | str]] = {}
         """By method and kind, what writes are answered with instead: a code, and a Status or whatever a proxy says."""
+        self.answer_write: Callable[[web.Request, Object], Awaitable[web.Response | None]] = _as_usual
+        """What a write is answered with instead, by the test's own rules; None: as usual."""
         self.conflicts = 0
         """How many writes are answered with 409, as if somebody else had just written."""
         self.writes: list[str] = []
@@ -207,6 +209,8 @@ class ApiServer:
         self.writes.append(f"{request.method} {plural}")
         body = await request.json()
         self.bodies.append(copy.deepcopy(body))
+        if (answer := await self.answer_write(request, body)) is not None:
+            return answer
         if plural in self.breaks_at:
             assert request.transport is not None
             request.transport.close()
@@ -244,6 +248,10 @@ class ApiServer:
                 return {"resources": [_resource("customresourcedefinitions", "CustomResourceDefinition")]}
             case _:
                 return {"resources": [_resource(PLURAL, KIND)]}
+
+
+async def _as_usual(request: web.Request, body: Object) -> web.Response | None:
+    return None
 
 
 def _group(name: str, version: str) -> Object:

@@ -184,6 +184,21 @@ async def test_a_status_that_cannot_be_written_is_told_in_an_event_once(
     assert written(server)["phase"] == "Starting"
 
 
+async def test_another_job_of_the_same_name_has_that_event_as_well(server: ApiServer, world: KubeWorld) -> None:
+    server.refusals[f"PATCH {PLURAL}"] = 500, status("InternalError", WEBHOOK)
+    with pytest.raises(ApiError):
+        await looks(world)
+    job = finetunejob(runId="r")
+    world.put({**job, "metadata": {**job["metadata"], "uid": "another", "resourceVersion": "900"}})
+    with pytest.raises(ApiError):
+        await looks(world)
+    telling = asyncio.create_task(world._announcer.run())
+    await world.all_told()
+    telling.cancel()
+    events = [body for body in server.bodies if body.get("kind") == "Event"]
+    assert [event["regarding"]["uid"] for event in events] == ["uid", "another"]
+
+
 async def test_what_fails_is_tried_again_soon_and_then_ever_later(server: ApiServer, world: KubeWorld) -> None:
     server.refusals["POST jobs"] = 500, status("InternalError", WEBHOOK)
     controller = Controller(world)

@@ -15,7 +15,7 @@ from kubernetes.client import Configuration
 
 from finetune_api import PLURAL
 from finetune_operator.decide import decide
-from finetune_operator.worlds.kube import names
+from finetune_operator.worlds.kube import announcing, names
 from finetune_operator.worlds.kube.client import METADATA_ALONE, TROUBLE, ApiError, Client
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
@@ -88,8 +88,9 @@ async def test_a_sweep_asks_for_metadata_alone(server: ApiServer, client: Client
 
 
 async def test_an_event_that_cannot_be_written_does_not_undo_the_report(
-    server: ApiServer, client: Client, caplog: pytest.LogCaptureFixture
+    server: ApiServer, client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(announcing, "WORTH_TELLING", 0.0)  # once is enough here
     server.breaks_at = {"events"}
     world = KubeWorld(client, namespace=None, default_image="i")
     key = Key("FineTuneJob", "ns", "demo")

@@ -39,7 +39,8 @@ class ApiError(Exception):
     def __init__(self, code: int, status: Object, retry_after: float | None = None) -> None:
         details: Object = status.get("details") or {}
         self.code = code
-        self.retry_after: float | None = retry_after or details.get("retryAfterSeconds")
+        asked = details.get("retryAfterSeconds")  # which a proxy may have made up
+        self.retry_after: float | None = retry_after or (asked if isinstance(asked, int | float) else None)
         self.reason: str = status.get("reason") or ""
         self.message: str = status.get("message") or f"the API server answered {code}"
         self.causes: list[Object] = details.get("causes") or []

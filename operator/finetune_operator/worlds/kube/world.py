@@ -98,8 +98,8 @@ class KubeWorld:
         the monotonic clock."""
         self._heard: dict[Key, dict[str, float]] = {}
         """When each running attempt was last heard of, or first seen, by its name and in seconds of the monotonic clock."""
-        self._unwritten: dict[Key, str] = {}
-        """What was said in an event because the status could not be written."""
+        self._unwritten: dict[Key, tuple[str, str]] = {}
+        """What was said in an event because the status could not be written, and the UID of the job of which it was said."""
         self._trainings = Reflector(
             client,
             names.jobs(namespace),
@@ -383,8 +383,8 @@ class KubeWorld:
         message = (
             f"The status cannot be written: {error.message}. It would say: {said.phase}, {said.reason}: {said.message}"
         )
-        if self._unwritten.get(key) != message:
-            self._unwritten[key] = message
+        if self._unwritten.get(key) != (uid, message):
+            self._unwritten[key] = uid, message
             self._announce(key, uid, Announcement("Warning", "StatusNotWritten", message))
 
     def _since_their_ends(
