@@ -41,6 +41,8 @@ class Rule:
     holds: Callable[[Any], bool]
     cluster_only: bool = False
     """Holds for jobs of a cluster, not for local runs: asked with the context `IN_A_CLUSTER` only."""
+    walks: bool = False
+    """Goes through a map, which the API server takes to be dear: where others are asked as one, this stays by itself."""
 
 
 IN_A_CLUSTER = {"cluster": True}

@@ -82,8 +82,10 @@ def root_schema() -> Schema:
     """The structural schema of a whole FineTuneJob."""
     spec = structural(FineTuneJobSpec.model_json_schema())
     with_defaults = structural(FineTuneJobSpec.model_json_schema(), for_people=True)["properties"]
-    spec["x-kubernetes-validations"] = [as_one(FineTuneJobSpec.rules)] + [
-        _fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN if field != "image"
+    spec["x-kubernetes-validations"] = [
+        _as_one([rule for rule in FineTuneJobSpec.rules if not rule.walks]),
+        *({"rule": rule.cel, "message": rule.message} for rule in FineTuneJobSpec.rules if rule.walks),
+        *(_fixed_for_a_run(field, with_defaults[field]) for field in FIXED_FOR_A_RUN if field != "image"),
     ]
     status = structural(FineTuneJobStatus.model_json_schema())
     # Before the operator's first write nothing may read as current: kstatus compares this with metadata.generation.
@@ -117,7 +119,7 @@ def root_schema() -> Schema:
     }
 
 
-def as_one(rules: Sequence[Rule]) -> Schema:
+def _as_one(rules: Sequence[Rule]) -> Schema:
     """The rules of the spec as one, which tells all that are broken.
 
     For each field that a rule reads, the API server copies the schema of all fields beside it, and it asks all rules again at each write of a

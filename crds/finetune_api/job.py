@@ -166,6 +166,7 @@ class FineTuneJobSpec(Model):
             "raise it to the number of GPUs in resources.limits or more, or ask for fewer GPUs",
             f"!({has_more_gpus_than(_BATCH_SIZE)})",
             lambda s: s.resources.gpus <= s.training.batch_size,
+            walks=True,
         ),
         Rule(
             "method.unfreeze adds layers with each epoch after the first; set training.epochs to 2 or more, or remove it",
@@ -177,12 +178,14 @@ class FineTuneJobSpec(Model):
             "nvidia.com/gpu: 1, or set method.type to lora",
             f"self.?method.?type.orValue('') != '{QLORA}' || ({HAS_A_DEVICE})",
             lambda s: s.method.type != QLORA or s.resources.have_a_device,
+            walks=True,
         ),
         Rule(
             "parallelism sharded divides a model among several GPUs; ask for two or more in resources.limits, such as nvidia.com/gpu: 2, "
             "or leave parallelism out",
             f"self.?parallelism.orValue('') != 'sharded' || ({HAS_SEVERAL_GPUS})",
             lambda s: s.parallelism != "sharded" or s.resources.gpus > 1,
+            walks=True,
         ),
         Rule(
             "method.type qlora holds weights in four bits, which cannot be divided among GPUs; leave parallelism out, or set method.type to lora",

@@ -25,7 +25,15 @@ from finetune_api.base import (
 ResourceName = LabelKey
 WITHOUT_A_DOMAIN = ("cpu", "memory", "ephemeral-storage")
 _COUNT = re.compile("^[0-9]{1,9}$", re.ASCII)
+
+# In CEL. To Kubernetes 1.31 to 1.33 a quantity in a map may be as long as a whole request, and reading it is so dear that of each key no
+# more can be asked than one regular expression of at most four characters, and no `string(…)` or `quantity(…)`.
 _IS_A_DEVICE = "(k.contains('/') && !k.contains('kubernetes.io/'))"
+_LIMIT, _REQUEST = "self.limits[k]", "self.requests[k]"
+
+
+def _is_a_count(value: str) -> str:
+    return f"(type({value}) == int ? {value} <= 999999999 : size({value}) <= 9 && !{value}.matches(r'\\D'))"
 
 
 def is_a_device(name: str) -> bool:
@@ -48,20 +56,26 @@ def accelerators(limits: Mapping[str, Any]) -> int:
     return sum(int(count) for count in counts if _COUNT.match(count))
 
 
+_OF_SPEC = "self.resources.limits[k]"
 HAS_A_DEVICE = (
     "(self.?resources.?claims.hasValue() && size(self.resources.claims) > 0) || (self.?resources.?limits.hasValue() && "
-    f"self.resources.limits.exists(k, {_IS_A_DEVICE} && string(self.resources.limits[k]).matches('[1-9]')))"
+    f"self.resources.limits.exists(k, {_IS_A_DEVICE} && "
+    f"(type({_OF_SPEC}) == int ? {_OF_SPEC} > 0 : !{_OF_SPEC}.matches('^0*$'))))"
 )
 """In CEL, of a spec, `Resources.have_a_device`."""
 
 
 def has_more_gpus_than(number: str) -> str:
     """In CEL, of a spec, `Resources.gpus > number`. What is no count is refused by a rule of its own."""
-    count = "string(self.resources.limits[k])"
     return (
         "self.?resources.?limits.hasValue() && self.resources.limits.exists(k, k.endsWith('/gpu') && "
-        f"{count}.matches('{_COUNT.pattern}') && int({count}) > {number})"
+        f"{_is_a_count(_OF_SPEC)} && int({_OF_SPEC}) > {number})"
     )
+
+
+def _written_alike(name: str, request: int | str, limit: int | str) -> bool:
+    counts = is_a_device(name) and all(_COUNT.match(str(value)) for value in (request, limit))
+    return request == limit or (counts and int(request) == int(limit))
 
 
 class DeviceClaim(Model):
@@ -93,27 +107,28 @@ class Resources(Model):
         ),
         Rule(
             "a device such as nvidia.com/gpu is counted; give limits of it as a whole number, such as 1",
-            f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || string(self.limits[k]).matches('{_COUNT.pattern}'))",
+            f"!has(self.limits) || self.limits.all(k, !{_IS_A_DEVICE} || {_is_a_count(_LIMIT)})",
             lambda r: all(_COUNT.match(str(v)) for k, v in (r.limits or {}).items() if is_a_device(k)),
         ),
         Rule(
             "a device such as nvidia.com/gpu, and hugepages, are never shared, so requests of them need limits of the same; "
             "give them in limits only",
             f"!has(self.requests) || self.requests.all(k, !({_IS_A_DEVICE} || k.startsWith('hugepages-')) || "
-            "(has(self.limits) && k in self.limits && "
-            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) == 0))",
+            f"(has(self.limits) && k in self.limits && ({_REQUEST} == {_LIMIT} || ({_IS_A_DEVICE} && int({_REQUEST}) == int({_LIMIT})))))",
             lambda r: all(
-                k in (r.limits or {}) and amount(v) == amount(r.limits[k])
+                k in (r.limits or {}) and _written_alike(k, v, r.limits[k])
                 for k, v in (r.requests or {}).items()
                 if is_a_device(k) or k.startswith("hugepages-")
             ),
         ),
         Rule(
             "requests must not be larger than limits; lower the request, or raise the limit",
-            "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
-            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+            f"!has(self.requests) || !has(self.limits) || {list(WITHOUT_A_DOMAIN)}.all(k, !(k in self.requests) || !(k in self.limits) || "
+            f"quantity(string({_REQUEST})).compareTo(quantity(string({_LIMIT}))) <= 0)",
             lambda r: all(
-                amount(v) <= amount(r.limits[k]) for k, v in (r.requests or {}).items() if k in (r.limits or {})
+                amount(v) <= amount(r.limits[k])
+                for k, v in (r.requests or {}).items()
+                if k in WITHOUT_A_DOMAIN and k in (r.limits or {})
             ),
         ),
     )

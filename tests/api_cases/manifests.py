@@ -217,7 +217,7 @@ GOOD = [
         {
             "spec.resources": {
                 "limits": {"cpu": 2, "memory": "2Gi", "nvidia.com/gpu": "1", "hugepages-2Mi": "4Mi"},
-                "requests": {"cpu": "2000m", "memory": "2000M", "nvidia.com/gpu": 1, "hugepages-2Mi": "4096Ki"},
+                "requests": {"cpu": "2000m", "memory": "2000M", "nvidia.com/gpu": 1, "hugepages-2Mi": "4Mi"},
             }
         },
     ),
@@ -903,6 +903,18 @@ BAD = [
     Bad(
         "fewer GPUs requested than the limit",
         {"spec.resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 1}}},
+        "spec.resources",
+        "give them in limits only",
+    ),
+    Bad(
+        "as many GPUs requested, in another unit",
+        {"spec.resources": {"limits": {"nvidia.com/gpu": 1000}, "requests": {"nvidia.com/gpu": "1k"}}},
+        "spec.resources",
+        "give them in limits only",
+    ),
+    Bad(
+        "as much of hugepages requested, written in another unit",
+        {"spec.resources": {"limits": {"hugepages-2Mi": "4Mi"}, "requests": {"hugepages-2Mi": "4096Ki"}}},
         "spec.resources",
         "give them in limits only",
     ),
