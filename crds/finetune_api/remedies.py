@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from finetune_api.base import PathKeys
 from finetune_api.crd import Schema
+from finetune_api.elsewhere import form, known_elsewhere
 from finetune_api.placement import is_a_device
 from finetune_api.schema import child, job_schema, paths_of
 from finetune_api.shown import is_secret, path_text
@@ -94,7 +95,9 @@ def remedy(fault: Fault) -> str:
 
 
 def nearest_field(keys: PathKeys) -> str:
-    """A question for the field that was probably meant: one beside it by spelling, or one of that name elsewhere."""
+    """The field that was probably meant: the one that other tools call so, one beside it by spelling, or one of that name elsewhere."""
+    if known := known_elsewhere(keys):
+        return known
     name = str(keys[-1])
     if near := nearest(name, list(child(job_schema(), keys[:-1]).get("properties", {}))):
         return f"Did you mean {near}?"
@@ -106,16 +109,12 @@ def nearest_field(keys: PathKeys) -> str:
 
 def nearest(word: str, choices: list[str], cutoff: float = 0.6) -> str | None:
     """The choice that `word` is most like, if any is like it."""
-    form = _form(word)
-    by_form = {_form(choice): choice for choice in choices}
+    wanted = form(word)
+    by_form = {form(choice): choice for choice in choices}
     # Short words are soon alike: `nodes` and `model` share three letters in order.
-    near = difflib.get_close_matches(form, by_form, n=1, cutoff=cutoff if len(form) > 5 else max(cutoff, 0.7))
-    begins = [choice for other, choice in by_form.items() if len(word) > 2 and other.startswith(form)]
+    near = difflib.get_close_matches(wanted, by_form, n=1, cutoff=cutoff if len(wanted) > 5 else max(cutoff, 0.7))
+    begins = [choice for other, choice in by_form.items() if len(word) > 2 and other.startswith(wanted)]
     return by_form[near[0]] if near else begins[0] if begins else None
-
-
-def _form(word: str) -> str:
-    return re.sub(r"[-_ ]", "", word.lower())
 
 
 def _in_quotes(fault: Fault, text: str) -> str:
