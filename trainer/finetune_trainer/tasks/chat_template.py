@@ -75,6 +75,11 @@ PLAIN = """\
 class RenderError(Exception):
     """The template does not take a conversation, or does not tell what of it is learnt; says why."""
 
+    def __init__(self, why: str, remedy: str = "Correct the order and the roles of the messages") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+        """What to do, beside taking another template."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -160,7 +165,10 @@ class ChatTemplate:
         _, whole = added[-1]
         span = self._span(whole, *added[-1])
         if span is None:
-            raise RenderError("it writes what stands before an answer otherwise once the answer follows")
+            raise RenderError(
+                "it writes what stands before an answer otherwise once the answer follows",
+                "Take a model whose template does not",
+            )
         return Rendered(whole, (span,), span[0], BY_LAST)  # without what follows, which the answer was written without
 
     def _added(
@@ -225,9 +233,15 @@ def _left_out(conversation: Conversation, found: Rendered) -> Iterator[str]:
     said = spans if len(spans) == len(taught) else ["".join(spans)] * len(taught)
     for turn, text in zip(taught, said, strict=True):
         if any(call["function"]["name"] not in text for call in turn.get("tool_calls", ())):
-            raise RenderError("it leaves out tool calls, so that the model would learn to say nothing instead")
+            raise RenderError(
+                "it leaves out tool calls, so that the model would learn to say nothing instead",
+                "Take a model whose template writes them, or data without them",
+            )
         if not _says(turn["content"], text):
-            raise RenderError("it leaves out what the assistant says, so that the model would learn to say nothing")
+            raise RenderError(
+                "it leaves out what the assistant says, so that the model would learn to say nothing",
+                "Take a model whose template writes it",
+            )
         if not _says(turn.get("reasoning_content", ""), text):
             yield "the reasoning"
         if not _begins(turn["content"], text):

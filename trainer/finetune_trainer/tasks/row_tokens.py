@@ -94,7 +94,8 @@ class RowTokens:
         return before, after if end is None or end in after else [*after, end]
 
     def _rendered(self, given: Sequence[Row], origins: Origins, begin: int) -> list[Rendered]:
-        found, wrong, why = [], [], ""
+        found, wrong = [], []
+        first: RenderError | None = None
         for number, row in enumerate(given, start=begin):
             if isinstance(row, Plain) == self._is_chat:
                 raise data_invalid(
@@ -113,12 +114,12 @@ class RowTokens:
                 found.append(self._render(self._breaker.broken(row)))
             except RenderError as error:
                 wrong.append(number)
-                why = why or str(error)
-        if wrong:
+                first = first or error
+        if first:
             raise data_invalid(
-                f"the model's chat template does not take {'this conversation' if len(wrong) == 1 else 'these conversations'}: {why} "
+                f"the model's chat template does not take {'this conversation' if len(wrong) == 1 else 'these conversations'}: {first} "
                 f"({at(origins.take(wrong))})",
-                "Correct the order and the roles of the messages, or put another chat_template.jinja beside the model.",
+                f"{first.remedy}, or put another chat_template.jinja beside the model.",
                 f"spec.dataset.columns.{self._role}",
             )
         self._by_last += sum(one.found_by == BY_LAST for one in found)

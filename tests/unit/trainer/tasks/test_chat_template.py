@@ -253,19 +253,40 @@ def test_messages_behind_the_last_answer_are_no_part_of_it() -> None:
 
 
 REFUSED = {
-    "an order that it does not take": ("gemma", TOOLS, "roles must alternate"),
-    "a system message that it does not take": ("gemma", SYSTEM, "System role not supported"),
-    "tool calls that it would leave out": ("llama3", TOOLS, "leaves out tool calls"),
-    "tool calls that it would leave out, beside tools of the same name": ("lfm2", TOOLS, "leaves out tool calls"),
-    "answers that it would leave out, as it reads lists of parts": ("idefics3", TWO, "leaves out what the assistant"),
+    "an order that it does not take": ("gemma", TOOLS, "roles must alternate", "Correct the order and the roles"),
+    "a system message that it does not take": (
+        "gemma",
+        SYSTEM,
+        "System role not supported",
+        "Correct the order and the roles",
+    ),
+    "tool calls that it would leave out": (
+        "llama3",
+        TOOLS,
+        "leaves out tool calls",
+        "Take a model whose template writes them",
+    ),
+    "tool calls that it would leave out, beside tools of the same name": (
+        "lfm2",
+        TOOLS,
+        "leaves out tool calls",
+        "Take a model whose template writes them",
+    ),
+    "answers that it would leave out, as it reads lists of parts": (
+        "idefics3",
+        TWO,
+        "leaves out what the assistant",
+        "Take a model whose template writes it",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_a_template_does_not_take_is_refused_in_its_own_words(name: str) -> None:
-    template, conversation, says = REFUSED[name]
-    with pytest.raises(RenderError, match=says):
+def test_what_a_template_does_not_take_is_refused_in_its_own_words_with_what_to_do(name: str) -> None:
+    template, conversation, says, remedy = REFUSED[name]
+    with pytest.raises(RenderError, match=says) as caught:
         rendered(trl(template), conversation)
+    assert caught.value.remedy.startswith(remedy)
 
 
 def test_a_prompt_that_is_written_otherwise_once_an_answer_follows_is_never_learnt() -> None:
