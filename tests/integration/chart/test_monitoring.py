@@ -68,9 +68,12 @@ def test_a_service_monitor_leads_to_the_operators_numbers_and_nowhere_else() -> 
     assert service["metadata"]["namespace"] == monitor["metadata"]["namespace"]
 
 
-def test_alerts_reach_prometheus_as_they_are_written() -> None:
-    [group] = only(render([ALL[1]]), "PrometheusRule")["spec"]["groups"]
-    assert group["rules"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+def test_alerts_reach_prometheus_as_they_are_written_in_a_file_that_it_takes_by_itself_too() -> None:
+    written = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    assert only(render([ALL[1]]), "PrometheusRule")["spec"] == written
+    [group] = written["groups"]  # a rules file is groups, each of a name and rules
+    assert written.keys() == {"groups"} and group.keys() == {"name", "rules"}
+    assert all(rule["alert"] and rule["expr"] for rule in group["rules"])
 
 
 def test_the_dashboard_is_where_grafanas_sidecar_looks() -> None:

@@ -234,8 +234,9 @@ OF_PROMETHEUS = {"job", "instance", "namespace"}
 
 def shipped() -> Iterator[tuple[str, str]]:
     """Every expression in the chart, and where it is."""
-    for alert in yaml.safe_load((CHART / "alerts.yaml").read_text()):
-        yield alert["alert"], alert["expr"]
+    for group in yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"]:
+        for alert in group["rules"]:
+            yield alert["alert"], alert["expr"]
     for panel in json.loads((CHART / "dashboard.json").read_text())["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]
