@@ -230,9 +230,9 @@ class Dataset(Model):
     """The configuration of a hub dataset, such as `mrpc` of `hf://nyu-mll/glue`. Default: the dataset's own default."""
 
     format: Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"] | None = None
-    """How the files are written: `conll` has a word and its tags in each line, `squad` is the nested JSON of SQuAD. Default: told by
-    their extension (`.csv`, `.tsv`, `.jsonl` or `.ndjson`, `.parquet`; `.conll` or `.conllu` where examples have words, `.json` where
-    they have answers)."""
+    """How the files are written: `jsonl` has an object in each line, or all of them in one list; `conll` has a word and its tags in each
+    line, `squad` is the nested JSON of SQuAD. Default: told by their extension (`.csv`, `.tsv`, `.jsonl`, `.ndjson` or `.json`, `.parquet`;
+    `.conll` or `.conllu` where examples have words; `.json` is `squad` where they have answers)."""
 
     csv: Csv | None = None
     """Details of CSV and TSV files. Default: RFC 4180 with a header line; TSV without quoting."""

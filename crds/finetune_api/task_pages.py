@@ -218,6 +218,10 @@ def _columns(form: Form, first: Form) -> Iterator[str]:
                 "wherever the data has its column" if role.found else "only where `dataset.columns` names its column"
             )
             yield f"`{role.name}` is read {where}."
+    for role in form.roles:
+        if role.also:
+            others = " or ".join(f"`{name}`" for name in role.also)
+            yield f"`{role.name}` is also found in the column {others}, where the data has none of its own name."
     if form.options & {"textGeneration.systemPrompt"}:
         if form is first:
             yield from _CHATS
@@ -304,7 +308,7 @@ def _rows(form: Form) -> str:
         also = ", or each image in folders of their labels, such as `train/cat/1.jpg`,"
     elif {Kind.AUDIO, Kind.LABEL} <= kinds:
         also = ", or each sound in folders of their labels, such as `train/cat/1.flac`,"
-    return f"Each row of a hub dataset, or of CSV, TSV, JSON lines or Parquet files{also or ','} is an example."
+    return f"Each row of a hub dataset, or of CSV, TSV, JSON or Parquet files{also or ','} is an example."
 
 
 def _options(form: Form) -> Iterator[str]:

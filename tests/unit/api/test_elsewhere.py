@@ -30,7 +30,10 @@ def test_each_is_the_name_of_a_field_that_there_is_and_of_no_other() -> None:
     [
         (("spec", "method", "lora", "lora_r"), "Here it is spec.method.lora.rank."),
         (("spec", "training", "save_steps"), "Here it is spec.checkpoints.everySteps."),
-        (("spec", "training", "per_device_train_batch_size"), "multiply by their number, and by gradient_accumulation_steps"),
+        (
+            ("spec", "training", "per_device_train_batch_size"),
+            "multiply by their number, and by gradient_accumulation_steps",
+        ),
         (("spec", "method", "load_in_4bit"), "Four bits are `type: qlora`."),
         (("spec", "resources", "gpus"), "limits: {nvidia.com/gpu: 1"),
         (("spec", "training", "eval_steps"), "Remove it: models are measured at the end of each epoch."),

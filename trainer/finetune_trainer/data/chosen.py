@@ -24,6 +24,8 @@ _MORE_EXTENSIONS: tuple[tuple[Kind, str, Format], ...] = (
     (Kind.TOKENS, ".conllu", "conll"),
     (Kind.ANSWERS, ".json", "squad"),
 )
+_BY_NAME_ALONE: Mapping[str, Format] = {".json": "jsonl"}
+"""Of files that the spec names: much else than rows is called so, and lies beside them."""
 _CALLED: Mapping[Split, tuple[str, ...]] = {
     "validation": ("valid", "val", "dev"),
     "test": ("test",),
@@ -34,7 +36,6 @@ _CALLED: Mapping[Split, tuple[str, ...]] = {
 _LINES = "If each line holds one JSON object, set spec.dataset.format to jsonl; csv or tsv if it is a table."
 _REMEDIES = {
     ".txt": f"{_LINES} If each line is a text and nothing else, set it to tsv, and spec.dataset.csv.columnNames to [text].",
-    ".json": f"{_LINES} Of a file that is one JSON list write each row as a line of its own.",
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar", ".tgz"), "It is an archive: unpack compressed files."),
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".ods", ".numbers"), "It is a sheet: save it as CSV (UTF-8), and name that file."),
     **dict.fromkeys((".arrow", ".feather", ".orc", ".avro", ".h5", ".pkl", ".pickle", ".npy", ".npz"), "Write it again as Parquet, and name that file."),
@@ -78,7 +79,7 @@ class ChosenFiles:
     def format_of(self, name: str) -> Format:
         """How a table is written. Raises JobError (DataInvalid) where nothing tells."""
         extension = _extension(name)
-        format = self._dataset.format or self._formats.get(extension)
+        format = self._dataset.format or self._formats.get(extension) or _BY_NAME_ALONE.get(extension)
         if format is None:
             remedy = _REMEDIES.get(
                 extension, f"Say spec.dataset.format, one of {', '.join(get_args(Format))}; unpack compressed files."
@@ -223,7 +224,11 @@ class ChosenFiles:
     def _of_unused(self) -> list[str]:
         """One for each split that the spec names no files for although some are called like it: nobody would miss their metrics."""
         taken = {name for names in self.of.values() for name in names}
-        kind = self._own if self._are_values(self.of["train"]) else frozenset(self._formats)
+        kind = (
+            self._own
+            if self._are_values(self.of["train"])
+            else self._formats.keys() | set(map(_extension, self.of["train"]))
+        )
         warnings = []
         for split, beginnings in _CALLED.items():
             meant = [

@@ -80,7 +80,7 @@ def diagnosed(error: JobError, path: Path, name: str, format: Format, roles: Map
     if format != "jsonl" and is_json_list(path):
         return data_invalid(
             f"{name} holds one JSON list, not {FORMAT_NAMES[format]}",
-            "Write one object a line, without a list around them, and set spec.dataset.format to jsonl.",
+            "Set spec.dataset.format to jsonl.",
             "spec.dataset.format",
         )
     if format in ("csv", "tsv"):

@@ -15,7 +15,7 @@ from finetune_trainer.data.rows import FIRST, Sink
 
 REMEDY = (
     'Write it as {"data": [{"paragraphs": [{"context": "…", "qas": [{"question": "…", "answers": [{"text": "…", "answer_start": 0}]}]}]}]}, '
-    "or as JSON lines with a question each and spec.dataset.format jsonl."
+    "or as JSON lines, or one list, with a question each and spec.dataset.format jsonl."
 )
 
 

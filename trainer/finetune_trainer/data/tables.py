@@ -1,6 +1,6 @@
-"""Files as columns of values: delimited text, JSON lines, Parquet.
+"""Files as columns of values: delimited text, JSON, Parquet.
 
-Delimited text and JSON lines are read in one pass by Python's own C parsers. Arrow's reader takes two thirds of the time for
+Delimited text and JSON are read in one pass by Python's own C parsers. Arrow's reader takes two thirds of the time for
 the same columns as Python strings, but knows no line numbers and takes stray quotes for granted.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,9 +21,10 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.data.conll import read_conll
 from finetune_trainer.data.delimited import read_delimited
 from finetune_trainer.data.diagnosis import diagnosed, refuse_foreign
-from finetune_trainer.data.encoding import decoded_lines, is_encodable, is_garbled
-from finetune_trainer.data.examples import Stop
+from finetune_trainer.data.encoding import is_encodable, is_garbled
+from finetune_trainer.data.examples import Stop, Unit
 from finetune_trainer.data.foreign import Format
+from finetune_trainer.data.json_rows import JsonRows
 from finetune_trainer.data.problems import SHOWN, column_missing, columns_repeat, data_invalid, said_of_json
 from finetune_trainer.data.rows import FIRST, MOST, OwnNames, Sink, next_batch
 from finetune_trainer.data.squad import read_squad
@@ -47,7 +48,7 @@ BUFFER = 1 << 20
 class Told:
     """What a file tells besides its rows."""
 
-    unit: Literal["line", "row"]
+    unit: Unit
     """What its rows are numbered by."""
     own_names: OwnNames
     warnings: tuple[str, ...] = ()
@@ -76,7 +77,7 @@ def read_table(
         if format == "parquet":
             return _read_parquet(path, name, roles, into, stop)
         if format == "jsonl":
-            return _read_json_lines(path, name, roles, lists, into, stop)
+            return _read_json(JsonRows(path, name), name, roles, lists, into, stop)
         if format == "conll":
             read_conll(path, name, roles, into, stop)
             return Told("line", {})
@@ -101,12 +102,12 @@ class _Enough(Exception):
 def columns_there(
     path: Path, name: str, format: Format, columns: Collection[str], *, csv: Csv | None, stop: Stop
 ) -> frozenset[str]:
-    """Which of these columns a file with rows has, of JSON lines those with a value in some of them. What else is wrong with it is not
+    """Which of these columns a file with rows has, of JSON those with a value in some of them. What else is wrong with it is not
     asked: then it has them all."""
     if format == "jsonl":
         try:
             refuse_foreign(path, name, format)
-            return _json_lines_have(path, name, columns, stop)
+            return _json_has(JsonRows(path, name), columns, stop)
         except JobError:
             return frozenset(columns)
 
@@ -125,17 +126,17 @@ def columns_there(
     return frozenset(found)
 
 
-def _json_lines_have(path: Path, name: str, columns: Collection[str], stop: Stop) -> frozenset[str]:
+def _json_has(rows: JsonRows, columns: Collection[str], stop: Stop) -> frozenset[str]:
     """A row may leave out what another one has, so all of them are looked at; only those are parsed that may have a column that was not
     seen yet."""
     missing = {column: _written(column) for column in columns}
-    for number, line in enumerate(decoded_lines(path, name, "utf-8"), start=1):
+    for number, line in rows:
         if number % MOST == 0:
             stop()
         if not any(key in line for key in missing.values()):
             continue
         try:
-            row = json.loads(line.lstrip("\ufeff"))
+            row = json.loads(line)
         except (ValueError, RecursionError):
             return frozenset(columns)  # it will be said
         found = row if isinstance(row, dict) else {}
@@ -150,8 +151,8 @@ def _written(column: str) -> str:
     return f'"{column}"' if _NEVER_ESCAPED.fullmatch(column) else ""
 
 
-def _read_json_lines(
-    path: Path, name: str, roles: Mapping[str, str], lists: Collection[str], into: Sink, stop: Stop
+def _read_json(
+    rows: JsonRows, name: str, roles: Mapping[str, str], lists: Collection[str], into: Sink, stop: Stop
 ) -> Told:
     columns: dict[str, list[Any]] = {role: [] for role in roles}
     numbers: list[int] = []
@@ -161,13 +162,12 @@ def _read_json_lines(
     broken: list[str] = []
     wanted = list(roles.items())
     keys = {role: json.dumps(column, ensure_ascii=False) for role, column in wanted}
-    for number, line in enumerate(decoded_lines(path, name, "utf-8"), start=1):
+    for number, line in rows:
         if len(numbers) == limit:
             stop()
             null -= {role for role in null if any(value is not None for value in columns[role])}
             limit = into(columns, numbers)
             columns, numbers = {role: [] for role in roles}, []
-        line = line.lstrip("\ufeff")  # of a file that was put together from several
         if not line or line.isspace():
             continue
         try:
@@ -179,9 +179,9 @@ def _read_json_lines(
                 raise ValueError("an escape that is half a character, such as \\ud83d alone")
             for role, key in keys.items():
                 if escaped or line.count(key) > 1:
-                    _check_once(line, role, roles[role], f"{name}, line {number}")
+                    _check_once(line, role, roles[role], f"{name}, {rows.unit} {number}")
         except (ValueError, RecursionError) as error:
-            broken.append(f"line {number}: {said_of_json(error)}")
+            broken.append(f"{rows.unit} {number}: {said_of_json(error)}")
             continue
         count += 1
         if count <= 1000:
@@ -190,15 +190,15 @@ def _read_json_lines(
             columns[role].append(row.get(column))
         numbers.append(number)
     if broken:
-        more = f" and {len(broken) - SHOWN:,} more lines" if len(broken) > SHOWN else ""
+        more = f" and {len(broken) - SHOWN:,} more {rows.unit}s" if len(broken) > SHOWN else ""
         raise data_invalid(
-            f"{name} is not JSON lines: {'; '.join(broken[:SHOWN])}{more}",
-            'Write one object a line, such as {"text": "…", "label": "…"}, without a list around them.',
+            f"{name} is not {'JSON lines' if rows.unit == 'line' else 'one list of objects'}: {'; '.join(broken[:SHOWN])}{more}",
+            'Write one object a line, such as {"text": "…", "label": "…"}, or all of them in one list.',
         )
     single = [values[0] for role, values in columns.items() if role not in lists] if count == 1 else []
     if single and all(isinstance(value, (list, dict)) for value in single):
         raise data_invalid(
-            f"{name}, line {numbers[0]}: the one object holds whole columns, not one example",
+            f"{name}, {rows.unit} {numbers[0]}: the one object holds whole columns, not one example",
             'Write one object a line, such as {"text": "…", "label": "…"}; with pandas, to_json(orient="records", lines=True).',
         )
     for role, column in wanted:
@@ -208,7 +208,7 @@ def _read_json_lines(
             raise column_missing(name, role, column, list(seen), hint=hint)
     if numbers:
         into(columns, numbers)
-    return Told("line", {})
+    return Told(rows.unit, {})
 
 
 def _check_once(line: str, role: str, column: str, where: str) -> None:

@@ -159,7 +159,7 @@ def test_json_that_is_no_squad_says_what_is_missing(document: str, says: str, tm
 
 def test_json_is_squad_only_where_there_are_answers(tmp_path: Path) -> None:
     written(tmp_path, {"train.json": json.dumps(nested(ANSWERS))})
-    with pytest.raises(JobError, match=r"the format of train\.json is not told by its extension"):
+    with pytest.raises(JobError, match=r'train\.json has no column "text"'):
         load_forms(tmp_path, form(Role("text", Kind.TEXT)))
 
 

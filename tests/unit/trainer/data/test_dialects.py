@@ -324,4 +324,6 @@ def test_a_list_of_json_is_told_as_that_under_any_extension(extension: str, tmp_
     written(tmp_path, {f"train.{extension}": '[\n {"text": "a", "label": "x"},\n {"text": "b", "label": "y"}]'})
     with pytest.raises(JobError, match="holds one JSON list") as caught:
         load_from(tmp_path)
-    assert "one object a line" in caught.value.remedy
+    assert "Set spec.dataset.format to jsonl." in caught.value.remedy
+    written(tmp_path, {"dev.json": '[{"text": "c", "label": "x"}]'})
+    assert len(load_from(tmp_path, format="jsonl", splits={"validation": "dev.json"}).train) == 2

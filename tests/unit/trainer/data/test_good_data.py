@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,46 @@ def test_mrpc_reads_whole_although_its_sentences_hold_quotes() -> None:
             "train.ndjson",
             '{"text": "a, b", "label": "x"}\n{"text": "c", "label": "y"}\n{"text": "d \\"e\\"", "label": "x"}',
         ),
+        (
+            "train.json",
+            '{"text": "a, b", "label": "x"}\n{"text": "c", "label": "y"}\n{"text": "d \\"e\\"", "label": "x"}',
+        ),
+        (
+            "train.json",
+            '\ufeff[{"text": "a, b", "label": "x"}, {"text": "c", "label": "y"},{"label": "x", "text": "d \\"e\\""}]',
+        ),
+        (
+            "train.jsonl",
+            '\n[\n {\n  "text": "a, b",\r\n  "label": "x"\n },\n {"text": "c", "label": "y"}\n, {"text": "d \\"e\\"", "label": "x"}\n]\n\n',
+        ),
     ],
 )
 def test_each_format_gives_the_same_rows(name: str, content: str, tmp_path: Path) -> None:
     written(tmp_path, {name: content, "dev.csv": csv("f,y")})
     data = load_from(tmp_path, splits={"validation": "dev.csv"})
     assert rows_of(data.train) == [("a, b", 0), ("c", 1), ('d "e"', 0)]
+
+
+def test_the_rows_of_one_json_list_are_numbered_and_as_many_as_it_has(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n} ]}},{{[", "label": "xy"[n % 2], "more": [{"a": []}]} for n in range(3000)]
+    written(tmp_path, {"train.json": json.dumps(rows, indent=1), "dev.csv": csv("f,y")})
+    data = load_from(tmp_path, splits={"validation": "dev.csv"})
+    assert list(data.train.values("text")) == [row["text"] for row in rows]
+    assert str(data.train.origins[2999]) == "train.json, row 3000"
+
+
+def test_json_beside_the_data_is_read_only_where_it_is_named(tmp_path: Path) -> None:
+    written(
+        tmp_path,
+        {
+            "train.csv": csv("a,x", "b,y", "d,x", "e,y"),
+            "train_info.json": '{"rows": 2}',
+            "valid.json": '[{"text": "c", "label": "x"}]',
+        },
+    )
+    assert len(load_from(tmp_path, validationFraction=0.5).train) == 2
+    data = load_from(tmp_path, splits={"validation": "valid.json"})
+    assert rows_of(data.validation) == [("c", 0)]
 
 
 def test_parquet_gives_the_same_rows_whatever_its_string_type(tmp_path: Path) -> None:
