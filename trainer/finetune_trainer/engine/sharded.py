@@ -13,10 +13,10 @@ again, with less at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -146,12 +146,20 @@ def refuse(model: PreTrainedModel) -> None:
     single = [name for name, parameter in model.named_parameters() if not parameter.ndim and parameter.requires_grad]
     if single:
         raise _impossible(f"{single[0]} of {kind} is a single number, which is trained and cannot be shared out")
-    config = model.config.to_dict()
-    dropped = [name for name, value in config.items() if name.endswith("layerdrop") and value]
+    dropped = list(_dropped(model.config.to_dict()))
     if dropped:
         raise _impossible(
             f"{kind} leaves out whole layers at random ({', '.join(dropped)} of its config), each process others"
         )
+
+
+def _dropped(config: Mapping[str, Any]) -> Iterator[str]:
+    """What of a config, or of those of parts of the model in it, has layers left out."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _dropped(value)
+        elif str(name).endswith("layerdrop") and value:
+            yield name
 
 
 def _impossible(why: str) -> JobError:

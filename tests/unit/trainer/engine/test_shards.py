@@ -133,3 +133,7 @@ def test_what_cannot_be_shared_out_is_refused_in_words() -> None:
         refuse(dropping)
     dropping.config.encoder_layerdrop = 0.0
     refuse(dropping)
+
+    dropping.config.decoder = {"layerdrop": 0.1}
+    with pytest.raises(JobError, match=r"layers at random \(layerdrop of its config\)"):
+        refuse(dropping)
