@@ -152,7 +152,7 @@ def no_credentials(uri: str, endpoint: str | None) -> JobError:
     otherwise = "" if endpoint else ", and this machine has no cloud identity"
     return _denied(
         f"there are no credentials for {uri}{at}: the environment has no {names}{otherwise}",
-        "Name a Secret with these keys in spec.storage.secretRef; for a local run, export them in the shell.",
+        "Name a Secret with these keys in spec.storage.secretRef; on a machine of your own, where no Secret is read, export them in the shell.",
         "spec.storage.secretRef",
     )
 
