@@ -85,7 +85,8 @@ def test_all_that_happens_to_a_job_that_is_passed_over_is_seen(own_lab: Lab, ope
     stays_as_it_was()
 
     # A hand at its status: what says that it has finished cannot be taken back, and the rest is not fought over.
-    for patch in ({"conditions": []}, {"conditions": None, "run": None}):
+    taken_back: list[Object] = [{"conditions": []}, {"conditions": None, "run": None}]
+    for patch in taken_back:
         with pytest.raises(KubectlFailed, match="a finished run stays finished"):
             write_status(lab, patch)
     write_status(lab, {"message": "by hand"})

@@ -283,7 +283,9 @@ class History:
         if status.phase == Phase.RUNNING and status.reason == FailureReason.NODE_LOST:
             assert any(a.out_of_touch or a.deleting for a in running)
         if status.reason == "Restarting":
-            there = {training.uid for training in self.trainings if not training.deleting}
+            there = {
+                t.uid for t in self.trainings if t.run_id == run and not t.deleting
+            }  # an earlier run may have ended well
             ended = [a for a in self.attempts if a.training in there and a.phase is AttemptPhase.ENDED]
             assert not ended or ended[-1].exit_code != 0, "another attempt is told of, and there will be none"
         if "the next one goes on" in status.message and not self.alive:
