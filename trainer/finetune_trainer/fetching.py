@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.forms import forms_of, narrowing, unasked
+from finetune_api.forms import forms_of, named, narrowing, unasked
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS
 from finetune_api.words import asked, listed
@@ -61,8 +61,9 @@ class Fetching:
 
 def of_forms(error: JobError, spec: FineTuneJobSpec) -> JobError:
     """The same error; of a column that is missing with what else in the spec says that examples have it, and what it would have to say for
-    examples that have others."""
-    if error.reason is not FailureReason.COLUMN_MISSING:
+    examples that have others. A column that the spec names is asked for by that alone."""
+    role = (error.field or "").rpartition(".")[2]
+    if error.reason is not FailureReason.COLUMN_MISSING or role in named(spec.dataset.columns):
         return error
     remedies = [error.remedy]
     if said := narrowing(TASKS[spec.task], spec):

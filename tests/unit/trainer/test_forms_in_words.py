@@ -10,7 +10,12 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.fetching import of_forms
 
-MISSING = JobError(FailureReason.COLUMN_MISSING, 'train.csv has no column "label"', field="spec.x", remedy="Name it.")
+MISSING = JobError(
+    FailureReason.COLUMN_MISSING,
+    'train.csv has no column "chosen"',
+    field="spec.dataset.columns.chosen",
+    remedy="Name it.",
+)
 OTHER = JobError(FailureReason.DATA_INVALID, "train.csv has no rows", field="spec.x", remedy="Give it rows.")
 
 
@@ -30,6 +35,12 @@ OTHER = JobError(FailureReason.DATA_INVALID, "train.csv has no rows", field="spe
         ("text-classification", {"training": {"evaluation": {"metric": "loss"}}}, ""),
         ("text-classification", {"dataset": {"columns": {"labels": "tags"}}}, ""),
         ("text-regression", {"training": {"evaluation": {"metric": "rmse"}}}, ""),
+        ("text-generation", {"textGeneration": {"objective": "dpo"}, "dataset": {"columns": {"chosen": "better"}}}, ""),
+        (
+            "text-generation",
+            {"textGeneration": {"objective": "dpo"}, "dataset": {"columns": {"rejected": "worse"}}},
+            "follows from spec.textGeneration.objective: ",
+        ),
     ],
 )  # fmt: skip
 def test_what_else_asks_for_it_is_said(task: str, spec: dict[str, Any], said: str) -> None:
