@@ -27,6 +27,8 @@ FIRST_LOOK, LATER_LOOKS = 5.0, 30.0
 """Seconds between looks at a training without attempts: what keeps them from being created announces itself to nobody."""
 PATIENCE = 60.0
 CLOCKS_DIFFER = 2.0
+HIDDEN = 15.0
+"""Seconds after which an attempt that nobody sees is no longer one whose news is late."""
 VERDICT = timedelta(seconds=15)
 """How long after its last attempt a training may take to end."""
 
@@ -182,8 +184,7 @@ def attempt_is_out_of_sight(case: Case) -> Decision | None:
     """The world counts one that nobody sees: a policy of the cluster has taken away what shows whose it is."""
     if not case.current.active or case.attempts_now:
         return None
-    age = (case.now - case.current.created).total_seconds()
-    if age < FIRST_LOOK:
+    if case.current.unseen_for < HIDDEN:
         return None
     message = (
         f"{case.current.name} has a pod that cannot be seen here, because it lacks the labels finetune.dev/uid and "
@@ -221,7 +222,7 @@ def attempt_is_awaited(case: Case) -> Decision:
     if waiting and waiting[-1].initializing:
         message = f"{message} {waiting[-1].name} waits: {waiting[-1].initializing}."
     age = (case.now - case.current.created).total_seconds()
-    recheck = None if waiting else FIRST_LOOK if age < PATIENCE else LATER_LOOKS
+    recheck = None if waiting else FIRST_LOOK if age < PATIENCE or case.current.active else LATER_LOOKS
     return Decision(status=status(case, Phase.STARTING, reason, message), recheck_after=recheck)
 
 

@@ -73,6 +73,7 @@ class FakeWorld:
     events: list[Announcement] = field(default_factory=list)
     _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
     _ends_seen: dict[str, datetime] = field(default_factory=dict)
+    _unseen: dict[str, datetime] = field(default_factory=dict)
     """By the UID of a training, or the name of an attempt whose trainer has ended."""
     _due: dict[str, tuple[datetime, Key]] = field(default_factory=dict)
     """When the next attempt of a training begins, by its UID."""
@@ -93,7 +94,7 @@ class FakeWorld:
         return Observed(
             key=key,
             job=self.jobs.get(key),
-            trainings=tuple(self._seen(training) for owner, training in self.trainings.values() if owner == key),
+            trainings=tuple(self._seen(key, training) for owner, training in self.trainings.values() if owner == key),
             attempts=tuple(self._since(key, attempt) for attempt in self.attempts.get(key, ())),
             report=self.heard.get(key),
             default_image=self.default_image,
@@ -134,7 +135,13 @@ class FakeWorld:
             self.events.append(decision.announcement)
         self._changes.put_nowait(key)
 
-    def _seen(self, training: Training) -> Training:
+    def _seen(self, key: Key, training: Training) -> Training:
+        """With how long its attempt is nowhere to be seen, or how long it has ended."""
+        if training.active and not any(a.training == training.uid for a in self.attempts.get(key, ())):
+            first = self._unseen.setdefault(training.uid, self.now)
+            training = replace(training, unseen_for=(self.now - first).total_seconds())
+        else:
+            self._unseen.pop(training.uid, None)
         if training.ending is None:
             return training
         first = self._ends_seen.setdefault(training.uid, self.now)

@@ -131,6 +131,8 @@ class Training:
     """Whether it would outlive its job, as somebody has taken away what ties it to that."""
     active: int = 0
     """How many attempts the world says are under way, seen or not."""
+    unseen_for: float = 0.0
+    """For how many seconds it has said so while none of them is seen, since this operator first saw that."""
     held: str = ""
     """What keeps it from having an attempt that neither this operator nor a queue has asked for, and what ends that."""
     queued: bool = False

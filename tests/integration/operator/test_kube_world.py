@@ -13,13 +13,14 @@ import pytest
 from finetune_operator.decide import decide
 from finetune_operator.reconcile import reconcile
 from finetune_operator.worlds.kube.client import Client
+from finetune_operator.worlds.kube.names import UID_LABEL
 from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Key
 from tests.cluster.api import ApiError, Object
 from tests.cluster.kubelet import fail, succeed
 from tests.integration.operator.lab import IMAGE, Account, Lab, Site
 from tests.unit.operator.story import SPEC
-from tests.unit.operator.world_conformance import Driver, WorldConformance, announced, training
+from tests.unit.operator.world_conformance import Driver, WorldConformance, announced, shown, started, training
 
 
 class KubeDriver:
@@ -75,6 +76,12 @@ class KubeDriver:
     async def let_told_attempt_save(self, key: Key) -> None:
         """As above."""
 
+    def hide_attempt(self) -> None:
+        """As a policy does that takes labels from pods."""
+        [pod] = self._lab.pods()
+        path = f"/api/v1/namespaces/{self._lab.namespace}/pods/{pod['metadata']['name']}"
+        self._lab.cluster.api.patch(path, {"metadata": {"labels": {UID_LABEL: None}}})
+
     async def say(self, key: Key, step: int) -> None:
         [pod] = await asyncio.to_thread(self._lab.pods)
         self.world.hear(key, pod["metadata"]["name"], training(step))
@@ -107,6 +114,19 @@ class TestKubeWorld(WorldConformance):
         assert await announced(driver) == key
         await reconcile(driver.world, key, datetime.now(UTC))
         assert (await asyncio.to_thread(driver.status))["phase"] == "Suspended"
+
+    async def test_how_long_an_attempt_is_hidden_counts_from_when_that_was_seen(self, driver: Driver) -> None:
+        assert isinstance(driver, KubeDriver)
+        key = await driver.apply()
+        await started(driver, key)
+        await shown(driver, key, lambda s: bool(s.attempts and s.trainings[0].active))
+        await asyncio.sleep(0.3)
+        assert (await driver.world.observe(key)).trainings[0].unseen_for == 0
+        await asyncio.to_thread(driver.hide_attempt)
+        seen = await shown(driver, key, lambda s: not s.attempts)
+        assert (seen.trainings[0].active, seen.trainings[0].unseen_for) == (1, 0)
+        await asyncio.sleep(0.3)
+        assert 0.3 <= (await driver.world.observe(key)).trainings[0].unseen_for < 30
 
     async def test_a_job_whose_deletion_was_missed_is_forgotten_by_the_sweep(self, driver: Driver) -> None:
         assert isinstance(driver, KubeDriver)

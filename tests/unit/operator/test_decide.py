@@ -972,7 +972,7 @@ def test_every_rule_speaks_in_some_life_of_a_job() -> None:
         others.decision(trainings=()).rule,
         others.decision(trainings=(), refused=(Refused(start, refusal),)).rule,
         others.decision(trainings=(replace(training, held="parallelism is 0"),), attempts=()).rule,
-        others.decision(trainings=(replace(training, active=1),), attempts=()).rule,
+        others.decision(trainings=(replace(training, active=1, unseen_for=15.0),), attempts=()).rule,
         others.decision(trainings=(replace(training, queued=True, refusal=refusal),), attempts=()).rule,
         others.decision(job=replace(others.world.jobs[others.key], spec={}), trainings=(), attempts=()).rule,
         others.decision(trainings=(replace(training, refusal=refusal),), attempts=()).rule,

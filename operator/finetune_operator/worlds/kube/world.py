@@ -93,6 +93,8 @@ class KubeWorld:
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
         self._observed: dict[Key, tuple[Record, FineTuneJobStatus]] = {}
         """What the decision under way is made of, with its status as this version reads it."""
+        self._unseen: dict[Key, dict[str, float]] = {}
+        """When each training, by its UID, was first seen to have an attempt of which nothing is seen, by the same clock."""
         self._ends_seen: dict[Key, dict[str, float]] = {}
         """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
         the monotonic clock."""
@@ -260,6 +262,7 @@ class KubeWorld:
         if record is None:
             self._observed.pop(key, None)
             self._ends_seen.pop(key, None)
+            self._unseen.pop(key, None)
             self._heard.pop(key, None)
             self._unwritten.pop(key, None)
             self._reports.forget(key)
@@ -274,6 +277,7 @@ class KubeWorld:
         attempts = [child.fact if child.owner == record.uid else replace(child.fact, run_id="") for child in pods]
         attempts.sort(key=lambda attempt: (attempt.created, attempt.name))
         trainings, attempts = self._since_their_ends(key, trainings, attempts)
+        trainings = self._since_unseen(key, trainings, attempts)
         running = {a.name for a in attempts if a.phase is not AttemptPhase.ENDED and a.exit_code is None}
         attempts = self._with_silence(key, attempts)
         attempts = [await self._with_trust(key, attempt) for attempt in attempts]
@@ -401,6 +405,14 @@ class KubeWorld:
             [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings],
             [replace(a, ended_for=now - seen[a.name]) if a.name in seen else a for a in attempts],
         )
+
+    def _since_unseen(self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]) -> list[Training]:
+        """Not since the Job was made: it is told of, and its pod by another watch, whenever the API server finds the time."""
+        now, before = time.monotonic(), self._unseen.pop(key, {})
+        having = {attempt.training for attempt in attempts}
+        if unseen := {t.uid: before.get(t.uid, now) for t in trainings if t.active and t.uid not in having}:
+            self._unseen[key] = unseen
+        return [replace(t, unseen_for=now - unseen[t.uid]) if t.uid in unseen else t for t in trainings]
 
     def _with_silence(self, key: Key, attempts: list[AttemptSeen]) -> list[AttemptSeen]:
         """For how long nothing was heard of those that run; of nobody where nobody is heard."""
