@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from finetune_api.exit_codes import ExitCode
@@ -196,12 +196,7 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, a
         cause = Cause(old.reason, old.message or cause.message)  # it was deleted for that
     before = (old.reason, old.message) if old is not None else (None, None)
     result = result_of(seen) if ended else None
-    start = old.start_time if old else None  # once said, it stays
-    if seen.started is not None and (start is None or start < seen.created):
-        start = within(seen.created, seen.started, now)
-    end = now if seen.ended is None else seen.ended
-    if start is not None and seen.started is not None and seen.ended is not None:
-        end = start + (seen.ended - seen.started)
+    start, end = _times(seen, old.start_time if old else None, now)
     ending = within(start or seen.created, end, now) if ended else None
     log = log_uri(around.uri, result) if result and not result.adopted else None
     said = {
@@ -220,6 +215,18 @@ def _entry(seen: AttemptSeen, old: Attempt | None, number: int, now: datetime, a
         "log_uri": log,
     }
     return (old or Attempt(number=number, name=seen.name)).model_copy(update=said)
+
+
+def _times(seen: AttemptSeen, start: datetime | None, now: datetime) -> tuple[datetime | None, datetime]:
+    """Its start, which stays once it is said, and its end, if it has one. A clock by which it began before it was created is wrong, and so
+    is one by which it ended before it began: then it was as late as can be."""
+    if seen.started is None:
+        return start, now if seen.ended is None else seen.ended
+    length = seen.ended - seen.started if seen.ended is not None else timedelta()
+    if start is None or start < seen.created:
+        begun = now - length if seen.started < seen.created else seen.started
+        start = within(seen.created, begun, now)
+    return start, now if seen.ended is None or length < timedelta() else start + length
 
 
 def _counts_as(seen: AttemptSeen, cause: Cause, *, stopped: bool) -> Literal["Failure", "Disruption", "Stop"]:

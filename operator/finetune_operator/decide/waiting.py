@@ -99,6 +99,9 @@ def _idle_since(case: Case) -> datetime | None:
         return None
     since = [within(training.created, training.started, case.now)]
     since += [a.end_time for a in case.attempts if a.start_time is not None and a.end_time is not None]
+    ran = [a.created for a in case.attempts_now if a.started is not None]
+    # What follows an attempt is created after its end, whatever the clock of its node says of that.
+    since += [a.created for a in case.attempts_now if ran and a.created > ran[-1]][:1]
     ended = [a for a in case.attempts_now if a.phase is AttemptPhase.ENDED]
     due = due_after_the_last_end(case) if ended and ended[-1].started is not None else None
     return max(since if due is None else [*since, due])

@@ -208,13 +208,13 @@ class FakeWorld:
     # -- what tests do to it ---------------------------------------------------------------------------------------
 
     def pass_time(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+        before, self.now = self.now, self.now + timedelta(seconds=seconds)
         for uid, (due, key) in [*self._due.items()]:
             if due <= self.now:
                 del self._due[uid]
                 training = next((t for _, t in self.trainings.values() if t.uid == uid), None)
                 if training is not None and training.ending is None and not training.deleting:
-                    self._begin_attempt(key, training, self.attempts[key][-1].image)
+                    self._begin_attempt(key, training, self.attempts[key][-1].image, max(before, due))
 
     def apply(self, name: str, spec: Mapping[str, Any], namespace: str = "default") -> Key:
         """What `kubectl apply` does: a new job, or another spec for the one of that name."""
@@ -338,14 +338,14 @@ class FakeWorld:
     def _training_of(self, key: Key) -> tuple[tuple[str, str], Training]:
         return next((place, t) for place, (owner, t) in self.trainings.items() if owner == key)
 
-    def _begin_attempt(self, key: Key, training: Training, image: str | None) -> None:
+    def _begin_attempt(self, key: Key, training: Training, image: str | None, created: datetime | None = None) -> None:
         self._count += 1
         attempt = AttemptSeen(
             name=f"{training.name}-{self._count}",
             run_id=training.run_id,
             training=training.uid,
             phase=AttemptPhase.WAITING,
-            created=self.now,
+            created=created or self.now,
             uid=f"attempt-{self._count}",
             devices=self._devices.get(training.uid, 0),
             image=image,

@@ -127,6 +127,26 @@ def test_an_attempt_takes_as_long_as_its_node_says(skew: timedelta) -> None:
 
 
 @skewed
+def test_what_one_attempt_waited_for_is_not_counted_to_the_next(skew: timedelta) -> None:
+    """Its image, say."""
+    story = Story(pendingDeadlineSeconds=1800)
+    story.world.nodes_ahead = skew
+    story.starts().waits(1500).runs().ends(1)
+    assert story.waits(1700).status.phase == "Starting"
+    assert story.waits(100).status.phase == "Failed"
+
+
+def test_nothing_waits_longer_where_a_clock_is_put_back_while_an_attempt_runs() -> None:
+    story = Story(pendingDeadlineSeconds=60).starts().runs()
+    story.world.nodes_ahead = timedelta(minutes=-10)
+    assert story.ends(1).state() == ("Starting", "Restarting")
+    [attempt] = story.status.attempts or []
+    assert attempt.end_time == story.now
+    assert story.waits(59).status.phase == "Starting"
+    assert story.waits(1).status.phase == "Failed"
+
+
+@skewed
 def test_the_last_words_are_waited_for_ten_seconds_by_our_own_clock(skew: timedelta) -> None:
     story = Story().starts().runs()
     story.world.controller_ahead = skew
