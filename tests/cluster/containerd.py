@@ -1,6 +1,7 @@
-"""containerd for the node: its content store outlives the runs, so that an image is imported once.
+"""containerd for the nodes: its content store outlives the runs, so that an image is imported once.
 
-`ImageStore` is containerd without Kubernetes, to bring images in; `start_runtime` is the one a kubelet talks to.
+`ImageStore` is containerd without Kubernetes, to bring images in; `start_runtime` is the one a kubelet talks to. A second one, for
+another node, gets a root of its own by `with_images_of`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from tests.cluster.process import ServerProcess
 
 NAMESPACE = "k8s.io"  # the one that Kubernetes' side of containerd uses
 START_SECONDS = 30
+METADATA = "io.containerd.metadata.v1.bolt"
+SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs"
+CONTENT = "io.containerd.content.v1.content"
+"""Folders of containerd's root."""
 
 WITHOUT_KUBERNETES = """
 version = 3
@@ -114,6 +119,26 @@ class ImageStore:
             f"--namespace={NAMESPACE}",
             *arguments,
         ]
+
+
+def with_images_of(root: Path, own: Path) -> Path:
+    """`own`, made the root of another containerd that has the images of `root` and can change nothing of them.
+
+    Before either of them runs. The mounts go with the mount namespace.
+    """
+    for database in (f"{METADATA}/meta.db", f"{SNAPSHOTS}/metadata.db"):
+        (own / database).parent.mkdir(parents=True)
+        shutil.copy(root / database, own / database)
+    for layer in (root / SNAPSHOTS / "snapshots").iterdir():
+        place = own / SNAPSHOTS / "snapshots" / layer.name
+        place.mkdir(parents=True)
+        subprocess.run(["mount", "-o", "bind,ro", layer, place], check=True)
+    content, upper, work = own / CONTENT, own / "content-upper", own / "content-work"
+    for folder in (content, upper, work):
+        folder.mkdir()
+    options = f"lowerdir={root / CONTENT},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, content], check=True)
+    return own
 
 
 def start_runtime(root: Path, state: Path, pause: str, cni: Path) -> ServerProcess:

@@ -1,6 +1,6 @@
 """Runs a command in network, mount and process namespaces of its own, so that nothing of it is left behind.
 
-    exit_code = run_isolated(["python", "-m", "something"], scratch=Path("…"), cgroup="something")
+    exit_code = run_isolated(["python", "-m", "something"], Path("scratch"), "something")
 
 When the command ends, and also when it is killed, its processes, mounts, interfaces and packet filter rules go with the
 namespaces. What namespaces do not hold, control groups and kernel settings, is put back by hand. Needs root.
@@ -31,16 +31,16 @@ KERNEL_SETTINGS = (
 SHADOWED = ("/var/lib", "/var/log")
 
 
-def run_isolated(command: Sequence[str], scratch: Path, cgroup: str) -> int:
+def run_isolated(command: Sequence[str], scratch: Path, *cgroups: str) -> int:
     """Runs `command` as described above and returns its exit code; 128 + n when signal n ended it.
 
     scratch: an empty folder on disk; what the command writes below /var/lib and /var/log lands there.
-    cgroup: name of a control group that is made in every hierarchy and goes afterwards; one run at a time may have it.
+    cgroups: names of control groups that are made in every hierarchy and go afterwards; one run at a time may have them.
     """
     inside = [sys.executable, "-m", "tests.cluster.namespaces", str(scratch), *command]
     # setpriv's signal outlives exec: should this process be killed, unshare dies, and with it the whole namespace.
     unshare = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc"]
-    with _kernel_settings_kept(), _cgroup(cgroup):
+    with _kernel_settings_kept(), _cgroups(cgroups):
         process = subprocess.Popen([*unshare, "--kill-child", "--", *inside])
         with _signals_passed_on():
             try:
@@ -106,9 +106,9 @@ def _kernel_settings_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _cgroup(name: str) -> Iterator[None]:
+def _cgroups(names: Sequence[str]) -> Iterator[None]:
     hierarchies = [CGROUPS] if (CGROUPS / "cgroup.controllers").exists() else _version_1_hierarchies()
-    groups = [hierarchy / name for hierarchy in hierarchies]
+    groups = [hierarchy / name for hierarchy in hierarchies for name in names]
     _remove_cgroups(groups)  # of a run that was killed
     for group in groups:
         group.mkdir()

@@ -1,11 +1,12 @@
-"""A whole cluster of one real node on this machine, for as long as a command runs. Needs Linux, root and Debian's packages.
+"""A whole cluster of two real nodes on this machine, for as long as a command runs. Needs Linux, root and Debian's packages.
 
     python -m tests.cluster.node -- kubectl get nodes
 
-etcd, API server, controllers, scheduler, containerd, kubelet and kube-proxy run in namespaces of their own, in about fifteen
-seconds, and the command runs beside them with KUBECONFIG set. Pods are real, their GPUs are not: the node says that it has
-`GPUS` of them. Nothing inside reaches the network outside, so images and programs are made ready before. When the command
-ends, everything is gone but the cache: the programs, the images, the logs of the last run.
+etcd, API server, controllers, scheduler, kube-proxy, and a containerd and a kubelet for each node run in namespaces of their own, in
+about fifteen seconds, and the command runs beside them with KUBECONFIG set. Pods are real, their GPUs are not: each node says that it
+has `GPUS` of them. All is on the first node, but for what asks for the second, which may be taken away. Nothing inside reaches the
+network outside, so images and programs are made ready before. When the command ends, everything is gone but the cache: the programs,
+the images, the logs of the last run.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from tests.cluster.api import ApiError
 from tests.cluster.binaries import PROGRAMS, BinaryUnavailable, cache, provide
-from tests.cluster.containerd import start_runtime
+from tests.cluster.containerd import start_runtime, with_images_of
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.dns import DOMAIN, serving_names
 from tests.cluster.images import Images, TooLittleDisk, build_images, containerd_root, ensure_images, require_disk
@@ -32,12 +34,32 @@ from tests.cluster.namespaces import empty_folder, run_isolated
 from tests.cluster.packages import PackagesMissing, ensure_packages
 from tests.cluster.process import ServerProcess
 
-NAME = "node-1"
-ADDRESS = "10.88.0.1"  # the node's on the bridge that its pods are on; servers for pods listen here
+ADDRESS = "10.88.0.1"  # the nodes' on the bridge that their pods are on; servers for pods listen here
 POD_ADDRESSES = "10.88.0.0/16"
 GPUS = 4
-CGROUP = "finetune-node"  # the pods' control groups are made in this one
 READY_SECONDS = 60
+APART = "tests/apart"
+"""Taint of the second node."""
+
+# The controllers call a node silent after this many seconds, instead of fifty. Nodes speak each two.
+SILENT_AFTER = 15
+LEASE_SECONDS = 8
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What tells the nodes apart, as they are on one machine."""
+
+    name: str
+    port: int
+    """The kubelet's."""
+    cgroup: str
+    """The pods' control groups are made in this one."""
+    taints: tuple[str, ...] = ()
+
+
+FIRST = Machine("node-1", 10250, "finetune-node")
+SECOND = Machine("node-2", 10350, "finetune-node-2", (APART,))
 
 
 def main() -> None:
@@ -48,8 +70,8 @@ def main() -> None:
 
 
 def run_with_node(command: Sequence[str]) -> int:
-    """Runs `command` beside a node and returns its exit code. It finds in its environment KUBECONFIG, the PATH of kubectl,
-    helm and ctr, NODE_ADDRESS, OPERATOR_IMAGE and TRAINER_IMAGE. One node at a time; a second one waits."""
+    """Runs `command` beside the nodes and returns its exit code. It finds in its environment KUBECONFIG, the PATH of kubectl,
+    helm and ctr, NODE_ADDRESS, OPERATOR_IMAGE, TRAINER_IMAGE, and SECOND_KUBELET, a process. One cluster at a time; another one waits."""
     if os.geteuid() != 0:
         sys.exit(
             "A node needs root: namespaces, mounts and a bridge. Run this as root, on a machine that may be used so."
@@ -75,19 +97,19 @@ def run_with_node(command: Sequence[str]) -> int:
             json.dumps(vars(images)),
             *command,
         ]
-        return run_isolated(inside, scratch, CGROUP)
+        return run_isolated(inside, scratch, FIRST.cgroup, SECOND.cgroup)
 
 
 def run_inside(scratch: Path, images: Images, command: Sequence[str]) -> int:
-    """In the namespaces: starts the node and runs `command`."""
+    """In the namespaces: starts the nodes and runs `command`."""
     (scratch / "tmp").mkdir()
     os.environ["TMPDIR"] = str(scratch / "tmp")  # gone with the run, whatever ends it
-    with Node(scratch, images) as node:
-        print(f"node ready after {node.seconds:.1f} s; logs in {scratch}", file=sys.stderr, flush=True)
-        return subprocess.run(command, env={**os.environ, **node.environment()}, check=False).returncode
+    with Nodes(scratch, images) as nodes:
+        print(f"nodes ready after {nodes.seconds:.1f} s; logs in {scratch}", file=sys.stderr, flush=True)
+        return subprocess.run(command, env={**os.environ, **nodes.environment()}, check=False).returncode
 
 
-class Node:
+class Nodes:
     """The cluster. Enter it inside the namespaces to start it; `scratch` keeps its state and logs."""
 
     def __init__(self, scratch: Path, images: Images) -> None:
@@ -98,11 +120,13 @@ class Node:
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
             _make_bridge()
-            self.cluster = stack.enter_context(ControlPlane(controllers=["*"], address=ADDRESS))
+            patience = (f"--node-monitor-grace-period={SILENT_AFTER}s", "--node-monitor-period=1s")
+            self.cluster = stack.enter_context(
+                ControlPlane(controllers=["*"], address=ADDRESS, controller_manager_arguments=patience)
+            )
             stack.enter_context(serving_names(self.cluster.api, ADDRESS))
-            for server in self._start_node():
+            for server in self._start():
                 stack.callback(server.stop)
-            self._claim_gpus()
             self._stack = stack.pop_all()
         self.seconds = time.monotonic() - started
         return self
@@ -119,41 +143,56 @@ class Node:
             "NODE_ADDRESS": ADDRESS,
             "OPERATOR_IMAGE": self._images.operator,
             "TRAINER_IMAGE": self._images.trainer,
+            "SECOND_KUBELET": str(self._second_kubelet.pid),
         }
 
-    def _start_node(self) -> Iterator[ServerProcess]:
-        state = self._scratch
-        yield start_runtime(containerd_root(), state, pause=self._images.pause, cni=_write_pod_network(state / "cni"))
+    def _start(self) -> Iterator[ServerProcess]:
+        cni = _write_pod_network(self._scratch / "cni")
+        first, second = containerd_root(), with_images_of(containerd_root(), self._scratch / "containerd-2")
         yield self._run(
             "kube-scheduler",
+            self._scratch,
             f"--kubeconfig={self.cluster.kubeconfig_for('system:kube-scheduler')}",
             "--leader-elect=false",
         )
-        kubelet = self._run(
-            "kubelet",
-            f"--kubeconfig={self.cluster.kubeconfig_for(f'system:node:{NAME}', ['system:nodes'])}",
-            f"--config={self._write_kubelet_configuration()}",
-            f"--hostname-override={NAME}",
-            f"--node-ip={ADDRESS}",
-            f"--root-dir={state / 'kubelet'}",
-        )
-        yield kubelet
+        kubelets = {}
+        for machine, images in ((FIRST, first), (SECOND, second)):
+            state = empty_folder(self._scratch / machine.name)
+            yield start_runtime(images, state, pause=self._images.pause, cni=cni)
+            kubelets[machine] = self._start_kubelet(machine, state)
+            yield kubelets[machine]
         yield self._run(
             "kube-proxy",
+            self._scratch,
             f"--kubeconfig={self.cluster.kubeconfig_for('system:kube-proxy')}",
             f"--cluster-cidr={POD_ADDRESSES}",
-            f"--hostname-override={NAME}",
+            f"--hostname-override={FIRST.name}",
             "--conntrack-max-per-core=0",  # the table's size is the machine's, not this namespace's to set
         )
-        kubelet.wait_until(self._is_ready, READY_SECONDS)
+        for machine, kubelet in kubelets.items():
+            kubelet.wait_until(lambda machine=machine: self._is_ready(machine), READY_SECONDS)  # type: ignore[misc]
+            self._claim_gpus(machine)
+        self._second_kubelet = kubelets[SECOND]
 
-    def _run(self, program: str, *arguments: str) -> ServerProcess:
-        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-        return ServerProcess(
-            program, [provide(program)[program], *arguments], self._scratch / f"{program}.log", env=environment
+    def _start_kubelet(self, machine: Machine, state: Path) -> ServerProcess:
+        return self._run(
+            "kubelet",
+            state,
+            f"--kubeconfig={self.cluster.kubeconfig_for(f'system:node:{machine.name}', ['system:nodes'])}",
+            f"--config={self._write_kubelet_configuration(machine, state)}",
+            f"--hostname-override={machine.name}",
+            f"--node-ip={ADDRESS}",
+            f"--root-dir={state / 'kubelet'}",
+            f"--cert-dir={state / 'pki'}",
         )
 
-    def _write_kubelet_configuration(self) -> Path:
+    def _run(self, program: str, folder: Path, *arguments: str) -> ServerProcess:
+        environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        return ServerProcess(
+            program, [provide(program)[program], *arguments], folder / f"{program}.log", env=environment
+        )
+
+    def _write_kubelet_configuration(self, machine: Machine, state: Path) -> Path:
         configuration = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -163,9 +202,15 @@ class Node:
                 "x509": {"clientCAFile": str(self.cluster.authority.certificate)},
             },
             "authorization": {"mode": "Webhook"},
-            "containerRuntimeEndpoint": f"unix://{self._scratch / 'containerd.sock'}",
+            "containerRuntimeEndpoint": f"unix://{state / 'containerd.sock'}",
             "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{CGROUP}",
+            "cgroupRoot": f"/{machine.cgroup}",
+            "port": machine.port,
+            "healthzPort": 0,
+            # A kubelet removes the logs of pods that it does not know.
+            "podLogsDir": str(state / "pods"),
+            "nodeLeaseDurationSeconds": LEASE_SECONDS,
+            "registerWithTaints": [{"key": taint, "effect": "NoSchedule"} for taint in machine.taints],
             # Test machines are what they are: old control groups, swap, and disks that are nearly full.
             "failCgroupV1": False,
             "failSwapOn": False,
@@ -175,13 +220,13 @@ class Node:
             "clusterDomain": DOMAIN,
             "resolvConf": "",  # the machine's own resolver is out of reach
         }
-        path = self._scratch / "kubelet.yaml"
+        path = state / "kubelet.yaml"
         path.write_text(json.dumps(configuration))  # YAML is a superset of JSON
         return path
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, machine: Machine) -> bool:
         try:
-            node = self.cluster.api.get(f"/api/v1/nodes/{NAME}")
+            node = self.cluster.api.get(f"/api/v1/nodes/{machine.name}")
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -189,12 +234,13 @@ class Node:
         ready = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}.get(
             "Ready"
         ) == "True"
-        return ready and not node["spec"].get("taints")
+        return ready and {taint["key"] for taint in node["spec"].get("taints", ())} == set(machine.taints)
 
-    def _claim_gpus(self) -> None:
+    def _claim_gpus(self, machine: Machine) -> None:
         """GPUs on paper: scheduler and kubelet take them as real."""
         gpus = {"nvidia.com/gpu": str(GPUS)}
-        self.cluster.api.patch(f"/api/v1/nodes/{NAME}/status", {"status": {"capacity": gpus, "allocatable": gpus}})
+        said = {"status": {"capacity": gpus, "allocatable": gpus}}
+        self.cluster.api.patch(f"/api/v1/nodes/{machine.name}/status", said)
 
 
 def _make_bridge() -> None:
@@ -231,7 +277,11 @@ def _lock() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another node is running on this machine; waiting for it to end", file=sys.stderr, flush=True)
+            print(
+                "another cluster of nodes is running on this machine; waiting for it to end",
+                file=sys.stderr,
+                flush=True,
+            )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,25 @@ import pytest
 from tests.cluster.s3 import S3Server
 from tests.cluster.waiting import eventually
 from tests.e2e.tools import (
+    LONG,
     OPERATOR_NAMESPACE,
     Manifest,
+    Story,
     apply,
+    checkpoints,
     example,
     files_below,
+    first_step,
     get,
     job,
-    kill_in,
     kubectl,
     leading_pod,
+    operators,
+    pods_of,
+    posts,
     read,
+    signal_in,
+    trainers_only_reach,
     watching,
 )
 
@@ -33,7 +42,6 @@ id -u
 touch /opt/file 2>&1
 python -c 'from importlib.util import find_spec; print(find_spec("torch") is None, find_spec("kopf") is None)'
 """
-PATIENCE = 1200  # seconds; a busy machine of two cores trains slowly
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,10 @@ class Trained:
     saved_step: int
     watched: list[str]
     """What `kubectl get --watch` printed meanwhile."""
+    steps: list[int]
+    """That the status told of while trainers reached only the replica that does not act."""
+    heard: tuple[dict[str, int], dict[str, int]]
+    """Results of the reports by then: in that replica, and in the one that acts."""
     leaders: tuple[str, str]
     """Whose process was killed while the second attempt trained, and who acted then: names of pods."""
 
@@ -62,34 +74,41 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(namespace: str, s3: S3Server) -> Trained:
-    """The example, its pod deleted once in mid-training, and then the operator's process that acts killed."""
-    apply(example(s3, "topics"), namespace)
-    watch = watching("topics", namespace)
-    run_uri = eventually(lambda: job("topics", namespace).get("status", {}).get("run", {}).get("uri"), 60)
-    first = eventually(lambda: _pods("topics", namespace), 60)[0]
-    eventually(lambda: _saved_steps(s3, run_uri), PATIENCE)
+    """The example, its reports all to the replica that does not act until its pod is deleted in mid-training, and then the operator's process that
+    acts killed."""
+    acts, follows = operators()
+    with trainers_only_reach(follows):
+        apply(example(s3, "topics"), namespace)
+        watch = watching("topics", namespace)
+        with Story("topics", namespace) as story:
+            steps = [story.until(_tells_of_a_step_beyond(0), LONG)["progress"]["step"]]
+            steps.append(story.until(_tells_of_a_step_beyond(steps[0]), LONG)["progress"]["step"])
+            run_uri = story.statuses[-1]["run"]["uri"]
+        heard = (posts(follows), posts(acts))
+        first = pods_of("topics", namespace)[0]
+        eventually(lambda: checkpoints(s3, run_uri), LONG)
     said_inside = kubectl(
         "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", INSPECTION
     )  # fmt: skip
     kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
     _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
     saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
-    eventually(lambda: job("topics", namespace)["status"]["phase"] == "Running", PATIENCE)
+    eventually(lambda: job("topics", namespace)["status"]["phase"] == "Running", LONG)
     leader = leading_pod()
-    kill_in(next(pod for pod in get("pods", OPERATOR_NAMESPACE) if pod["metadata"]["name"] == leader))
+    signal_in(next(pod for pod in get("pods", OPERATOR_NAMESPACE) if pod["metadata"]["name"] == leader), signal.SIGKILL)
     next_leader = eventually(lambda: leading_pod() if leading_pod() != leader else None, 60)
-    kubectl(
-        "wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
-    )
+    kubectl("wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={LONG}s")
     watch.terminate()
     return Trained(
         job=job("topics", namespace),
         watched=watch.communicate()[0].splitlines(),
-        pods=[first, *_pods("topics", namespace)],
+        pods=[first, *pods_of("topics", namespace)],
         said_inside=said_inside,
         first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),
         second_log=read(s3, run_uri, "attempts/2/log.txt").decode(),
         saved_step=saved["step"],
+        steps=steps,
+        heard=heard,
         leaders=(leader, next_leader),
     )
 
@@ -99,7 +118,7 @@ def mistaken(namespace: str, s3: S3Server) -> Manifest:
     """The example with a column that the data does not have."""
     apply(example(s3, "mistaken", label="topic"), namespace)
     kubectl(
-        "wait", "finetunejob/mistaken", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={PATIENCE}s"
+        "wait", "finetunejob/mistaken", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={LONG}s"
     )
     return job("mistaken", namespace)
 
@@ -114,15 +133,24 @@ def test_an_operator_that_was_killed_meanwhile_has_another_one_do_its_work(train
     killed, acts = trained.leaders
     assert acts in [pod["metadata"]["name"] for pod in get("pods", OPERATOR_NAMESPACE)]
     log = kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", acts)
-    assert re.search(r"research/topics: Succeeded", log), log
+    assert re.search(r"one-real-job/topics: Succeeded", log), log
     before = kubectl("logs", f"--namespace={OPERATOR_NAMESPACE}", killed, "--previous")
     assert "Leading: the Lease finetune-operator in namespace finetune-system" in before
 
 
+def test_what_trainers_tell_the_replica_that_does_not_act_is_passed_on_and_reaches_the_status(trained: Trained) -> None:
+    print("steps told:", trained.steps, "heard:", trained.heard)
+    assert trained.steps == sorted(set(trained.steps))
+    follows, acts = trained.heard
+    assert follows["relayed"] >= 2
+    assert not follows.get("accepted")
+    assert acts["accepted"] >= follows["relayed"], "which hears each of them"
+
+
 def test_the_next_attempt_repeats_no_saved_step(trained: Trained) -> None:
-    assert _first_step(trained.first_log) == 0
+    assert first_step(trained.first_log) == 0
     assert trained.saved_step > 0, "the pod was deleted before anything was saved, so this showed nothing"
-    assert _first_step(trained.second_log) == trained.saved_step
+    assert first_step(trained.second_log) == trained.saved_step
 
 
 def test_kubectl_get_shows_live_how_far_it_is(trained: Trained) -> None:
@@ -205,7 +233,7 @@ def test_a_missing_column_fails_once_with_its_remedy(mistaken: Manifest, namespa
     failure = mistaken["status"]["failure"]
     assert (mistaken["status"]["phase"], failure["reason"]) == ("Failed", "ColumnMissing")
     assert failure["field"] == "spec.dataset.columns.label"
-    assert len(_pods("mistaken", namespace)) == 1, "a mistake in the manifest is not tried again"
+    assert len(pods_of("mistaken", namespace)) == 1, "a mistake in the manifest is not tried again"
 
 
 def test_kubectl_get_shows_what_to_do_about_a_missing_column(mistaken: Manifest, namespace: str) -> None:
@@ -259,23 +287,12 @@ def test_the_operator_stays_healthy(trained: Trained, mistaken: Manifest) -> Non
     assert restarts == {killed: 1, acts: 0}
 
 
-def _pods(name: str, namespace: str) -> list[Manifest]:
-    return get("pods", namespace, f"finetune.dev/job={name}")
+def _tells_of_a_step_beyond(step: int) -> Callable[[Manifest], bool]:
+    return lambda status: (status.get("progress") or {}).get("step", 0) > step
 
 
 def _wait_for_pod(there: Callable[[list[Manifest]], bool], name: str, namespace: str) -> None:
-    eventually(lambda: there(_pods(name, namespace)), PATIENCE)
-
-
-def _saved_steps(s3: S3Server, run_uri: str) -> list[str]:
-    """The checkpoints whose manifest is there."""
-    return [name for name in files_below(s3, run_uri) if re.fullmatch(r"checkpoints/[^/]+/manifest\.json", name)]
-
-
-def _first_step(log: str) -> int:
-    found = re.search(r"from step (\d+)\.$", log, re.MULTILINE)
-    assert found, log
-    return int(found[1])
+    eventually(lambda: there(pods_of(name, namespace)), LONG)
 
 
 def _operator_log() -> str:

