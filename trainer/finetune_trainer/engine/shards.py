@@ -84,10 +84,14 @@ class _Whole(DefaultLoadPlanner):
         for item in plan.items:
             read[item.dest_index.fqn] += math.prod(item.lengths)
         for name, value in self.state_dict.items():
-            own = value.to_local() if isinstance(value, DTensor) else value
-            if read[name] != own.numel():
-                raise RuntimeError(f"of {name} there are {read[name]} of {own.numel()} numbers")
+            if read[name] != (wanted := own(value).numel()):
+                raise RuntimeError(f"of {name} there are {read[name]} of {wanted} numbers")
         return plan
+
+
+def own(value: torch.Tensor) -> torch.Tensor:
+    """This rank's part, which is empty where there are fewer rows than ranks; all of what has no parts."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def is_sharded(tensors: Iterable[torch.Tensor]) -> bool:

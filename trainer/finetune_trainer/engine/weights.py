@@ -44,7 +44,8 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
     found = _found(model, folder)
     unknown = model.load_state_dict(found, strict=False).unexpected_keys
     loaded = {id(p) for name, p in model.named_parameters(remove_duplicate=False) if name in found}
-    lacking = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in loaded]
+    wanted = [(name, p) for name, p in model.named_parameters() if p.requires_grad and shards.own(p).numel()]
+    lacking = [name for name, p in wanted if id(p) not in loaded]
     if unknown or lacking:
         raise RuntimeError(f"{folder} lacks {lacking}, and has {unknown}, which the model has not")
 

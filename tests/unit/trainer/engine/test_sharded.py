@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from finetune_trainer.engine.ranks import Gone, Ranks
 from finetune_trainer.engine.sharded import Sharded, whole
+from finetune_trainer.engine.weights import load_weights, save_weights
 from finetune_trainer.room import BeginAgain, Room
 from tests.training.models import tiny
 from tests.training.ranks import in_ranks
@@ -35,6 +36,7 @@ from tests.unit.trainer.engine.test_ranks import (
     ("case", "method"),
     [
         ("text-classification", "full"),
+        ("text-regression", "full"),
         ("token-classification", "full"),
         ("text-generation", "full"),
         ("text-generation", "lora"),
@@ -112,6 +114,26 @@ def test_what_ends_one_between_two_passes_ends_all(
     plan = planned("text-classification", tmp_path, sharded=True, fails=fails)
     found = in_ranks(3, train, plan, folder=tmp_path / "three")
     assert [(type(one), str(one)) for one in found] == [(type(wanted := fails(6)), str(wanted))] * 3
+
+
+def comes_back(ranks: Ranks, folder: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The parameters, from what each rank has kept in a folder of its own."""
+    model = tiny("bert", labels=1)
+    Sharded(Room()).shard(model, torch.device("cpu"), bf16=False)
+    kept = folder / str(ranks.rank)
+    kept.mkdir(parents=True)
+    save_weights(model, kept)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    load_weights(model, kept)
+    return {name: whole(one).detach().numpy().copy() for name, one in model.named_parameters()}
+
+
+def test_what_each_keeps_by_itself_comes_back_although_some_have_no_part_of_a_head_of_one_row(tmp_path: Path) -> None:
+    for found in in_ranks(3, comes_back, tmp_path / "kept", folder=tmp_path / "ranks"):
+        for name, parameter in tiny("bert", labels=1).named_parameters():
+            assert np.array_equal(found[name], parameter.detach().numpy()), name
 
 
 EXPERTS = 4
