@@ -73,8 +73,9 @@ class FakeWorld:
     events: list[Announcement] = field(default_factory=list)
     _changes: asyncio.Queue[Key] = field(default_factory=asyncio.Queue)
     _ends_seen: dict[str, datetime] = field(default_factory=dict)
-    _unseen: dict[str, datetime] = field(default_factory=dict)
     """By the UID of a training, or the name of an attempt whose trainer has ended."""
+    _unseen: dict[str, datetime] = field(default_factory=dict)
+    """Since when a training has had an attempt that nobody sees, by its UID."""
     _due: dict[str, tuple[datetime, Key]] = field(default_factory=dict)
     """When the next attempt of a training begins, by its UID."""
     _devices: dict[str, int] = field(default_factory=dict)

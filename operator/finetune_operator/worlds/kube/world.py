@@ -25,6 +25,7 @@ from finetune_operator.worlds.kube.platform import DEFAULTS, Platform
 from finetune_operator.worlds.kube.pod_events import PodEvents
 from finetune_operator.worlds.kube.record import Record, record_of, what_counts
 from finetune_operator.worlds.kube.reflector import Child, Reflector
+from finetune_operator.worlds.kube.since import Since
 from finetune_operator.worlds.kube.trust import missing_trust
 from finetune_operator.worlds.kube.workloads import Workloads
 from finetune_operator.worlds.protocol import (
@@ -93,13 +94,12 @@ class KubeWorld:
         self._changes: asyncio.Queue[Key] = asyncio.Queue()
         self._observed: dict[Key, tuple[Record, FineTuneJobStatus]] = {}
         """What the decision under way is made of, with its status as this version reads it."""
-        self._unseen: dict[Key, dict[str, float]] = {}
-        """When each training, by its UID, was first seen to have an attempt of which nothing is seen, by the same clock."""
-        self._ends_seen: dict[Key, dict[str, float]] = {}
-        """When each training, by its UID, and each trainer whose pod goes on, by its name, was first seen to have ended, in seconds of
-        the monotonic clock."""
-        self._heard: dict[Key, dict[str, float]] = {}
-        """When each running attempt was last heard of, or first seen, by its name and in seconds of the monotonic clock."""
+        self._unseen = Since()
+        """Trainings, by their UIDs, that have an attempt of which nothing is seen."""
+        self._ended = Since()
+        """Trainings, by their UIDs, that have ended, and trainers, by the names of their attempts, that have in a pod that goes on."""
+        self._silent = Since()
+        """Running attempts, by their names, that have not said anything."""
         self._unwritten: dict[Key, tuple[str, str]] = {}
         """What was said in an event because the status could not be written, and the UID of the job of which it was said."""
         self._trainings = Reflector(
@@ -187,7 +187,7 @@ class KubeWorld:
 
     def hear(self, key: Key, attempt: str, progress: Progress) -> None:
         """Take in what the trainer of this attempt, and nobody else, has said of itself."""
-        self._heard.setdefault(key, {})[attempt] = time.monotonic()
+        self._silent.again(key, attempt)
         self._reports.put(key, Report(attempt, progress, self._client.clock.now()))
 
     def lead(self) -> None:
@@ -261,9 +261,8 @@ class KubeWorld:
         pods = self._attempts.of(key)
         if record is None:
             self._observed.pop(key, None)
-            self._ends_seen.pop(key, None)
-            self._unseen.pop(key, None)
-            self._heard.pop(key, None)
+            for since in (self._ended, self._unseen, self._silent):
+                since.forget(key)
             self._unwritten.pop(key, None)
             self._reports.forget(key)
             self._pod_events.of(key, {})
@@ -394,34 +393,25 @@ class KubeWorld:
     def _since_their_ends(
         self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]
     ) -> tuple[list[Training], list[AttemptSeen]]:
-        """How long something has ended is asked of no clock but our own: another one wrote down when."""
-        now, before = time.monotonic(), self._ends_seen.pop(key, {})
-        ended = [t.uid for t in trainings if t.ending is not None]
-        ended += [a.name for a in attempts if a.phase is AttemptPhase.RUNNING and a.exit_code is not None]
-        seen = {name: before.get(name, now) for name in ended}
-        if seen:
-            self._ends_seen[key] = seen
+        names = [t.uid for t in trainings if t.ending is not None]
+        names += [a.name for a in attempts if a.phase is AttemptPhase.RUNNING and a.exit_code is not None]
+        ended = self._ended.of(key, names)
         return (
-            [replace(t, ended_for=now - seen[t.uid]) if t.uid in seen else t for t in trainings],
-            [replace(a, ended_for=now - seen[a.name]) if a.name in seen else a for a in attempts],
+            [replace(t, ended_for=ended[t.uid]) if t.uid in ended else t for t in trainings],
+            [replace(a, ended_for=ended[a.name]) if a.name in ended else a for a in attempts],
         )
 
     def _since_unseen(self, key: Key, trainings: list[Training], attempts: list[AttemptSeen]) -> list[Training]:
         """Not since the Job was made: it is told of, and its pod by another watch, whenever the API server finds the time."""
-        now, before = time.monotonic(), self._unseen.pop(key, {})
         having = {attempt.training for attempt in attempts}
-        if unseen := {t.uid: before.get(t.uid, now) for t in trainings if t.active and t.uid not in having}:
-            self._unseen[key] = unseen
-        return [replace(t, unseen_for=now - unseen[t.uid]) if t.uid in unseen else t for t in trainings]
+        unseen = self._unseen.of(key, [t.uid for t in trainings if t.active and t.uid not in having])
+        return [replace(t, unseen_for=unseen[t.uid]) if t.uid in unseen else t for t in trainings]
 
     def _with_silence(self, key: Key, attempts: list[AttemptSeen]) -> list[AttemptSeen]:
         """For how long nothing was heard of those that run; of nobody where nobody is heard."""
-        now, before = time.monotonic(), self._heard.pop(key, {})
         running = [a.name for a in attempts if a.phase is AttemptPhase.RUNNING and a.exit_code is None]
-        if self.progress_to is None or not running:
-            return attempts
-        heard = self._heard[key] = {name: before.get(name, now) for name in running}
-        return [replace(a, silent_for=now - heard[a.name]) if a.name in heard else a for a in attempts]
+        silent = self._silent.of(key, running if self.progress_to is not None else ())
+        return [replace(a, silent_for=silent[a.name]) if a.name in silent else a for a in attempts]
 
     async def _look_at_the_unwatched(self, key: Key, record: Record, attempts: list[AttemptSeen]) -> None:
         """A policy of the cluster may have taken away the label by which our Jobs are watched."""
