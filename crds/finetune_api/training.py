@@ -226,8 +226,9 @@ class Training(Model):
     model that has no positions for them. Examples are padded only to the longest of their batch."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the matrix products: `bf16` autocast keeps weights and optimiser in fp32. Default: auto, bf16 where the
-    hardware has it natively, else fp32."""
+    """Arithmetic of the matrix products: `bf16` autocast keeps weights and optimiser in fp32. Default: auto, bf16 where a run begins on
+    hardware that is faster in it, else fp32. Those are GPUs since Ampere, x86 processors with AMX, AMD's with AVX-512 BF16, and ARM's with BF16;
+    Intel's with AVX-512 BF16 and no AMX are slower. A run goes on in the precision that it began in."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_INT32)] = 42
     """Start of every random choice: the new head, the order of examples, dropout, the validation split. Default: 42."""

@@ -10,6 +10,7 @@ from tests.bench.jobs import ROOT
 MEASUREMENTS = (
     "startup",
     "throughput",
+    "precision",
     "ragged",
     "pictures",
     "evaluation",

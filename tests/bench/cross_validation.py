@@ -25,8 +25,8 @@ from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.data import Data, load
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
-from finetune_trainer.engine.precision import uses_bf16
-from finetune_trainer.engine.predict import Arithmetic, predict
+from finetune_trainer.engine.precision import choose_arithmetic
+from finetune_trainer.engine.predict import predict
 from finetune_trainer.engine.steps import Steps
 from finetune_trainer.tasks import TASKS, Task
 from finetune_trainer.tasks.label_blocks import matrix
@@ -88,8 +88,8 @@ def loaded(spec: FineTuneJobSpec, scratch: Path) -> Data:
 
 def _said(task: Task, spec: FineTuneJobSpec, folder: Path, judged: Judged) -> NDArray[np.float32]:
     """Train, and return what the model then says of the rows that are held out."""
-    cpu, training = torch.device("cpu"), spec.training
-    arithmetic = Arithmetic(cpu, uses_bf16(training.precision, cpu))
+    training = spec.training
+    arithmetic = choose_arithmetic(training.precision)
     train = task.features(task.data.train, training=True, folder=folder, stop=lambda: None)
     quicken(task, train, arithmetic)
     steps = Steps(
@@ -97,7 +97,7 @@ def _said(task: Task, spec: FineTuneJobSpec, folder: Path, judged: Judged) -> ND
         train,
         training,
         arithmetic=arithmetic,
-        micro=MicroBatch.start(training, None, cpu, task.unit),
+        micro=MicroBatch.start(training, None, arithmetic.device, task.unit),
         total_steps=training.epochs * math.ceil(len(train.rows) / training.batch_size),
         check=lambda: None,
         after_step=lambda step: False,

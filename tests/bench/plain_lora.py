@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from finetune_trainer.engine.precision import uses_bf16
+from finetune_trainer.engine.precision import is_faster_in_bf16
 from finetune_trainer.threads import available_threads
 from tests.bench.jobs import COLUMNS, MRPC, minilm
 from tests.bench.plain_transformers import BATCH
@@ -62,7 +62,7 @@ def main(seed: int, rate: float, epochs: int, warmup: float) -> None:
             warmup_steps=warmup,
             weight_decay=0.01,
             train_sampling_strategy="group_by_length",
-            bf16=uses_bf16("auto", torch.device("cpu")),
+            bf16=is_faster_in_bf16(torch.device("cpu")),
             seed=seed,
             use_cpu=True,
             report_to="none",

@@ -18,6 +18,7 @@ from finetune_api.tasks import TASKS
 from finetune_api.training import Training
 from finetune_trainer.data import fetch_model, load
 from finetune_trainer.engine.memory import MicroBatch
+from finetune_trainer.engine.precision import choose_arithmetic
 from finetune_trainer.engine.preparation import Inputs, Preparation
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.state import TrainingState
@@ -88,13 +89,14 @@ def prepared(spec: FineTuneJobSpec, workspace: Path, threads: int = 1) -> Prepar
         checkpoint_folder=workspace,
         best_folder=workspace,
         attempt=1,
+        arithmetic=choose_arithmetic(spec.training.precision),
         threads=threads,
         scratch=workspace,
         fetch_seconds=0.0,
         began=datetime.now(UTC),
     )
     ready = Preparation(inputs, TrainingState(data_fingerprint=""), Reporter(open_sink(None)), StopSignal())
-    for part in (ready.choose_arithmetic, ready.load_model, ready.encode, ready.choose_what_moves, ready.quicken):
+    for part in (ready.open_device, ready.load_model, ready.encode, ready.choose_what_moves, ready.quicken):
         part()
     if ready.task.references:
         ready.train = refer(ready.task, ready.train, ready.arithmetic, seed=1)

@@ -44,6 +44,7 @@ from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
     from finetune_trainer.data import FetchedModel
+    from finetune_trainer.engine.predict import Arithmetic
     from finetune_trainer.engine.ranks import Ranks
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
 
@@ -260,24 +261,29 @@ class Attempt:
 
         with nothing_collected():
             spare_peft()
+            from finetune_trainer.engine.precision import choose_arithmetic
             from finetune_trainer.engine.preparation import Inputs
             from finetune_trainer.engine.ranks import ALONE
             from finetune_trainer.engine.session import Session
 
         self._stop.check()
         model = fetching.model.result()
-        sharded = self._refuse_what_cannot_fit(model)
+        checkpoint = resuming.result()
+        before = None if checkpoint is None else checkpoint.facts.get("precision")
+        arithmetic = choose_arithmetic(self._run.spec.training.precision, before)
+        sharded = self._refuse_what_cannot_fit(model, arithmetic)
         data = fetching.data.result()
         inputs = Inputs(
             run=self._run,
             model=model,
             data=data,
             fetch_seconds=fetching.seconds,
-            checkpoint=resuming.result(),
+            checkpoint=checkpoint,
             checkpoint_folder=checkpoint_folder,
             best_folder=best_folder,
             attempt=number,
             began=run_folder.began(),
+            arithmetic=arithmetic,
             threads=threads,
             scratch=self._scratch,
             sharded=sharded,
@@ -285,11 +291,9 @@ class Attempt:
         )
         for warning in inputs.data.warnings:
             logger.warning("%s", warning)
-        if inputs.checkpoint is not None:
-            self._reporter.phase(TrainerPhase.RESUMING, f"from step {inputs.checkpoint.step}")
-            logger.info(
-                "Going on from step %d, saved by attempt %d.", inputs.checkpoint.step, inputs.checkpoint.attempt
-            )
+        if checkpoint is not None:
+            self._reporter.phase(TrainerPhase.RESUMING, f"from step {checkpoint.step}")
+            logger.info("Going on from step %d, saved by attempt %d.", checkpoint.step, checkpoint.attempt)
         ranks: Ranks = ALONE
         if self._notes is not None:
             self._notes.share(inputs)
@@ -308,22 +312,20 @@ class Attempt:
 
         refuse_here()
 
-    def _refuse_what_cannot_fit(self, model: FetchedModel) -> bool:
+    def _refuse_what_cannot_fit(self, model: FetchedModel, arithmetic: Arithmetic) -> bool:
         """Whether each of several processes is to have a part of the model. Raises JobError DOES_NOT_FIT."""
         import torch
 
         from finetune_trainer.engine.machine import all_memory
-        from finetune_trainer.engine.precision import uses_bf16
         from finetune_trainer.estimate.devices import Where
         from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
         from finetune_trainer.estimate.way import is_sharded
 
-        spec, device = self._run.spec, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        bf16, here = uses_bf16(spec.training.precision, device), self._place.local_world
+        spec, device, here = self._run.spec, arithmetic.device, self._place.local_world
         if device.type == "cuda":
-            where, room = Where("cuda", bf16, here), torch.cuda.get_device_properties(device).total_memory
+            where, room = Where("cuda", arithmetic.bf16, here), torch.cuda.get_device_properties(device).total_memory
         else:
-            where, room = Where("cpu", bf16, here), all_memory() // here
+            where, room = Where("cpu", arithmetic.bf16, here), all_memory() // here
         where = replace(where, sharded=is_sharded(spec, model.path, where, room))
         refuse_what_cannot_fit(spec, model.path, where, room, all_memory())
         return where.sharded

@@ -1,12 +1,10 @@
-"""Threads and precision from what the machine says about itself."""
+"""Threads from what the machine says about itself."""
 
 import subprocess
 import sys
 
 import pytest
-import torch
 
-from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.threads import available_threads
 from tests.unit.trainer.groups import machine
 
@@ -67,37 +65,6 @@ def test_the_users_own_choice_wins(tmp_path, monkeypatch):
 
     root = machine(tmp_path, "0::/\n", **{"cpu.max": "100000 100000"})
     assert available_threads(root, affinity=16) == available_threads(root, affinity=16, processes=4) == 3
-
-
-@pytest.mark.parametrize(
-    ("flags", "native"),
-    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16 amx_tile", True), ("fpu avx2 avx512f", False), ("", False)],
-)
-def test_bf16_is_chosen_where_the_cpu_has_it(tmp_path, flags, native):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor\t: 0\nmodel name\t: X\nflags\t\t: {flags}\n")
-
-    assert uses_bf16("auto", torch.device("cpu"), cpuinfo) is native
-
-
-@pytest.mark.parametrize(("features", "native"), [("fp asimd bf16 i8mm", True), ("fp asimd i8mm", False)])
-def test_bf16_is_chosen_where_an_arm_cpu_has_it(tmp_path, features, native):
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(f"processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: {features}\n")
-
-    assert uses_bf16("auto", torch.device("cpu"), cpuinfo) is native
-
-
-def test_a_named_precision_is_obeyed(tmp_path):
-    assert uses_bf16("bf16", torch.device("cpu"), tmp_path / "absent") is True
-    assert uses_bf16("fp32", torch.device("cpu"), tmp_path / "absent") is False
-
-
-@pytest.mark.parametrize(("capability", "native"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_bf16_is_chosen_on_gpus_from_ampere_on(monkeypatch, capability, native):
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-
-    assert uses_bf16("auto", torch.device("cuda")) is native
 
 
 def test_memory_that_was_freed_is_not_cleared_by_the_kernel_again():

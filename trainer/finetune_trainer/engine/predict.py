@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,11 @@ class Arithmetic:
 
     device: torch.device
     bf16: bool
+
+    @property
+    def name(self) -> Literal["fp32", "bf16"]:
+        """As spec.training.precision calls it."""
+        return "bf16" if self.bf16 else "fp32"
 
     def outputs(self, task: Task, batch: Batch) -> Batch:
         """The forward pass."""

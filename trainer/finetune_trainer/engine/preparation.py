@@ -33,7 +33,6 @@ from finetune_trainer.engine.machine import unlike_asked
 from finetune_trainer.engine.measure import Split
 from finetune_trainer.engine.nf4 import Nf4
 from finetune_trainer.engine.packing import pack
-from finetune_trainer.engine.precision import uses_bf16
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.engine.saved import take_place
@@ -63,6 +62,7 @@ class Inputs:
     attempt: int
     began: datetime
     """When the first attempt of the run began."""
+    arithmetic: Arithmetic
     threads: int
     scratch: Path
     fetch_seconds: float
@@ -111,20 +111,19 @@ class Preparation:
         self.adapters: Adapters | None = None
 
     def prepare(self) -> None:
-        self.choose_arithmetic()
+        self.open_device()
         self._load_and_encode()
         self.choose_what_moves()
         self.quicken()
         self._share_out()
 
-    def choose_arithmetic(self) -> None:
+    def open_device(self) -> None:
         torch.set_num_threads(self._inputs.threads)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         said = unlike_asked(self._spec.resources.gpus, visible=torch.cuda.device_count(), used=self.ranks.world)
         if said:
             logger.warning("%s", said)
-        self.arithmetic = Arithmetic(device, uses_bf16(self._spec.training.precision, device))
-        gpu = torch.cuda.get_device_name() if device.type == "cuda" else ""
+        self.arithmetic = self._inputs.arithmetic
+        gpu = torch.cuda.get_device_name() if self.arithmetic.device.type == "cuda" else ""
         self.gpus = [name for name in self.ranks.gathered(gpu) if name]
 
     def load_model(self) -> None:

@@ -95,6 +95,7 @@ class Session:
                     f"the data or the model changed since step {self.state.step} of this run was saved",
                     field="spec.runId",
                 )
+        self.state.precision = inputs.arithmetic.name
         saved = Room(micro=self.state.micro_batch_size, again=self.state.activation_checkpointing)
         room = Room.least([saved, inputs.room])
         self.state.micro_batch_size, self.state.activation_checkpointing = room.micro, room.again
@@ -152,7 +153,7 @@ class Session:
             "features" if self.state.packed else "examples",
             f", shared by {self._ranks.world} processes," if self._ranks.world > 1 else "", loop.micro,
             "activations computed again, " if loop.activations.again else "",
-            "bf16" if self._ready.arithmetic.bf16 else "fp32", _count(torch.get_num_threads(), "CPU thread"), self.state.step,
+            self._ready.arithmetic.name, _count(torch.get_num_threads(), "CPU thread"), self.state.step,
         )  # fmt: skip
         self._say_what_is_tried(loop)
         loop.run(self._inputs.checkpoint_folder if checkpoint else None)
@@ -343,7 +344,7 @@ class Session:
             new_parameters=sorted(map(plain_name, self._ready.task.new_parameters)),
             notes=[*self._ready.task.notes, *([self.saved.note] if self.saved.note else [])],
             seed=self._spec.training.seed,
-            precision="bf16" if self._ready.arithmetic.bf16 else "fp32",
+            precision=self._ready.arithmetic.name,
             micro_batch_size=self.state.micro_batch_size,
             activation_checkpointing=self.state.activation_checkpointing,
             total_steps=self.total_steps,

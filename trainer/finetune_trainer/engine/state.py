@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
@@ -18,7 +18,7 @@ FORMAT = 3
 IN_PARTS = 4
 """The same, but that each rank saved a part."""
 READABLE = (1, 2, FORMAT, IN_PARTS)
-LATER = ("packed", "activation_checkpointing")
+LATER = ("packed", "activation_checkpointing", "precision")
 """Facts that not all of these have: without them it was as their defaults say."""
 """Those that this code goes on from. Until 2 all weights were there, also those that never move; 1 had a file more, with what
 transformers' Trainer says of itself."""
@@ -63,6 +63,8 @@ class TrainingState:
     """The rows of metrics.jsonl."""
     data_fingerprint: str | None = None
     """Of the data and the model that the steps were done with."""
+    precision: Literal["fp32", "bf16"] | None = None
+    """In which the steps were computed; None where the version that did them did not say."""
     packed: bool = False
     """Whether the steps were of packed examples. Said only where they were: earlier versions know none, and could not go on from them."""
 

@@ -273,7 +273,7 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
     if size.tokens and PASSES[spec.task].has_head and not spec.method.has_adapters:
         yield "Every token of the vocabulary occurs in the data: of those that do not, no gradients and moments are kept."
     if where.device == "cpu" and spec.training.precision == "auto":
-        yield "The processor has no bf16 in hardware: with it, training.precision auto computes in bf16, and takes less."
+        yield "The processor is no faster in bf16: on one that is, training.precision auto computes in bf16, and takes less."
     if where.gpus > 1:
         yield f"Of each batch a GPU gets {job.share(where)} examples at most; what NCCL takes for itself is in the part of its memory that is left."
     yield "Evaluations take as much at once as there is room for; they are not counted."
