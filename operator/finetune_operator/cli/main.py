@@ -17,7 +17,7 @@ from finetune_api import KIND
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import Document, ManifestError, dump, load, resolve_paths, set_values
 from finetune_api.problems import InvalidManifest, validate as validate_manifest
-from finetune_operator.cli.inputs import missing_input
+from finetune_operator.cli.inputs import missing_inputs
 from finetune_operator.cli.validate import NO_JOB, Verdicts, is_ours, name_of
 
 RUN_EXIT_CODES = """\b
@@ -153,13 +153,13 @@ def render(
 
 
 def _of_this_machine(file: Path, name: str | None, settings: tuple[str, ...], inputs: tuple[str, ...]) -> FineTuneJob:
-    """The job in `file`, changed by `settings`, of which the `inputs` that are paths are there."""
+    """The job in `file`, changed by `settings`, of whose `inputs` those that are paths are there."""
     written = _set(_one_job(file, name), settings)
     # What was set by an option is not in the file, so it does not count from there.
     resolved = _resolved(_set(_resolved(_one_job(file, name), file.parent), settings), Path.cwd())
     job = _valid(resolved)
-    if problem := missing_input(written, resolved, inputs):
-        raise _Refused(str(ManifestError(*problem)))
+    if missing := missing_inputs(written, resolved, job, inputs):
+        raise _Refused(str(InvalidManifest(missing)))
     return job
 
 

@@ -11,7 +11,7 @@ from finetune_api import GROUP, KIND
 from finetune_api.job import FineTuneJob
 from finetune_api.manifest import STDIN, Document, ManifestError, load, resolve_paths
 from finetune_api.problems import InvalidManifest, Problem, validate
-from finetune_operator.cli.inputs import missing_input
+from finetune_operator.cli.inputs import missing_inputs
 from finetune_operator.decide.pod_keys import foreign_keys
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -75,8 +75,8 @@ class Verdicts:
             return validate(document, cluster=True)
         resolved = resolve_paths(document, base)
         job = validate(resolved)
-        if problem := missing_input(document, resolved):
-            raise ManifestError(*problem)
+        if missing := missing_inputs(document, resolved, job):
+            raise InvalidManifest(missing)
         return job
 
     def _twin(self, document: Document) -> Problem | None:

@@ -11,11 +11,11 @@ from urllib.parse import unquote
 
 from finetune_api.dataset import Dataset, Splits
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.files import of_split
 from finetune_api.tasks import Form, Kind
 from finetune_trainer.data.examples import Split
 from finetune_trainer.data.folders import are_values, files_of, is_told_by_folders
 from finetune_trainer.data.foreign import Format
-from finetune_trainer.data.patterns import matcher
 from finetune_trainer.data.problems import at, data_invalid, listed, nearest
 from finetune_trainer.data.tables import EXTENSIONS
 
@@ -109,8 +109,6 @@ class ChosenFiles:
         return are_values(names, self._own)
 
     def _chosen(self) -> dict[Split, list[str]]:
-        """A split is the path of a file, a pattern (`*`, `?`, `[…]`, `**` for any folders), or the beginning of names: `train` is
-        `train.csv`, `train-00000.parquet` or everything in `train/`."""
         dataset, existing = self._dataset, self._existing
         if not existing:
             raise JobError(
@@ -140,21 +138,15 @@ class ChosenFiles:
         return chosen
 
     def _matching(self, pattern: str, split: Split) -> list[str]:
-        existing = self._existing
-        if pattern in existing:
-            return [pattern]
-        if has_magic(pattern):
-            try:
-                matches = matcher(pattern)
-            except ValueError as error:
-                raise JobError(
-                    FailureReason.INVALID_SPEC,
-                    f'the pattern "{pattern}" cannot be read: {error}',
-                    field=f"spec.dataset.splits.{split}",
-                ) from error
-            return [name for name in existing if matches(name)]
-        begun = [name for name in existing if name.startswith(pattern)]
-        return self._readable(begun) or begun
+        try:
+            found = of_split(pattern, self._existing)
+        except ValueError as error:
+            raise JobError(
+                FailureReason.INVALID_SPEC,
+                f'the pattern "{pattern}" cannot be read: {error}',
+                field=f"spec.dataset.splits.{split}",
+            ) from error
+        return found if has_magic(pattern) else self._readable(found) or found
 
     def _readable(self, names: list[str]) -> list[str]:
         """Those of which the extension tells how they are written."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.files import below, not_hidden
 from finetune_api.job import Storage
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.store.folder import Folder, StoredFile, open_folder
@@ -52,7 +53,7 @@ def open_place(uri: str, *, storage: Storage, workspace: Path) -> Place:
         files = {name: file} if file else {}
     if not files:
         folder.stat(NOBODY)  # a store with nothing there says so, and who answers instead of it has to show
-    return RemotePlace(folder, workspace, {name: files[name] for name in _shown(files)})
+    return RemotePlace(folder, workspace, {name: files[name] for name in not_hidden(files)})
 
 
 @contextmanager
@@ -91,7 +92,7 @@ class LocalPlace:
     def names(self) -> list[str]:
         if self.path.is_file():
             return [self.path.name]
-        return _shown(_below(self.path)) if self.path.is_dir() else []
+        return below(self.path) if self.path.is_dir() else []
 
     def stamps(self) -> dict[str, str]:
         found = {name: path.stat() for name, path in self.local(self.names(), lambda: None).items()}
@@ -107,26 +108,6 @@ class LocalPlace:
         with path.open("rb") as file:
             file.seek(begin)
             return file.read(count)
-
-
-def _below(folder: Path) -> Iterator[str]:
-    """All files, relative to `folder`, also those in folders that links lead to, but for a link to where it lies in itself. Raises
-    PermissionError where this user may not look."""
-
-    def walk(path: str, prefix: str, around: frozenset[str]) -> Iterator[str]:
-        real = os.path.realpath(path)
-        if real in around:
-            return
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue  # hidden ones are nobody's data
-                if entry.is_dir():
-                    yield from walk(entry.path, f"{prefix}{entry.name}/", around | {real})
-                elif entry.is_file():
-                    yield prefix + entry.name
-
-    return walk(str(folder), "", frozenset())
 
 
 @dataclass(frozen=True)
@@ -157,7 +138,3 @@ class RemotePlace:
 
     def part(self, name: str, begin: int, count: int) -> bytes:
         return self.folder.part(name, begin, count)
-
-
-def _shown(names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))

@@ -27,13 +27,20 @@ spec:
 """
 
 
+def write_inputs(model: Path, data: Path) -> None:
+    """What the command looks for of a model and of data: that there are such files, not what is in them."""
+    for file in (model / "config.json", data / "train.csv"):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+
+
 class Folder:
     """A manifest with plain paths that hold spaces, what it names, and the script of its trainers."""
 
     def __init__(self, path: Path, manifest: str = MANIFEST) -> None:
         self.path = path
-        for name in ("my model", "my data"):
-            (path / name).mkdir(parents=True)
+        path.mkdir(parents=True)
+        write_inputs(path / "my model", path / "my data")
         self.manifest = path / "job.yaml"
         self.manifest.write_text(manifest)
         self.script = Script(path / "script")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.result import ResultError
 from finetune_operator.cli.estimate import size
 from finetune_operator.cli.main import main
-from tests.unit.operator.cli.command import MANIFEST
+from tests.unit.operator.cli.command import MANIFEST, write_inputs
 
 MIB, GIB = 2**20, 2**30
 FOUND = Estimate(
@@ -41,7 +42,11 @@ FOUND = Estimate(
 
 
 def said_of(found: Estimate, folder: Path, *arguments: str) -> Result:
-    (folder / "my model").mkdir(exist_ok=True)
+    write_inputs(folder / "my model", folder / "my data")
+    return said_of_what_is_there(found, folder, *arguments)
+
+
+def said_of_what_is_there(found: Estimate, folder: Path, *arguments: str) -> Result:
     (folder / "job.yaml").write_text(MANIFEST)
     stand_in = (
         f"import sys; spec = sys.stdin.read(); assert 'my%20model' in spec, spec; print({json.dumps(found.wire())!r})"
@@ -110,7 +115,9 @@ def test_a_model_that_cannot_be_read_is_said_with_what_to_do(tmp_path: Path) -> 
 
 def test_data_need_not_be_there_but_the_model_must(tmp_path: Path) -> None:
     assert said_of(FOUND, tmp_path).exit_code == 0
-    (tmp_path / "my model").rmdir()
+    shutil.rmtree(tmp_path / "my data")
+    assert said_of_what_is_there(FOUND, tmp_path).exit_code == 0
+    shutil.rmtree(tmp_path / "my model")
     said = CliRunner().invoke(main, ["estimate", str(tmp_path / "job.yaml")], obj=["false"])
     assert said.exit_code == 2
     assert "spec.model.uri: there is nothing at" in said.output

@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from finetune_operator.cli.main import main
-from tests.unit.operator.cli.command import MANIFEST
+from tests.unit.operator.cli.command import MANIFEST, write_inputs
 
 CLUSTER = (
     MANIFEST.replace("my model", "hf://owner/model")
@@ -147,8 +147,8 @@ def test_with_local_it_is_taken_once_its_model_and_data_are_there(
     if path in ("spec.model.uri", "spec.dataset.uri"):
         said = finetune("validate", "--local", manifest)
         assert (said.exit_code, "there is nothing at" in said.output) == (2, True)
-        for folder in ("bert-base-uncased", "model", "my data", "data"):
-            (manifest.parent / folder).mkdir()
+        for model, data in (("bert-base-uncased", "my data"), ("model", "data")):
+            write_inputs(manifest.parent / model, manifest.parent / data)
     said = finetune("validate", "--local", manifest)
     assert (said.exit_code, said.output) == (0, f"{manifest}:1: topics is valid\n")
 

@@ -154,11 +154,10 @@ def test_results_go_where_output_says_counted_from_here_not_from_the_manifest(fo
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("model.uri=bert-base-uncased", "for a model of the hub write hf://bert-base-uncased"),
-        ("model.uri=google/bert", "for a model of the hub write hf://google/bert"),
-        ("dataset.uri=nyu-mll/glue", "for a dataset of the hub write hf://nyu-mll/glue"),
-        ("model.uri=./bert", "there is nothing at {folder}/bert; correct the path"),
-        ("dataset.uri=file:///no/such/my%20data", "there is nothing at /no/such/my data; correct the path"),
+        ("model.uri=bert-base-uncased", "For a model of the hub write hf://bert-base-uncased; else correct the path."),
+        ("model.uri=google/bert", "For a model of the hub write hf://google/bert; else correct the path."),
+        ("dataset.uri=nyu-mll/glue", "For a dataset of the hub write hf://nyu-mll/glue; else correct the path."),
+        ("model.uri=./bert", '{folder} holds "job.yaml", "my data/", "my model/", "script/". Correct the path.'),
     ],
 )
 def test_a_model_or_dataset_that_is_not_there_is_said_before_anything_starts(

@@ -11,7 +11,7 @@ import pytest
 from fsspec.utils import glob_translate  # type: ignore[import-untyped]
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_trainer.data.patterns import matcher
+from finetune_api.patterns import matcher
 from tests.unit.trainer.data.folders import load_from, reviews, written
 
 
