@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -74,7 +75,15 @@ class Model(BaseModel):
             handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
         return schema
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read(cls, data: Any, fields: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if isinstance(data, cls):
+            return data  # it was read already, and cannot have changed since
+        read = fields(cls._null_is_absent(data))
+        read._obey_rules(info)
+        return read
+
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
         # So it is to the API server, for every field that is not nullable, and none of ours is.
@@ -88,14 +97,12 @@ class Model(BaseModel):
     def _whole_number(cls, value: Any) -> Any:
         return whole_number(value)
 
-    @model_validator(mode="after")
-    def _obey_rules(self, info: ValidationInfo) -> Self:
+    def _obey_rules(self, info: ValidationInfo) -> None:
         asked = [rule for rule in self.rules if not rule.cluster_only or info.context == IN_A_CLUSTER]
         broken = [rule for rule in asked if not rule.holds(self)]
         if broken:
             text = "; ".join(rule.message for rule in broken)
             raise PydanticCustomError("rules", "{text}", {"text": text, "broken": broken})
-        return self
 
 
 class Contract(BaseModel):

@@ -11,8 +11,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from finetune_api.base import Rule
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.run import Run
+from finetune_api.run import Run, identify
 from finetune_operator.decide import case as case_module, decide
 from finetune_operator.decide.case import MOST_READ, Case, gather
 from finetune_operator.worlds.protocol import Job, Key, Observed
@@ -72,3 +73,16 @@ def test_the_run_and_what_its_trainer_is_told_follow_once_a_look(monkeypatch: py
     decision = decide(Observed(Key("FineTuneJob", "ns", "demo"), Job(uuid.uuid4().hex, 1, SPEC)), NOW)
     assert decision.rule == "training_is_missing"
     assert (identified.call_count, made.call_count) == (1, 1)
+
+
+@pytest.mark.parametrize("contract", [1, 2])
+def test_the_rules_of_a_spec_that_was_read_are_not_asked_again_for_its_run(
+    contract: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Mock(return_value=True)
+    monkeypatch.setattr(FineTuneJobSpec, "rules", (Rule("never broken", "true", asked),))
+    spec = FineTuneJobSpec.model_validate(SPEC)
+    run = Run.of(spec, identify(spec), "ns/demo/uid", contract=contract)
+    assert asked.call_count == 1
+    Run.from_env(run.to_env())  # what comes from elsewhere is
+    assert asked.call_count == 2
