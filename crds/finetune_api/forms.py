@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic.alias_generators import to_snake
 
 from finetune_api.base import Model
+from finetune_api.dataset import Dataset
 from finetune_api.tasks import NAMED, TEXTS, Form, Role, TaskFacts
-
-if TYPE_CHECKING:
-    from finetune_api.job import FineTuneJobSpec
 
 METRIC = "training.evaluation.metric"
 ACCEPTED = "acceptance.metric"
@@ -27,7 +25,14 @@ LABELS = "dataset.labels"
 MAX_LENGTH = "training.maxLength"
 
 
-def forms_of(task: TaskFacts, spec: FineTuneJobSpec) -> tuple[Form, ...]:
+class Spec(Protocol):
+    """Of which forms are asked: that of a job, some rules of which are made from these. Its other fields are found by their names."""
+
+    @property
+    def dataset(self) -> Dataset: ...
+
+
+def forms_of(task: TaskFacts, spec: Spec) -> tuple[Form, ...]:
     """The forms that the examples may have, of which the first holds whose columns the data has; at least one for a valid spec."""
     forms = fitting(task, spec)
     first = forms[:1]  # of which a rule sees to it
@@ -43,7 +48,7 @@ def fitting(task: TaskFacts, spec: Any) -> list[Form]:
     ]
 
 
-def narrowing(task: TaskFacts, spec: FineTuneJobSpec) -> list[str]:
+def narrowing(task: TaskFacts, spec: Spec) -> list[str]:
     """What in a spec, besides columns, is not for all forms of its task, so that examples cannot have the others: `contrastive.prompts`."""
     fit = fitting(task, spec)
     fields = {field for form in task.forms if form not in fit for field in _others(task, form) if says(spec, field)}

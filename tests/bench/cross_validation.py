@@ -28,7 +28,7 @@ from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.precision import choose_arithmetic
 from finetune_trainer.engine.predict import predict
 from finetune_trainer.engine.steps import Steps
-from finetune_trainer.tasks import TASKS, Task
+from finetune_trainer.tasks import Task, task_class
 from finetune_trainer.tasks.label_blocks import matrix
 from finetune_trainer.threads import available_threads
 
@@ -71,7 +71,7 @@ def judge(spec: FineTuneJobSpec, scratch: Path) -> Judged:
         begin = time.perf_counter()
         fold = replace(data, train=data.train.take(seen), validation=data.train.take(held_out))
         transformers.set_seed(spec.training.seed)
-        task = TASKS[spec.task].of(data.form)(model, fold, spec)
+        task = task_class(spec.task, data.form)(model, fold, spec)
         folder = scratch / f"fold-{number}"
         folder.mkdir()
         judged.probabilities[held_out] = _said(task, spec, folder, judged)

@@ -24,7 +24,7 @@ from finetune_trainer.data.kinds.files import source_of
 from finetune_trainer.data.pixels import decode
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.predict import Arithmetic, predict
-from finetune_trainer.tasks import TASKS, Task
+from finetune_trainer.tasks import Task, task_class
 from finetune_trainer.threads import available_threads
 from tests.bench.figures import emit
 from tests.bench.jobs import COLUMNS, DATA, MRPC, minilm
@@ -72,7 +72,7 @@ def loaded(task: str, model: Path, dataset: Mapping[str, Any], folder: Path) -> 
         seed=1,
         stop=lambda: None,
     )
-    return TASKS[task].of(data.form)(model, data, spec)
+    return task_class(task, data.form)(model, data, spec)
 
 
 def rows(data: Data, *roles: str) -> list[tuple[Any, ...]]:

@@ -36,7 +36,7 @@ from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.occurring import trained
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.steps import Steps
-from finetune_trainer.tasks import TASKS, Features, Task
+from finetune_trainer.tasks import TASKS, Features, Task, task_class
 from tests.training.attempts import Job
 from tests.training.cases import CASES, HOSTILE, Case
 from tests.training.inside import at_step, attempt_inside, complete_inside
@@ -97,7 +97,7 @@ class Lab:
 
     @cached_property
     def kind(self) -> type[Task]:
-        return TASKS[self.name].of(self.data.form)
+        return task_class(self.name, self.data.form)
 
     def task(self, model: Path) -> Task:
         """The task with the model in a folder."""

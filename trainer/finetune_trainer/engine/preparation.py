@@ -45,7 +45,7 @@ from finetune_trainer.progress import Reporter
 from finetune_trainer.room import Room
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.checkpoints import Checkpoint
-from finetune_trainer.tasks import TASKS, Features, Task
+from finetune_trainer.tasks import TASKS, Features, Task, task_class
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Preparation:
 
     @property
     def _kind(self) -> type[Task]:
-        return TASKS[self._spec.task].of(self._inputs.data.form)
+        return task_class(self._spec.task, self._inputs.data.form)
 
     @cached_property
     def _pretrained(self) -> Path:

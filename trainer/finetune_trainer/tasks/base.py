@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.tasks import Form, TaskFacts
+from finetune_api.tasks import TaskFacts
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.loaded import Data
 from finetune_trainer.report.blocks import Block
@@ -130,11 +130,6 @@ class Task(ABC):
         self.data = data
         self.spec = spec
         self.notes = []
-
-    @classmethod
-    def of(cls, form: Form) -> type[Task]:
-        """The task for examples of this form. Default: one and the same for all."""
-        return cls
 
     @classmethod
     def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:

@@ -24,7 +24,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PACKING, TextGeneration as Options
-from finetune_api.tasks import TASKS, Form
+from finetune_api.tasks import TASKS
 from finetune_trainer.data.conversations import Row, rows
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.loaded import Data
@@ -33,7 +33,7 @@ from finetune_trainer.documents import reading
 from finetune_trainer.report.blocks import Block
 from finetune_trainer.scores import Score
 from finetune_trainer.scores.likelihood import token_scores
-from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features, Task
+from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
 from finetune_trainer.tasks.chat_template import plain_template
 from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
@@ -89,13 +89,6 @@ class TextGeneration(TextTask):
         self._writer = Writer(self.model, self._saved, template, self._options, self.notes)
         self._next = self._proved()
         self._refuse_foresight()
-
-    @classmethod
-    def of(cls, form: Form) -> type[Task]:
-        from finetune_trainer.tasks.liked import Liked  # which are made of this one
-        from finetune_trainer.tasks.preferences import Preferences
-
-        return Preferences if form.has("chosen") else Liked if form.has("label") else cls
 
     def head(self) -> Head | None:
         return None

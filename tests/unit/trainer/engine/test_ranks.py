@@ -38,7 +38,7 @@ from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.room import Room
 from finetune_trainer.scores.suspects import Margins
 from finetune_trainer.stop import Preempted
-from finetune_trainer.tasks import TASKS, Task
+from finetune_trainer.tasks import Task, task_class
 from tests.training.cases import CASES
 from tests.training.doubled import compute_in_float64
 from tests.training.ranks import Failed, in_ranks
@@ -102,7 +102,7 @@ def train(ranks: Ranks, plan: Plan) -> Course:
     forms = forms_of(FACTS[spec.task], spec)
     data = load(spec.dataset, forms, storage=spec.storage, workspace=scratch, seed=3, stop=never)
     torch.manual_seed(3)
-    task: Task = TASKS[spec.task].of(data.form)(Path(spec.model.uri.removeprefix("file://")), data, spec)
+    task: Task = task_class(spec.task, data.form)(Path(spec.model.uri.removeprefix("file://")), data, spec)
     features = task.features(data.train, training=True, folder=scratch, stop=never)
     measured = Split(
         "validation", data.validation, task.features(data.validation, training=False, folder=scratch, stop=never)

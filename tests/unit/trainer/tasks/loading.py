@@ -22,7 +22,7 @@ from finetune_trainer.engine.predict import Arithmetic, Predicted, predict
 from finetune_trainer.engine.suspected import suspected
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores.suspects import Margins
-from finetune_trainer.tasks import TASKS, Features, Task
+from finetune_trainer.tasks import TASKS, Features, Task, task_class
 from tests.unit.trainer.data.folders import load_forms
 from tests.unit.trainer.rows import examples
 
@@ -77,7 +77,7 @@ def task_of(model: Path, data: Path, dataset: Mapping[str, Any], **spec: Any) ->
     )
     found = load_forms(data, *forms_of(TASK_FACTS[parsed.task], parsed), **dataset)
     torch.manual_seed(1)
-    return TASKS[parsed.task].of(found.form)(model, found, parsed)
+    return task_class(parsed.task, found.form)(model, found, parsed)
 
 
 def refusal(folder: Path, labels: Sequence[str] = ("cooking", "sky")) -> str:

@@ -18,7 +18,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import TASKS as FACTS
 from finetune_trainer.scores import values
 from finetune_trainer.scores.ranking import most_wrong, recalls
-from finetune_trainer.tasks import TASKS
+from finetune_trainer.tasks import task_class
 from tests.unit.trainer.data.folders import load_forms, written
 
 
@@ -55,7 +55,7 @@ def chosen(folder: Path, task: str, dev: Sequence[dict[str, str]], metric: str |
         }
     )
     data = load_forms(folder, *forms_of(FACTS[task], spec), **dataset)
-    return TASKS[task].of(data.form).choose_metric(data, spec)
+    return task_class(task, data.form).choose_metric(data, spec)
 
 
 def _more(row: dict[str, str]) -> dict[str, Any]:
