@@ -30,6 +30,20 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{/*
+The name of a Service, which alone of all that is made here has to begin with a letter before Kubernetes 1.36: include … (list . name)
+*/}}
+{{- define "finetune-operator.ofAService" -}}
+{{- $given := (index . 0).Values.fullnameOverride -}}
+{{- $version := (index . 0).Capabilities.KubeVersion.Version -}}
+{{- $name := index . 1 -}}
+{{- if and (semverCompare "<1.36-0" $version) (not (regexMatch "^[a-z]" $name)) -}}
+{{- $what := ternary (printf "fullnameOverride: %q" $given) (printf "the name of the release, %q," (index . 0).Release.Name) (not (empty $given)) -}}
+{{- printf "%s begins with a digit, and Kubernetes %s takes no Service called %s; set fullnameOverride to a name that begins with a letter." $what $version $name | fail -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
 {{- define "finetune-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "finetune-operator.fullname" .) .Values.serviceAccount.name -}}

@@ -1,6 +1,6 @@
-{{/* Values of an earlier version, kept by --reuse-values, may not say how many; and none is a number, too. */}}
+{{/* Values of an earlier version, kept by --reuse-values, may not say how many. */}}
 {{- define "finetune-operator.replicas" -}}
-{{- if hasKey .Values "replicas" }}{{ .Values.replicas }}{{ else }}2{{ end -}}
+{{- default 2 .Values.replicas -}}
 {{- end -}}
 
 {{/*

@@ -9,6 +9,9 @@ from finetune_operator.main import parser
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.chart.helm import CHART, HelmFailed, container, helm, manifests, named, only, render, set_values
 
+NODES = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
+PODS = "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution"
+
 VARIANTS = {
     "as it comes": [],
     "one namespace": ["watchNamespace=default"],
@@ -54,11 +57,16 @@ VARIANTS = {
         "tolerations[0].key=node.kubernetes.io/unreachable",
         "tolerations[0].effect=NoExecute",
         "tolerations[0].tolerationSeconds=30",
+        "tolerations[1].operator=Exists",
+        "podLabels.example\\.com/team_a=ml",
         "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight=1",
         "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].key=zone",
         "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0].operator=Exists",
         "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey=kubernetes.io/hostname",
         "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchLabels.app=x",
+        f"{NODES}[0].matchExpressions[0].key=zone",
+        f"{NODES}[0].matchExpressions[0].operator=NotIn",
+        f"{NODES}[0].matchExpressions[0].values={{a,b}}",
     ],
     "a certificate of somebody else's": ["progress.secretName=given-tls"],
     "no progress": ["progress.enabled=false"],
@@ -74,6 +82,7 @@ WRONG_VALUES = {
     "an unknown value": ("replicaCount=2", "additional properties 'replicaCount'"),
     "a number that is a word": ("replicas=two", "'/replicas': got string, want integer"),
     "a negative number": ("replicas=-1", "'/replicas': minimum"),
+    "no replica, of which nothing would act": ("replicas=0", "'/replicas': minimum: got 0, want 1"),
     "a log format that is none": ("logFormat=xml", "'/logFormat': value must be one of 'text', 'json'"),
     "text for a block": ("image=x", "'/image': got string, want object"),
     "a switch that is a word": ("crds.keep=sometimes", "'/crds/keep': got string, want boolean"),
@@ -110,6 +119,70 @@ WRONG_VALUES = {
     "a label that none can be": ("podLabels.team=a b", "'/podLabels/team': 'a b' does not match"),
     "a Secret that none can be": ("progress.secretName=A_b", "'/progress/secretName': 'A_b' does not match"),
     "a number as a label": ("podLabels.team=1", "'/podLabels/team': got number, want string"),
+    "a key that none can be": ("podLabels.a b=c", "'/podLabels': additional properties 'a b' not allowed"),
+    "an annotation's key that none can be": ("podAnnotations._/b=c", "'/podAnnotations': additional properties '_/b'"),
+    "a variable that none can be": ("trainer.env.1A=b", "'/trainer/env': additional properties '1A' not allowed"),
+    "a name that no object can have": ("serviceAccount.name=a..b", "'/serviceAccount/name': 'a..b' does not match"),
+    "a time of nothing": ("metrics.serviceMonitor.interval=0s", "'/metrics/serviceMonitor/interval': '0s' does not"),
+    "a time in another order": ("metrics.serviceMonitor.interval=30s1m", "'/metrics/serviceMonitor/interval'"),
+    "a time of no length": ("metrics.serviceMonitor.interval=", "'/metrics/serviceMonitor/interval': minLength"),
+    "a misspelt resource": ("resources.limits.memroy=1Gi", "'/resources/limits': additional properties 'memroy'"),
+    "bytes for MiB": (
+        "resources.limits.memory=64",
+        "resources.limits.memory: 64 is less than the operator ever takes (some 100Mi); write a number with its unit, such as 512Mi.",
+    ),
+    "thousandths of a byte": (
+        "resources.limits.memory=512m",
+        "resources.limits.memory: 512m is less than the operator",
+    ),
+    "KiB for MiB": ("resources.limits.memory=512Ki", "resources.limits.memory: 512Ki is less than the operator"),
+    "bytes asked for": ("resources.requests.memory=128", "resources.requests.memory: 128 is less than the operator"),
+    "a limit of nothing": (
+        "resources.limits.memory=0",
+        "resources.limits.memory: 0 is no limit that anything could keep",
+    ),
+    "more than the limit": (
+        "resources.requests.memory=1Gi",
+        "resources.requests.memory: 1Gi is more than resources.limits.memory, which is 512Mi; lower it, or raise that.",
+    ),
+    "cores for thousandths": (
+        "resources.limits.cpu=1000",
+        "resources.limits.cpu: 1000 are so many cores, and the operator takes no more than one; write 500m for half of one.",
+    ),
+    "cores asked for": ("resources.requests.cpu=500", "resources.requests.cpu: 500 are so many cores"),
+    "hardly any of a core": ("resources.limits.cpu=1m", "resources.limits.cpu: 1m is too little to ever be ready"),
+    "a toleration of nothing": ("tolerations[0].value=a", "'/tolerations/0': missing property 'key'"),
+    "a toleration of all with a value": (
+        "tolerations[0].operator=Exists,tolerations[0].value=a",
+        "'/tolerations/0/value': value must be ''",
+    ),
+    "seconds of what evicts nothing": (
+        "tolerations[0].key=a,tolerations[0].tolerationSeconds=5",
+        "'/tolerations/0': missing property 'effect'",
+    ),
+    "negative seconds": (
+        "tolerations[0].key=a,tolerations[0].effect=NoExecute,tolerations[0].tolerationSeconds=-5",
+        "'/tolerations/0/tolerationSeconds': minimum",
+    ),
+    "one of no values": (
+        f"{NODES}[0].matchExpressions[0].key=a,{NODES}[0].matchExpressions[0].operator=In",
+        "nodeSelectorTerms/0/matchExpressions/0': missing property 'values'",
+    ),
+    "a value of what need only be there": (
+        f"{NODES}[0].matchExpressions[0].key=a,{NODES}[0].matchExpressions[0].operator=Exists,"
+        f"{NODES}[0].matchExpressions[0].values={{b}}",
+        "matchExpressions/0/values': maxItems",
+    ),
+    "more than a word": (
+        f"{NODES}[0].matchExpressions[0].key=a,{NODES}[0].matchExpressions[0].operator=Gt,"
+        f"{NODES}[0].matchExpressions[0].values={{b}}",
+        "matchExpressions/0/values/0': 'b' does not match",
+    ),
+    "an order among labels of pods": (
+        f"{PODS}[0].topologyKey=a,{PODS}[0].labelSelector.matchExpressions[0].key=a,"
+        f"{PODS}[0].labelSelector.matchExpressions[0].operator=Gt,{PODS}[0].labelSelector.matchExpressions[0].values={{4}}",
+        "labelSelector/matchExpressions/0/operator': value must be one of",
+    ),
 }
 
 
@@ -162,6 +235,33 @@ def test_a_wrong_value_is_refused_with_its_path_before_anything_is_sent(value: s
     with pytest.raises(HelmFailed) as refusal:
         helm("template", "release", str(CHART), f"--set={value}")
     assert said in str(refusal.value)
+
+
+OF_METRICS = ["--set=watchNamespace=default", "--set=metrics.service.enabled=true"]
+
+
+@pytest.mark.parametrize(
+    ("release", "values", "said"),
+    [
+        ("42", [], 'the name of the release, "42", begins with a digit, and Kubernetes v1.35.0 takes no Service called 42-finetune-operator-progress'),
+        ("42", OF_METRICS, "takes no Service called 42-finetune-operator-metrics; set fullnameOverride to a name that begins with a letter."),
+        ("release", ["--set-string=fullnameOverride=1ab"], 'fullnameOverride: "1ab" begins with a digit, and Kubernetes v1.35.0 takes no Service called 1ab-progress'),
+        ("42", ["--set=fullnameOverride=tuner"], ""),
+        ("42", ["--set=watchNamespace=default"], ""),
+    ],
+)  # fmt: skip
+def test_a_name_with_a_digit_first_is_refused_where_kubernetes_takes_no_such_service(
+    release: str, values: list[str], said: str, control_plane: ControlPlane, namespace: str
+) -> None:
+    command = ("template", release, str(CHART), f"--namespace={namespace}", *values)
+    if said:
+        with pytest.raises(HelmFailed) as refusal:
+            helm(*command, "--kube-version=1.35.0")
+        assert said in str(refusal.value)
+    else:
+        assert helm(*command, "--kube-version=1.35.0")
+    rendered = helm(*command, "--kube-version=1.36.0")  # as the API server here is
+    assert control_plane.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=rendered)
 
 
 def test_a_block_that_is_nulled_is_left_out_or_missed_by_name() -> None:
@@ -275,9 +375,7 @@ def test_a_replica_is_reached_by_others_at_the_address_of_its_pod() -> None:
     assert variable == {"name": "POD_ADDRESS", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
-@pytest.mark.parametrize(
-    ("values", "replicas"), [([], 2), (["replicas=1"], 1), (["replicas=0"], 0), (["replicas=3"], 3)]
-)
+@pytest.mark.parametrize(("values", "replicas"), [([], 2), (["replicas=1"], 1), (["replicas=3"], 3)])
 def test_replicas_come_before_others_go_and_no_drain_takes_two(values: list[str], replicas: int) -> None:
     found = render(values)
     spec = only(found, "Deployment")["spec"]
