@@ -12,23 +12,9 @@ import pytest
 
 from tests.cluster.s3 import S3Server
 from tests.cluster.waiting import eventually
+from tests.e2e import tools
 from tests.e2e.conftest import PATIENCE, TO_SAVE
-from tests.e2e.tools import (
-    LONG,
-    Manifest,
-    Story,
-    apply,
-    checkpoints,
-    example,
-    first_step,
-    job,
-    kubectl,
-    pods_of,
-    processes_in,
-    read,
-    signal_in,
-    signal_second_kubelet,
-)
+from tests.e2e.tools import LONG, Manifest, kubectl, read, signal_in, signal_second_kubelet
 
 POOL = "tests/pool"
 STAYS = 10
@@ -64,12 +50,11 @@ class Lost:
 def lost(namespace: str, s3: S3Server) -> Lost:
     """The example on a node whose kubelet and pod stand still, as a machine does that its host has stopped. The pod wakes up when that of the
     next attempt runs, while its node stays silent: it trains on, with all the rights that it had."""
-    apply(_on_the_second_node(example(s3, "topics", epochs=3)), namespace)
     kubectl("label", "node", "node-2", f"{POOL}=one")
-    with Story("topics", namespace) as story:
-        run_uri = story.until(lambda status: "uri" in status.get("run", {}), 60)["run"]["uri"]
-        saved = eventually(lambda: checkpoints(s3, run_uri), LONG)
-        [first] = pods_of("topics", namespace)
+    manifest = _on_the_second_node(tools.example(s3, "topics", epochs=3))
+    with tools.training(manifest, namespace, s3) as training:
+        story, first, run_uri = training.story, training.pod, training.run_uri
+        saved = tools.checkpoints(s3, run_uri)
         began = time.monotonic()
         signal_second_kubelet(signal.SIGSTOP)
         signal_in(first, signal.SIGSTOP)
@@ -85,14 +70,14 @@ def lost(namespace: str, s3: S3Server) -> Lost:
             kubectl("label", "node", "node-1", f"{POOL}=one")
             story.until(lambda status: status["phase"] == "Running", LONG)
             signal_in(first, signal.SIGCONT)
-            eventually(lambda: not processes_in(first), LONG)
+            eventually(lambda: not tools.processes_in(first), LONG)
         finally:
             signal_second_kubelet(signal.SIGCONT)
-        story.until(lambda status: status["phase"] in ("Succeeded", "Failed"), LONG)
+        training.ends()
     return Lost(
-        job=job("topics", namespace),
+        job=tools.job("topics", namespace),
         first=first,
-        second=pods_of("topics", namespace)[-1],
+        second=tools.pods_of("topics", namespace)[-1],
         silent=silent,
         seconds_until_said=seconds_until_said,
         told_to_stop=told_to_stop,
@@ -156,9 +141,9 @@ def test_once_there_is_a_node_the_run_goes_on_from_its_checkpoint_and_succeeds(l
     status = lost.job["status"]
     assert status["phase"] == "Succeeded", status.get("message")
     assert [(a["reason"], a["node"]) for a in status["attempts"]] == [("NodeLost", "node-2"), ("Completed", "node-1")]
-    before, after = (first_step(log) for log in lost.logs)
+    before, after = map(tools.first_step, lost.logs)
     assert before == 0
-    assert after >= _steps(lost.saved)[-1] > 0
+    assert after >= tools.last_step(lost.saved) > 0
 
 
 def test_the_pod_that_woke_up_on_the_silent_node_finds_its_claim_lost_and_ends(lost: Lost) -> None:
@@ -182,7 +167,3 @@ def _on_the_second_node(manifest: Manifest) -> Manifest:
     apart = {"key": "tests/apart", "operator": "Exists"}
     manifest["spec"]["pod"] = {"nodeSelector": {POOL: "one"}, "tolerations": [apart, *silence]}
     return manifest
-
-
-def _steps(names: list[str]) -> list[int]:
-    return sorted(int(name.split("-")[1]) for name in names)

@@ -11,19 +11,8 @@ import pytest
 
 from tests.cluster.s3 import S3Server
 from tests.cluster.waiting import eventually
-from tests.e2e.tools import (
-    LONG,
-    Manifest,
-    Story,
-    apply,
-    checkpoints,
-    example,
-    first_step,
-    job,
-    pods_of,
-    read,
-    signal_in,
-)
+from tests.e2e import tools
+from tests.e2e.tools import LONG, Manifest, checkpoints, pods_of
 
 DEADLINE = 40
 """Seconds: more than it takes to import torch on a busy machine."""
@@ -50,29 +39,25 @@ class Stalled:
 @pytest.fixture(scope="module")
 def stalled(namespace: str, s3: S3Server) -> Stalled:
     """The example with a deadline for progress, its pod stopped in mid-training as by a debugger."""
-    manifest = example(s3, "topics", epochs=2)
+    manifest = tools.example(s3, "topics", epochs=2)
     manifest["spec"]["progressDeadlineSeconds"] = DEADLINE
-    apply(manifest, namespace)
-    with Story("topics", namespace) as story:
-        run_uri = story.until(lambda status: "uri" in status.get("run", {}), 60)["run"]["uri"]
-        eventually(lambda: checkpoints(s3, run_uri), LONG)
-        [pod] = pods_of("topics", namespace)
-        signal_in(pod, signal.SIGSTOP)
+    with tools.training(manifest, namespace, s3) as training:
+        tools.signal_in(training.pod, signal.SIGSTOP)
         began = time.monotonic()
-        said = story.until(lambda status: status["reason"] == "TrainingStalled", LONG)
+        said = training.story.until(lambda status: status["reason"] == "TrainingStalled", LONG)
         seconds = time.monotonic() - began
-        saved = checkpoints(s3, run_uri)
-        pod = eventually(lambda: _told_to_stop(pod["metadata"]["uid"], namespace))
-        told_to_stop = story.until(lambda status: "told to stop" in status["message"], 20)
-        story.until(lambda status: status["phase"] in ("Succeeded", "Failed"), LONG)
+        saved = checkpoints(s3, training.run_uri)
+        pod = eventually(lambda: _told_to_stop(training.pod["metadata"]["uid"], namespace))
+        told_to_stop = training.story.until(lambda status: "told to stop" in status["message"], 20)
+        training.ends()
     return Stalled(
-        job=job("topics", namespace),
+        job=tools.job("topics", namespace),
         pod=pod,
         said=said,
         told_to_stop=told_to_stop,
         seconds=seconds,
         saved=saved,
-        second_log=read(s3, run_uri, "attempts/2/log.txt").decode(),
+        second_log=tools.read(s3, training.run_uri, "attempts/2/log.txt").decode(),
     )
 
 
@@ -110,7 +95,7 @@ def test_the_next_attempt_goes_on_from_the_checkpoint_and_finishes_the_run(stall
     status = stalled.job["status"]
     assert status["phase"] == "Succeeded", status.get("message")
     assert [attempt["reason"] for attempt in status["attempts"]] == ["TrainingStalled", "Completed"]
-    assert first_step(stalled.second_log) == max(int(name.split("-")[1]) for name in stalled.saved) > 0
+    assert tools.first_step(stalled.second_log) == tools.last_step(stalled.saved) > 0
 
 
 def _told_to_stop(uid: str, namespace: str) -> Manifest | None:

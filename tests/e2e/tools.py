@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -183,6 +184,30 @@ class Story:
         self._told.put(None)
 
 
+@dataclass(frozen=True)
+class Training:
+    """A job whose first pod has saved something."""
+
+    story: Story
+    run_uri: str
+    pod: Manifest
+
+    def ends(self) -> None:
+        self.story.until(lambda status: status["phase"] in ("Succeeded", "Failed"), LONG)
+
+
+@contextlib.contextmanager
+def training(manifest: Manifest, namespace: str, s3: S3Server) -> Iterator[Training]:
+    """Apply it, and listen from there on."""
+    name = manifest["metadata"]["name"]
+    apply(manifest, namespace)
+    with Story(name, namespace) as story:
+        run_uri = story.until(lambda status: "uri" in status.get("run", {}), 60)["run"]["uri"]
+        eventually(lambda: checkpoints(s3, run_uri), LONG)
+        [pod] = pods_of(name, namespace)
+        yield Training(story, run_uri, pod)
+
+
 def watching(name: str, namespace: str) -> subprocess.Popen[str]:
     """`kubectl get --watch` of the job, until it is terminated."""
     command = ["kubectl", "get", "finetunejob", name, f"--namespace={namespace}", "--watch"]
@@ -224,6 +249,11 @@ def checkpoints(s3: S3Server, run_uri: str) -> list[str]:
     """Those whose manifest is there."""
     found = (re.fullmatch(r"checkpoints/([^/]+)/manifest\.json", name) for name in files_below(s3, run_uri))
     return sorted(name[1] for name in found if name)
+
+
+def last_step(names: list[str]) -> int:
+    """Of checkpoints."""
+    return max(int(name.split("-")[1]) for name in names)
 
 
 def first_step(log: str) -> int:

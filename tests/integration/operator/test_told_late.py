@@ -13,7 +13,7 @@ from finetune_operator.worlds.kube.events import event_of
 from finetune_operator.worlds.protocol import Announcement, Key
 from tests.cluster.api import ApiError, Object
 from tests.cluster.waiting import eventually
-from tests.integration.operator.lab import Lab, operating
+from tests.integration.operator.lab import Lab, OperatorProcess, operating
 from tests.integration.operator.test_policies import ADMISSION, refusing
 
 EVENTS: Object = {"apiVersions": ["v1"], "resources": ["events"], "operations": ["CREATE"]}
@@ -56,10 +56,15 @@ def is_refused(lab: Lab) -> bool:
 
 
 @contextlib.contextmanager
-def no_events_are_taken(lab: Lab) -> Iterator[NoEventsAreTaken]:
+def operating_without_events(lab: Lab, folder: Path) -> Iterator[tuple[NoEventsAreTaken, OperatorProcess]]:
+    """An operator that has something to tell, and while nothing is taken: that a quota holds up the job."""
     trouble = NoEventsAreTaken(lab)
     try:
-        yield trouble
+        with operating(lab.account, folder, "--namespace", lab.namespace) as operator:
+            lab.fill_quota({"count/jobs.batch": "0"})
+            lab.apply()
+            lab.until(phase="Pending", reason="QuotaExceeded", seconds=10)
+            yield trouble, operator
     finally:
         trouble.is_over()
 
@@ -67,11 +72,7 @@ def no_events_are_taken(lab: Lab) -> Iterator[NoEventsAreTaken]:
 def test_while_the_api_server_has_no_events_are_taken_statuses_are_in_time_and_all_is_told_afterwards_in_order(
     own_lab: Lab, tmp_path: Path
 ) -> None:
-    arguments = ("--namespace", own_lab.namespace)
-    with no_events_are_taken(own_lab) as trouble, operating(own_lab.account, tmp_path, *arguments) as operator:
-        own_lab.fill_quota({"count/jobs.batch": "0"})
-        own_lab.apply()
-        own_lab.until(phase="Pending", reason="QuotaExceeded", seconds=10)
+    with operating_without_events(own_lab, tmp_path) as (trouble, operator):
         own_lab.edit(suspend=True)
         own_lab.until(phase="Suspended", reason="Suspended", seconds=10)
         eventually(lambda: 'code="500",verb="post"' in operator.get("/metrics")[1])
@@ -85,11 +86,7 @@ def test_while_the_api_server_has_no_events_are_taken_statuses_are_in_time_and_a
 def test_what_waits_to_be_told_is_told_before_an_operator_that_is_stopped_has_ended(
     own_lab: Lab, tmp_path: Path
 ) -> None:
-    arguments = ("--namespace", own_lab.namespace)
-    with no_events_are_taken(own_lab) as trouble, operating(own_lab.account, tmp_path, *arguments) as operator:
-        own_lab.fill_quota({"count/jobs.batch": "0"})
-        own_lab.apply()
-        own_lab.until(phase="Pending", reason="QuotaExceeded")
+    with operating_without_events(own_lab, tmp_path) as (trouble, operator):
         time.sleep(2)
         operator.process.send_signal(signal.SIGTERM)
         time.sleep(1)
@@ -100,11 +97,7 @@ def test_what_waits_to_be_told_is_told_before_an_operator_that_is_stopped_has_en
 
 
 def test_an_operator_that_is_stopped_waits_for_events_no_longer_than_it_has(own_lab: Lab, tmp_path: Path) -> None:
-    arguments = ("--namespace", own_lab.namespace)
-    with no_events_are_taken(own_lab), operating(own_lab.account, tmp_path, *arguments) as operator:
-        own_lab.fill_quota({"count/jobs.batch": "0"})
-        own_lab.apply()
-        own_lab.until(phase="Pending", reason="QuotaExceeded")
+    with operating_without_events(own_lab, tmp_path) as (_, operator):
         operator.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert operator.process.wait(20) == 0
