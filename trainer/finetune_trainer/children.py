@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, PContext
 from finetune_api.failures import FailureReason
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import PARENT_ENV, Place
-from finetune_trainer.stop import ECHO_SECONDS, StopSignal
+from finetune_trainer.stop import ECHO_SECONDS, Preempted, StopSignal
 from finetune_trainer.verdict import Crash
 
 LOOK = 0.2
@@ -56,8 +56,10 @@ class Children:
 
     def run(self, stop: StopSignal) -> list[Crash]:
         """Start them and wait for all. Returns who ended without a word, in the order in which that was seen; of those that were killed for
-        taking too long nothing. Raises Preempted when told to stop before there were any."""
+        taking too long nothing. Raises Preempted when told to stop before there were any, or between the last ones and these."""
         stop.check()
+        if self.were_told:
+            raise Preempted
         with stop.finishing():  # a signal raises nothing from here on
             listening = socket.create_server((LOOPBACK, 0))
             store = TCPStore(
@@ -79,8 +81,10 @@ class Children:
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._pass_on)
-            if stop.told or self.were_told:  # before there was anybody to pass it on to
-                self._pass_on(signal.SIGTERM)
+            if stop.told and not self.were_told:
+                self._signals, self._last_signal = [signal.SIGTERM], time.monotonic()
+            if self.were_told:  # perhaps before there was anybody to pass it on to; they know an echo
+                self._send(self._signals[-1])
             return self._wait(self._running)
 
     @property
@@ -128,6 +132,9 @@ class Children:
             return
         self._signals.append(number)
         self._last_signal = now
+        self._send(number)
+
+    def _send(self, number: int) -> None:
         assert self._running is not None  # signals are served once they run
         for process in self._running.pids().values():
             with suppress(ProcessLookupError):

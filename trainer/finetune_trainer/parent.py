@@ -64,8 +64,8 @@ def _attempt(run: Run, number: int, workspace: Path, notes: Notes, stop: StopSig
                 break
             logger.info("Memory ran out in one of %d processes: all begin again, with %s.", number, room)
             notes.begin_again(room)
-    except Preempted:  # before there were any
-        return ended(run, "preempted")
+    except Preempted:  # while there were none
+        return ended(run, "preempted", attempt=notes.attempt)
     except Exception as error:
         return ended(run, "failed", error=told(error if isinstance(error, JobError) else explain(error)))
     finally:

@@ -262,3 +262,42 @@ def test_where_one_wants_all_to_begin_again_nobody_waits_long_for_those_that_wai
 
     assert time.monotonic() - begin < 30
     assert not (tmp_path / "told-1").exists(), "it could not have listened"
+
+
+def test_told_between_two_starts_none_is_started_again(told: StopSignal, notes: Notes, tmp_path: Path) -> None:
+    children = Children((sys.executable, "-c", LISTENS), 2, notes, {"FOLDER": str(tmp_path)})
+    assert children.run(told) == []
+    for file in tmp_path.glob("up-*"):
+        file.unlink()
+
+    signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Preempted):
+        children.run(told)
+    assert not list(tmp_path.glob("up-*"))
+
+
+def test_told_while_they_are_started_again_they_hear_of_it_once(
+    told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = children.start_processes
+    hurry = 2.0
+    monkeypatch.setattr(children, "HURRY", hurry)
+    both = Children((sys.executable, "-c", f"{DEAF}\ntime.sleep({2 * hurry})"), 2, notes, {"FOLDER": str(tmp_path)})
+    assert both.run(told) == []
+
+    def started(**arguments: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        running = start(**arguments)
+        eventually(lambda: len(list(tmp_path.glob("up-*"))) == 2)
+        return running
+
+    for file in tmp_path.glob("up-*"):
+        file.unlink()
+    monkeypatch.setattr(children, "start_processes", started)
+    begin = time.monotonic()
+
+    assert both.run(told) == []
+
+    assert len(list(tmp_path.glob("told-*"))) == 2
+    assert time.monotonic() - begin > 2 * hurry, "they had their time to save"
