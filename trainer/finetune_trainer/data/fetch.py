@@ -16,7 +16,7 @@ from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
 from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, base_of, is_adapter, of_base
 from finetune_trainer.data.examples import Stop
-from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_inputs
+from finetune_trainer.data.fingerprint import Contents, fingerprint_inputs
 from finetune_trainer.data.foreign import conflict_of, kind_of, text_kind_of
 from finetune_trainer.data.places import open_place, told_of
 from finetune_trainer.data.problems import listed, said_of_json, shortened
@@ -56,6 +56,20 @@ class FetchedModel:
     """Where the model named is adapters in peft's files, their folder; `path` is that of the model that they are for."""
     licence: str | None = None
     """As its card has it, such as `apache-2.0`; None where there is no card, or it does not say."""
+    contents: tuple[Contents, ...] = ()
+    """What the fingerprint is of."""
+
+    def refuse_changed(self, stop: Stop) -> None:
+        """Raise JobError StorageUnavailable where a file holds something else than what the fingerprint is of: what was loaded meanwhile may be
+        another model than it is taken for."""
+        changed = [file for contents in self.contents for file in contents.changed(stop)]
+        if changed:
+            raise JobError(
+                FailureReason.STORAGE_UNAVAILABLE,
+                f"{changed[0]}, a file of the model, was changed while this attempt used it",
+                field="spec.model.uri",
+                remedy="Let the files of a model be while a run goes on, and put another model into a folder of its own.",
+            )
 
 
 def fetch_model(
@@ -81,8 +95,13 @@ def fetch_model(
             f"the adapters at {model.uri} are for {base.uri}, where there are adapters again",
             "Name a folder with the whole model, such as `model` of the run that made these.",
         )
-    fingerprint = fingerprint_inputs(found.fingerprint, whole.fingerprint)
-    return replace(found, path=whole.path, fingerprint=fingerprint, licence=found.licence or whole.licence)
+    return replace(
+        found,
+        path=whole.path,
+        fingerprint=fingerprint_inputs(found.fingerprint, whole.fingerprint),
+        licence=found.licence or whole.licence,
+        contents=(*found.contents, *whole.contents),
+    )
 
 
 def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: Collection[str]) -> FetchedModel:
@@ -109,7 +128,8 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
                 _check_json(file, name, model.uri)
         _check_index(files, model)
         adapter = path if is_adapter(files, (WEIGHTS, INDEX)) else None
-        return FetchedModel(path, revision, fingerprint_files(files, stop), adapter, _licence(path / CARD))
+        contents = Contents.of(files, stop)
+        return FetchedModel(path, revision, contents.fingerprint, adapter, _licence(path / CARD), (contents,))
 
 
 def _card(existing: Collection[str]) -> list[str]:

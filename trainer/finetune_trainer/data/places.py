@@ -13,6 +13,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.files import below, not_hidden
 from finetune_api.job import Storage
 from finetune_trainer.data.examples import Stop
+from finetune_trainer.data.fingerprint import stamp
 from finetune_trainer.store.folder import Folder, StoredFile, open_folder
 from finetune_trainer.store.locations import file_path
 
@@ -95,9 +96,7 @@ class LocalPlace:
         return below(self.path) if self.path.is_dir() else []
 
     def stamps(self) -> dict[str, str]:
-        found = {name: path.stat() for name, path in self.local(self.names(), lambda: None).items()}
-        # The time of the last change of the entry: that of the content can be set by whoever copies it.
-        return {name: f"{file.st_size} {file.st_ctime_ns}" for name, file in found.items()}
+        return {name: stamp(path) for name, path in self.local(self.names(), lambda: None).items()}
 
     def local(self, names: Iterable[str], stop: Stop) -> dict[str, Path]:
         folder = self.path.parent if self.path.is_file() else self.path

@@ -4,7 +4,8 @@ made faster, and shared out where each process is to have a part.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -173,17 +174,30 @@ class Preparation:
                 remedy="Leave spec.method.merge out, or name a whole model.",
             )
         logger.info("Adding the adapters at %s to the model that they are for.", self._spec.model.uri)
-        return made_whole(
-            model.path,
-            model.adapter,
-            self._inputs.scratch / "whole",
-            loads=self._kind.loads,
-            more=TASKS[self._spec.task].facts.more_files,
-            trust_remote_code=self._spec.model.trust_remote_code,
-        )
+        with self._reading():
+            return made_whole(
+                model.path,
+                model.adapter,
+                self._inputs.scratch / "whole",
+                loads=self._kind.loads,
+                more=TASKS[self._spec.task].facts.more_files,
+                trust_remote_code=self._spec.model.trust_remote_code,
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raises JobError StorageUnavailable where files of the model were replaced meanwhile, which may be why they could not be read."""
+        try:
+            yield
+        finally:
+            self._inputs.model.refuse_changed(self._stop.check)
 
     def load(self) -> Task:
-        task = self._kind(self._pretrained, self._inputs.data, self._spec)
+        """The task with its pretrained model. It may be loaded again hours later, to have what was trained put into it."""
+        folder = self._pretrained
+        is_ours = self._inputs.model.adapter is not None  # made of files that were read before
+        with nullcontext() if is_ours else self._reading():
+            task = self._kind(folder, self._inputs.data, self._spec)
         task.began = self._inputs.began
         return task
 

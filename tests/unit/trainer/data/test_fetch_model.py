@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,44 @@ def test_the_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
     before = fetch(folder.as_uri(), tmp_path).fingerprint
     (folder / "model-00002-of-00002.safetensors").write_text("c")
     assert fetch(folder.as_uri(), tmp_path).fingerprint != before
+
+
+def by_another(file: Path) -> None:
+    new = file.with_name("new")
+    new.write_text("c")
+    new.replace(file)
+
+
+def of_the_same_length_and_date(file: Path) -> None:
+    found = file.stat()
+    file.write_text("c")
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [by_another, of_the_same_length_and_date, Path.unlink])
+def test_a_file_that_is_replaced_while_the_model_is_used_is_named(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    model = fetch(written(tmp_path, FILES).as_uri(), tmp_path)
+    file = tmp_path / "model-00002-of-00002.safetensors"
+
+    change(file)
+
+    with pytest.raises(JobError) as caught:
+        model.refuse_changed(go_on)
+    assert caught.value.reason is FailureReason.STORAGE_UNAVAILABLE
+    assert caught.value.message.startswith(f"{file}, a file of the model, was changed")
+
+
+def test_files_that_hold_the_same_are_the_same_whoever_has_touched_them(tmp_path: Path) -> None:
+    model = fetch(written(tmp_path, FILES).as_uri(), tmp_path)
+
+    for file in tmp_path.iterdir():
+        file.touch()
+    (tmp_path / "config.json").write_text(FILES["config.json"])
+    (tmp_path / "notes.md").write_text("is no file of it")
+
+    model.refuse_changed(go_on)
 
 
 @pytest.mark.parametrize(
