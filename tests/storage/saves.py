@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from finetune_api.job import Storage
@@ -17,8 +18,14 @@ def memory_folder() -> Folder:
     return open_folder(f"memory://{uuid.uuid4().hex}/runs/one", Storage())
 
 
-def checkpoints_of(folder: Folder, *, keep: int = 2, fingerprint: str = FINGERPRINT) -> Checkpoints:
-    return Checkpoints(folder, fingerprint=fingerprint, keep=keep)
+def checkpoints_of(
+    folder: Folder,
+    *,
+    keep: int = 2,
+    fingerprint: str = FINGERPRINT,
+    gone: Callable[[], Collection[int]] = lambda: (),
+) -> Checkpoints:
+    return Checkpoints(folder, fingerprint=fingerprint, keep=keep, gone=gone)
 
 
 def save(

@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -181,7 +182,11 @@ class Attempt:
             run_folder.try_out(self._number, ["adapter"] if spec.method.has_adapters else [])
             self._upload_log_now_and_then(run_folder)
             with Checkpoints(
-                folder, fingerprint=run.run.fingerprint, keep=spec.checkpoints.keep, may_write=claim.check
+                folder,
+                fingerprint=run.run.fingerprint,
+                keep=spec.checkpoints.keep,
+                may_write=claim.check,
+                gone=self._gone,
             ) as self._checkpoints:
                 session = self._session = self._open_session(self._checkpoints, self._number, run_folder)
                 session.train()
@@ -204,6 +209,10 @@ class Attempt:
         logger.info("Done: model, metrics and report are in %s", run.run.uri)
         self._reporter.phase(TrainerPhase.DONE)
         return result
+
+    def _gone(self) -> Collection[int]:
+        """Which processes of the attempt have ended."""
+        return () if self._notes is None else self._notes.gone()
 
     def _adopt(self, finished: Result, run_folder: RunFolder) -> Result:
         """The finished result, if data and model are still those it was made from. Imports no torch."""

@@ -16,6 +16,7 @@ from finetune_trainer.log import logger, redact
 from finetune_trainer.shortage import causes, shortage
 from finetune_trainer.stop import StopSignal
 from finetune_trainer.store.folder import open_folder
+from finetune_trainer.store.parts import Unstored
 from finetune_trainer.store.run_folder import RunFolder
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -62,7 +63,7 @@ def is_of_another(error: Exception) -> bool:
         return False
     from finetune_trainer.engine.ranks import Gone
 
-    return any(isinstance(cause, Gone) for cause in causes(error))
+    return any(isinstance(cause, Gone | Unstored) for cause in causes(error))
 
 
 def explain(error: Exception) -> JobError:

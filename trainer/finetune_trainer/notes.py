@@ -2,7 +2,7 @@
 
     ranks/attempt          its number
     ranks/inputs           what the first process on this machine has fetched and checked, for the others
-    ranks/here-N           process N is ready to meet the others
+    ranks/here-N           process N is ready to meet the others: its process id
     ranks/meeting          all are, so nobody leaves before it has met them
     ranks/metrics.jsonl    the rows so far
     ranks/room             what fits in the memory of all, where one that ran out had all begin again
@@ -13,6 +13,7 @@ The workspace is the attempt's own, and only its user may write to the folder.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -77,11 +78,16 @@ class Notes:
 
     def arrive(self, rank: int) -> None:
         """Be ready to meet the others."""
-        self._write(f"here-{rank}", b"")
+        self._write(f"here-{rank}", str(os.getpid()).encode())
 
     def arrived(self) -> set[int]:
         """Who is."""
         return {int(file.name.removeprefix("here-")) for file in self._folder.glob("here-*[0-9]")}
+
+    def gone(self) -> set[int]:
+        """Who of these is not there any more, with a word or without."""
+        silent = {rank for rank in self.arrived() if not _runs(int((self._folder / f"here-{rank}").read_text()))}
+        return silent | set(self.said())
 
     def meet(self) -> None:
         """Call all together."""
@@ -147,6 +153,15 @@ class Notes:
         return self._folder / "inputs"
 
     def _write(self, name: str, content: bytes) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # somebody may tidy up who knows nothing of it
         file = self._folder / f"{name}.new"
         file.write_bytes(content)
         file.replace(self._folder / name)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError:  # there is none, or another user's
+        return False
+    return True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +63,30 @@ def test_a_workspace_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="cannot be made anew") as refused:
         Notes.begin(tmp_path / "file")
     assert refused.value.reason is FailureReason.STORAGE_UNAVAILABLE
+
+
+def test_whoever_has_said_how_it_ended_or_was_ended_without_a_word_is_gone(tmp_path: Path) -> None:
+    notes = Notes.begin(tmp_path)
+    notes.arrive(1)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    (tmp_path / "ranks/here-2").write_text(str(ended.pid))
+    assert notes.gone() == set(), "until it is known of it, one that ended lives"
+
+    ended.wait()
+    assert notes.gone() == {2}
+    notes.say(1, Said())
+    assert notes.gone() == {1, 2}
+
+
+def test_notes_that_somebody_has_tidied_up_are_written_again(tmp_path: Path) -> None:
+    notes = Notes.begin(tmp_path)
+    shutil.rmtree(tmp_path / "ranks")
+    assert (notes.attempt, notes.said(), notes.gone()) == (None, {}, set())
+
+    notes.say(0, Said(result=RESULT))
+
+    assert notes.said()[0].result == RESULT
+    assert (tmp_path / "ranks").stat().st_mode & 0o077 == 0
 
 
 def test_those_that_begin_again_find_nothing_of_the_former_but_how_much_fits(tmp_path: Path) -> None:

@@ -247,6 +247,21 @@ def _answered() -> Iterator[None]:
         raise Gone(f"another process of the attempt does not answer: {error}") from error
 
 
+@contextmanager
+def answered() -> Iterator[None]:
+    """The same of work of which talking to others is only a part."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error) and _is_of_others(error):
+            raise Gone(f"another process of the attempt does not answer: {error}") from error
+        raise
+
+
+def _is_of_others(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error)
+
+
 def buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """Neighbours of one type, of at most BUCKET bytes, unless one is larger."""
     bucket: list[torch.Tensor] = []

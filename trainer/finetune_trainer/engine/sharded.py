@@ -14,12 +14,10 @@ again, with less at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -29,8 +27,7 @@ from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.engine.layers import depths
-from finetune_trainer.engine.memory import is_out_of_memory
-from finetune_trainer.engine.ranks import Gone, Replicated
+from finetune_trainer.engine.ranks import Replicated, answered
 from finetune_trainer.room import Room
 
 T = TypeVar("T")
@@ -54,6 +51,10 @@ class Sharded(Replicated):
         """Leave this rank's part of the model on the device. What is computed from then on is computed within `reading`. In `bf16` weights
         are gathered so, and their gradients summed in fp32. Raises JobError INVALID_SPEC where that cannot be."""
         refuse(model)
+        with answered():
+            self._shard(model, device, bf16=bf16)
+
+    def _shard(self, model: PreTrainedModel, device: torch.device, *, bf16: bool) -> None:
         mesh = init_device_mesh(device.type, (self.world,))
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if bf16 else None,
@@ -177,16 +178,3 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     with answered():
         return tensor.full_tensor()
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Raises Gone where others do not answer within a pass."""
-    try:
-        yield
-    except RuntimeError as error:
-        if is_out_of_memory(error):
-            raise
-        if isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "NCCL" in str(error):
-            raise Gone(f"another process of the attempt does not answer: {error}") from error
-        raise

@@ -21,16 +21,20 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
+from finetune_trainer.engine.ranks import answered
+
 LARGEST = 1 << 30
 """Bytes of all parts of the tensors of one file, unless one tensor has more: a rank's part of a file is in memory twice while it is written."""
 
 
 def write(state: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Put this rank's part of each of these into files of its own. All ranks do, each into a folder of its own, or all into one."""
+    """Put this rank's part of each of these into files of its own. All ranks do, each into a folder of its own, or all into one. Raises Gone where
+    others do not."""
     writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=_files(state), save_distributed=True)
     writer.sync_files = False  # what a machine that breaks down leaves on its disk nobody reads
     try:
-        save({name: _with_an_axis(value) for name, value in state.items()}, storage_writer=writer)
+        with answered():
+            save({name: _with_an_axis(value) for name, value in state.items()}, storage_writer=writer)
     except CheckpointException as error:  # no Exception: it would pass by whoever knows what to do
         raise next(iter(error.failures.values()))[0] from None
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,15 +63,17 @@ class Checkpoints:
         may_write: Callable[[], None] = lambda: None,
         place: str = CHECKPOINTS,
         noun: str = "Step %d",
+        gone: Callable[[], Collection[int]] = lambda: (),
     ) -> None:
         """`may_write` is called before anything is written and raises when it must not be (`Claim.check`). `place` is where they lie, and
-        `noun` what one is called in the log, by its step."""
+        `noun` what one is called in the log, by its step. `gone` says which of several processes store nothing any more."""
         self._folder = folder
         self._place, self._noun = place, noun
         self._patient = folder.patient(max(PATIENCE, folder.patience))
         self._fingerprint = fingerprint
         self._keep = keep
         self._may_write = may_write
+        self._gone = gone
         self._saved_step = 0
         self.stored_bytes = 0
         """What has been written to the store: checkpoints and best models."""
@@ -186,7 +188,7 @@ class Checkpoints:
         self._may_write()
         files = artifacts(self._patient.upload_all(source, place))
         if apart:
-            files += others_files(self._patient, place, manifest.world_size)
+            files += others_files(self._patient, place, manifest.world_size, self._gone)
         self.stored_bytes += sum(file.size for file in files)
         self._may_write()
         self._patient.write(f"{place}/{MANIFEST}", seal(manifest.model_copy(update={"files": files})))

@@ -7,6 +7,7 @@ The first process writes the manifest once all of these are there. So the store 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from finetune_api.base import Contract
@@ -19,6 +20,10 @@ LOOK = 0.5
 """Seconds between two looks for the part of another process."""
 LONGEST_WAIT = 3600.0
 """Seconds for which the first process waits for it. Where another one fails they all end before."""
+
+
+class Unstored(Exception):
+    """A checkpoint that will never be complete, as a process of the attempt is gone."""
 
 
 class Part(Contract):
@@ -35,12 +40,20 @@ def write_part(folder: Folder, place: str, part: Part) -> None:
     folder.write(f"{place}/{_name(part.rank)}", seal(part))
 
 
-def others_files(folder: Folder, place: str, world: int) -> list[Artifact]:
-    """The files of all processes but the first, once they are below `place`. Raises JobError StorageUnavailable where they do not get there."""
+def others_files(
+    folder: Folder, place: str, world: int, gone: Callable[[], Collection[int]] = lambda: ()
+) -> list[Artifact]:
+    """The files of all processes but the first, once they are below `place`. `gone` says which processes store nothing any more. Raises Unstored
+    where one of these has not stored its part, and JobError StorageUnavailable where one does not get there."""
     found: list[Artifact] = []
     for rank in range(1, world):
         waited = 0.0
-        while (content := folder.read(f"{place}/{_name(rank)}")) is None:
+        while True:
+            is_gone = rank in gone()  # asked before, as the last that it does may be to store it
+            if (content := folder.read(f"{place}/{_name(rank)}")) is not None:
+                break
+            if is_gone:
+                raise Unstored(f"process {rank + 1} of {world} has ended before its part of {place} was stored")
             if waited >= LONGEST_WAIT:
                 raise JobError(
                     FailureReason.STORAGE_UNAVAILABLE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,31 @@ def test_the_first_process_keeps_what_others_have_stored_of_the_next_step(tmp_pa
         assert resumed(store, tmp_path) == (step, step)
     places = {"/".join(name.split("/")[:2]) for name in store.list()}
     assert places == {"checkpoints/step-20-attempt-1", "best/step-20-attempt-1"}
+
+
+def test_the_first_does_not_wait_for_the_part_of_one_that_is_gone_and_takes_what_that_has_stored_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LONGEST_WAIT", 600.0)
+    store = memory_folder()
+    gone: set[int] = set()
+    first = checkpoints_of(store, gone=lambda: gone)
+    for step, ranks in ((10, (1, 2)), (20, (1,))):
+        for rank in ranks:
+            one = of_rank(store, rank)
+            commit(one, tmp_path, rank, step)
+            one.close()
+            gone.add(rank)
+        commit(first, tmp_path, 0, step)
+        if step == 10:
+            first.flush()
+    begin = time.monotonic()
+
+    with pytest.raises(parts.Unstored, match="process 3 of 3 has ended before its part of best/step-20-attempt-1"):
+        first.flush()
+
+    assert time.monotonic() - begin < 30
+    assert resumed(store, tmp_path) == (10, 10)
 
 
 def test_none_of_several_commits_is_left_out_and_the_caller_waits_while_one_waits(tmp_path: Path) -> None:
