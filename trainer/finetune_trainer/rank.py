@@ -17,7 +17,9 @@ from finetune_trainer.follower import Follower
 from finetune_trainer.notes import Notes, Said
 from finetune_trainer.processes import Place, scratch_of
 from finetune_trainer.progress import NoSink, Reporter, open_sink
+from finetune_trainer.shortage import shortage
 from finetune_trainer.stop import StopSignal
+from finetune_trainer.verdict import FULL
 from finetune_trainer.watchdog import Watchdog
 
 
@@ -28,10 +30,15 @@ def main(stop: StopSignal) -> ExitCode:
     notes = Notes(workspace)
     said = (_lead if place.is_first else _follow)(run, workspace, place, notes, stop)
     try:
-        notes.say(place.rank, said)
-    except OSError:  # on a disk that is full of what it leaves
-        shutil.rmtree(scratch_of(workspace, place), ignore_errors=True)
-        notes.say(place.rank, said)
+        try:
+            notes.say(place.rank, said)
+        except OSError:  # on a disk that is full of what it leaves
+            shutil.rmtree(scratch_of(workspace, place), ignore_errors=True)
+            notes.say(place.rank, said)
+    except OSError as error:  # full of what others leave
+        if shortage(error) is None:
+            raise
+        return FULL
     return ExitCode.DONE
 
 

@@ -17,6 +17,8 @@ from finetune_trainer.processes import name_of
 
 TOLD = (signal.SIGTERM, signal.SIGINT)
 """By which a process is told to stop."""
+FULL = ExitCode.STORAGE
+"""By which a process ends that could not even say how it ended: there was no space for that."""
 CLOSING = 5.0
 """Seconds after a crash from which on others are killed for it, who do not end by themselves."""
 
@@ -109,6 +111,8 @@ def _of_crash(crash: Crash, world: int, out_of_memory: bool) -> JobError:
     who = name_of(crash.rank, world)
     if crash.code == -signal.SIGKILL and out_of_memory:
         return JobError(FailureReason.OUT_OF_MEMORY, f"the kernel killed {who}, as memory ran out")
+    if crash.code == FULL:
+        return JobError(FailureReason.DISK_FULL, f"the workspace is so full that {who} could not say how it ended")
     if crash.code >= 0:
         return JobError(FailureReason.INTERNAL, f"{who} ended with exit code {crash.code} and without a word")
     name = signal.Signals(-crash.code).name

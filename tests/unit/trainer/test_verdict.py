@@ -47,6 +47,7 @@ FULL = failed(FailureReason.DISK_FULL, "the workspace is full")
         ({1: Said(result=FULL, at=19.0)}, [Crash(0, KILLED, 21.0)], FailureReason.INTERNAL, "process 1 of 2 was killed by SIGKILL"),
         # What nobody foresaw may be the consequence.
         ({0: Said(result=failed(FailureReason.INTERNAL), at=19.0)}, [Crash(1, BROKEN, 21.0)], FailureReason.INTERNAL, "process 2 of 2 was ended by SIGSEGV"),
+        ({0: GONE}, [Crash(1, ExitCode.STORAGE, 21.0)], FailureReason.DISK_FULL, "the workspace is so full that process 2 of 2 could not say how it ended"),
         ({1: DONE}, [], FailureReason.INTERNAL, "process 1 of 2 ended without a word"),
         ({0: GONE, 1: GONE}, [], FailureReason.INTERNAL, "another process of the attempt is gone"),
     ],
