@@ -133,7 +133,7 @@ class Notes:
         """Leave it for the other processes of this machine."""
         from finetune_trainer.data.sharing import dump
 
-        file = self._folder / "inputs.new"
+        file = self._new("inputs")
         dump(inputs, file)
         file.replace(self._inputs)
 
@@ -153,10 +153,14 @@ class Notes:
         return self._folder / "inputs"
 
     def _write(self, name: str, content: bytes) -> None:
-        self._folder.mkdir(mode=0o700, exist_ok=True)  # somebody may tidy up who knows nothing of it
-        file = self._folder / f"{name}.new"
+        file = self._new(name)
         file.write_bytes(content)
         file.replace(self._folder / name)
+
+    def _new(self, name: str) -> Path:
+        """What is to become a note."""
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # somebody may tidy up who knows nothing of it
+        return self._folder / f"{name}.new"
 
 
 def _runs(process: int) -> bool:

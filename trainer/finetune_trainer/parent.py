@@ -43,10 +43,10 @@ def main(stop: StopSignal) -> int:
         return lost.code
     for scratch in workspace.glob("scratch*"):
         shutil.rmtree(scratch, ignore_errors=True)
-    if notes.attempt is not None:
+    if result.attempt is not None:
         logs = {file.name: file for file in workspace.glob("log*.txt")}
         trust_authorities(workspace)
-        leave(run, notes.attempt, {**logs, "metrics.jsonl": notes.metrics}, result)
+        leave(run, result.attempt, {**logs, "metrics.jsonl": notes.metrics}, result)
     return terminate(result)
 
 
