@@ -281,7 +281,7 @@ def test_told_while_they_are_started_again_they_hear_of_it_once(
     told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = children.start_processes
-    hurry = 2.0
+    hurry = 1.0
     monkeypatch.setattr(children, "HURRY", hurry)
     both = Children((sys.executable, "-c", f"{DEAF}\ntime.sleep({2 * hurry})"), 2, notes, {"FOLDER": str(tmp_path)})
     assert both.run(told) == []

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_trainer.engine import shards
-from finetune_trainer.engine.ranks import Ranks
+from finetune_trainer.engine.ranks import Gone, Ranks
 from finetune_trainer.engine.sharded import apart, refuse, whole
 from tests.training.models import LAYERS, tiny
 from tests.training.ranks import in_ranks
@@ -58,10 +58,25 @@ def rereads(ranks: Ranks, folder: Path) -> dict[str, torch.Tensor]:
     return {name: whole(one) for name, one in parts.items()}
 
 
+def writes_alone(ranks: Ranks, folder: Path) -> None:
+    """The second fails before it gets there."""
+    parts = shared_out(made(), ranks.world)
+    if ranks.rank == 1:
+        raise OSError(28, "No space left on device")
+    shards.write(parts, folder)
+
+
 def assert_as_made(found: Any) -> None:
     assert isinstance(found, dict), found
     for name, one in found.items():
         assert torch.equal(one, made()[name]), name
+
+
+def test_where_one_does_not_write_the_others_know_that_it_is_gone(tmp_path: Path) -> None:
+    first, second, third = in_ranks(3, writes_alone, tmp_path / "parts", folder=tmp_path / "three")
+
+    assert isinstance(second, OSError)
+    assert isinstance(first, Gone) and isinstance(third, Gone), (first, third)
 
 
 def test_what_three_wrote_one_two_and_three_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
