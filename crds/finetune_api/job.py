@@ -322,7 +322,7 @@ class FineTuneJobSpec(Model):
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=MAX_INT32)] | None = None
     """Seconds without a sign of progress after which an attempt is ended because it hangs, and the next one goes on from the last
     checkpoint. Signs are a step, a batch of an evaluation, a part of the data that is read; give more than the longest of these, and than it
-    takes to load the model and to write the results. The attempt leaves the stacks of all its threads in its log and ends with
+    takes to load the model, to store a checkpoint and to write the results. The attempt leaves the stacks of all its threads in its log and ends with
     TrainingStalled, which counts as a failure; one that cannot even do that is deleted after half as long again without a word from it.
     Default: none."""
 
