@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,12 @@ class Notes:
         self._write(f"{rank}.json", said.model_dump_json(by_alias=True).encode())
 
     def said(self) -> dict[int, Said]:
-        """By rank, of those that have ended with a word."""
-        return {int(file.stem): Said.model_validate_json(file.read_bytes()) for file in self._folder.glob("*.json")}
+        """By rank, of those that have ended with a word that can be read."""
+        found = {}
+        for file in self._folder.glob("*.json"):
+            with suppress(ValueError):
+                found[int(file.stem)] = Said.model_validate_json(file.read_bytes())
+        return found
 
     def share(self, inputs: object) -> None:
         """Leave it for the other processes of this machine."""

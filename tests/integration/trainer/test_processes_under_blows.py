@@ -263,7 +263,7 @@ TROUBLE: dict[str, tuple[str, bool, Blow, str | None]] = {
         "labels",
         False,
         Blow(F + "engine.preparation:Preparation.quicken", "garbles word", of=1),
-        "Internal",
+        None,
     ),
     "a library is interrupted": (
         "chats",

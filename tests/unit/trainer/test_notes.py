@@ -34,6 +34,7 @@ def test_what_one_says_of_its_end_is_what_the_parent_reads(tmp_path: Path) -> No
     for rank, one in said.items():
         Notes(tmp_path).say(rank, one)
 
+    (tmp_path / "ranks/2.json").write_text("{")
     assert notes.said() == said
 
 
