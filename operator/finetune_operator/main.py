@@ -109,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "--lease",
         type=_explained(read_lease),
         metavar="NAMESPACE/NAME",
-        help="the Lease, which has to be there, that one of several replicas holds, the one that acts; without it this operator acts, "
+        help="the Lease that one of several replicas holds, the one that acts; without it this operator acts, "
         "and no other one may",
     )
     run_command.add_argument(

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from finetune_operator.main import parser
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.chart.helm import CHART, HelmFailed, container, helm, manifests, named, only, render, set_values
+from tests.integration.chart.helm import (
+    CHART,
+    REPOSITORY,
+    HelmFailed,
+    container,
+    helm,
+    manifests,
+    named,
+    only,
+    render,
+    set_values,
+)
 
 NODES = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms"
 PODS = "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution"
@@ -309,7 +322,7 @@ def test_the_operator_gets_exactly_the_documented_rules() -> None:
 
 def test_an_operator_of_one_namespace_has_no_right_outside_it() -> None:
     found = render(["watchNamespace=team", "crds.enabled=false"])
-    kinds = {"ServiceAccount", "Role", "RoleBinding", "Deployment", "Lease", "PodDisruptionBudget"}
+    kinds = {"ServiceAccount", "Role", "RoleBinding", "Deployment", "PodDisruptionBudget"}
     assert {m["kind"] for m in found} == kinds
     places = {m["metadata"]["name"]: m["metadata"]["namespace"] for m in found if m["kind"] == "Role"}
     assert places == {"release-finetune-operator": "team", "release-finetune-operator:lease": "default"}
@@ -349,6 +362,27 @@ def test_an_operator_of_one_namespace_hears_no_trainers_and_says_so() -> None:
     assert not [argument for argument in container(render(["watchNamespace=team"]))["args"] if "progress" in argument]
 
 
+@pytest.mark.parametrize(
+    ("example", "path"),
+    [("argo-cd", ("source", "helm", "valuesObject")), ("flux", ("values",))],
+    ids=["argo-cd", "flux"],
+)
+def test_the_chart_takes_what_the_examples_for_git_give_it(example: str, path: tuple[str, ...], tmp_path: Path) -> None:
+    text = (REPOSITORY / "examples" / "gitops" / f"{example}.yaml").read_text("utf-8")
+    [release] = (
+        m for m in yaml.safe_load_all(text) if m["metadata"]["name"] == "finetune-operator" and "ref" not in m["spec"]
+    )
+    given = release["spec"]
+    for name in path:
+        given = given[name]
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(given), "utf-8")
+    found = manifests(helm("template", "finetune-operator", str(CHART), f"--values={values}"))
+    operator = container(found)
+    assert operator["image"].startswith("registry.example.com/ml/finetune-operator:")
+    assert any(a.startswith("--trainer-image=registry.example.com/ml/finetune-trainer:") for a in operator["args"])
+
+
 def test_it_is_alive_by_the_age_of_its_watches_and_ready_once_each_was_heard() -> None:
     operator = container(render([]))
     assert operator["livenessProbe"]["httpGet"]["path"] == "/healthz"
@@ -356,15 +390,15 @@ def test_it_is_alive_by_the_age_of_its_watches_and_ready_once_each_was_heard() -
 
 
 @pytest.mark.parametrize("values", [[], ["watchNamespace=team"], ["progress.enabled=false"]], ids=str)
-def test_replicas_share_the_one_lease_that_they_may_read_and_write(values: list[str]) -> None:
+def test_replicas_share_one_lease_that_they_may_make_read_and_write(values: list[str]) -> None:
     found = render(values)
-    lease = only(found, "Lease")
     options = parser().parse_args(["run", *(a for a in container(found)["args"] if a.startswith(("--lease", "--tr")))])
-    assert options.lease == (lease["metadata"]["namespace"], lease["metadata"]["name"])
-    assert "spec" not in lease  # an upgrade takes it from nobody
-    [rule] = named(found, "Role", "release-finetune-operator:lease")["rules"]
-    assert (rule["resources"], rule["resourceNames"]) == (["leases"], [lease["metadata"]["name"]])
-    assert rule["verbs"] == ["get", "patch"]
+    role = named(found, "Role", "release-finetune-operator:lease")
+    [rule] = role["rules"]
+    assert options.lease == (role["metadata"]["namespace"], rule["resourceNames"][0])
+    assert rule["resources"] == ["leases"]
+    assert rule["verbs"] == ["get", "create", "patch"]
+    assert not [m for m in found if m["kind"] == "Lease"], "Argo CD would pass over it"
     assert not [m for m in found if m["kind"] == "ClusterRole" if "leases" in str(m["rules"])]
 
 

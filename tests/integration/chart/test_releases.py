@@ -74,14 +74,6 @@ def test_an_operator_without_a_lease_is_gone_before_others_act_and_comes_back_on
     assert strategy() == (1, "Recreate")
 
 
-def test_an_upgrade_takes_the_lease_from_nobody(site: Site) -> None:
-    site.install("release", site.here)
-    path = f"/apis/coordination.k8s.io/v1/namespaces/{site.here}/leases/release-finetune-operator"
-    site.cluster.api.patch(path, {"spec": {"holderIdentity": "a", "leaseDurationSeconds": 15}})
-    site.upgrade("release", site.here, "--set=logFormat=json")
-    assert site.cluster.api.get(path)["spec"]["holderIdentity"] == "a"
-
-
 def test_what_was_uninstalled_can_be_installed_again_under_any_name_anywhere(site: Site) -> None:
     for name, namespace in (
         ("release", site.here),

@@ -180,19 +180,18 @@ class HearingAccount(Account):
 
 
 class ReplicatedAccount(HearingAccount):
-    """One with the Lease that the chart makes, for several operators of which one leads."""
+    """One that may make one Lease, for several operators of which one leads."""
 
     LEASE = "operator"
 
     def __init__(self, cluster: ControlPlane) -> None:
         super().__init__(cluster)
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.home}/leases"
-        cluster.api.post(path, {"metadata": {"name": self.LEASE}})
         rule = {
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
             "resourceNames": [self.LEASE],
-            "verbs": ["get", "patch"],
+            "verbs": ["get", "create", "patch"],
         }
         self.rules = [*self.rules, rule]
         self._grant("lease", rule)

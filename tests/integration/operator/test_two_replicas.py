@@ -52,8 +52,11 @@ class Replicas:
 
     @property
     def holder(self) -> str:
-        spec: Object = self._account.cluster.api.get(self._account.lease_path).get("spec", {})
-        return str(spec.get("holderIdentity", ""))
+        """Empty while nobody is, or has made the Lease."""
+        folder, name = self._account.lease_path.rsplit("/", 1)
+        leases = self._account.cluster.api.get(folder)["items"]
+        specs = [lease.get("spec", {}) for lease in leases if lease["metadata"]["name"] == name]
+        return str(specs[0].get("holderIdentity", "")) if specs else ""
 
     @property
     def leader(self) -> OperatorProcess:
@@ -187,13 +190,27 @@ def test_what_was_said_while_nobody_led_is_told_by_whoever_leads_next(
         eventually(lambda: (lab.status().get("progress") or {}).get("step") == 820, 20)
 
 
-def test_without_its_lease_no_replica_is_ready_and_each_says_what_to_do(
+def test_a_lease_that_somebody_deletes_is_made_again_by_the_one_that_leads(
     lab: Lab, account: ReplicatedAccount, tmp_path: Path
 ) -> None:
-    missing = [a if not a.startswith("--lease") else f"{a}-missing" for a in account.arguments]
-    with operating(account, tmp_path, *missing) as operator:
+    with replicas_of(account, tmp_path, HURRIED) as replicas:
+        leader = replicas.leader
+        before = lab.cluster.api.get(account.lease_path)
+        lab.cluster.api.delete(account.lease_path)
+        eventually(lambda: replicas.holder == before["spec"]["holderIdentity"])
+        assert lab.cluster.api.get(account.lease_path)["metadata"]["uid"] != before["metadata"]["uid"]
+        assert replicas.leader is leader
         lab.apply()
-        eventually(lambda: "grant this account get and patch of it" in operator.get("/readyz")[1])
+        lab.until(phase="Starting")
+
+
+def test_without_a_right_to_its_lease_no_replica_is_ready_and_each_says_what_to_do(
+    lab: Lab, account: ReplicatedAccount, tmp_path: Path
+) -> None:
+    another = [a if not a.startswith("--lease") else f"{a}-of-another" for a in account.arguments]
+    with operating(account, tmp_path, *another) as operator:
+        lab.apply()
+        eventually(lambda: "grant this account get, create and patch of it" in operator.get("/readyz")[1])
         assert operator.get("/healthz")[0] == 200
         assert lab.jobs() == []
 

@@ -57,11 +57,25 @@ class Store:
     """The Lease, as an API server keeps it."""
 
     def __init__(self) -> None:
-        self.lease: Object = {"metadata": {"name": "operator", "resourceVersion": "1"}}
+        self.made = 0
+        self.lease: Object = {}
+        """Empty where there is none."""
+        self.apply({"metadata": {"name": "operator"}})
         self.writers: list[str] = []
 
+    def get(self) -> Object:
+        if not self.lease:
+            raise ApiError(404, {"reason": "NotFound"})
+        return copy.deepcopy(self.lease)
+
+    def apply(self, lease: Object) -> Object:
+        if not self.lease:
+            self.made += 1
+            self.lease = {"metadata": {**lease["metadata"], "resourceVersion": str(1000 * self.made)}}
+        return self.get()
+
     def merge(self, patch: Object) -> Object:
-        meta, asked = self.lease["metadata"], patch["metadata"]
+        meta, asked = self.get() and self.lease["metadata"], patch["metadata"]
         if asked["resourceVersion"] != meta["resourceVersion"]:
             raise ApiError(409, {"reason": "Conflict"})
         meta["resourceVersion"] = str(int(meta["resourceVersion"]) + 1)
@@ -79,7 +93,7 @@ class Store:
 
     @property
     def holder(self) -> str:
-        return str(self.spec.get("holderIdentity", ""))
+        return str(self.lease.get("spec", {}).get("holderIdentity", ""))
 
 
 class Way:
@@ -95,7 +109,10 @@ class Way:
         self.clock = SimpleNamespace(now=lambda: datetime(2026, 1, 1, tzinfo=UTC))
 
     async def get(self, path: str) -> Object:
-        return await self._carry(path, lambda: copy.deepcopy(self._store.lease))
+        return await self._carry(path, self._store.get)
+
+    async def apply(self, path: str, lease: Object) -> Object:
+        return await self._carry(path, lambda: self._store.apply(lease))
 
     async def merge(self, path: str, patch: Object) -> Object:
         return await self._carry(path, lambda: self._store.merge(patch))
@@ -403,12 +420,54 @@ def test_an_answer_that_is_lost_on_its_way_back_makes_no_stranger_of_the_holder(
     lived(story)
 
 
+# --------------------------------------------------------------------------------------------------- where there is none
+
+
+def test_a_lease_that_is_not_there_is_made_and_had_at_once_by_one() -> None:
+    async def story() -> None:
+        store = Store()
+        store.lease, store.made = {}, 0
+        replicas = await two(store)
+        assert [r.leads for r in replicas].count(True) == 1
+        assert store.made == 1
+
+    lived(story)
+
+
+def test_whoever_leads_makes_a_lease_again_that_somebody_deletes_and_goes_on_leading() -> None:
+    async def story() -> None:
+        store = Store()
+        leader, follower = await two(store)
+        for _ in range(3):
+            store.lease = {}
+            await leader.until(lambda: store.holder == leader.leadership.identity, RETRY_SECONDS + 1)
+            await asyncio.sleep(60)
+            assert (leader.leads, follower.leads) == (True, False)
+
+    lived(story)
+
+
+def test_a_lease_that_goes_with_its_holder_is_had_no_sooner_than_if_it_had_stayed() -> None:
+    async def story() -> None:
+        store = Store()
+        leader, follower = await two(store)
+        await leader.stops()
+        store.lease = {}
+        took = await follower.until(lambda: follower.leads, LEASE_SECONDS + 2)
+        assert took > RENEW_DEADLINE
+
+    lived(story)
+
+
 # ------------------------------------------------------------------------------------------- what is said when it cannot be
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(404, "it is not there; `helm upgrade` makes it again"), (403, "grant this account get and patch of it")],
+    [
+        (404, "it cannot be made, as its namespace is not there"),
+        (403, "grant this account get, create and patch of it"),
+    ],
 )
 def test_a_lease_that_cannot_be_had_makes_a_replica_unready_and_says_what_to_do_once(
     code: int, said: str, caplog: pytest.LogCaptureFixture

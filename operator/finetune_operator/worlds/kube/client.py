@@ -27,6 +27,7 @@ from finetune_operator.worlds.kube.heard import Heard
 Object = dict[str, Any]
 
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 PAGE = 500
@@ -164,6 +165,11 @@ class Client:
     async def merge(self, path: str, patch: Object) -> Object:
         """A JSON merge patch: null removes, lists are replaced as a whole."""
         return await self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, MERGE_PATCH)
+
+    async def apply(self, path: str, body: Object) -> Object:
+        """Server-side: makes what is not there, for which the right to create what has this name is enough, as it is not for a POST; and leaves
+        what is there as it is, but for the fields of `body`."""
+        return await self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, APPLY_PATCH)
 
     async def delete(self, path: str, options: Object) -> Object:
         return await self._request("DELETE", path, {}, options)

@@ -5,6 +5,8 @@ stops acting after ten. Both are measured by monotonic clocks, from when a renew
 nobody's date matters. What the Lease cannot promise, as a process may stand still between a look at its clock and a write, the API
 server does: a status is written only over the version that was decided on, a Job is made once of a name, and a finished run stays
 finished.
+
+The Lease is made by whoever finds none: Argo CD, from version 3 on, passes over Leases unless it is told otherwise, and somebody may delete it.
 """
 
 from __future__ import annotations
@@ -151,9 +153,16 @@ class Leadership:
 
     async def _look(self) -> None:
         """Take the Lease if it is free."""
-        record = _read(await self._client.get(self._path))
+        try:
+            record = _read(await self._client.get(self._path))
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            if self._record is not None and not self._is_free(self._record):
+                return  # whoever holds it makes it again, or is gone by then
+            record = await self._make()
         self._take_in(record)
-        if record.holder in ("", self.identity) or self._clock() >= self._seen + record.seconds:
+        if self._is_free(record):
             try:
                 await self._write(record)
             except ApiError as error:
@@ -168,12 +177,23 @@ class Leadership:
         try:
             await self._write(self._record)
         except ApiError as error:
-            if error.code != 409:
+            if error.code not in (404, 409):
                 raise
-            record = _read(await self._client.get(self._path))
+            record = await self._make() if error.code == 404 else _read(await self._client.get(self._path))
             if record.holder not in ("", self.identity):
                 self._lost(f"the {self._where} is held by {record.holder}")
             await self._write(record)
+
+    async def _make(self) -> _Record:
+        """The Lease, which nobody holds unless another one was faster."""
+        name = self._path.rpartition("/")[2]
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}}
+        record = _read(await self._client.apply(self._path, lease))
+        log.info("The %s was not there, and is made.", self._where)
+        return record
+
+    def _is_free(self, record: _Record) -> bool:
+        return record.holder in ("", self.identity) or self._clock() >= self._seen + record.seconds
 
     async def _write(self, record: _Record) -> None:
         """Make the Lease ours, for a while, unless it has changed since it was read."""
@@ -206,9 +226,9 @@ class Leadership:
             return  # what was said before tells more than that there was no time for an answer
         self._trouble = _words(error)
         if isinstance(error, ApiError) and error.code == 404:
-            self._trouble = f"it is not there; `helm upgrade` makes it again ({self._trouble})"
+            self._trouble = f"it cannot be made, as its namespace is not there ({self._trouble})"
         if isinstance(error, ApiError) and error.code == 403:
-            self._trouble = f"grant this account get and patch of it ({self._trouble})"
+            self._trouble = f"grant this account get, create and patch of it ({self._trouble})"
         if self._trouble != self._said:
             self._said = self._trouble
             log.warning("The %s cannot be had: %s", self._where, self._trouble)
