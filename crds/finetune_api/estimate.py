@@ -58,6 +58,8 @@ class Estimate(Contract):
     """That share the work; what is said of memory is what each of them takes."""
     host: int | None = None
     """Bytes of the machine's memory that loading the model takes at least, for all GPUs together; None without a GPU."""
+    host_copies: int = 1
+    """How many copies of the weights these are."""
     feature: str = ""
     """How large an example is: `512 tokens`."""
     examples: int = 0

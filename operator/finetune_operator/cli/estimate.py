@@ -59,7 +59,8 @@ def _verdict(found: Estimate) -> Iterator[str]:
         said = "fits in" if found.total <= found.limit else "does not fit in"
         yield f"It {said} what spec.resources allows: {size(found.limit)} for tensors, beside what the process and its libraries take."
     if found.host is not None:
-        each = f", as each of {found.gpus} processes loads it" if found.gpus > 1 else ""
+        copies = "loads it for itself" if found.host_copies > 1 else "reads the same copy of it"
+        each = f", as each of {found.gpus} processes {copies}" if found.gpus > 1 else ""
         less = found.host_limit is not None and found.host > found.host_limit
         allowed = f". That does not fit in spec.resources.limits.memory: {size(found.host_limit or 0)}" if less else ""
         yield f"Loading the model takes at least {size(found.host)} of the machine's memory{each}{allowed}."

@@ -77,11 +77,11 @@ def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Pat
         return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
 
 
-def stored_shapes(repo: str, commit: str, name: str) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a file of a model's weights, of which only the beginning is read."""
+def stored_tensors(repo: str, commit: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each tensor of a file of a model's weights, of which only the beginning is read."""
     with _explained("model", repo, commit), _spoken("model"):
         said = HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
-    return {tensor: tuple(info.shape) for tensor, info in said.tensors.items()}
+    return {tensor: (info.dtype, tuple(info.shape)) for tensor, info in said.tensors.items()}
 
 
 def dataset_commit(repo: str) -> str:

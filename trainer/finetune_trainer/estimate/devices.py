@@ -13,7 +13,6 @@ from typing import Literal
 
 from finetune_api.base import amount
 from finetune_api.placement import Resources
-from finetune_api.training import Method
 
 GIB = 2**30
 FP32 = 4
@@ -105,12 +104,6 @@ DEVICES = tuple(
         key=lambda device: device.gib,
     )
 )
-
-
-def loaded(method: Method, where: Where) -> int:
-    """Bytes of a parameter, at least, while the machine's memory holds it: in fp32, but beside adapters in bf16 as it may be stored
-    (`as_stored.py`)."""
-    return FP32 // 2 if where.bf16 and method.may_keep_bf16 else FP32
 
 
 def on_a_gpu(resources: Resources) -> bool:

@@ -26,6 +26,8 @@ LONGEST_HEADER = 100_000_000
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of tensors, by their names."""
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Type and shape of each, by its name."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Described:
     """With config.json and whatever else is small."""
     stored: Shapes
     """What the weights hold."""
+    types: frozenset[str]
+    """Of these numbers, in safetensors' words: `BF16`."""
 
     @property
     def kind(self) -> str:
@@ -52,16 +56,16 @@ def describe(model: Base, *, storage: Storage, workspace: Path, more: Collection
     """
     with told_of("model", model.uri):
         of = _of_hub if model.uri.startswith("hf://") else _of_place
-        names, fetch, shapes = of(model, storage, workspace)
+        names, fetch, tensors = of(model, storage, workspace)
         needed = needed_files(names, model, more)
         small = [name for name in needed if not name.endswith(".safetensors") and name not in LARGE]
         folder = fetch(small)
         if is_adapter(names, (WEIGHTS, INDEX)):
             return describe(base_of(folder / CONFIG, model), storage=storage, workspace=workspace / "base", more=more)
-        stored: dict[str, tuple[int, ...]] = {}
+        stored: dict[str, tuple[str, tuple[int, ...]]] = {}
         try:
             for name in _of_the_model(needed, folder):
-                stored |= shapes(name)
+                stored |= tensors(name)
         except (struct.error, ValueError, LookupError, TypeError, AttributeError):
             raise JobError(
                 FailureReason.MODEL_INVALID,
@@ -69,7 +73,8 @@ def describe(model: Base, *, storage: Storage, workspace: Path, more: Collection
                 field="spec.model.uri",
                 remedy="Save the model again with save_pretrained, or download the file again.",
             ) from None
-        return Described(folder, stored)
+        shapes = {name: shape for name, (_, shape) in stored.items()}
+        return Described(folder, shapes, frozenset(kind for kind, _ in stored.values()))
 
 
 def _of_the_model(names: Collection[str], folder: Path) -> list[str]:
@@ -81,15 +86,15 @@ def _of_the_model(names: Collection[str], folder: Path) -> list[str]:
     return [name for name in names if name.endswith(".safetensors")]
 
 
-Way = tuple[list[str], Callable[[list[str]], Path], Callable[[str], Shapes]]
-"""The names of the files at a URI, how some of them become a local folder, and the shapes in one."""
+Way = tuple[list[str], Callable[[list[str]], Path], Callable[[str], Tensors]]
+"""The names of the files at a URI, how some of them become a local folder, and the tensors in one."""
 
 
 def _of_hub(model: Base, storage: Storage, workspace: Path) -> Way:
     repo = hub.repository(model.uri)
     commit, names = hub.model_files(repo, model.revision)
     fetch = partial(hub.download_model, repo, commit, cache=workspace / "hub")
-    return names, fetch, partial(hub.stored_shapes, repo, commit)
+    return names, fetch, partial(hub.stored_tensors, repo, commit)
 
 
 def _of_place(model: Base, storage: Storage, workspace: Path) -> Way:
@@ -98,11 +103,13 @@ def _of_place(model: Base, storage: Storage, workspace: Path) -> Way:
     def fetch(names: list[str]) -> Path:
         return place.local(names, lambda: None)[names[0]].parent
 
-    def shapes(name: str) -> Shapes:
+    def tensors(name: str) -> Tensors:
         (length,) = struct.unpack("<Q", place.part(name, 0, 8))
         if length > LONGEST_HEADER:
             raise ValueError(length)
         header: dict[str, Any] = json.loads(place.part(name, 8, length))
-        return {tensor: tuple(said["shape"]) for tensor, said in header.items() if tensor != "__metadata__"}
+        return {
+            tensor: (said["dtype"], tuple(said["shape"])) for tensor, said in header.items() if tensor != "__metadata__"
+        }
 
-    return place.names(), fetch, shapes
+    return place.names(), fetch, tensors

@@ -23,11 +23,11 @@ from finetune_trainer.estimate.devices import (
     Where,
     host_limit,
     limit,
-    loaded,
     on_a_gpu,
 )
 from finetune_trainer.estimate.headers import Described, describe
 from finetune_trainer.estimate.imagined import INVALID, Imagined
+from finetune_trainer.estimate.loading import Loading
 from finetune_trainer.estimate.meter import Peak
 from finetune_trainer.said import first_line
 from finetune_trainer.tasks.passes import PASSES
@@ -146,11 +146,15 @@ class Job:
 
     @property
     def host(self) -> int | None:
-        """Bytes of the machine's memory that loading the model takes at least, once for each GPU."""
+        """Bytes of the machine's memory that loading the model takes at least, for all GPUs together."""
+        return None if self.loading is None else self.loading.total
+
+    @property
+    def loading(self) -> Loading | None:
+        """None without a GPU."""
         if not on_a_gpu(self.spec.resources):
             return None
-        each = loaded(self.spec.method, self.on_a_gpu(True)) * sum(map(prod, self.described.stored.values()))
-        return self.gpus * each
+        return Loading.of(self.described, self.spec.method, replace(self.on_a_gpu(True), gpus=self.gpus))
 
     @property
     def checkpoints_activations(self) -> bool:
@@ -192,6 +196,7 @@ def _known(job: Job, where: Where) -> Estimate:
         where=str(where),
         gpus=where.gpus,
         host=job.host,
+        host_copies=1 if job.loading is None else job.loading.copies,
         host_limit=host_limit(spec.resources),
         feature=str(imagined.size),
         examples=examples,
@@ -290,6 +295,7 @@ def _unknown(job: Job, where: Where, why: str) -> Estimate:
         where=str(where),
         gpus=where.gpus,
         host=job.host,
+        host_copies=1 if job.loading is None else job.loading.copies,
         host_limit=host_limit(spec.resources),
         fits=False if _fits((job.host, host_limit(spec.resources))) is False else None,
         least=parameters * FP32 if not trained else trained * STATE,

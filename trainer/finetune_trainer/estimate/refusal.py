@@ -14,8 +14,9 @@ from pathlib import Path
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
-from finetune_trainer.estimate.devices import FP32, GIB, STATE, TOGETHER, Where, loaded
+from finetune_trainer.estimate.devices import GIB, STATE, TOGETHER, Where
 from finetune_trainer.estimate.headers import Described, describe
+from finetune_trainer.estimate.loading import Loading
 
 
 def refuse_what_cannot_fit(spec: FineTuneJobSpec, folder: Path, where: Where, room: int, host: int) -> None:
@@ -25,18 +26,15 @@ def refuse_what_cannot_fit(spec: FineTuneJobSpec, folder: Path, where: Where, ro
     parameters = sum(map(prod, described.stored.values()))
     if parameters * STATE <= min(room, host // where.gpus):
         return
-    each = parameters * loaded(spec.method, where)
-    if each * where.gpus > host:
-        several = where.gpus > 1
-        whose = (
-            f"each of {where.gpus} processes loads it, and together they"
-            if several
-            else "it is loaded, and this process"
-        )
-        fewer = "for fewer GPUs there, " if several else ""
+    loading = Loading.of(described, spec.method, where)
+    if loading.total > host:
+        several, apart = where.gpus > 1, loading.copies > 1
+        what = f"each of {where.gpus} processes loads it" if apart else "it is loaded"
+        whose = f"{what}, and {'together they' if several else 'this process'}"
+        fewer = "for fewer GPUs there, " if apart else ""
         raise JobError(
             FailureReason.DOES_NOT_FIT,
-            f"the model has {parameters / 1e9:.2g} billion parameters, {_gib(each)} in {'fp32' if each == parameters * FP32 else 'bf16'}, in "
+            f"the model has {parameters / 1e9:.2g} billion parameters, {_gib(loading.each)} in {'bf16' if loading.bf16 else 'fp32'}, in "
             f"which {whose} may have {_gib(host)}",
             field="spec.resources.limits.memory" if "memory" in (spec.resources.limits or {}) else None,
             remedy=f"Ask for more memory in spec.resources, {fewer}or name a smaller model.",

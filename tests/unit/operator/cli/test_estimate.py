@@ -82,7 +82,7 @@ def test_programs_read_it_as_json(tmp_path: Path) -> None:
     assert Estimate.model_validate(json.loads(said.output)) == FOUND
 
 
-FOUR: dict[str, Any] = {"gpus": 4, "where": "each of 4 GPUs, in bf16", "host": 360 * MIB}
+FOUR: dict[str, Any] = {"gpus": 4, "where": "each of 4 GPUs, in bf16", "host": 360 * MIB, "host_copies": 4}
 UNKNOWN: dict[str, Any] = {"total": None, "parts": [], "devices": [], "changes": [], "unknown": "nobody knows it"}
 
 
@@ -94,8 +94,9 @@ UNKNOWN: dict[str, Any] = {"total": None, "parts": [], "devices": [], "changes":
         ("what does not", {"limit": GIB, "fits": False}, 1, "It does not fit in what spec.resources allows: 1.0 GiB"),
         ("what each of several GPUs takes", FOUR, 0, "on each of 4 GPUs, in bf16"),
         ("what loading takes on a GPU", {"host": 90 * MIB}, 0, "\nLoading the model takes at least 90 MiB of the machine's memory.\n"),
-        ("what it takes on several", FOUR, 0, "Loading the model takes at least 360 MiB of the machine's memory, as each of 4 processes loads it.\n"),
-        ("that it does not fit", {**FOUR, "host_limit": 300 * MIB, "fits": False}, 1, "loads it. That does not fit in spec.resources.limits.memory: 300 MiB.\n"),
+        ("what it takes on several", FOUR, 0, "Loading the model takes at least 360 MiB of the machine's memory, as each of 4 processes loads it for itself.\n"),
+        ("what it takes where they share it", {**FOUR, "host": 90 * MIB, "host_copies": 1}, 0, "at least 90 MiB of the machine's memory, as each of 4 processes reads the same copy of it.\n"),
+        ("that it does not fit", {**FOUR, "host_limit": 300 * MIB, "fits": False}, 1, "loads it for itself. That does not fit in spec.resources.limits.memory: 300 MiB.\n"),
         ("what is tuned in part", {"trained": 300}, 0, "22.7 M parameters, 300 of them trained"),
     ],
 )  # fmt: skip

@@ -197,7 +197,7 @@ def test_of_several_gpus_whole_ones_are_looked_at_and_what_loading_takes_of_the_
     assert (found.where, found.gpus, found.fits) == ("each of 4 GPUs, in fp32", 4, None)
     assert [one.device for one in found.devices] == [one.name for one in DEVICES if "g." not in one.name]
     stored = sum(map(prod, job.described.stored.values()))
-    assert found.host == 4 * 4 * stored
+    assert (found.host, found.host_copies) == (4 * stored, 1), "which is mapped, as it is stored in fp32"
     for memory, fits in ((found.host, True), (found.host - 1, False)):
         limits = {**FOUR_GPUS["limits"], "memory": memory}
         assert estimate(job_of(bert, resources={"limits": limits}).spec, bert[1]).fits is fits

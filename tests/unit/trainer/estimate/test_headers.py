@@ -17,6 +17,7 @@ from finetune_trainer.store.folder import open_folder
 
 FIRST = {"a.weight": torch.zeros(300, 200), "a.bias": torch.zeros(300)}
 SECOND = {"b.weight": torch.zeros(7, dtype=torch.bfloat16)}
+TYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 SHAPES = {"a.weight": (300, 200), "a.bias": (300,), "b.weight": (7,)}
 INDEX = {"weight_map": {**dict.fromkeys(FIRST, "one.safetensors"), **dict.fromkeys(SECOND, "two.safetensors")}}
 FILES = {
@@ -44,6 +45,7 @@ def written(folder: Path) -> Path:
 def test_the_shapes_of_a_local_model_are_read_in_place(tmp_path: Path) -> None:
     found = described(written(tmp_path / "model").as_uri(), tmp_path / "work")
     assert (found.folder, found.stored, found.kind) == (tmp_path / "model", SHAPES, "bert")
+    assert found.types == {"F32", "BF16"}
     assert not (tmp_path / "work").exists()
 
 
@@ -63,7 +65,9 @@ def test_of_a_hub_model_the_hubs_client_reads_the_beginnings(tmp_path: Path, mon
     monkeypatch.setattr(hub, "download_model", lambda repo, commit, names, cache: asked.extend(names) or folder)
     shapes = {"one.safetensors": FIRST, "two.safetensors": SECOND}
     monkeypatch.setattr(
-        hub, "stored_shapes", lambda repo, commit, name: {n: tuple(t.shape) for n, t in shapes[name].items()}
+        hub,
+        "stored_tensors",
+        lambda repo, commit, name: {n: (TYPES[t.dtype], tuple(t.shape)) for n, t in shapes[name].items()},
     )
     assert described("hf://owner/model", tmp_path / "work").stored == SHAPES
     assert asked == ["config.json", "model.safetensors.index.json"]

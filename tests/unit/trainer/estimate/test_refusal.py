@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
@@ -70,32 +73,46 @@ def test_a_machine_that_cannot_hold_the_weights_cannot_load_them_for_a_gpu_eithe
     assert caught.value.reason is FailureReason.DOES_NOT_FIT
 
 
-def test_each_of_several_processes_loads_the_weights(spec: FineTuneJobSpec) -> None:
-    parameters = sum(map(prod, described_of(spec, folder_of(spec) / "work").stored.values()))
-    four = Where("cuda", bf16=True, gpus=4)
-    refuse_what_cannot_fit(spec, folder_of(spec), four, MUCH, 4 * 4 * parameters)
-    with pytest.raises(JobError, match="each of 4 processes loads it, and together they may have") as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), four, MUCH, 4 * 4 * parameters - 1)
-    assert "fewer GPUs" in caught.value.remedy
+FOUR = replace(GPU, gpus=4)
+
+
+def stored_in(spec: FineTuneJobSpec, dtype: torch.dtype, folder: Path) -> FineTuneJobSpec:
+    """The same job with a model whose weights are of this type."""
+    shutil.copytree(folder_of(spec), folder)
+    for file in folder.glob("*.safetensors"):
+        save_file({name: one.to(dtype) for name, one in load_file(file).items()}, file, metadata={"format": "pt"})
+    return with_field(spec, "model.uri", folder.as_uri())
 
 
 @pytest.mark.parametrize(
-    ("claim", "method", "where", "numbers"),
+    ("claim", "stored", "method", "where", "numbers", "copies"),
     [
-        ("beside adapters in bf16 a model may be loaded as it is stored", {"type": "lora"}, GPU, 2),
-        ("in fp32 it is not", {"type": "lora"}, CPU, 4),
-        ("nor with DoRA", {"type": "lora", "lora": {"dora": True}}, GPU, 4),
-        ("nor tuned whole", {"type": "full"}, GPU, 4),
+        ("beside adapters in bf16 a model is loaded as it is stored, once for all", torch.bfloat16, {"type": "lora"}, FOUR, 2, 1),
+        ("in fp32 it is not", torch.bfloat16, {"type": "lora"}, replace(CPU, gpus=4), 4, 4),
+        ("nor with DoRA", torch.bfloat16, {"type": "lora", "lora": {"dora": True}}, FOUR, 4, 4),
+        ("nor tuned whole", torch.bfloat16, {"type": "full"}, FOUR, 4, 4),
+        ("nor what is stored in another type", torch.float16, {"type": "lora"}, FOUR, 4, 4),
+        ("what is stored in fp32 is loaded once for all", torch.float32, {"type": "full"}, FOUR, 4, 1),
+        ("with adapters too", torch.float32, {"type": "lora"}, FOUR, 4, 1),
+        ("one process has one of whatever it is", torch.bfloat16, {"type": "full"}, GPU, 4, 1),
     ],
-)
+)  # fmt: skip
 def test_only_what_loading_takes_for_certain_is_counted(
-    claim: str, method: dict[str, object], where: Where, numbers: int, spec: FineTuneJobSpec
-) -> None:
-    job = with_field(spec, "method", method)
-    parameters = sum(map(prod, described_of(spec, folder_of(spec) / "work").stored.values()))
-    refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters)
-    with pytest.raises(JobError, match=f"in {'bf16' if numbers == 2 else 'fp32'}, in which it is loaded"):
-        refuse_what_cannot_fit(job, folder_of(spec), where, MUCH, numbers * parameters - 1)
+    claim: str, stored: torch.dtype, method: dict[str, object], where: Where, numbers: int, copies: int,
+    spec: FineTuneJobSpec, tmp_path: Path,
+) -> None:  # fmt: skip
+    job = with_field(stored_in(spec, stored, tmp_path / "model"), "method", method)
+    folder = folder_of(job)
+    parameters = sum(map(prod, described_of(job, folder / "work").stored.values()))
+    least = numbers * copies * parameters
+    refuse_what_cannot_fit(job, folder, where, MUCH, least)
+    whose = "each of 4 processes loads it" if copies > 1 else "it is loaded"
+    together = "together they" if where.gpus > 1 else "this process"
+    with pytest.raises(
+        JobError, match=f"in {'bf16' if numbers == 2 else 'fp32'}, in which {whose}, and {together} may have"
+    ) as caught:
+        refuse_what_cannot_fit(job, folder, where, MUCH, least - 1)
+    assert ("fewer GPUs" in caught.value.remedy) == (copies > 1)
 
 
 def test_gpus_that_divide_a_model_need_room_for_a_part_of_it_each(spec: FineTuneJobSpec) -> None:
