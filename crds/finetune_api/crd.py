@@ -131,7 +131,7 @@ def _as_one(rules: Sequence[Rule]) -> Schema:
     return {
         "rule": _naming("all", " && ".join(asked)),
         # Said where the server could not even ask:
-        "message": "its fields do not fit together, or a whole number is written like 1.0; write it as 1",
+        "message": "its fields do not fit together",
         "messageExpression": _naming("map", f"({' + '.join(told)}).substring(2)", "[0]"),
     }
 

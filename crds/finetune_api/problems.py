@@ -173,7 +173,7 @@ def _spelt(document: Mapping[str, Any], keys: PathKeys) -> str | None:
 def _fields_read(rule: Rule, block: Any, keys: PathKeys) -> dict[PathKeys, Any]:
     """The fields that `rule` asks about, by their paths in `block`, with their values where the manifest gives them."""
     found: dict[PathKeys, Any] = {}
-    for names in re.findall(r"self((?:\.\??\w+)+)", rule.cel):
+    for names in re.findall(r"self\)?((?:\.\??\w+)+)", rule.cel):
         value: Any = block
         path: PathKeys = ()
         for name in names.replace("?", "").split(".")[1:]:

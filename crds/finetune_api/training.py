@@ -47,7 +47,8 @@ class Freeze(Model):
         Rule(
             "backbone freezes everything below the head, so remove embeddings and lowestLayers beside it",
             "!(has(self.backbone) && self.backbone) || (!(has(self.embeddings) && self.embeddings) && "
-            "!(has(self.lowestLayers) && self.lowestLayers > 0))",
+            # An optional hands on a number as it is written; 0.0 read from the block itself, where a whole one is declared, is an error.
+            "optional.of(self).?lowestLayers.orValue(0) == 0)",
             lambda f: not f.backbone or (not f.embeddings and f.lowest_layers == 0),
         ),
     )

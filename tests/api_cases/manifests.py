@@ -78,6 +78,13 @@ GOOD = [
     Good("a frozen backbone", {"spec.method.freeze.backbone": True}),
     Good("frozen embeddings and layers", {"spec.method.freeze": {"embeddings": True, "lowestLayers": 4}}),
     Good("a backbone and nothing beside it", {"spec.method.freeze": {"backbone": True, "lowestLayers": 0}}),
+    Good(
+        "a number written 0.0 where a rule compares it", {"spec.method.freeze": {"backbone": True, "lowestLayers": 0.0}}
+    ),
+    Good(
+        "numbers with .0 that rules compare with each other",
+        {"spec.training": {"microBatchSize": 2.0, "batchSize": 2.0, "epochs": 3.0}},
+    ),
     Good("frozen patterns", {"spec.method.freeze.modules": ["*.layer.5.*", "bert.pooler.[dw]*"]}),
     Good("slower layers and a faster head", {"spec.method": {"layerDecay": 0.9, "headLearningRate": 1e-3}}),
     Good(
@@ -781,6 +788,18 @@ BAD = [
     Bad("both texts from one column", {"spec.dataset.columns.textPair": "text"}, "spec", "different columns"),
     Bad("a revision of a folder", {"spec.model": {"uri": "s3://a/b", "revision": "v1"}}, "spec.model", "remove it"),
     Bad(
+        "a backbone and its layers, in a number with .0",
+        {"spec.method.freeze": {"backbone": True, "lowestLayers": 2.0}},
+        "spec.method.freeze",
+        "remove embeddings",
+    ),
+    Bad(
+        "a part of a batch that is larger than it, in numbers with .0",
+        {"spec.training": {"microBatchSize": 3.0, "batchSize": 2.0}},
+        "spec",
+        "must not be larger than training.batchSize",
+    ),
+    Bad(
         "a backbone and its layers",
         {
             "spec.method.freeze": {"backbone": True, "lowestLayers": 2},
@@ -939,13 +958,6 @@ BAD = [
         "spec",
         "object storage",
         local_runs_accept_because="a local run writes to files",
-    ),
-    Bad(
-        "a number written 0.0 where a rule compares it",
-        {"spec.method.freeze": {"backbone": True, "lowestLayers": 0.0}},
-        "spec.method.freeze.lowestLayers",
-        "float64",
-        kubectl_accepts_because="the server's rules do not convert; kubectl writes 0 for 0.0, so only programs meet this",
     ),
     Bad(
         "a number of GPUs written 1.0",
