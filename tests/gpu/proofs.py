@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.engine import packing
-from finetune_trainer.estimate.of_job import Job as EstimatedJob, described_of
+from finetune_trainer.estimate.headers import described_of
+from finetune_trainer.estimate.of_job import Job as EstimatedJob
 from finetune_trainer.tasks.packs import OF
 from tests.bench.figures import emit
 from tests.gpu.rates import Rate, ours, peers, spec_of

@@ -13,6 +13,7 @@ from finetune_api.estimate import Estimate
 from finetune_api.failures import JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.result import ResultError
+from finetune_trainer.estimate.headers import described_of
 from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.trust import trust_authorities
 
@@ -24,9 +25,12 @@ def main() -> None:
         workspace = Path(name)
         try:
             trust_authorities(workspace)
-            from finetune_trainer.estimate.of_job import estimate  # imports torch, which reads what was prepared
+            described = described_of(
+                spec, workspace
+            )  # what is missing is said before torch is imported, which takes seconds
+            from finetune_trainer.estimate.of_job import estimate
 
-            found = estimate(spec, workspace)
+            found = estimate(spec, described)
         except JobError as error:
             found = Estimate(model="", parameters=0, trained=0, where="", least=0, error=ResultError.of(error))
     json.dump(found.wire(), sys.stdout)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.job import Base, Storage
+from finetune_api.job import Base, FineTuneJobSpec, Storage
+from finetune_api.tasks import TASKS
 from finetune_trainer.data import hub
 from finetune_trainer.data.adapted import CONFIG, base_of, is_adapter
 from finetune_trainer.data.fetch import INDEX, WEIGHTS, needed_files
@@ -46,6 +47,11 @@ class Described:
         """What its config calls it, such as `bert`."""
         said = json.loads((self.folder / "config.json").read_bytes())
         return str(said.get("model_type") or (said.get("architectures") or ["unknown"])[0])
+
+
+def described_of(spec: FineTuneJobSpec, workspace: Path) -> Described:
+    """Of the model of a job; as `describe`."""
+    return describe(spec.model, storage=spec.storage, workspace=workspace, more=TASKS[spec.task].more_files)
 
 
 def describe(model: Base, *, storage: Storage, workspace: Path, more: Collection[str] = ()) -> Described:

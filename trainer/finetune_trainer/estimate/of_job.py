@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from finetune_api.estimate import Change, Estimate, Fit, Part
@@ -25,7 +24,7 @@ from finetune_trainer.estimate.devices import (
     limit,
     on_a_gpu,
 )
-from finetune_trainer.estimate.headers import Described, describe
+from finetune_trainer.estimate.headers import Described
 from finetune_trainer.estimate.imagined import INVALID, Imagined
 from finetune_trainer.estimate.loading import Loading
 from finetune_trainer.estimate.meter import Peak
@@ -119,7 +118,13 @@ class Job:
 
     def _fitting(self, size: int, where: Where) -> int:
         examples = self.most(where)
-        while examples and self.peak(where, examples).total > size:
+        if self.peak(where, examples).total <= size:
+            return examples
+        if (
+            self.peak(where, 1).total > size
+        ):  # then the parts between, each of several of a batch as that is, take no less
+            return 0
+        while self.peak(where, examples).total > size:
             examples //= 2
         return examples
 
@@ -161,10 +166,9 @@ class Job:
         return self.spec.training.activation_checkpointing == "on"
 
 
-def estimate(spec: FineTuneJobSpec, workspace: Path) -> Estimate:
-    """Of a job, whose model's settings are fetched below `workspace`. Raises JobError as fetching the model would, and where the job itself
-    is wrong, such as a pattern that matches no layer."""
-    job = Job(spec, described_of(spec, workspace))
+def estimate(spec: FineTuneJobSpec, described: Described) -> Estimate:
+    """Of a job, whose model is `described`. Raises JobError where the job itself is wrong, such as a pattern that matches no layer."""
+    job = Job(spec, described)
     where = job.on_a_gpu(True) if on_a_gpu(spec.resources) else Where("cpu", spec.training.precision == "bf16")
     if spec.task not in PASSES:
         return _unknown(job, where, f"what {spec.task} takes of memory is not known")
@@ -174,12 +178,6 @@ def estimate(spec: FineTuneJobSpec, workspace: Path) -> Estimate:
         raise
     except INVALID as error:
         return _unknown(job, where, f"the model cannot be imagined: {type(error).__name__}: {first_line(error)}")
-
-
-def described_of(spec: FineTuneJobSpec, workspace: Path) -> Described:
-    """Of the model of a job."""
-    more = TASKS[spec.task].more_files
-    return describe(spec.model, storage=spec.storage, workspace=workspace, more=more)
 
 
 def _known(job: Job, where: Where) -> Estimate:
@@ -237,7 +235,8 @@ def _changes(job: Job) -> Iterator[Change]:
     if spec.training.precision == "fp32":
         tried.append(("training.precision", "bf16"))
     for path, value in tried:
-        other = Job(with_field(spec, path, value, on_a_gpu=True), job.described)
+        known = job.computed_again if (path, value) == AGAIN and spec.resources.have_a_device else None
+        other = known or Job(with_field(spec, path, value, on_a_gpu=True), job.described)
         try:
             size = other.peak(other.on_a_gpu(True), 1).total
         except (JobError, *INVALID):  # it is none that this model allows

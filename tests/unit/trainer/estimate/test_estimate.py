@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
 import pytest
 
-from finetune_api.estimate import Fit
-from finetune_api.failures import JobError
+from finetune_api.estimate import Estimate, Fit
+from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.engine import ranks
 from finetune_trainer.estimate.devices import DEVICES, ROOM, Device, Where
 from finetune_trainer.estimate.four_bits import FourBits
-from finetune_trainer.estimate.of_job import Job, described_of, estimate, with_field
+from finetune_trainer.estimate.headers import described_of
+from finetune_trainer.estimate.of_job import Job, estimate, with_field
 from finetune_trainer.estimate.way import is_sharded
 from finetune_trainer.tasks import TASKS
 from finetune_trainer.tasks.passes import PASSES
@@ -28,12 +32,16 @@ CLOSE = 0.15
 """Of what is measured."""
 
 
+def said_of(spec: FineTuneJobSpec, workspace: Path) -> Estimate:
+    return estimate(spec, described_of(spec, workspace))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_takes_as_much_as_is_said(name: str, tmp_path: Path) -> None:
     spec = JOBS[name].spec(tmp_path)
     (tmp_path / "work").mkdir()
-    said = estimate(spec, tmp_path / "work")
+    said = said_of(spec, tmp_path / "work")
     assert said.unknown is None
     assert said.total == sum(part.size for part in said.parts)
     assert said.total == pytest.approx(peak_of(spec, tmp_path / "work"), rel=CLOSE)
@@ -45,11 +53,22 @@ def test_a_job_takes_as_much_as_is_said(name: str, tmp_path: Path) -> None:
 def test_there_is_an_estimate_of_each_task(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     given = {"task": case.task, "output": {"uri": "file:///results"}, **case.inputs(tmp_path, 0.1)}
-    said = estimate(FineTuneJobSpec.model_validate(given), tmp_path / "work")
+    said = said_of(FineTuneJobSpec.model_validate(given), tmp_path / "work")
     assert said.unknown is None
     assert said.total
     assert [one.device for one in said.devices] == [one.name for one in DEVICES]
     assert all(one.examples for one in said.devices), "it is tiny"
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_said_before_torch_is_imported(tmp_path: Path) -> None:
+    spec = {"task": "text-classification", "output": {"uri": "s3://b/results"}, "dataset": {"uri": "s3://b/data"}}
+    given = json.dumps({**spec, "model": {"uri": f"file://{tmp_path}/nowhere"}})
+    command = [sys.executable, "-X", "importtime", "-m", "finetune_trainer.estimate"]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["error"]["reason"] == FailureReason.MODEL_NOT_FOUND
+    assert re.search(r"\| +pydantic$", done.stderr, re.MULTILINE)
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
 
 
 def test_every_task_has_a_pass() -> None:
@@ -153,10 +172,10 @@ def test_a_job_that_fits_so_only_is_said_to_fit_so(bert: tuple[FineTuneJobSpec, 
 
 def test_a_model_whose_layers_cannot_be_computed_again_is_refused_by_name(tmp_path: Path) -> None:
     spec = JOBS["resnet"].spec(tmp_path)
-    assert "training.activationCheckpointing" not in {one.field for one in estimate(spec, tmp_path / "work").changes}
+    assert "training.activationCheckpointing" not in {one.field for one in said_of(spec, tmp_path / "work").changes}
     asked = with_field(spec, "training.activationCheckpointing", "on")
     with pytest.raises(JobError, match="cannot compute the layers of ResNetForImageClassification again"):
-        estimate(asked, tmp_path / "work")
+        said_of(asked, tmp_path / "work")
 
 
 FOUR = Where("cuda", bf16=True, gpus=4)
@@ -193,14 +212,14 @@ def test_of_several_gpus_whole_ones_are_looked_at_and_what_loading_takes_of_the_
     bert: tuple[FineTuneJobSpec, Path],
 ) -> None:
     job = job_of(bert, resources=FOUR_GPUS)
-    found = estimate(job.spec, bert[1])
+    found = said_of(job.spec, bert[1])
     assert (found.where, found.gpus, found.fits) == ("each of 4 GPUs, in fp32", 4, None)
     assert [one.device for one in found.devices] == [one.name for one in DEVICES if "g." not in one.name]
     stored = sum(map(prod, job.described.stored.values()))
     assert (found.host, found.host_copies) == (4 * stored, 1), "which is mapped, as it is stored in fp32"
     for memory, fits in ((found.host, True), (found.host - 1, False)):
         limits = {**FOUR_GPUS["limits"], "memory": memory}
-        assert estimate(job_of(bert, resources={"limits": limits}).spec, bert[1]).fits is fits
+        assert said_of(job_of(bert, resources={"limits": limits}).spec, bert[1]).fits is fits
 
 
 def test_gpus_that_divide_a_model_hold_a_part_each_and_two_layers_beside_what_stays(
@@ -244,7 +263,7 @@ def test_a_model_of_which_each_gpu_holds_all_is_smaller_where_they_divide_it(
     bert: tuple[FineTuneJobSpec, Path],
 ) -> None:
     job = job_of(bert, resources=FOUR_GPUS, parallelism="replicated")
-    found = {change.field: change for change in estimate(job.spec, bert[1]).changes}
+    found = {change.field: change for change in said_of(job.spec, bert[1]).changes}
     assert found["parallelism"].value == "sharded"
     assert found["parallelism"].size == job.peak(replace(job.on_a_gpu(True), sharded=True), 1).total
 
@@ -279,11 +298,11 @@ def test_what_the_resources_allow_decides_whether_it_fits(
     claim: str, limits: dict[str, object], fits: bool, bert: tuple[FineTuneJobSpec, Path]
 ) -> None:
     spec = job_of(bert, resources={"limits": limits}).spec
-    assert estimate(spec, bert[1]).fits is fits
+    assert said_of(spec, bert[1]).fits is fits
 
 
 def test_what_makes_it_smaller_is_said_with_what_it_then_takes(bert: tuple[FineTuneJobSpec, Path]) -> None:
-    found = {(change.field, change.value): change for change in estimate(bert[0], bert[1]).changes}
+    found = {(change.field, change.value): change for change in said_of(bert[0], bert[1]).changes}
     lora, qlora = ("method.type", "lora"), ("method.type", "qlora")
     again = ("training.activationCheckpointing", '"on"')  # in quotes, as YAML takes it for true without
     assert set(found) == {("training.maxLength", "64"), lora, qlora, again}
@@ -296,7 +315,7 @@ def test_a_model_that_nobody_knows_is_unknown_and_not_guessed(tmp_path: Path) ->
     config = tmp_path / "model/config.json"
     said = json.loads(config.read_text())
     config.write_text(json.dumps({**said, "model_type": "nobody-knows-it"}))
-    found = estimate(spec, tmp_path / "work")
+    found = said_of(spec, tmp_path / "work")
     assert (found.total, found.parts, found.devices) == (None, [], [])
     assert found.unknown
     assert "nobody-knows-it" in found.unknown

@@ -15,8 +15,9 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate import imagined
 from finetune_trainer.estimate.devices import Where
+from finetune_trainer.estimate.headers import described_of
 from finetune_trainer.estimate.imagined import Imagined
-from finetune_trainer.estimate.of_job import described_of, with_field
+from finetune_trainer.estimate.of_job import with_field
 from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
 from tests.training.sized import JOBS
 
