@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from finetune_trainer.engine.layers import depths
 from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.packing import drops_attention
 from finetune_trainer.engine.ranks import buckets
+from finetune_trainer.estimate.alike import Alike
 from finetune_trainer.estimate.devices import FP32, Where
 from finetune_trainer.estimate.four_bits import FourBits
 from finetune_trainer.estimate.headers import Described
@@ -75,6 +77,8 @@ class Imagined:
             compute_again(self.model, lambda: self._within)
         if where.device == "cuda" and where.bf16:
             rms_norm.use(self.model)
+        alike = Alike(self.model)
+        self._alike = alike if alike.runs else None
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -131,6 +135,16 @@ class Imagined:
         return max(sizes, default=0), rest
 
     def _take(self, features: int, *, twice: bool) -> LiveBytes:
+        if self._alike is not None:
+            try:
+                return self._count(features, twice, self._alike)
+            except (
+                Exception
+            ):  # who cannot do with fewer layers says so in ways of its own, and so does what is wrong in any case
+                self._alike = None
+        return self._count(features, twice, None)
+
+    def _count(self, features: int, twice: bool, alike: Alike | None) -> LiveBytes:
         with self._mode:
             meter = LiveBytes(self._vocabulary())
             trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -141,15 +155,22 @@ class Imagined:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
-            with meter:
-                for _ in range(2 if twice else 1):
-                    self._step(features)
-                    meter.hold([p.grad for p in trained if p.grad is not None], GRADIENTS)
-            gradients = [p.grad for p in trained if p.grad is not None]
-            summed = (sum(one.nbytes for one in bucket) for bucket in buckets(gradients))
-            meter.spend(max(summed, default=0), SUMS)
-            for parameter in trained:
-                parameter.grad = None
+            try:
+                with meter, nullcontext() if alike is None else alike.shortened(meter):
+                    for _ in range(2 if twice else 1):
+                        self._step(features)
+                        meter.hold([p.grad for p in trained if p.grad is not None], GRADIENTS)
+                        if alike is not None:
+                            alike.multiply_gradients(meter)
+                instead = {} if alike is None else alike.stands_for()
+                found = [instead.get(p, p).grad for p in trained]
+                summed = (
+                    sum(one.nbytes for one in bucket) for bucket in buckets([one for one in found if one is not None])
+                )
+                meter.spend(max(summed, default=0), SUMS)
+            finally:
+                for parameter in trained:
+                    parameter.grad = None
         return meter
 
     def _step(self, features: int) -> None:

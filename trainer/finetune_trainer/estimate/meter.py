@@ -7,7 +7,7 @@ Of tensors without numbers (`FakeTensorMode`) as of real ones: what is counted a
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,14 +36,15 @@ class Peak:
     """Of these, by what they are."""
 
 
-class _Made:
-    """A storage, of so many bytes."""
+class Made:
+    """A storage, of so many bytes, which stands for so many like it."""
 
-    __slots__ = ("born", "died", "kind", "size")
+    __slots__ = ("born", "died", "kind", "size", "times")
 
     def __init__(self, kind: str, size: int, born: int) -> None:
         self.kind, self.size, self.born = kind, size, born
         self.died: int | None = None
+        self.times = 1
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -53,8 +54,39 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._wide = wide
         self._known: Any = WeakIdKeyDictionary()
-        self._all: list[_Made] = []
+        self._all: list[Made] = []
         self._now = 0
+        self._uncounted: list[tuple[int, int]] = []
+        """Stretches in which nothing is looked for."""
+        self._stopped: int | None = None
+
+    @property
+    def now(self) -> int:
+        """The present moment."""
+        return self._now
+
+    def stop_counting(self) -> None:
+        """From here on it is not looked at how much is alive, until it goes on."""
+        self._now += 1
+        self._stopped = self._now
+
+    def go_on_counting(self) -> None:
+        if self._stopped is not None:
+            self._now += 1
+            self._uncounted.append((self._stopped, self._now))
+            self._stopped = None
+
+    def between(self, begin: int, end: int) -> Iterator[Made]:
+        """What was made between these moments, the latest first."""
+        for made in reversed(self._all):
+            if made.born <= begin:
+                return
+            if made.born <= end:
+                yield made
+
+    def made(self, tensor: torch.Tensor) -> Made:
+        """The storage of a tensor."""
+        return self._see(tensor)
 
     def hold(self, tensors: Iterable[torch.Tensor], kind: str) -> None:
         """Count these, or call what is counted already so."""
@@ -64,19 +96,23 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def spend(self, size: int, kind: str) -> None:
         """Count so many bytes for a moment."""
         self._now += 1
-        made = _Made(kind, size, self._now)
+        made = Made(kind, size, self._now)
         self._all.append(made)
         self._forget(made)
 
     def most(self, share: Mapping[str, float] = WHOLE) -> Peak:
         """Of each kind only that `share`, where it names one."""
-        sizes = [round(made.size * share.get(made.kind, 1)) for made in self._all]
+        sizes = [made.times * round(made.size * share.get(made.kind, 1)) for made in self._all]
         changes = [(made.born, size) for made, size in zip(self._all, sizes, strict=True)]
         changes += [(made.died, -size) for made, size in zip(self._all, sizes, strict=True) if made.died is not None]
         live = peak = at = 0
+        uncounted = iter([*self._uncounted, (self._now + 1, self._now + 1)])
+        begin, end = next(uncounted)
         for moment, change in sorted(changes):
             live += change
-            if live > peak:
+            while moment > end:
+                begin, end = next(uncounted)
+            if live > peak and moment < begin:
                 peak, at = live, moment
         parts = dict.fromkeys(PARTS, 0)
         for made, size in zip(self._all, sizes, strict=True):
@@ -96,18 +132,18 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = self._known.get(tensor.untyped_storage())
         return made.kind if made is not None else None
 
-    def _see(self, tensor: torch.Tensor, kind: str | None = None) -> _Made:
+    def _see(self, tensor: torch.Tensor, kind: str | None = None) -> Made:
         storage = tensor.untyped_storage()
-        known: _Made | None = self._known.get(storage)
+        known: Made | None = self._known.get(storage)
         if known is not None:
             return known
         self._now += 1
         kind = kind or (LOGITS if self._wide in tensor.shape[1:] else ACTIVATIONS)
-        made = self._known[storage] = _Made(kind, storage.nbytes(), self._now)
+        made = self._known[storage] = Made(kind, storage.nbytes(), self._now)
         self._all.append(made)
         weakref.finalize(storage, self._forget, made).atexit = False
         return made
 
-    def _forget(self, made: _Made) -> None:
+    def _forget(self, made: Made) -> None:
         self._now += 1
         made.died = self._now
