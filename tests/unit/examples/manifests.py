@@ -11,7 +11,9 @@ from finetune_api.manifest import Document, load, resolve_paths, set_values
 EXAMPLES = Path(__file__).parents[3] / "examples"
 SERVING = sorted((EXAMPLES / "serving").glob("*.yaml"))
 """Not of jobs, but of what serves their results."""
-MANIFESTS = sorted(set(EXAMPLES.rglob("*.yaml")).difference(SERVING))
+GIT = sorted((EXAMPLES / "gitops").glob("*.yaml"))
+"""Of Argo CD and Flux, which bring jobs from Git."""
+MANIFESTS = sorted(set(EXAMPLES.rglob("*.yaml")).difference(SERVING, GIT))
 
 
 generated_once = cache(generated)

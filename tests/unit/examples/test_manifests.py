@@ -21,12 +21,16 @@ from tests.unit.examples.manifests import EXAMPLES, MANIFESTS, in_a_cluster, nam
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder as it is once demos have made their data and models, of which only the folders are there."""
+    """The folder as it is once demos have made their data and models, of which only what is looked for by name is there."""
     folder = tmp_path_factory.mktemp("checkout")
     for demo in DEMOS.values():
         spec = load(EXAMPLES / demo.manifest)[0]["spec"]
-        for name in re.findall(r"\.\./\.\./(runs/made/[\w-]+)", f"{spec['model']['uri']} {spec['dataset']['uri']}"):
-            (folder / name).mkdir(parents=True)
+        splits = spec["dataset"].get("splits", {"train": "train.csv"}).values()
+        for uri, names in ((spec["model"]["uri"], ["config.json"]), (spec["dataset"]["uri"], splits)):
+            for made in re.findall(r"\.\./\.\./(runs/made/[\w-]+)", uri):
+                for name in names:
+                    (folder / made).mkdir(parents=True, exist_ok=True)
+                    (folder / made / name).touch()
     return Path(shutil.copytree(EXAMPLES, folder / "examples"))
 
 

@@ -10,11 +10,11 @@ from finetune_trainer.tasks.preferences import Preferences
 from finetune_trainer.tasks.question_answering import QuestionAnswering
 from finetune_trainer.tasks.sentence_similarity import SentenceSimilarity
 from finetune_trainer.tasks.text2text_generation import Text2TextGeneration
-from finetune_trainer.tasks.text_classification import TextClassification
+from finetune_trainer.tasks.text_classification import SeveralLabels, TextClassification
 from finetune_trainer.tasks.text_generation import TextGeneration
 from finetune_trainer.tasks.text_regression import TextRegression
 from finetune_trainer.tasks.token_classification import TokenClassification
-from finetune_trainer.tasks.zero_shot_image_classification import ZeroShot
+from finetune_trainer.tasks.zero_shot_image_classification import OfLabels, ZeroShot
 
 TASKS: dict[str, type[Task]] = {
     task.facts.name: task
@@ -34,7 +34,11 @@ TASKS: dict[str, type[Task]] = {
 }
 """By the hub's name of the task."""
 
-OTHERWISE: dict[type[Task], dict[str, type[Task]]] = {TextGeneration: {"chosen": Preferences, "label": Liked}}
+OTHERWISE: dict[type[Task], dict[str, type[Task]]] = {
+    TextClassification: {"labels": SeveralLabels},
+    ZeroShot: {"label": OfLabels},
+    TextGeneration: {"chosen": Preferences, "label": Liked},
+}
 """How a task learns from examples with one of these roles."""
 
 __all__ = ["TASKS", "Features", "Task", "task_class"]

@@ -11,10 +11,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from finetune_api.options import Classification
-from finetune_api.tasks import TASKS, Form
+from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.tasks.balance import balanced
-from finetune_trainer.tasks.base import LABELS, Batch, Features, Task
+from finetune_trainer.tasks.base import LABELS, Batch, Features
 from finetune_trainer.tasks.labels import OneLabel
 from finetune_trainer.tasks.many_labels import ManyLabels
 from finetune_trainer.tasks.text import TextTask
@@ -40,10 +40,6 @@ class TextClassification(OneLabel, TextTask):
     facts = TASKS["text-classification"]
     loads = "AutoModelForSequenceClassification"
     show = READ
-
-    @classmethod
-    def of(cls, form: Form) -> type[Task]:
-        return SeveralLabels if form.has("labels") else cls
 
     def shapes(self, features: int, tokens: int) -> Mapping[str, tuple[int, ...]]:
         return {"logits": (features, len(self.names))}

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, logsigmoid, normalize, pad
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PROMPTS
-from finetune_api.tasks import TASKS, Form
+from finetune_api.tasks import TASKS
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.kinds.image import Images
 from finetune_trainer.data.kinds.text import Texts
@@ -31,7 +31,7 @@ from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score, mean
 from finetune_trainer.scores.ranking import CANDIDATES, most_wrong, recalls
 from finetune_trainer.scores.suspects import Doubts, asked_of_one, rank
-from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Task, Told
+from finetune_trainer.tasks.base import Batch, Columns, Feature, Features, Told
 from finetune_trainer.tasks.images import PIXELS, ImageTask, Pictures
 from finetune_trainer.tasks.label_blocks import label_blocks, label_suspects, matrix
 from finetune_trainer.tasks.ragged import Ragged
@@ -111,10 +111,6 @@ class ZeroShot(ImageTask):
     facts = TASKS["zero-shot-image-classification"]
     loads = "AutoModel"
     whole_batch = True
-
-    @classmethod
-    def of(cls, form: Form) -> type[Task]:
-        return OfLabels if form.has("label") else cls
 
     @classmethod
     def choose_metric(cls, data: Data, spec: FineTuneJobSpec) -> str:
