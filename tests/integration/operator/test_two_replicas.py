@@ -201,7 +201,7 @@ def test_a_lease_that_somebody_deletes_is_made_again_by_the_one_that_leads(
         assert lab.cluster.api.get(account.lease_path)["metadata"]["uid"] != before["metadata"]["uid"]
         assert replicas.leader is leader
         lab.apply()
-        lab.until(phase="Starting")
+        lab.until(phase="Running")
 
 
 def test_without_a_right_to_its_lease_no_replica_is_ready_and_each_says_what_to_do(
