@@ -72,9 +72,8 @@ def _of_dataset(path: Path, job: FineTuneJob, resolved: Document) -> Iterator[Pr
     splits, default = job.spec.dataset.splits, Splits().train
     for split in ("train", *get_args(MeasuredSplit)):
         pattern = getattr(splits, split)
-        if pattern is None or (
-            path.is_file() and split == "train" and pattern == default
-        ):  # then the file is what is trained on
+        is_the_file = path.is_file() and split == "train" and pattern == default  # which is what is trained on, then
+        if pattern is None or is_the_file:
             continue
         keys = ("dataset", "splits", split)
         try:

@@ -18,10 +18,10 @@ FORMAT = 3
 IN_PARTS = 4
 """The same, but that each rank saved a part."""
 READABLE = (1, 2, FORMAT, IN_PARTS)
-LATER = ("packed", "activation_checkpointing", "precision")
-"""Facts that not all of these have: without them it was as their defaults say."""
 """Those that this code goes on from. Until 2 all weights were there, also those that never move; 1 had a file more, with what
 transformers' Trainer says of itself."""
+LATER = ("packed", "activation_checkpointing", "precision")
+"""Facts that not all of these have: without them it was as their defaults say."""
 
 
 def _nan_for_null(value: Any) -> Any:

@@ -25,9 +25,8 @@ def main() -> None:
         workspace = Path(name)
         try:
             trust_authorities(workspace)
-            described = described_of(
-                spec, workspace
-            )  # what is missing is said before torch is imported, which takes seconds
+            described = described_of(spec, workspace)
+            # Only now, as it imports torch, which takes seconds: what is missing was said before.
             from finetune_trainer.estimate.of_job import estimate
 
             found = estimate(spec, described)

@@ -138,9 +138,8 @@ class Imagined:
         if self._alike is not None:
             try:
                 return self._count(features, twice, self._alike)
-            except (
-                Exception
-            ):  # who cannot do with fewer layers says so in ways of its own, and so does what is wrong in any case
+            except Exception:
+                # Who cannot do with fewer layers says so in ways of its own, and so does what is wrong in any case.
                 self._alike = None
         return self._count(features, twice, None)
 
@@ -163,10 +162,8 @@ class Imagined:
                         if alike is not None:
                             alike.multiply_gradients(meter)
                 instead = {} if alike is None else alike.stands_for()
-                found = [instead.get(p, p).grad for p in trained]
-                summed = (
-                    sum(one.nbytes for one in bucket) for bucket in buckets([one for one in found if one is not None])
-                )
+                gradients = [g for p in trained if (g := instead.get(p, p).grad) is not None]
+                summed = (sum(one.nbytes for one in bucket) for bucket in buckets(gradients))
                 meter.spend(max(summed, default=0), SUMS)
             finally:
                 for parameter in trained:

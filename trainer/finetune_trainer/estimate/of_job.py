@@ -120,9 +120,8 @@ class Job:
         examples = self.most(where)
         if self.peak(where, examples).total <= size:
             return examples
-        if (
-            self.peak(where, 1).total > size
-        ):  # then the parts between, each of several of a batch as that is, take no less
+        # Where one alone does not fit, the parts between, each of several of a batch as that is, take no less.
+        if self.peak(where, 1).total > size:
             return 0
         while self.peak(where, examples).total > size:
             examples //= 2
@@ -155,6 +154,11 @@ class Job:
         return None if self.loading is None else self.loading.total
 
     @property
+    def host_copies(self) -> int:
+        """How many copies of the weights these are."""
+        return 1 if self.loading is None else self.loading.copies
+
+    @cached_property
     def loading(self) -> Loading | None:
         """None without a GPU."""
         if not on_a_gpu(self.spec.resources):
@@ -194,7 +198,7 @@ def _known(job: Job, where: Where) -> Estimate:
         where=str(where),
         gpus=where.gpus,
         host=job.host,
-        host_copies=1 if job.loading is None else job.loading.copies,
+        host_copies=job.host_copies,
         host_limit=host_limit(spec.resources),
         feature=str(imagined.size),
         examples=examples,
@@ -294,7 +298,7 @@ def _unknown(job: Job, where: Where, why: str) -> Estimate:
         where=str(where),
         gpus=where.gpus,
         host=job.host,
-        host_copies=1 if job.loading is None else job.loading.copies,
+        host_copies=job.host_copies,
         host_limit=host_limit(spec.resources),
         fits=False if _fits((job.host, host_limit(spec.resources))) is False else None,
         least=parameters * FP32 if not trained else trained * STATE,
