@@ -10,6 +10,7 @@ from pathlib import Path
 
 from finetune_api.failures import JobError
 from finetune_trainer.data.problems import data_invalid
+from finetune_trainer.data.remembered import remembered
 
 CHUNK = 1 << 20
 BEGINNING = 4096
@@ -58,6 +59,7 @@ def is_encodable(value: object) -> bool:
     return True
 
 
+@remembered
 def fitting_encoding(path: Path) -> str | None:
     """An encoding that the whole file decodes in, as `spec.dataset.csv.encoding` names it: of the marks in it, else UTF-8, else
     the one of Western Windows, if the file looks like one of Latin letters.
@@ -111,6 +113,7 @@ def _byte_order(start: bytes) -> str | None:
     return "utf-16-be" if first > 4 * second else None
 
 
+@remembered
 def decodes(path: Path, encoding: str) -> bool:
     """Whether the whole file is text in this encoding."""
     decoder = codecs.getincrementaldecoder(_codec(path, encoding))()
@@ -124,6 +127,7 @@ def decodes(path: Path, encoding: str) -> bool:
     return True
 
 
+@remembered
 def has_several_encodings(path: Path) -> bool:
     """Whether some lines beyond ASCII are UTF-8, and some are not, or are halves of UTF-16: then no encoding fits the whole file."""
     right = sure = wrong = alone = False

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from finetune_trainer.data.remembered import remembered
+
 Format = Literal["csv", "tsv", "jsonl", "parquet", "conll", "squad"]
 
 FORMAT_NAMES: dict[Format, str] = {
@@ -157,6 +159,7 @@ CONFLICT = "<<<<<<< "
 """How the first line of a conflict begins."""
 
 
+@remembered
 def conflict_of(path: Path) -> int | None:
     """The first line that Git wrote into the file to mark a conflict, counted from 1."""
     begin = None
@@ -169,6 +172,7 @@ def conflict_of(path: Path) -> int | None:
     return None
 
 
+@remembered
 def hole_of(path: Path) -> int | None:
     """The first line in which there is a stretch of zero bytes, counted from 1: where nothing came after the file got its length."""
     with path.open("rb") as file:
