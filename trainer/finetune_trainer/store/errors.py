@@ -13,9 +13,9 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_trainer import trust
 
 RIGHTS = {
-    "s3": "Give credentials in spec.storage.secretRef that may list the bucket (s3:ListBucket; without it, S3 calls a file that does not "
-    "exist denied, too), and read and write below the URI, also in parts (s3:GetObject, s3:PutObject); s3:DeleteObject is for "
-    "tidying only.",
+    "s3": "Give credentials in spec.storage.secretRef (in local runs in the shell) that may list the bucket (s3:ListBucket; without it, S3 "
+    "calls a file that does not exist denied, too), and read and write below the URI, also in parts (s3:GetObject, s3:PutObject); "
+    "s3:DeleteObject is for tidying only.",
 }
 """What to allow, where the rights have names."""
 METADATA_SERVICE = "169.254.169.254"
@@ -76,8 +76,11 @@ def no_store(uri: str, endpoint: str | None) -> JobError:
     )
 
 
-def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "do this") -> Exception:
-    """`error` of obstore as NotThere, WasChanged or a JobError whose message holds `uri`. `doing` is what was tried, as a verb."""
+def explain(
+    error: BaseException, uri: str, endpoint: str | None, doing: str = "do this", *, secret: str | None = None
+) -> Exception:
+    """`error` of obstore as NotThere, WasChanged or a JobError whose message holds `uri`. `doing` is what was tried, as a verb, and
+    `secret` the Secret that the spec names."""
     said = str(error)
     code = _code(said)
     where = f" at {endpoint}" if endpoint else ""
@@ -102,7 +105,7 @@ def explain(error: BaseException, uri: str, endpoint: str | None, doing: str = "
             f"{uri}{where} cannot be reached with its bucket in the path{f' ({code})' if code else ''}", remedy
         )
     if METADATA_SERVICE in said or "metadata.google.internal" in said or "Account must be specified" in said:
-        return no_credentials(uri, endpoint)
+        return no_credentials(uri, endpoint, secret)
     if "credential error" in said or "service account" in said:
         return _denied(f"the credentials for {uri}{where} cannot be read, they are not in the form that it expects")
     if code in _DENIED_CODES:
@@ -141,7 +144,7 @@ def may_pass(error: BaseException) -> bool:
     return "HttpError" in said and METADATA_SERVICE not in said
 
 
-def no_credentials(uri: str, endpoint: str | None) -> JobError:
+def no_credentials(uri: str, endpoint: str | None, secret: str | None) -> JobError:
     scheme = uri.partition(":")[0]
     names = {
         "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -152,7 +155,9 @@ def no_credentials(uri: str, endpoint: str | None) -> JobError:
     otherwise = "" if endpoint else ", and this machine has no cloud identity"
     return _denied(
         f"there are no credentials for {uri}{at}: the environment has no {names}{otherwise}",
-        "Name a Secret with these keys in spec.storage.secretRef; on a machine of your own, where no Secret is read, export them in the shell.",
+        f"In a local run, export them in the shell: the Secret {secret} is read in a cluster only, and has to hold them there."
+        if secret
+        else "Name a Secret with these keys in spec.storage.secretRef; in a local run, where no Secret is read, export them in the shell.",
         "spec.storage.secretRef",
     )
 

@@ -402,7 +402,7 @@ def _patiently(request: Callable[[], T], uri: str, at: Location, doing: str) -> 
                 continue
             if not is_virtual_host and at.names_bucket_in_host(str(error)):
                 continue
-            raise explain(error, uri, at.endpoint, doing) from error
+            raise explain(error, uri, at.endpoint, doing, secret=at.secret) from error
 
 
 def _interruptible(request: Callable[[], T]) -> T:

@@ -52,6 +52,11 @@ class Location:
         return self.storage.endpoint if self.scheme in BUCKETS else None
 
     @property
+    def secret(self) -> str | None:
+        """The Secret that has the credentials, where one is named."""
+        return self.storage.secret_ref.name if self.storage.secret_ref else None
+
+    @property
     def is_local(self) -> bool:
         return self.scheme == "file"
 
@@ -149,7 +154,7 @@ def locate(uri: str, storage: Storage, patience: float) -> Location:
     if place.endpoint and not any(
         c.suffices and os.environ.get(c.name) for c in CREDENTIALS if c.store == place.scheme
     ):
-        raise no_credentials(uri, place.endpoint)
+        raise no_credentials(uri, place.endpoint, place.secret)
     return place
 
 
