@@ -26,7 +26,7 @@ def test_wrong_labels_are_listed_with_the_right_ones(tmp_path):
     assert len(listed) <= 6
     assert [one["loss"] for one in listed] == sorted((one["loss"] for one in listed), reverse=True)
     page = (job.results / "report.html").read_text()
-    assert "<h3>Fix these rows</h3>" in page
+    assert "<h3>Look at these rows</h3>" in page
     for row in WRONG:
         assert f'<blockquote dir="auto">{TRAIN[row][0]}</blockquote>' in page
 

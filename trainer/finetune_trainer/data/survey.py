@@ -52,7 +52,7 @@ class Lengths:
     percentiles: Mapping[int, int]
     """The length that so many of a hundred rows do not exceed; 100 is the longest."""
     notes: tuple[str, ...]
-    """What was cut: `12 examples cut at 512 tokens`."""
+    """What was cut: `12 examples are cut at 512 tokens`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from finetune_trainer.cgroups import Group, groups, text_of
+from finetune_trainer.report.facts import Hardware
 
 PACKAGES = (
     "torch",
@@ -36,9 +37,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware(gpus: Sequence[str] = ()) -> dict[str, str]:
+def hardware(gpus: Sequence[str] = ()) -> dict[Hardware, str]:
     """The processor, the memory that this process may use, and the GPUs, by the name of each: `4 × NVIDIA H200`."""
-    found = {"cpu": _cpu(), "memory": f"{all_memory() / 2**30:.1f} GiB"}
+    found: dict[Hardware, str] = {"cpu": _cpu(), "memory": f"{all_memory() / 2**30:.1f} GiB"}
     if gpus:
         found["gpu"] = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in Counter(gpus).items())
     return found

@@ -34,7 +34,7 @@ from finetune_trainer.engine.weights import load_weights
 from finetune_trainer.log import logger
 from finetune_trainer.progress import Reporter
 from finetune_trainer.report.blocks import Block
-from finetune_trainer.report.facts import ReportFacts
+from finetune_trainer.report.facts import ReportFacts, Took
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.room import Room
 from finetune_trainer.scores import Interval, Score, paired_intervals
@@ -86,7 +86,7 @@ class Session:
         """Training rows whose label is probably wrong; known once it is trained."""
         self.saved: Saved | None = None
         """What of the model is among the results; known once it is written."""
-        self._durations = {"fetch": inputs.fetch_seconds}
+        self._durations: dict[Took, float] = {"fetch": inputs.fetch_seconds}
         if inputs.checkpoint is not None:
             self.state = TrainingState.of(inputs.checkpoint, inputs.checkpoint_folder)
             if self.state.data_fingerprint != inputs.fingerprint:

@@ -13,6 +13,7 @@ from finetune_trainer.report.blocks import Samples, Text
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.metrics import hub_name
 from finetune_trainer.report.story import (
+    HARDWARE,
     MetricRow,
     base_name,
     certainty,
@@ -61,6 +62,7 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["signed"] = signed
+    environment.filters["called"] = HARDWARE.__getitem__
     environment.filters["code"] = _code
     environment.filters["quoted"] = _quoted
     return environment.get_template("card.md.j2")

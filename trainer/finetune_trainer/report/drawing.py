@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from finetune_trainer.report.fonts import FONT
 
-INK, GRID, ON_SERIES = "#222326", "#d9dade", "#fefefe"
+INK, QUIET, GRID, SHADE = "#222326", "#63666d", "#d9dade", "#3f9bd1"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 DASHES = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D")
@@ -50,7 +50,7 @@ def figure(width: float, height: float, fonts: Sequence[str] = (FONT,)) -> Itera
     """Axes in the style of all plots, of so many inches; `fonts` are families that together have all characters."""
     style: dict[Any, Any] = {
         "font.family": list(fonts),
-        "font.size": 10,
+        "font.size": 12,  # of which a phone, which is as wide as most plots, leaves eleven pixels
         "text.color": INK,
         "axes.labelcolor": INK,
         "axes.edgecolor": GRID,

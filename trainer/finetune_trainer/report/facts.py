@@ -15,6 +15,10 @@ from finetune_trainer.report.blocks import Block
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Interval
 
+Took = Literal["fetch", "references", "baseline", "train", "save", "evaluate", "suspects"]
+"""What a run takes time for."""
+Hardware = Literal["cpu", "memory", "gpu"]
+
 
 @dataclass(frozen=True)
 class Moving:
@@ -77,13 +81,13 @@ class ReportFacts:
     """Whether activations were computed again in the backward pass."""
     total_steps: int
     """Optimiser steps that were planned; early stopping may have ended before."""
-    hardware: Mapping[str, str]
+    hardware: Mapping[Hardware, str]
     """Such as `{"cpu": "AMD EPYC", "memory": "24.0 GiB", "gpu": "4 × NVIDIA H200"}`; written as they are."""
     versions: Mapping[str, str]
     """Such as `{"torch": "2.13.0"}`."""
-    durations: Mapping[str, float]
-    """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `baseline`, `train` (all steps of all
-    attempts, without evaluations), `save` (for which the last attempt's training stood still), `evaluate` of the kept model."""
+    durations: Mapping[Took, float]
+    """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `references` of the untrained model, `baseline`, `train` (all steps of all
+    attempts, without evaluations), `save` (for which the last attempt's training stood still), `evaluate` of the kept model, `suspects` among the training rows."""
     data_fingerprint: str
     model_fingerprint: str
     model_revision: str | None = None

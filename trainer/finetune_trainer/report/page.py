@@ -29,6 +29,8 @@ from finetune_trainer.report.fonts import families
 from finetune_trainer.report.pictures import data_uri
 from finetune_trainer.report.plots import CELLS, block_plot, grid_title, loss_plot, metric_plot, shares_of, short
 from finetune_trainer.report.story import (
+    HARDWARE,
+    TIMES,
     MetricRow,
     base_name,
     certainty,
@@ -38,6 +40,7 @@ from finetune_trainer.report.story import (
     headline,
     headline_metric,
     honesty,
+    how_often_right,
     resamples,
     signed,
     spec_yaml,
@@ -89,7 +92,10 @@ def render(facts: ReportFacts, metrics: list[MetricRow], plots: list[Plot]) -> s
         curves=[by_name[name] for name in ("loss", "metrics") if name in by_name],
         drawn=read - facts.train_rows,
         sources=facts.sources[:SOURCES],
-        data=[*([] if facts.survey is None else data_blocks(facts.survey)), *suspect_blocks(facts.suspects)],
+        data=[
+            *([] if facts.survey is None else data_blocks(facts.survey)),
+            *suspect_blocks(facts.suspects, how_often_right(facts)),
+        ],
         all_parameters=max(1, facts.parameters_trained + facts.parameters_frozen),
         spec=spec_yaml(facts.spec, defaults=False),
         full_spec=spec_yaml(facts.spec, defaults=True),
@@ -118,6 +124,7 @@ def _environment() -> Environment:
         "points": _points,
         "data_uri": data_uri,
         "number": _number,
+        "called": HARDWARE.__getitem__,
     }
     environment.tests |= {
         "numbered": _is_numbered,
@@ -132,6 +139,7 @@ def _environment() -> Environment:
             zip(grid.names, grid.counts.tolist(), shares_of(grid.counts).tolist(), strict=True)
         ),
         "zip": lambda *sequences: list(zip(*sequences, strict=True)),
+        "TIMES": TIMES,
         "CELLS": CELLS,
         "CARDS": CARDS,
         "BARS": BARS,

@@ -12,12 +12,16 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from finetune_trainer.report.blocks import Block, Curve, Grid, Scatter
-from finetune_trainer.report.drawing import DASHES, GRID, INK, MARKERS, ON_SERIES, SERIES, Plot, figure, plot
+from finetune_trainer.report.drawing import DASHES, GRID, INK, MARKERS, QUIET, SERIES, SHADE, Plot, figure, plot
 from finetune_trainer.report.fonts import FONT, families
 from finetune_trainer.report.metrics import metric_name
 
-_SHADES = LinearSegmentedColormap.from_list("shades", [f"{SERIES[0]}00", f"{SERIES[0]}ff"])
+_SHADES = LinearSegmentedColormap.from_list("shades", [f"{SHADE}00", f"{SHADE}ff"])
 
+WIDTH = 5.2
+"""Inches of plots: about as wide as a phone, so that their text keeps its size there."""
+ROUND = (1, 2, 5, 10)
+"""What lies between two ticks of an axis of whole numbers, or ten times that, and so on."""
 NAMED = 12
 """Labels up to which the cells of a confusion matrix carry their counts in the picture."""
 CELLS = 30
@@ -32,14 +36,14 @@ def loss_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -> 
     validation = _series(history, "eval_loss")
     if not training and not validation:
         return None
-    with figure(5.6, 3.1) as (drawn, axes):
+    with figure(WIDTH, 3.3) as (drawn, axes):
         if training:
             steps, values = zip(*training, strict=True)
             crowded = len(values) > 40
-            axes.plot(steps, values, color=SERIES[0], linewidth=0.8 if crowded else 1.6, alpha=0.35 if crowded else 1)
+            thin, faint = (0.8, 0.6) if crowded else (1.6, 1)
+            axes.plot(steps, values, color=SERIES[0], linewidth=thin, alpha=faint, label="training")
             if crowded:
-                axes.plot(steps, _smooth(values), color=SERIES[0], linewidth=1.8)
-            axes.lines[-1].set_label("training, smoothed" if crowded else "training")
+                axes.plot(steps, _smooth(values), color=SERIES[0], linewidth=1.8, label="training, smoothed")
         if validation:
             _line(axes, validation, 1, "validation")
         _mark_best(axes, best_step)
@@ -56,7 +60,7 @@ def metric_plot(history: Sequence[Mapping[str, float]], best_step: int | None) -
     if not series:
         return None
     shares = {name for name, points in series.items() if all(0 <= value <= 1 for _, value in points)}
-    with figure(5.6, 3.1) as (drawn, axes):
+    with figure(WIDTH, 3.3) as (drawn, axes):
         # Beside percents or perplexities, shares would lie on the ground.
         of_shares = axes.twinx() if 0 < len(shares) < len(series) else axes
         for index, (name, points) in enumerate(series.items()):
@@ -115,11 +119,8 @@ def grid_plot(grid: Grid, split: str) -> Plot:
         axes.tick_params(length=0)
         if number <= NAMED:
             for (row, column), count in np.ndenumerate(counts):
-                colour = ON_SERIES if shares[row, column] > 0.55 else INK
                 place = (column + 0.5, row + 0.5)
-                axes.annotate(
-                    f"{count:,}", place, ha="center", va="center", color=colour, alpha=1 if count else 0.35, fontsize=11
-                )
+                axes.annotate(f"{count:,}", place, ha="center", va="center", color=INK if count else QUIET, fontsize=11)
         return plot(f"{grid.name}-{split}", grid_title(split), drawn, inline=number > CELLS)
 
 
@@ -130,7 +131,7 @@ def grid_title(split: str) -> str:
 def curve_plot(curve: Curve, split: str) -> Plot:
     """The lines of a curve, from 0 to 1 unless they go by ranks."""
     ranks = any(x > 1 for line in curve.lines for x in line.x)
-    with figure(4.6, 3.6, _fonts([short(line.name) for line in curve.lines])) as (drawn, axes):
+    with figure(WIDTH, 4.0, _fonts([short(line.name) for line in curve.lines])) as (drawn, axes):
         if curve.diagonal:
             axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=1, linestyle=(0, (2, 3)))
         for index, line in enumerate(curve.lines):
@@ -144,7 +145,7 @@ def curve_plot(curve: Curve, split: str) -> Plot:
                 axes.xaxis.set_major_formatter("{x:g}")
                 axes.xaxis.set_minor_locator(NullLocator())
             else:
-                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=ROUND))
         else:
             axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel(curve.x_title)
@@ -159,7 +160,7 @@ def scatter_plot(scatter: Scatter, split: str) -> Plot:
     if len(x) > POINTS:
         some = np.sort(np.random.default_rng(0).choice(len(x), POINTS, replace=False))
         x, y = x[some], y[some]
-    with figure(4.6, 3.6) as (drawn, axes):
+    with figure(WIDTH, 4.0) as (drawn, axes):
         if scatter.diagonal and len(x):
             ends = [min(x.min(), y.min()), max(x.max(), y.max())]
             axes.plot(ends, ends, color=INK, alpha=0.5, linewidth=1, linestyle=(0, (2, 3)))
@@ -188,7 +189,7 @@ def _cells(axes: Axes, shares: NDArray[np.float64]) -> None:
         axes.add_patch(Rectangle((column + 0.03, row + 0.03), 0.94, 0.94, fill=False, edgecolor=GRID, linewidth=0.6))
         if share:
             place = (column + 0.03, row + 0.03)
-            axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=SERIES[0], alpha=float(share), linewidth=0))
+            axes.add_patch(Rectangle(place, 0.94, 0.94, facecolor=SHADE, alpha=float(share), linewidth=0))
 
 
 def short(label: str) -> str:
@@ -225,9 +226,9 @@ def _by_step(axes: Axes, beside: Axes | None = None) -> None:
     """The axis of steps, and the names of all lines, those over the same steps on axes `beside` it too."""
     axes.set_xlabel("optimiser step")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=ROUND))
     drawn = [line for one in dict.fromkeys((axes, beside)) if one for line in one.get_legend_handles_labels()[0]]
-    axes.legend(handles=drawn, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    axes.legend(handles=drawn, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _smooth(values: Sequence[float]) -> NDArray[np.float64]:

@@ -9,12 +9,25 @@ from typing import Any
 from finetune_api import kubectl_yaml
 from finetune_api.dataset import MeasuredSplit
 from finetune_api.job import FineTuneJobSpec
-from finetune_trainer.report.facts import ReportFacts
+from finetune_api.result import MetricResult
+from finetune_trainer.report.facts import Hardware, ReportFacts, Took
 from finetune_trainer.report.metrics import metric_name, more_is_better
 from finetune_trainer.scores import Interval, resamples_of
 
 CAPITAL_WITHIN = re.compile("[a-z]+[A-Z]")
 """How names begin that stay as they are at the head of a sentence, such as chrF."""
+
+TIMES: dict[Took, str] = {
+    "fetch": "Time to fetch model and data",
+    "references": "Time to ask the untrained model",
+    "baseline": "Time to measure before training",
+    "train": "Time to train",
+    "save": "Training stood still to save",
+    "evaluate": "Time to measure the kept model",
+    "suspects": "Time to look for wrong labels",
+}
+"""What the durations are called, in the order in which they are told."""
+HARDWARE: dict[Hardware, str] = {"cpu": "Processor", "memory": "Memory", "gpu": "GPU"}
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,12 @@ def certainty(row: MetricRow) -> str:
     if not row.is_better:
         return f"The model got worse by {abs(row.difference):.3f} ({interval})."
     return f"That is {signed(row.difference)} ({interval})."
+
+
+def how_often_right(facts: ReportFacts) -> MetricResult | None:
+    """The model's accuracy on the validation rows or, where that is not measured, the metric that it was chosen by if that is a share."""
+    shares = [m for m in facts.metrics if m.split == "validation" and more_is_better(m.name) and 0 <= m.value <= 1]
+    return next((m for m in shares if m.name == "accuracy"), shares[0] if shares else None)
 
 
 def forgotten(facts: ReportFacts, rows: list[MetricRow]) -> str:

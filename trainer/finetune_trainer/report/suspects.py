@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune_api.result import SuspectResult
+from finetune_api.result import MetricResult, SuspectResult
 from finetune_trainer.report.blocks import Block, Card, Cards, Part, sentence
+from finetune_trainer.report.metrics import metric_name
+
+OFTEN = 0.9
+"""Worth of a model from which what a model contradicts is more often wrong than hard."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,19 @@ class Suspect:
         )
 
 
-def suspect_blocks(suspects: Sequence[Suspect]) -> Iterator[Block]:
-    """The rows to look at."""
+def suspect_blocks(suspects: Sequence[Suspect], worth: MetricResult | None) -> Iterator[Block]:
+    """The rows to look at. `worth` says how often the model is right, up to 1; None where that is not measured."""
     if suspects:
+        if worth is None or worth.value >= OFTEN:
+            what = "Labels are often wrong here; sometimes a row is only hard."
+        else:
+            what = (
+                f"The model is often wrong itself ({metric_name(worth.name)} {worth.value:.3f} on the {worth.split} rows), so many of these may "
+                "only be hard: read a row before you change its label."
+            )
         yield Cards(
             "suspects",
-            "Fix these rows",
+            "Look at these rows",
             tuple(
                 Card(
                     one.origin,
@@ -51,6 +62,6 @@ def suspect_blocks(suspects: Sequence[Suspect]) -> Iterator[Block]:
                 for one in suspects
             ),
             note="Similar rows teach another label than these training rows have: their loss stayed high while the model learned, and it "
-            "says another label in the end, or did for most of the time. Labels are often wrong here; sometimes a row is only hard. The "
-            "most suspicious lead; result.json lists up to a hundred.",
+            f"says another label in the end, or did for most of the time. {what} The most suspicious lead; result.json lists up to a "
+            "hundred.",
         )

@@ -67,7 +67,7 @@ class Features(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Facts about the encoding for the log, without a full stop: `12 examples cut at 512 tokens`."""
+        """Facts about the encoding for the log, without a full stop: `12 examples are cut at 512 tokens`."""
 
     def get(self, index: int, draw: np.random.Generator) -> Feature:
         """One feature. Whatever is random about it, such as masks or augmentation, comes from `draw` alone: of (seed, epoch, index) in

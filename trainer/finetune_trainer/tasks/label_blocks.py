@@ -15,16 +15,14 @@ from finetune_trainer.report.blocks import (
     Block,
     Card,
     Cards,
-    Curve,
     Grid,
     LabelScore,
-    Line,
     PerLabel,
     sentence,
 )
 from finetune_trainer.report.suspects import Suspect
-from finetune_trainer.scores.calibration import BINS, Calibration, calibration
 from finetune_trainer.scores.suspects import Ranked
+from finetune_trainer.tasks.calibrated import Judged, calibration_curve
 from finetune_trainer.tasks.shown import parts_of
 
 MISTAKES = 12
@@ -45,7 +43,13 @@ def label_blocks(
     said, confidence = probability.argmax(axis=1), probability.max(axis=1)
     counts = confusion(truth, said, len(names))
     yield Grid("confusion", "Confusion", tuple(names), counts)
-    yield _calibration(truth, probability, None if before is None else matrix(before, "probability"))
+    yield calibration_curve(
+        _of_the_surest(truth, probability),
+        None if before is None else _of_the_surest(truth, matrix(before, "probability")),
+        counted="it is right in {} of the rows",
+        x_title="probability of what is said",
+        y_title="share that is right",
+    )
     if len(names) > FEW and (pairs := most_confused(counts, names)):
         yield Bars("confused", "Most often mistaken", pairs)
     yield PerLabel("labels", "Labels", per_label(counts, names))
@@ -130,24 +134,5 @@ def most_confused(counts: NDArray[np.int64], names: Sequence[str]) -> tuple[Bar,
     )
 
 
-def _calibration(truth: NDArray[np.int64], after: NDArray[np.float32], before: NDArray[np.float32] | None) -> Curve:
-    found = {"after training": _of_the_surest(truth, after)}
-    if before is not None:
-        found["before training"] = _of_the_surest(truth, before)
-    errors = ", ".join(f"{one.error:.3f} {name}" for name, one in found.items())
-    return Curve(
-        "calibration",
-        "Calibration",
-        tuple(
-            Line(name, tuple(one.confidence.tolist()), tuple(one.right.tolist()), tuple(one.rows.tolist()))
-            for name, one in found.items()
-        ),
-        x_title="probability of what is said",
-        y_title="share that is right",
-        diagonal=True,
-        note=f"Below the diagonal the model is surer than it is right. Expected calibration error (Guo et al. 2017, {BINS} bins): {errors}.",
-    )
-
-
-def _of_the_surest(truth: NDArray[np.int64], probability: NDArray[np.float32]) -> Calibration:
-    return calibration(probability.max(axis=1), probability.argmax(axis=1) == truth)
+def _of_the_surest(truth: NDArray[np.int64], probability: NDArray[np.float32]) -> Judged:
+    return probability.max(axis=1), probability.argmax(axis=1) == truth

@@ -41,7 +41,7 @@ from finetune_trainer.tasks.base import LABELS, REFERENCE, Batch, Columns, Featu
 from finetune_trainer.tasks.generation import NO_TARGET
 from finetune_trainer.tasks.liked_blocks import liked_blocks
 from finetune_trainer.tasks.preferences import COUNTS, MIDDLE, Preferences
-from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.ragged import OnDisk, Ragged, cut_at
 from finetune_trainer.tasks.row_tokens import Encoded
 from finetune_trainer.tasks.text_generation import BEGIN, BLOCK, INPUTS, PLACES, TextGeneration
 
@@ -156,7 +156,7 @@ class Liked(Preferences):
             f"read as {self._read_as(examples)}",
             f"{liked:,} answers are liked and {len(examples) - liked:,} are not",
             f"{sum(counts) / len(examples):.0f} tokens of an answer in the mean",
-            f"{cut} answers cut at {length} tokens with their prompts",
+            cut_at(cut, "answer", f"{length} tokens, prompt included"),
         )
         return Judged(texts, _others(len(examples), self.spec.training.seed), length, notes)
 

@@ -21,20 +21,18 @@ from finetune_trainer.report.blocks import (
     Block,
     Card,
     Cards,
-    Curve,
     LabelScore,
-    Line,
     Marked,
     PerLabel,
     sentence,
 )
 from finetune_trainer.report.suspects import Suspect
 from finetune_trainer.scores import Score
-from finetune_trainer.scores.calibration import BINS, Calibration, calibration
 from finetune_trainer.scores.labels import multilabel_scores
 from finetune_trainer.scores.suspects import Doubts, asked_of_each, rank
 from finetune_trainer.tasks.balance import balanced
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Task, Told
+from finetune_trainer.tasks.calibrated import calibration_curve
 from finetune_trainer.tasks.label_blocks import matrix, suspects_of
 from finetune_trainer.tasks.pretrained import Head
 from finetune_trainer.tasks.shown import parts_of
@@ -131,7 +129,13 @@ class ManyLabels(Task):
         truth, probability = self.truth(examples), matrix(after, "probability")
         said = probability >= self.threshold
         yield PerLabel("labels", "Labels", _label_scores(truth, said, self.names))
-        yield self._calibration(truth, probability, None if before is None else matrix(before, "probability"))
+        yield calibration_curve(
+            (probability.ravel(), truth.ravel()),
+            None if before is None else (matrix(before, "probability").ravel(), truth.ravel()),
+            counted="{} of all labels of all rows are there",
+            x_title="probability of a label",
+            y_title="share that has it",
+        )
         wrong = np.flatnonzero((truth != said).any(axis=1))
         far = np.abs(truth - probability).sum(axis=1)
         worst = wrong[np.argsort(-far[wrong], kind="stable")][:MISTAKES]
@@ -156,29 +160,8 @@ class ManyLabels(Task):
     def _listed(self, has: NDArray[np.bool_]) -> str:
         return ", ".join(self.names[label] for label in np.flatnonzero(has)) or "no label"
 
-    def _calibration(
-        self, truth: NDArray[np.bool_], after: NDArray[np.float32], before: NDArray[np.float32] | None
-    ) -> Curve:
-        found = {"after training": calibration(after.ravel(), truth.ravel())}
-        if before is not None:
-            found["before training"] = calibration(before.ravel(), truth.ravel())
-        errors = ", ".join(f"{one.error:.3f} {name}" for name, one in found.items())
-        return Curve(
-            "calibration",
-            "Calibration",
-            tuple(_line(name, one) for name, one in found.items()),
-            x_title="probability of a label",
-            y_title="share that has it",
-            diagonal=True,
-            note=f"Of all labels of all rows together. Expected calibration error (Guo et al. 2017, {BINS} bins): {errors}.",
-        )
-
     def known(self) -> Mapping[str, Any]:
         return {"labels": list(self.names)}
-
-
-def _line(name: str, one: Calibration) -> Line:
-    return Line(name, tuple(one.confidence.tolist()), tuple(one.right.tolist()), tuple(one.rows.tolist()))
 
 
 def _label_scores(truth: NDArray[np.bool_], said: NDArray[np.bool_], names: Sequence[str]) -> tuple[LabelScore, ...]:

@@ -37,7 +37,7 @@ from finetune_trainer.scores import Score
 from finetune_trainer.scores.rewards import reward_scores
 from finetune_trainer.tasks.base import LABELS, REFERENCE, Batch, Columns, Feature, Features
 from finetune_trainer.tasks.generation import NO_TARGET
-from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.ragged import OnDisk, Ragged, cut_at
 from finetune_trainer.tasks.reward_blocks import reward_blocks
 from finetune_trainer.tasks.row_tokens import Encoded
 from finetune_trainer.tasks.text_generation import BEGIN, BLOCK, INPUTS, PLACES, TextGeneration
@@ -125,7 +125,7 @@ class Preferences(TextGeneration):
             notes=(
                 f"read as pairs of {self._read_as(examples)}",
                 f"{tokens.mean():.0f} tokens an answer with its prompt in the mean, {learnt / tokens.size:.0f} of them compared",
-                f"{cut} answers cut at {length} tokens",
+                cut_at(cut, "answer", f"{length} tokens"),
             ),
         )
 

@@ -71,3 +71,10 @@ class OnDisk:
             if not self._values:
                 return np.empty(0, dtype=np.int32)  # nothing cannot be mapped
             return np.asarray(np.memmap(self._file, dtype=np.int32, mode="r", shape=(self._values,)))
+
+
+def cut_at(number: int, what: str, length: str) -> str:
+    """How many are cut, as a note of features: `12 examples are cut at 512 tokens`."""
+    if not number:
+        return f"no {what} is cut at {length}"
+    return f"{number:,} {what}s are cut at {length}" if number > 1 else f"1 {what} is cut at {length}"

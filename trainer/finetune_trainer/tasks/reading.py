@@ -18,7 +18,7 @@ from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.tasks.padding import agree
 from finetune_trainer.tasks.plain_text import PlainTexts
 from finetune_trainer.tasks.positions import made_for, table_length
-from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.ragged import OnDisk, Ragged, cut_at
 from finetune_trainer.tasks.tokenizers import fill_empty, judge_unknown
 
 BLOCK = 1000
@@ -148,7 +148,7 @@ class Reader:
             rows=of_row,
             notes=(
                 f"{starts[-1] / len(examples):.0f} tokens an example in the mean",
-                f"{cut} examples cut at {length} tokens"
+                cut_at(cut, "example", f"{length} tokens")
                 if len(of_row) == len(examples)
                 else f"{len(of_row):,} windows of at most {length} tokens",
             ),

@@ -36,7 +36,7 @@ from finetune_trainer.tasks.answers import PADDED, try_answers
 from finetune_trainer.tasks.base import LABELS, Batch, Columns, Feature, Features
 from finetune_trainer.tasks.generation import NO_TARGET, Frame, longest, settle, shifted
 from finetune_trainer.tasks.pretrained import Head
-from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.ragged import OnDisk, Ragged, cut_at
 from finetune_trainer.tasks.reading import BLOCK
 from finetune_trainer.tasks.text import TRY_OUTS, TextTask
 from finetune_trainer.tasks.written_blocks import Texts, written_blocks
@@ -147,7 +147,9 @@ class Text2TextGeneration(TextTask):
         self.notes += [note for note in found if note not in self.notes]
         notes = [f"{len(targets.along[LABELS]) / len(examples):.0f} tokens a target in the mean"]
         if cut:
-            notes.append(f"{cut:,} targets cut at {int(targets.costs.max())} tokens, of whose ends nothing is learnt")
+            notes.append(
+                f"{cut_at(cut, 'target', f'{int(targets.costs.max())} tokens')}, of whose ends nothing is learnt"
+            )
         return Pairs(texts, targets, (*texts.notes, *notes))
 
     def _unmeasured(self, examples: Examples, targets: Ragged) -> Iterator[str]:

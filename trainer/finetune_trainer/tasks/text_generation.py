@@ -40,7 +40,7 @@ from finetune_trainer.tasks.next_tokens import MOST_NOISE, NextTokens
 from finetune_trainer.tasks.packs import OF, PADDING, POSITIONS, Packs, documents_of, joined, packs, placed
 from finetune_trainer.tasks.padding import agree
 from finetune_trainer.tasks.pretrained import Head
-from finetune_trainer.tasks.ragged import OnDisk, Ragged
+from finetune_trainer.tasks.ragged import OnDisk, Ragged, cut_at
 from finetune_trainer.tasks.row_tokens import RowTokens
 from finetune_trainer.tasks.text import TRY_OUTS, TextTask
 from finetune_trainer.tasks.tokenizers import load_tokenizer
@@ -190,7 +190,7 @@ class TextGeneration(TextTask):
             notes=(
                 f"read as {self._read_as(examples)}",
                 f"{starts[-1] / len(examples):.0f} tokens an example in the mean, {total / len(examples):.0f} of them learnt",
-                f"{cut} examples cut at {length} tokens{', of whose ends nothing is learnt' if cut else ''}",
+                f"{cut_at(cut, 'example', f'{length} tokens')}{', of whose ends nothing is learnt' if cut else ''}",
             ),
         )
 

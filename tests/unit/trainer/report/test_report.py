@@ -7,19 +7,20 @@ import re
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from finetune_trainer.report import fonts
+from finetune_trainer.report import drawing, fonts
 from finetune_trainer.report.blocks import Grid
-from finetune_trainer.report.facts import ReportFacts
-from finetune_trainer.report.plots import block_plot, metric_plot
-from finetune_trainer.report.story import base_name
+from finetune_trainer.report.facts import Hardware, ReportFacts, Took
+from finetune_trainer.report.plots import block_plot, loss_plot, metric_plot
+from finetune_trainer.report.story import HARDWARE, TIMES, base_name
 from finetune_trainer.report.write import write_report
 from finetune_trainer.tasks.label_blocks import label_blocks
 from tests.unit.trainer.report.runs import NASTY, answers, finished_run, predictions
@@ -262,11 +263,111 @@ def test_a_confusion_matrix_is_a_table_shaded_in_the_pages_colours(tmp_path: Pat
     blocks = replace(part, after=np.eye(3, dtype=np.float32)[said]).blocks("abc")
     matrix = matrix_of(written(tmp_path, replace(facts, blocks_by_split={"validation": blocks}))[0])
     counts = [[int(((truth == row) & (said == column)).sum()) for column in range(3)] for row in range(3)]
-    cells = re.findall(r'<td( class="\w+")? style="--share: ([\d.]+)">([\d,]+)</td>', matrix)
+    cells = re.findall(r'<td( class="none")? style="--share: ([\d.]+)">([\d,]+)</td>', matrix)
     assert [int(count) for _, _, count in cells] == [n for row in counts for n in row]
     assert [float(share) for _, share, _ in cells] == [round(n / sum(row), 3) for row in counts for n in row]
     assert re.findall(r'<td class="none" style="--share: 0.000">0</td>', matrix) != []
     assert re.findall(r"#[0-9a-f]{6}\b", matrix) == []  # it would be a colour that dark mode does not change
+
+
+STYLE = files("finetune_trainer.report").joinpath("templates/report.css").read_text("utf-8")
+READABLE = 4.5
+"""The contrast that text has at least, by WCAG 2.1 (AA)."""
+
+
+def colours(scheme: str) -> dict[str, tuple[float, ...]]:
+    """The page's colours in light or dark, by name: red, green and blue from 0 to 1."""
+    place = {"light": 0, "dark": STYLE.index("prefers-color-scheme: dark")}[scheme]
+    block = STYLE[place : STYLE.index("}", place)]
+    named = re.findall(r"--([\w-]+): #([0-9a-f]{6});", block)
+    return {name: tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)) for name, code in named}
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """As WCAG 2.1 defines it."""
+    darker, lighter = sorted(
+        0.05
+        + sum(
+            weight * (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+            for weight, value in zip((0.2126, 0.7152, 0.0722), colour, strict=True)
+        )
+        for colour in (one, other)
+    )
+    return lighter / darker
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_counts_of_a_matrix_can_be_read_whatever_their_share(scheme: str) -> None:
+    page = colours(scheme)
+    for share in np.linspace(0, 1, 1001):
+        cell = tuple(
+            share * shade + (1 - share) * paper for shade, paper in zip(page["shade"], page["paper"], strict=True)
+        )
+        assert contrast(cell, page["ink"]) >= READABLE, share
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_of_every_colour_can_be_read(scheme: str) -> None:
+    page = colours(scheme)
+    for text in ("ink", "quiet", "accent", "good", "bad"):
+        assert contrast(page[text], page["paper"]) >= READABLE, text
+    for text in ("ink", "warn"):
+        assert contrast(page[text], page["warn-wash"]) >= READABLE, text
+
+
+def test_pictures_have_the_colours_of_a_light_page() -> None:
+    page = colours("light")
+    names = {"ink": drawing.INK, "quiet": drawing.QUIET, "line": drawing.GRID, "shade": drawing.SHADE}
+    names |= {f"series-{index}": colour for index, colour in enumerate(drawing.SERIES)}
+    for name, colour in names.items():
+        assert page[name] == tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), name
+
+
+PHONE = 350
+"""Pixels between the margins of a page on a phone."""
+
+
+def test_text_in_plots_can_be_read_on_a_phone() -> None:
+    facts = finished_run()
+    drawn = [loss_plot(facts.history, 920), metric_plot(facts.history, 920)]
+    drawn += [block_plot(block, "validation") for block in facts.blocks_by_split["validation"]]
+    for plot in drawn:
+        if plot is not None and plot.svg:
+            width = float(plot.svg.partition('viewBox="0 0 ')[2].split()[0])
+            sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", plot.svg)]
+            assert min(sizes) * PHONE / width >= 11, plot.name
+
+
+def test_the_curve_of_losses_names_all_its_lines_and_has_round_steps() -> None:
+    losses = [{"step": step, "loss": 1 / step} for step in range(1, 51)]
+    plot = loss_plot([*losses, {"step": 50, "eval_loss": 0.1}], 50)
+    assert plot is not None
+    texts = re.findall(r"<text[^>]*>([^<]+)</text>", plot.svg)
+    assert {"training", "training, smoothed", "validation", "kept model"} <= set(texts)
+    assert [text for text in texts if text.isdigit()] == ["0", "10", "20", "30", "40", "50"]
+
+
+def test_a_weak_models_word_against_a_label_is_called_so(tmp_path: Path) -> None:
+    facts = finished_run()
+    for accuracy, said in (
+        (0.7, "often wrong itself (accuracy 0.700 on the validation rows)"),
+        (0.95, "often wrong here"),
+    ):
+        metrics = [m.model_copy(update={"value": accuracy}) if m.name == "accuracy" else m for m in facts.metrics]
+        text = one_line(Page(written(tmp_path, replace(facts, metrics=metrics))[0]).text)
+        assert "Look at these rows" in text
+        assert said in text
+        assert ("read a row before you change its label" in text) is (accuracy < 0.9)
+
+
+def test_times_and_hardware_have_names_that_people_know(tmp_path: Path) -> None:
+    assert set(TIMES) == set(get_args(Took))
+    assert set(HARDWARE) == set(get_args(Hardware))
+    durations: dict[Took, float] = {"suspects": 2.0}
+    html, card = written(tmp_path, replace(finished_run(), durations=durations))
+    assert "<dt>Time to look for wrong labels</dt><dd>2.0 s</dd>" in html
+    assert "<dt>Processor</dt><dd>AMD EPYC 9B14</dd>" in html
+    assert "- Processor: `AMD EPYC 9B14`" in card
 
 
 ALPHABETS = {

@@ -242,7 +242,7 @@ def test_a_pair_that_cannot_teach_anything_is_said_and_does_not_count(
 def test_how_many_answers_are_cut_is_told(tmp_path: Path) -> None:
     found = task(tmp_path, {"prompt": "a", "chosen": f" {LONG}", "rejected": " no"})
     features = features_of(found, found.data.train, length=40)
-    assert features.notes[-1] == "1 answers cut at 40 tokens"
+    assert features.notes[-1] == "1 answer is cut at 40 tokens"
     assert "read as pairs of texts, of the columns prompt, chosen, rejected" in features.notes[0]
 
 

@@ -218,7 +218,7 @@ def test_of_a_target_that_is_cut_nothing_is_learnt_of_its_end(folder_of: Any, tm
         assert (long["labels"] != -100).sum() == features.weights[1] == 8 - after
         start = task.model.generation_config.decoder_start_token_id
         assert short["decoder_input_ids"][0, 0] == long["decoder_input_ids"][0, 0] == start
-        assert any("targets cut at 8 tokens" in note for note in features.notes)
+        assert any("1 target is cut at 8 tokens" in note for note in features.notes)
         losses = task.losses(task.outputs(long), long)
         assert losses.isfinite().all()
 
@@ -234,7 +234,7 @@ def test_targets_that_are_longer_than_what_is_written_are_said(folder_of: Any, t
 def test_texts_that_are_cut_are_counted_whoever_tokenises_them(folder_of: Any, tmp_path: Path) -> None:
     for name in ("bart", "marian"):
         task = writing(folder_of(name), tmp_path / name, [("Salt.", "a"), (TEXTS[0], "b")], training={"maxLength": 20})
-        assert "1 examples cut at 20 tokens" in pairs_of(task).notes, name
+        assert "1 example is cut at 20 tokens" in pairs_of(task).notes, name
 
 
 def test_targets_that_the_tokenizer_cannot_write_are_said_with_what_can_be_had(folder_of: Any, tmp_path: Path) -> None:

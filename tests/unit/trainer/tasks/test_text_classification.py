@@ -60,7 +60,7 @@ def test_long_examples_are_cut_and_counted(folder):
     encoded = encode(task, ["Salt.", " ".join(TEXTS)], length=16)
 
     assert encoded.costs.tolist()[1] == 16
-    assert "1 examples cut at 16 tokens" in encoded.notes
+    assert "1 example is cut at 16 tokens" in encoded.notes
 
 
 def test_tokenising_looks_at_the_stop_signal_between_blocks(folder):

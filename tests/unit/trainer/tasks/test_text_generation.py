@@ -121,7 +121,7 @@ def test_rows_that_are_cut_are_counted_and_those_with_nothing_left_to_learn_are_
     ]
     found = task(tmp_path, *rows)
     features = features_of(found, found.data.train, length=30)
-    assert features.notes[-1] == "2 examples cut at 30 tokens, of whose ends nothing is learnt"
+    assert features.notes[-1] == "2 examples are cut at 30 tokens, of whose ends nothing is learnt"
     assert features.weights.tolist() == [len("Yes, indee"), 0]
     [note] = [note for note in found.notes if "nothing to learn" in note]
     assert "1 of 2 rows" in note and "train.jsonl, line 2" in note and "maxLength" in note
