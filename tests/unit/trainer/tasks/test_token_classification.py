@@ -285,7 +285,7 @@ def test_a_row_to_look_at_is_told_with_its_word_and_both_tags(model: Path, tmp_p
     )  # fmt: skip
     assert (second.label, second.suggested) == ("B-food", "I-food")
     assert second.of == f'word 2, "{"x" * 60}…"'
-    [block] = suspect_blocks([first])
+    [block] = suspect_blocks([first], None)
     assert isinstance(block, Cards) and block.cards[0].verdict is not None
     assert block.cards[0].verdict.text == 'word 2, "the" labelled B-food, learned as O'
 
