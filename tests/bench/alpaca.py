@@ -30,7 +30,7 @@ from tests.bench.jobs import DATA, best, run_example
 from tests.bench.smollm2 import smollm2
 
 CUT = 256
-"""Tokens."""
+"""Tokens after which a row is cut."""
 SETTINGS = {
     "dataset.splits": "{train: train.jsonl, validation: validation.jsonl}",
     "dataset.validationFraction": "null",
@@ -67,23 +67,15 @@ def main(which: list[str]) -> None:
             texts = losses_of_texts(Path(scratch)) if name == "whole" else None
         loss, durations = best(files, "loss"), files["run"]["durations"]
         before, after, seconds = loss["baseline"], loss["value"], sum(durations.values())
-        emit(f"alpaca loss of a token on rows held out, {name}", after, "nats", peer="untuned", ratio=after / before)
-        emit("alpaca loss of a token, untuned", before, "nats")
+        losses = {"on rows held out": (before, after)} | ({"of the texts alone": texts} if texts else {})
+        for of, (before, after) in losses.items():
+            emit(f"alpaca loss of a token {of}, {name}", after, "nats", peer="untuned", ratio=after / before)
+            emit(f"alpaca loss of a token {of}, untuned", before, "nats")
         emit(f"alpaca training, {name}", durations["train"], "s")
         emit(f"alpaca with fetching, and measuring before and after, {name}", seconds, "s")
-        if after > (1 - least) * before:
-            raise SystemExit(f"{name}: the loss fell from {before:.4f} to {after:.4f} only")
-        if texts is not None:
-            before, after = texts
-            emit(
-                f"alpaca loss of a token of the texts alone, {name}",
-                after,
-                "nats",
-                peer="untuned",
-                ratio=after / before,
-            )
+        for of, (before, after) in losses.items():
             if after > (1 - least) * before:
-                raise SystemExit(f"{name}: the loss of the texts alone fell from {before:.4f} to {after:.4f} only")
+                raise SystemExit(f"{name}: the loss {of} fell from {before:.4f} to {after:.4f} only")
         if name == "short" and seconds > 60 * MINUTES:
             raise SystemExit(f"{name}: it took {seconds:.0f} s")
 
@@ -117,9 +109,11 @@ def losses_of_texts(scratch: Path) -> tuple[float, float]:
         asked = "\n".join(filter(None, (row["instruction"], row["input"].strip())))
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
         text: str = tokenizer.apply_chat_template(messages, tokenize=False)
-        begin = text.index(asked)
-        answer = text.index(row["output"].strip(), begin + len(asked))
-        spans = ((begin, begin + len(asked)), (answer, answer + len(row["output"].strip())))
+        spans, end = [], 0
+        for part in (asked, row["output"].strip()):
+            begin = text.index(part, end)
+            end = begin + len(part)
+            spans.append((begin, end))
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, return_tensors="pt")
         ids, offsets = found["input_ids"][:, :CUT], found["offset_mapping"][0, :CUT].tolist()
         counts = torch.tensor([any(first <= b < e <= last for first, last in spans) for b, e in offsets])

@@ -86,8 +86,9 @@ class ReportFacts:
     versions: Mapping[str, str]
     """Such as `{"torch": "2.13.0"}`."""
     durations: Mapping[Took, float]
-    """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `references` of the untrained model, `baseline`, `train` (all steps of all
-    attempts, without evaluations), `save` (for which the last attempt's training stood still), `evaluate` of the kept model, `suspects` among the training rows."""
+    """Seconds by what they went into, as far as they were measured: `fetch` of model and data, `references` of the untrained model,
+    `baseline`, `train` (all steps of all attempts, without evaluations), `save` (for which the last attempt's training stood still),
+    `evaluate` of the kept model, `suspects` among the training rows."""
     data_fingerprint: str
     model_fingerprint: str
     model_revision: str | None = None
