@@ -15,6 +15,7 @@ from finetune_operator.worlds.kube.announcing import MOST_WAITING, Announcer
 from finetune_operator.worlds.kube.client import Client, Object
 from finetune_operator.worlds.protocol import Announcement, Key
 from tests.unit.operator.api_server import ApiServer
+from tests.unit.operator.waiting import until
 
 KEY = Key("FineTuneJob", "ns", "demo")
 
@@ -212,9 +213,7 @@ async def test_a_namespace_in_which_events_take_long_holds_up_no_other(server: A
     for number in range(20):
         announcer.say(Key("FineTuneJob", "slow", f"j{number}"), "uid", Announcement("Normal", "Slow", "…"))
     says(announcer, "A", "B")
-    async with asyncio.timeout(5):
-        while moody.taken != ["A", "B"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: moody.taken == ["A", "B"])
     assert moody.tried.count("Slow") == 1
     telling.cancel()
 
@@ -246,8 +245,7 @@ async def test_who_is_about_to_end_tells_first_what_warns_of_something_and_rests
     says(announcer, "W1", kind="Warning")
     says(announcer, "N3")
     says(announcer, "W2", kind="Warning")
-    while not moody.tried:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await until(lambda: moody.tried)
     await asyncio.sleep(0.05)
     async with asyncio.timeout(5):
         await announcer.all_told(hurry=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from kubernetes.client import Configuration
@@ -17,6 +17,7 @@ from finetune_operator.worlds.kube.world import KubeWorld
 from finetune_operator.worlds.protocol import Awaited, Key, Observed
 from tests.unit.operator.api_server import ApiServer, Collection, finetunejob
 from tests.unit.operator.test_event_words import event
+from tests.unit.operator.waiting import until
 
 KEY, OTHER = Key(KIND, "ns", "demo"), Key(KIND, "ns", "other")
 
@@ -44,12 +45,6 @@ async def asking(client: Client, heard: list[Key] | None = None) -> AsyncIterato
         await running
 
 
-async def becomes(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110 (what it waits for is told to nobody)
-            await asyncio.sleep(0.005)
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second is a hundredth."""
@@ -66,13 +61,13 @@ async def test_a_pod_that_waits_for_longer_than_usual_is_asked_about_and_its_job
         await asyncio.sleep(0.05)
         assert events.lists == 0
         events.things = [event("FailedMount", 'MountVolume.SetUp failed for volume "a" : not found')]
-        await becomes(lambda: heard == [KEY])
+        await until(lambda: heard == [KEY])
         told = asked.of(KEY, {"a": "n"})["a"]
         assert told.problem is not None
-        await becomes(lambda: events.lists == 3)
+        await until(lambda: events.lists == 3)
         assert heard == [KEY], "what was said before is no news"
         events.things = [event("Pulled", "…", 9)]
-        await becomes(lambda: heard == [KEY, KEY])
+        await until(lambda: heard == [KEY, KEY])
         assert asked.of(KEY, {"a": "n"})["a"].problem is None
 
 
@@ -88,9 +83,9 @@ async def test_a_pod_that_waits_no_more_is_not_asked_about(client: Client, event
 async def test_a_pod_that_got_a_node_waits_for_something_else(client: Client, events: Collection) -> None:
     async with asking(client) as asked:
         asked.of(KEY, {"a": None})
-        await becomes(lambda: "a" in asked.of(KEY, {"a": None}))
+        await until(lambda: "a" in asked.of(KEY, {"a": None}))
         assert asked.of(KEY, {"a": "n"}) == {}
-        await becomes(lambda: "a" in asked.of(KEY, {"a": "n"}))
+        await until(lambda: "a" in asked.of(KEY, {"a": "n"}))
         assert events.lists == 2
 
 
@@ -103,7 +98,7 @@ async def test_a_hundred_pods_are_asked_about_two_a_second_and_each_has_its_turn
     async with asking(client) as asked:
         asked.of(KEY, pods)
         began = asyncio.get_running_loop().time()
-        await becomes(lambda: len(asked.of(KEY, pods)) == 100)
+        await until(lambda: len(asked.of(KEY, pods)) == 100)
         assert asyncio.get_running_loop().time() - began >= 100 * module.PACE
         assert events.lists == 100, "nobody was asked about twice before all were once"
 
@@ -113,9 +108,9 @@ async def test_a_list_that_fails_leaves_what_was_known(
 ) -> None:
     events.things = [event("Pulling", 'Pulling image "x"')]
     async with asking(client) as asked:
-        await becomes(lambda: "a" in asked.of(KEY, {"a": "n"}))
+        await until(lambda: "a" in asked.of(KEY, {"a": "n"}))
         events.refuse_lists = 2
-        await becomes(lambda: events.refuse_lists == 0)
+        await until(lambda: events.refuse_lists == 0)
         assert asked.of(KEY, {"a": "n"})["a"].on_its_way is not None
     assert caplog.messages[0] == "The events of ns could not be listed: 503 : try later"
 
@@ -146,7 +141,7 @@ async def seen_with(client: Client, obj: Object) -> Observed:
     asking = asyncio.create_task(world._pod_events.run())
     try:
         await world.observe(KEY)
-        await becomes(lambda: all(p.told for p in world._pod_events._pods.values()))
+        await until(lambda: all(p.told for p in world._pod_events._pods.values()))
         return await world.observe(KEY)
     finally:
         asking.cancel()

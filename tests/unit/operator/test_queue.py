@@ -8,6 +8,7 @@ import pytest
 
 from finetune_operator import queue as queue_module
 from finetune_operator.queue import WorkQueue
+from tests.unit.operator.waiting import until
 
 
 async def all_waiting(queue: WorkQueue[str]) -> list[str]:
@@ -57,12 +58,10 @@ async def test_no_key_is_ever_in_two_hands() -> None:
         queue.add(round_ % 3)
         if round_ % 7 == 0:
             await asyncio.sleep(0)
-    await asyncio.sleep(0.05)
+    await until(lambda: worked >= 3 and len(queue) == 0)
     for worker in workers:
         assert not worker.done()
         worker.cancel()
-    assert worked >= 3
-    assert len(queue) == 0
 
 
 async def test_a_delayed_key_comes_when_its_time_has_come_and_the_earliest_time_counts() -> None:

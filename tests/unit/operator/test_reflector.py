@@ -16,6 +16,7 @@ from finetune_operator.worlds.kube.client import Client, Object
 from finetune_operator.worlds.kube.reflector import Child, Reflector
 from finetune_operator.worlds.protocol import Key
 from tests.unit.operator.api_server import GONE, ApiServer, Collection, thing
+from tests.unit.operator.waiting import until
 
 
 def read(obj: Object) -> Child[str] | None:
@@ -46,12 +47,6 @@ class Watching:
 
     async def shows(self, *facts: str) -> None:
         await until(lambda: self.facts() == sorted(facts))
-
-
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        while not holds():  # noqa: ASYNC110 (the server is a list)
-            await asyncio.sleep(0.01)
 
 
 Start = Callable[[Collection], Awaitable[Watching]]
@@ -144,9 +139,10 @@ async def test_watches_that_end_at_once_are_opened_with_growing_pauses(
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.05)
     server = Collection()
     server.watch_seconds = 0
+    started = time.monotonic()
     await start(server)
-    await asyncio.sleep(0.7)
-    assert 2 <= len(server.asked_from) <= 6
+    await until(lambda: len(server.asked_from) == 5)
+    assert time.monotonic() - started >= 0.35, "0.05, 0.1, 0.2 and 0.4 s, or half of each"
 
 
 async def test_the_first_410_is_followed_by_a_list_at_once_and_the_next_after_a_pause(

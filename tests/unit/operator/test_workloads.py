@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from kubernetes.client import Configuration
 
+from finetune_operator.worlds.kube import workloads as module
 from finetune_operator.worlds.kube.client import Client, Object
 from finetune_operator.worlds.kube.workloads import NO_RIGHT, NOTHING, QueueSeen, Workloads, read_workload
 from tests.unit.operator.api_server import ApiServer, Collection
+from tests.unit.operator.waiting import until
 
 NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor spot, 1 more needed"
 
@@ -35,6 +37,7 @@ def workload(*conditions: Object, active: bool = True, **status: Any) -> Object:
 RESERVED = condition(
     "QuotaReserved", "True", "QuotaReserved", "Quota reserved in ClusterQueue team-a, wait time since queued was 1s"
 )
+
 CHECK = {"name": "nodes", "state": "Pending", "message": "Provisioning Request wasn't ACCEPTED yet"}
 SAYS: dict[str, tuple[Object, QueueSeen]] = {
     "no quota": (workload(condition("QuotaReserved", "False", "Pending", NO_QUOTA)), QueueSeen(NO_QUOTA)),
@@ -124,11 +127,14 @@ class Kueue(ApiServer):
     def __init__(self, *workloads: Object, served: bool = True, at: str = PATH, code: int = 404) -> None:
         super().__init__({at: Collection(*workloads)} if code == 404 else {})
         self.served, self.code = served, code
+        self.looks = 0
+        """How often somebody asked whether Kueue is there."""
 
     async def _answer(self, request: Any) -> Any:
         from aiohttp import web
 
         if request.path == "/apis/kueue.x-k8s.io":
+            self.looks += 1
             return web.json_response(GROUP if self.served else {"message": "no"}, status=200 if self.served else 404)
         if request.path.startswith("/apis/kueue") and request.path not in self.collections:
             return web.json_response({"kind": "Status", "code": self.code, "message": "no"}, status=self.code)
@@ -152,9 +158,7 @@ async def watching(kueue: Kueue, heard: list[str] | None = None) -> AsyncIterato
 async def test_workloads_are_watched_in_whichever_version_has_them_and_their_job_hears_it(at: str) -> None:
     heard: list[str] = []
     async with watching(Kueue(SAYS["no quota"][0], at=at), heard) as workloads:
-        async with asyncio.timeout(5):
-            while not heard:  # noqa: ASYNC110 (what it waits for is told to nobody)
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(heard))
         assert heard == ["ns/demo-r"]
         assert workloads.of("ns", "demo-r", "job") == QueueSeen(NO_QUOTA)
         assert workloads.of("ns", "demo-r", "another of that name") == NOTHING
@@ -162,10 +166,11 @@ async def test_workloads_are_watched_in_whichever_version_has_them_and_their_job
 
 @pytest.mark.parametrize("kueue", [Kueue(served=False), Kueue(at="/nowhere"), Kueue(code=403), Kueue(code=500)])
 async def test_without_kueue_or_its_leave_nothing_is_said_and_nothing_is_wrong(
-    kueue: Kueue, caplog: pytest.LogCaptureFixture
+    kueue: Kueue, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", logger="finetune_operator")
+    monkeypatch.setattr(module, "LOOK_AGAIN", 0.01)
     async with watching(kueue) as workloads:
-        await asyncio.sleep(0.1)
+        await until(lambda: kueue.looks == 3)  # two looks are over: what is said of the first is not said again
         assert workloads.of("ns", "demo-r", "job") == NOTHING
     assert caplog.messages == ([NO_RIGHT] if kueue.code == 403 else [])

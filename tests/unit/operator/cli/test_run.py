@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.operator.cli.command import MANIFEST, Folder
-from tests.unit.operator.local.script import runs, until
+from tests.unit.operator.local.script import runs
+from tests.unit.operator.waiting import until
 
 pytestmark = pytest.mark.slow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -49,10 +48,3 @@ def runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
-
-
-async def until(holds: object, seconds: float = 30.0) -> None:
-    """Wait until `holds()`."""
-    async with asyncio.timeout(seconds):
-        while not holds():  # type: ignore[operator]  # noqa: ASYNC110 (files and processes do not announce themselves)
-            await asyncio.sleep(0.02)

@@ -28,8 +28,9 @@ from finetune_operator.worlds.protocol import (
     StartTraining,
     StopTraining,
 )
-from tests.unit.operator.local.script import Script, runs, until
+from tests.unit.operator.local.script import Script, runs
 from tests.unit.operator.story import SPEC
+from tests.unit.operator.waiting import until
 from tests.unit.operator.world_conformance import WorldConformance, has_ended, reconciled, shown, started
 
 pytestmark = pytest.mark.slow
