@@ -2,9 +2,12 @@
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from finetune_trainer.imports import nothing_collected
 
 # For torch in each of several workers, and in what they start: equal numbers need equal threads, and two of one worker, which wait for
 # each other actively, would wait for a core that another has. Read once, when torch is imported.
@@ -15,6 +18,14 @@ pytest_plugins = ["tests.cluster.fixtures"]
 
 WITH_A_CONTROL_PLANE = tuple(f"tests/integration/{folder}/" for folder in ("operator", "api", "chart", "cluster"))
 """The one that takes the longest first."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let garbage be looked for neither while all tests are collected nor, later, among them and the libraries that they import: that took a
+    quarter of the processor time of tests that train."""
+    with nothing_collected():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
