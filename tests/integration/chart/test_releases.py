@@ -12,17 +12,32 @@ import yaml
 
 from tests.cluster.waiting import eventually
 from tests.integration.chart.helm import CHART, HelmFailed, helm_in
-from tests.integration.chart.site import KIND, KIND_PATH, Site
+from tests.integration.chart.site import KIND, KIND_PATH, Site, with_any_spec
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
 @pytest.fixture(scope="module")
-def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chart_with_any_spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return with_any_spec(tmp_path_factory.mktemp("any"))
+
+
+@pytest.fixture
+def site(site: Site, chart_with_any_spec: Path) -> Site:
+    site.chart = chart_with_any_spec
+    return site
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory, chart_with_any_spec: Path) -> Path:
+    return older_than(chart_with_any_spec, tmp_path_factory.mktemp("older"))
+
+
+def older_than(newer: Path, folder: Path) -> Path:
     """The chart as an earlier version might be: its kind lacks a column, its values what is new, and its operator the Lease."""
-    chart = tmp_path_factory.mktemp("older") / "chart"
-    shutil.copytree(CHART, chart)
-    crd = yaml.safe_load((chart / "files" / "crd.yaml").read_text())
+    chart = folder / "chart"
+    shutil.copytree(newer, chart)
+    crd = yaml.load((chart / "files" / "crd.yaml").read_text(), Loader=yaml.CSafeLoader)
     crd["spec"]["versions"][0]["additionalPrinterColumns"].pop()
     (chart / "files" / "crd.yaml").write_text(yaml.safe_dump(crd))
     values = yaml.safe_load((chart / "values.yaml").read_text())
@@ -43,11 +58,13 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ------------------------------------------------------------------------------------------------- one after the other
 
 
-def test_an_upgrade_brings_the_newer_kind_and_uninstalling_keeps_it_with_its_jobs(site: Site, older: Path) -> None:
-    site.install("release", site.here, chart=older)
+def test_an_upgrade_brings_the_newer_kind_and_uninstalling_keeps_it_with_its_jobs(site: Site, tmp_path: Path) -> None:
+    site.install("release", site.here, chart=older_than(CHART, tmp_path))
     site.make_job()
     uid, before = site.job_uid(), site.columns()
-    site.upgrade("release", site.here, "--reuse-values")  # those of a version that did not know all of today's
+    site.upgrade(
+        "release", site.here, "--reuse-values", chart=CHART
+    )  # those of a version that did not know all of today's
     assert len(site.columns()) == len(before) + 1
     site.uninstall("release", site.here)
     assert site.job_uid() == uid
@@ -120,7 +137,7 @@ def test_another_kind_of_somebody_else_is_refused_with_commands_that_help(
 def test_the_same_kind_of_somebody_else_stays_as_it_is(site: Site) -> None:
     site.cluster.kubectl("apply", "-f", str(CHART / "files" / "crd.yaml"))
     before = site.cluster.api.get(KIND_PATH)["metadata"]["generation"]
-    said = site.install("release", site.here)
+    said = site.install("release", site.here, chart=CHART)
     assert "was not installed by Helm and is the same as this chart's" in said
     assert site.cluster.api.get(KIND_PATH)["metadata"]["generation"] == before
 
@@ -167,7 +184,7 @@ def test_two_operators_of_the_same_jobs_are_refused(site: Site, watched: str) ->
 
 def test_one_namespace_takes_no_right_outside_it(site: Site) -> None:
     """Whoever may do everything in a namespace, and nothing outside, can install there once the kind is there."""
-    site.cluster.kubectl("apply", "-f", str(CHART / "files" / "crd.yaml"))
+    site.cluster.kubectl("apply", "-f", str(site.chart / "files" / "crd.yaml"))
     team = site.cluster.kubeconfig_for(f"lead-of-{site.here}")
     everything = [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]
     role = f"{RBAC}/namespaces/{site.here}"
@@ -182,7 +199,7 @@ def test_one_namespace_takes_no_right_outside_it(site: Site) -> None:
     eventually(
         lambda: "yes" in site.cluster.kubectl("auth", "can-i", "create", "roles", "-n", site.here, kubeconfig=team)
     )
-    helm_in(site.cluster, site.here, "install", "release", str(CHART), *values, kubeconfig=team)
-    helm_in(site.cluster, site.here, "upgrade", "release", str(CHART), *values, kubeconfig=team)
+    helm_in(site.cluster, site.here, "install", "release", str(site.chart), *values, kubeconfig=team)
+    helm_in(site.cluster, site.here, "upgrade", "release", str(site.chart), *values, kubeconfig=team)
     with pytest.raises(HelmFailed, match="is an operator of the FineTuneJobs in namespace"):
-        helm_in(site.cluster, site.here, "install", "second", str(CHART), *values, kubeconfig=team)
+        helm_in(site.cluster, site.here, "install", "second", str(site.chart), *values, kubeconfig=team)
