@@ -10,6 +10,7 @@ Ranks make their shares each, tell one another what they made, and all compute t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +18,8 @@ from finetune_trainer.engine.predict import Arithmetic, one_axis
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.engine.ranks import ALONE, Ranks
 from finetune_trainer.tasks.base import Batch, Feature, Task
+
+T = TypeVar("T")
 
 
 class BrokenOff(Exception):
@@ -44,33 +47,40 @@ def compared(
     own = len(ranks.share(range(features)))
     states: list[dict[str, object]] = []
     batches: list[Batch] = []
+    sizes: list[int] = []
 
     @torch.no_grad()
-    def first() -> list[Batch]:
-        found = []
+    def first() -> tuple[Batch, Batch]:
+        """What the model makes of this rank's own features, and what else the loss is made of."""
+        made = []
         for part in parts:
             check()
             batches.append(task.collate(part))
             states.append(random_state())
-            found.append(_outputs(task, batches[-1], arithmetic, ranks))
-        return found
+            made.append(_outputs(task, batches[-1], arithmetic, ranks))
+            sizes.append(len(next(iter(made[-1].values()))))
+        shares = arithmetic.move(
+            {name: torch.cat([batch[name] for batch in batches])[:own] for name in one_axis(batches[0])}
+        )
+        return {name: torch.cat([part[name] for part in made])[:own] for name in made[0]}, shares
 
-    made = _unless_broken_off(first, ranks)
+    # From here to the last that is told nothing is made: memory that ran out between two of these nobody else would know of.
+    made, shares = _unless_broken_off(first, ranks)
+    leaves = {name: ranks.interleaved(values, features) for name, values in made.items()}
+    given = {name: ranks.interleaved(values, features) for name, values in shares.items()}
     after = random_state()
-    outputs = {name: _whole([part[name] for part in made], own, ranks, features) for name in made[0]}
-    leaves = {name: values.requires_grad_(values.is_floating_point()) for name, values in outputs.items()}
-    shares = arithmetic.move({name: torch.cat([batch[name] for batch in batches]) for name in one_axis(batches[0])})
-    given = {name: _whole([values], own, ranks, features) for name, values in shares.items()}
+    for values in leaves.values():
+        values.requires_grad_(values.is_floating_point())
     loss = ranks.reading(lambda: task.losses(leaves, given).sum() / weight / ranks.world)
     ranks.backward([loss])  # into the leaves, and into what the loss itself has, such as a temperature
     if not ranks.rank:
         see(leaves, given)
     gradients = {name: ranks.share(leaf.grad) * ranks.world for name, leaf in leaves.items() if leaf.grad is not None}
     begin = 0
-    for batch, state, part in zip(batches, states, made, strict=True) if own or ranks.in_step else ():
+    for batch, state, size in zip(batches, states, sizes, strict=True) if own or ranks.in_step else ():
         check()
         set_random_state(state)
-        end = begin + len(next(iter(part.values())))
+        end = begin + size
         again = _outputs(task, batch, arithmetic, ranks)
         used = [name for name, values in again.items() if values.requires_grad and name in gradients]
         ranks.backward([again[name] for name in used], [_rows(gradients[name], begin, end) for name in used])
@@ -89,21 +99,15 @@ def _rows(gradient: torch.Tensor, begin: int, end: int) -> torch.Tensor:
     return torch.cat([own, own.new_zeros((end - begin - len(own), *own.shape[1:]))])
 
 
-def _unless_broken_off(first: Callable[[], list[Batch]], ranks: Ranks) -> list[Batch]:
+def _unless_broken_off(first: Callable[[], T], ranks: Ranks) -> T:
     """What `first` gives. Whatever ends it, in this rank or in another, all ranks know before any waits for what it would have made."""
     if ranks.in_step:
         return first()
-    made: list[Batch] = []
-    ended: BaseException | None = None
     try:
         made = first()
-    except BaseException as error:  # which is raised below
-        ended = error
-    if any(ranks.gathered(ended is not None)):
-        raise ended or BrokenOff
+    except BaseException:
+        ranks.gathered(True)
+        raise
+    if any(ranks.gathered(False)):
+        raise BrokenOff
     return made
-
-
-def _whole(parts: Sequence[torch.Tensor], own: int, ranks: Ranks, features: int) -> torch.Tensor:
-    """Of all features, in their order, what this rank has of its own in `parts`."""
-    return ranks.interleaved(torch.cat(list(parts))[:own], features)

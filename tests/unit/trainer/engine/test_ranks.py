@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from finetune_api.tasks import TASKS as FACTS
 from finetune_api.training import Lora
 from finetune_trainer.data import load
 from finetune_trainer.ending import explain
+from finetune_trainer.engine import compared
 from finetune_trainer.engine.activations import Activations
 from finetune_trainer.engine.adapters import Adapters
 from finetune_trainer.engine.alike import stay_alike
@@ -30,6 +32,7 @@ from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.measure import Split, answer
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.occurring import trained
+from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.ranks import Gone, Ranks, Untold, together
 from finetune_trainer.engine.references import refer
 from finetune_trainer.engine.sharded import Sharded, whole
@@ -73,6 +76,8 @@ class Plan:
     first: int = 0
     """The step that it goes on from, with the checkpoint of that."""
     last: int = STEPS
+    micro: int = 99
+    """Examples at once that each rank begins with."""
     holds: int = 99
     """How many examples fit in the memory of the second rank, which tries all of its share in each step anew."""
     fails: Callable[[int], BaseException | None] = nothing
@@ -119,7 +124,7 @@ def train(ranks: Ranks, plan: Plan) -> Course:
         ranks = sharded
     answer(task, measured, CPU, never, spec.training, ranks=ranks)  # before training, as every run does
     losses: list[float] = []
-    micro = MicroBatch(99)
+    micro = MicroBatch(plan.micro)
     collate = task.collate
 
     def within(some: Any) -> Any:
@@ -321,6 +326,46 @@ def test_memory_that_runs_out_in_one_while_others_wait_for_it_ends_it(tmp_path: 
     waits, ran_out = in_ranks(2, runs_out_between, folder=tmp_path / "two")
     assert isinstance(waits, Gone), waits
     assert ran_out is FailureReason.OUT_OF_MEMORY, ran_out
+
+
+def short(ranks: Ranks, plan: Plan) -> list[Course]:
+    """The training again and again, where memory runs out in the second rank at the first tensor that comparing makes or moves by itself, at
+    the second one…, and at none the last time."""
+    asked, courses = 0, []
+
+    def made(work: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*given: Any, **more: Any) -> Any:
+            nonlocal asked
+            if ranks.rank == 1 and Path(sys._getframe(1).f_code.co_filename) == Path(compared.__file__):
+                asked += 1
+                if asked == len(courses) + 1:
+                    raise MemoryError("Unable to allocate 20.0 MiB for an array")
+            return work(*given, **more)
+
+        return make
+
+    with mock.patch("torch.cat", made(torch.cat)), mock.patch.object(Arithmetic, "move", made(Arithmetic.move)):
+        while True:
+            asked, folder = 0, plan.folder / str(len(courses))
+            folder.mkdir(exist_ok=True)
+            courses.append(train(ranks, replace(plan, folder=folder)))
+            if not any(ranks.gathered(asked >= len(courses))):
+                return courses
+
+
+@pytest.mark.parametrize("case", ["sentence-similarity-of-pairs", "zero-shot-image-classification"])
+def test_memory_that_runs_out_in_one_of_those_that_compare_is_as_if_it_had_done_less_at_once(
+    case: str, tmp_path: Path
+) -> None:
+    """Wherever it does within a step: before anything is told, between two of what is told, and after that."""
+    plan = planned(case, tmp_path, last=1, micro=4)
+    one = alone(plan)
+    for courses in in_ranks(2, short, plan, folder=tmp_path / "two"):
+        assert isinstance(courses, list), courses
+        for course in courses:
+            assert_same(course, one)
+        limits = [course.limit for course in courses]
+        assert limits == [2] * (len(courses) - 1) + [4] and len(courses) > 9
 
 
 def test_the_others_end_when_one_is_killed(tmp_path: Path) -> None:
