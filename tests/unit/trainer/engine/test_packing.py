@@ -216,6 +216,22 @@ def test_only_a_kernel_that_keeps_texts_apart_forward_and_backward_is_proved(
     assert flash.prove(torch.device("cpu"), 4, shared, 16) is proved is flash.works_on("cpu")
 
 
+def missing(*_: Any, **__: Any) -> torch.Tensor:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("worse", [all_as_one, backwards, missing])
+def test_what_was_proved_of_some_heads_is_no_proof_for_others(worse: Any, stand_in: Any) -> None:
+    cpu = torch.device("cpu")
+
+    def of_16_alone(query: Any, *given: Any, **how: Any) -> torch.Tensor:
+        return (text_by_text if query.shape[-1] == 16 else worse)(query, *given, **how)
+
+    stand_in(of_16_alone)
+    for size, proved in ((16, True), (8, False), (16, True)):
+        assert flash.prove(cpu, 4, 2, size) is proved is flash.works_on(cpu)
+
+
 def test_where_there_is_no_kernel_nothing_is_proved() -> None:
     """torch's own is asked, and there is none for CPUs."""
     assert not flash.prove(torch.device("cpu"), 4, 2, 16)
