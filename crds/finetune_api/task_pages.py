@@ -29,12 +29,12 @@ HOLDS: Mapping[Kind, str] = {
     "`tool_call_id`, `name`, `reasoning_content` and, of the assistant's, `weight` (0: not learnt); roles are `system`, `developer`, `user`, "
     '`assistant`, `tool` and `function`. Or as ShareGPT does, `{"from": "human", "value": "…"}`, from `system`, `human`, `gpt`, '
     "`function_call` or `observation`, with `weight`, too. Contents are texts, or lists of parts that are. Also as JSON in a text",
-    Kind.PROMPT: "a text, or a list of messages",
+    Kind.PROMPT: "a text, or a list of messages, also as JSON in a text",
     Kind.PREFERENCE: "a text; or the message that answers, as an object or in a list; or a list with all messages of the conversation, as OpenAI or "
     "ShareGPT write them. Messages also as JSON in a text",
     Kind.TOOLS: 'a list of functions as OpenAI describes them, `{"type": "function", "function": {"name": "…", "parameters": {…}}}` or '
     "what stands in `function` alone, also as JSON in a text; nothing where there are none",
-    Kind.LIKED: "true or false, also as a text, or 1 or 0",
+    Kind.LIKED: "true or false, or 1 or 0, also as a text",
 }
 """What a column of each kind holds, in each format."""
 
@@ -256,7 +256,7 @@ _CHATS = (
 )
 _PAIRS = (
     "Of both answers what the assistant says is compared, with what ends it, and nothing of what both have in common before. Where no column has a prompt, "
-    "it is what both begin with: messages, or of texts whole words. A pair whose answers are equal, or of which one is cut to nothing, teaches nothing and "
+    "it is what both begin with: messages, or of texts whole words; a pair without that is refused. A pair whose answers are equal, or of which one is cut to nothing, teaches nothing and "
     "does not count; how many there are is said.",
     "Of `dpo`, how likely the untrained model takes each answer is asked once, before the first step, and kept with the run: there is no second model in "
     "memory. With adapters that is the model without them. Before training the accuracy is 0.5 and the margin 0. `orpo` compares with no other model.",

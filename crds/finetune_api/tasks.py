@@ -470,7 +470,7 @@ _ALL = (
                 example="examples/alpaca.yaml",
             ),
             Form(
-                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS),
+                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, SYSTEM),
                 _TOKENS,
                 "completes a prompt",
                 _ANSWERED,
@@ -494,7 +494,12 @@ _ALL = (
             Form(
                 (
                     Role(
-                        "prompt", Kind.PROMPT, optional=True, found=True, together=True, also=("conversations", "input")
+                        "prompt",
+                        Kind.PROMPT,
+                        optional=True,
+                        found=True,
+                        together=True,
+                        also=("conversations", "input", "messages", "question"),
                     ),
                     CHOSEN,
                     REJECTED,
@@ -516,7 +521,7 @@ _ALL = (
                 example="examples/liked-chats.yaml",
             ),
             Form(
-                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, LIKED),
+                (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, SYSTEM, LIKED),
                 _LIKED,
                 "completes a prompt as people like it",
                 _PREFERENCE_OPTIONS,

@@ -29,6 +29,8 @@ class Plain:
 
     prompt: str
     completion: str
+    beside: tuple[str, ...] = ()
+    """Roles of which the row has something that only a conversation can have before it."""
 
 
 Row = Conversation | Plain
@@ -56,7 +58,8 @@ def row_of(row: Mapping[str, Any], system_prompt: str | None) -> Row:
     elif "prompt" in row:
         prompt, completion = row["prompt"], row["completion"]
         if not prompt[0]["role"]:
-            return Plain(prompt[0]["content"], completion[0]["content"])
+            beside = tuple(role for role in ("system", "tools") if (row.get(role) or "").strip())
+            return Plain(prompt[0]["content"], completion[0]["content"], beside)
         # What the prompt's assistant says is given, not learnt.
         messages = [*(message | {"learnt": False} for message in prompt), *completion]
     else:

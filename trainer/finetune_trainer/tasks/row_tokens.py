@@ -25,6 +25,15 @@ from finetune_trainer.tasks.broken_names import MARK, Breaker
 from finetune_trainer.tasks.chat_template import BY_LAST, ChatTemplate, Rendered, RenderError, Span
 from finetune_trainer.tasks.generation import Frame
 
+_BESIDE = {
+    "system": (
+        "system message",
+        "; or, if a user says the prompt, name its column in spec.dataset.columns.instruction, and that of a completion in output",
+    ),
+    "tools": ("tools", ""),
+}
+"""What roles hold that a text has no place for, and what else can be done."""
+
 
 class Encoded(NamedTuple):
     """One row as tokens."""
@@ -109,6 +118,13 @@ class RowTokens:
                     f"a prompt is a text, before which no system prompt can stand: {origins[number]}",
                     "Write prompts and completions as lists of messages, or remove spec.textGeneration.systemPrompt.",
                     "spec.textGeneration.systemPrompt",
+                )
+            if isinstance(row, Plain) and row.beside:
+                what, more = _BESIDE[row.beside[0]]
+                raise data_invalid(
+                    f"a prompt is a text, before which no {what} can stand: {origins[number]}",
+                    f"Write what is asked and what is answered as lists of messages, or leave {row.beside[0]} empty{more}.",
+                    f"spec.dataset.columns.{row.beside[0]}",
                 )
             try:
                 found.append(self._render(self._breaker.broken(row)))

@@ -25,7 +25,7 @@ from finetune_api.forms import columns_of
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.options import DEFAULT_PACKING, TextGeneration as Options
 from finetune_api.tasks import TASKS
-from finetune_trainer.data.conversations import Row, rows
+from finetune_trainer.data.conversations import Conversation, Row, rows
 from finetune_trainer.data.examples import Examples, Stop
 from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.problems import at
@@ -77,7 +77,8 @@ class TextGeneration(TextTask):
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         self._options = spec.text_generation or Options()
         self.packs = (self._options.packing or DEFAULT_PACKING) == "auto"
-        self._is_chat = not data.form.has("text") and not _begins_plain(data)
+        [first] = data.train.take(np.array([0])).blocks(*data.train.roles)
+        self._is_chat = isinstance(self.shown(first)[0], Conversation)
         super().__init__(folder, data, spec)
         trusted = spec.model.trust_remote_code
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
@@ -328,15 +329,6 @@ class TextGeneration(TextTask):
         system = self._options.system_prompt
         messages = [{"role": "system", "content": system}] if system else []
         return CHAT.format(messages=[*messages, {"role": "user", "content": "A question."}])
-
-
-def _begins_plain(data: Data) -> bool:
-    """Whether prompts are texts, as the first of them is; or where answers are compared, these: a text that answers an instruction is a
-    message."""
-    role = next((role for role in ("instruction", "chosen", "prompt") if data.form.has(role)), "instruction")
-    if role == "instruction":
-        return False
-    return not data.train.column(role)[0].as_py()[0]["role"]
 
 
 def _inputs(batch: Batch) -> dict[str, torch.Tensor]:

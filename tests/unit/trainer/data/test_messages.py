@@ -214,6 +214,40 @@ GOOD: dict[str, tuple[dict[str, Any], Row]] = {
         {"prompt": [user("a"), assistant("b"), user("c")], "completion": [assistant("d")]},
         Conversation((user("a"), assistant("b"), user("c"), assistant("d")), (False, False, False, True)),
     ),
+    "a prompt and its completion as messages that are JSON in a text": (
+        {"prompt": json.dumps([user("a")]), "completion": json.dumps([assistant("d")])},
+        Conversation((user("a"), assistant("d")), (False, True)),
+    ),
+    "a message to complete, with a system message of its own": (
+        {"prompt": json.dumps(ASKED[0]), "completion": ASKED[1], "system": "Be short."},
+        Conversation(({"role": "system", "content": "Be short."}, *ASKED), (False, False, True)),
+    ),
+    "JSON that is no message": (
+        {
+            "prompt": '[{"role": "king"}, {"from": "Oslo", "to": "Bergen"}]',
+            "completion": '{"from": "Oslo", "value": 3}',
+        },
+        Plain('[{"role": "king"}, {"from": "Oslo", "to": "Bergen"}]', '{"from": "Oslo", "value": 3}'),
+    ),
+    "ShareGPT, calls as LLaMA-Factory's documentation has them": (
+        {
+            "conversations": [
+                {"from": "human", "value": "Rain?"},
+                {"from": "function", "value": '{"name": "weather", "arguments": {"town": "Oslo"}}'},
+                {"from": "observation", "value": "rain"},
+                {"from": "gpt", "value": "Yes."},
+            ],
+            "functions": [],
+        },
+        Conversation(
+            (user("Rain?"), called(town="Oslo"), {"role": "tool", "content": "rain"}, assistant("Yes.")),
+            (False, True, False, True),
+        ),
+    ),
+    "a history with turns in which nobody says anything": (
+        {"instruction": "a", "output": "b", "history": [["", " "], ["Is it raining?", "Yes."], [None, None]]},
+        Conversation((*ASKED, user("a"), assistant("b")), (False, True, False, True)),
+    ),
     "a text": ({"text": "The sky is blue."}, Plain("", "The sky is blue.")),
 }
 
@@ -368,6 +402,21 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         {"prompt": "a", "completion": [assistant("b")]},
         "of prompt and completion one is a text and the other has messages",
         "Write both",
+    ),
+    "a completion that is JSON of another role": (
+        {"prompt": [user("a")], "completion": json.dumps([user("b")])},
+        "the completions have no answer",
+        "assistant",
+    ),
+    "a function's answer that may be a call": (
+        {"messages": [{"from": "human", "value": "a"}, {"from": "function", "value": "rain"}]},
+        'a role that is none .* "function" in message 2',
+        "observation, function_call",
+    ),
+    "a history in which one says nothing": (
+        {"instruction": "a", "output": "b", "history": [["Hi.", ""]]},
+        "a message that says nothing .* in message 2",
+        "remove",
     ),
     "a history that is none": (
         {"instruction": "a", "output": "b", "history": ["a"]},

@@ -80,9 +80,33 @@ GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
         {"chosen": "It is blue.", "rejected": "It is black."},
         (Plain("It is", " blue."), Plain("It is", " black.")),
     ),
-    "an answer that goes on with the other": (
-        {"chosen": "Blue.", "rejected": "Blue. Or not."},
-        (Plain("", "Blue."), Plain("", "Blue. Or not.")),
+    "a question and texts, as in Orca's pairs": (
+        {"system": "Be short.", "question": ASKED["content"], "chosen": "Blue.", "rejected": "Green."},
+        talks(SYSTEM, ASKED),
+    ),
+    "a question, and once more in both conversations": (
+        {"question": ASKED["content"], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "messages and texts": (
+        {"messages": [*EARLIER, ASKED], "chosen": "Blue.", "rejected": "Green."},
+        talks(*EARLIER, ASKED),
+    ),
+    "messages, and answers to them": (
+        {"messages": [ASKED], "chosen": [BLUE], "rejected": [GREEN]},
+        talks(ASKED),
+    ),
+    "a prompt of messages, and texts": (
+        {"prompt": [ASKED], "chosen": "Blue.", "rejected": "Green."},
+        talks(ASKED),
+    ),
+    "messages with the answer that is chosen, as in UltraFeedback without its prompt": (
+        {"messages": [ASKED, BLUE], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "a prompt beside a question": (
+        {"prompt": "The sky is", "question": "Colour?", "chosen": " blue.", "rejected": " green."},
+        TEXTS,
     ),
     "OpenAI": (
         {
@@ -187,10 +211,20 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "the rejected answers are texts where the rest of the row has messages",
         "all as",
     ),
-    "a prompt of messages for texts": (
-        {"prompt": [ASKED], "chosen": "Blue.", "rejected": "Green."},
-        "the chosen answers are texts where",
-        "all as",
+    "texts with nothing in common": (
+        {"chosen": "Blue.", "rejected": "Green."},
+        "the chosen answers have no words in common .* in 1 of 2 training rows",
+        "as instruction where",
+    ),
+    "a text that goes on with the other": (
+        {"chosen": "Blue.", "rejected": "Blue. Or not."},
+        "the chosen answers have no words in common",
+        "as prompt where",
+    ),
+    "a question that is blank": (
+        {"question": " ", "chosen": "Blue.", "rejected": "Green.", "system": ""},
+        'says nothing .* column "question"',
+        "remove",
     ),
     "a prompt that the conversations have not": (
         {"prompt": "What colour is grass?", "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},

@@ -216,6 +216,12 @@ def test_a_label_that_is_none_is_named_with_its_row(value: Any, says: str, tmp_p
     assert "line 9" in str(caught.value) and 'column "label"' in str(caught.value)
 
 
+@pytest.mark.parametrize("values", [(True, False), (1, 0), (1.0, 0.0), ("1.0", "0.0"), ("True", "False")], ids=repr)
+def test_a_label_may_be_written_in_any_way_that_says_true_or_false(values: tuple[Any, Any], tmp_path: Path) -> None:
+    found = task(tmp_path, *({**TEXTS[0], "label": value} for value in values))
+    assert found.data.train.column("label").to_pylist() == [True, False]
+
+
 @pytest.mark.parametrize("line", [TEXTS[0], CHATS[0], {"messages": TURNS}], ids=["texts", "messages", "conversations"])
 def test_the_same_answer_with_both_labels_is_said_and_another_one_is_not(line: dict[str, Any], tmp_path: Path) -> None:
     other = {"messages": TURNS[:2]} if "messages" in line else {**line, "completion": CHATS[1]["completion"]}

@@ -21,6 +21,7 @@ from tests.training.chatters import BEGIN, CHATML, END, WORD, save_chatter, toke
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.unit.trainer.data.folders import written
+from tests.unit.trainer.data.talk import WEATHER
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
 
 DEV = {"splits": {"validation": "dev.jsonl"}}
@@ -160,6 +161,33 @@ def test_a_system_prompt_stands_before_conversations_and_before_no_text(tmp_path
     texts = task(tmp_path / "texts", {"prompt": "a", "completion": "b"}, **spec)
     with pytest.raises(JobError, match=r"no system prompt can stand: train\.jsonl, line 1"):
         features_of(texts, texts.data.train)
+
+
+BESIDE: dict[str, tuple[str, Any]] = {"system": ("system message", "Be short."), "tools": ("tools", [WEATHER])}
+TEXTS: dict[str, dict[str, Any]] = {
+    "sft": {"prompt": "a", "completion": "b"},
+    "dpo": {"prompt": "a", "chosen": "b", "rejected": "c"},
+    "orpo": {"chosen": "a b", "rejected": "a c"},
+    "kto": {"prompt": "a", "completion": "b", "label": True},
+}
+
+
+@pytest.mark.parametrize("role", BESIDE)
+@pytest.mark.parametrize("objective", TEXTS)
+def test_what_a_text_has_no_place_for_is_refused_and_nothing_of_it_is_not(
+    objective: str, role: str, tmp_path: Path
+) -> None:
+    what, value = BESIDE[role]
+    nothing = value[:0]
+    found = task(
+        tmp_path,
+        *({**TEXTS[objective], role: one} for one in (nothing, value)),
+        textGeneration={"objective": objective},
+    )
+    with pytest.raises(JobError, match=rf"a text, before which no {what} can stand: train\.jsonl, line 2") as caught:
+        features_of(found, found.data.train)
+    assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, f"spec.dataset.columns.{role}")
+    assert f"leave {role} empty" in (caught.value.remedy or "")
 
 
 PROMPTS = [

@@ -13,7 +13,7 @@ from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.liked import Liked
 from finetune_trainer.data.kinds.messages import Completions, History, Messages, Prompts
 from finetune_trainer.data.kinds.number import Number
-from finetune_trainer.data.kinds.preference import Asked, Preferences
+from finetune_trainer.data.kinds.preference import Asked, Preferences, Question
 from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
@@ -40,12 +40,14 @@ _ANSWERS: Mapping[Kind, type[Values]] = {Kind.TEXT: Targets, Kind.PROMPT: Comple
 """Of those that are answers."""
 _FOUND: Mapping[Kind, type[Values]] = {Kind.TEXT: OptionalTexts, Kind.MESSAGES: History, Kind.PROMPT: Asked}
 """Of those that data may leave out."""
+_CALLED: Mapping[tuple[Kind, str], type[Values]] = {(Kind.PROMPT, "question"): Question}
+"""Of those that were found in a column of another name."""
 
 
 def kind_of(role: Role) -> type[Values]:
     """How the values of a role are read."""
     more = _ANSWERS if role.answer else _FOUND if role.found else {}
-    return more.get(role.kind, KINDS[role.kind])
+    return _CALLED.get((role.kind, role.column)) or more.get(role.kind, KINDS[role.kind])
 
 
 __all__ = ["KINDS", "Kinds", "Named", "Values", "kind_of"]

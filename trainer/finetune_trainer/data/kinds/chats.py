@@ -59,6 +59,8 @@ _SHAREGPT = {
     **{"system": "system", "human": "user", "gpt": ASSISTANT, "observation": "tool", "function_call": ASSISTANT},
     **{"user": "user", "assistant": ASSISTANT, "tool": "tool"},
 }
+_SHAPES = ({"role", "content"}, {"role", "tool_calls"}, {"role", "function_call"}, {"from", "value"})
+"""What any message has of these."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,14 @@ def history(value: Any) -> list[Message]:
     if not isinstance(value, list):
         raise WrongError(NO_LIST, value)
     if not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(one, str) for one in pair) for pair in value
+        isinstance(pair, list) and len(pair) == 2 and all(one is None or isinstance(one, str) for one in pair)
+        for pair in value
     ):
         return list(_messages(value))
+    turns = [pair for pair in value if any(one and not is_blank(one) for one in pair)]  # the others say nothing at all
     return list(
         _messages(
-            [{"role": role, "content": text} for pair in value for role, text in zip(ROLES[1:3], pair, strict=True)]
+            [{"role": role, "content": text} for pair in turns for role, text in zip(ROLES[1:3], pair, strict=True)]
         )
     )
 
@@ -171,6 +175,17 @@ def parsed(value: Any) -> Any:
     except (ValueError, RecursionError):
         return value
     return found if is_encodable(found) else value
+
+
+def are_messages(value: Any) -> bool:
+    """Whether what stood as JSON in a text are messages, or is one, and not just any JSON: that may be what is asked or answered."""
+    ones = value if isinstance(value, list) else [value]
+    said = [one.get("role", one.get("from")) for one in ones if isinstance(one, dict)]
+    return (
+        len(said) == len(ones)
+        and all(any(shape <= one.keys() for shape in _SHAPES) for one in ones)
+        and any(isinstance(role, str) and role in {*_OPENAI, *_SHAREGPT} for role in said)
+    )
 
 
 def unread(value: Any) -> set[str]:
@@ -257,6 +272,10 @@ def _learnt(role: str, value: Mapping[str, Any]) -> bool | None:
 def _of_sharegpt(value: Mapping[str, Any]) -> Message:
     said = value["from"]
     role = _SHAREGPT.get(said) if isinstance(said, str) else None
+    if said == "function" and _is_call(
+        value.get("value")
+    ):  # as LLaMA-Factory's documentation has it; not what a function answers
+        said, role = "function_call", ASSISTANT
     if role is None:
         raise WrongError(NO_ROLE, said)
     if said == "function_call":
@@ -311,6 +330,13 @@ def _call(value: Any) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise WrongError(NO_CALL, value)
     return {"id": _optional(value, "id"), "name": call["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
+
+
+def _is_call(value: Any) -> bool:
+    """Whether it can be nothing else: calls with their arguments."""
+    calls = parsed(value)
+    ones = calls if isinstance(calls, list) else [calls]
+    return bool(ones) and all(isinstance(one, dict) and {"name", "arguments"} <= one.keys() for one in ones)
 
 
 def _optional(value: Mapping[str, Any], name: str) -> str | None:

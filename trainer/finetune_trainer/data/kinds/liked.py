@@ -14,7 +14,7 @@ from finetune_trainer.data.examples import Origins
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import empty_to_the_hub
 
-SAID = {"true": True, "1": True, "false": False, "0": False}
+SAID = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 """As texts say it, in any case."""
 
 
@@ -55,4 +55,4 @@ def _said(value: Any) -> bool | None:
     """None for what says neither."""
     if isinstance(value, str):
         return SAID.get(value.strip().lower())
-    return SAID.get(str(value).lower()) if isinstance(value, bool | int) else None
+    return SAID.get(str(value).lower()) if isinstance(value, bool | int | float) else None

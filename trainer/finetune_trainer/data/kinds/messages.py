@@ -20,8 +20,10 @@ from finetune_trainer.data.kinds.chats import (
     Fault,
     Message,
     WrongError,
+    are_messages,
     conversation,
     history,
+    parsed,
     refuse_without_answer,
     text_message,
     unread,
@@ -113,8 +115,14 @@ class Prompts(Messages):
 
     @staticmethod
     def messages(value: Any) -> list[Message]:
+        """A text, a message, or a list of them, which JSON may have written into a text. Another text that is JSON stays a text."""
         if isinstance(value, str):
-            return [text_message(value)]
+            found = parsed(value)
+            if not are_messages(found):
+                return [text_message(value)]
+            value = found
+        if isinstance(value, dict):
+            value = [value]
         if not isinstance(value, list):
             raise WrongError(NO_TEXT, value)
         return conversation(value)

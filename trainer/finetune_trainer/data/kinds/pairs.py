@@ -25,6 +25,11 @@ MIXED = Fault(
     "are texts where the rest of the row has messages, or the other way round",
     "Write what is asked and both answers all as texts, or all as messages.",
 )
+NO_BEGINNING = Fault(
+    "have no words in common that they begin with, and no column says what they answer",
+    "Name the column with what is asked in spec.dataset.columns: as instruction where a user says it and the assistant answers, as prompt where the "
+    "texts go on with it as they stand.",
+)
 NO_PROMPT = Fault(
     "have no message in common that they answer",
     "Begin both with the messages that they answer, or name the column that has these in spec.dataset.columns.prompt.",
@@ -55,11 +60,10 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
         tools, prompt = prompt[0]["content"], prompt[1:]
     if _is_text(chosen) != _is_text(rejected):
         raise WrongError(MIXED, "rejected")
+    if prompt and not _is_text(prompt):
+        return _to_messages(prompt, _as_message(chosen), _as_message(rejected), tools)
     if _is_text(chosen):
         return _texts(prompt, chosen, rejected)
-    if prompt and not _is_text(prompt):
-        chosen, rejected = (messages[_begun(messages, prompt) :] for messages in (chosen, rejected))
-        return _answers(Pair(prompt, chosen, rejected, tools))
     shared = _shared(chosen[:-1], rejected[:-1])
     if prompt and not _holds(chosen[:shared], prompt[0]["content"]):
         raise WrongError(MIXED, "chosen")
@@ -71,15 +75,24 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
 
 def _texts(prompt: list[Message] | None, chosen: list[Message], rejected: list[Message]) -> Pair:
     if prompt is not None:
-        if not _is_text(prompt):
-            raise WrongError(MIXED, "chosen")
         return Pair(prompt, chosen, rejected)
     one, other = (messages[0]["content"] for messages in (chosen, rejected))
     # Whole words, so that no token begins in what is asked and ends in an answer.
     words = re.match(r"(?s).*(?=\s)", one[: _shared(one.rstrip()[:-1], other.rstrip()[:-1])])
     begin = len(words[0].rstrip()) if words else 0
+    if not begin:
+        raise WrongError(NO_BEGINNING, "chosen")
     prompt = [chosen[0] | {"content": one[:begin]}]
     return Pair(prompt, [chosen[0] | {"content": one[begin:]}], [rejected[0] | {"content": other[begin:]}])
+
+
+def _to_messages(prompt: list[Message], chosen: list[Message], rejected: list[Message], tools: str | None) -> Pair:
+    if prompt[-1] == chosen[-1]:  # the whole conversation once more, with the answer that is chosen
+        prompt = prompt[:-1]
+    if not prompt:
+        raise WrongError(NO_PROMPT, "chosen")
+    chosen, rejected = (messages[_begun(messages, prompt) :] for messages in (chosen, rejected))
+    return _answers(Pair(prompt, chosen, rejected, tools))
 
 
 def _answers(pair: Pair) -> Pair:

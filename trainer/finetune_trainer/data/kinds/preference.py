@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from finetune_trainer.data.examples import BLOCK, Origins
 from finetune_trainer.data.kinds.chats import (
-    NO_TEXT,
     TOOLS,
     Fault,
     Message,
@@ -37,12 +36,21 @@ class Asked(Prompts):
     def messages(value: Any) -> list[Message]:
         whole = parsed(value)
         if not isinstance(whole, dict) or not isinstance(whole.get("messages"), list):
-            return _messages(value)
+            return Prompts.messages(value)
         tools = tools_of(whole.get("tools"))
         if tools is None:
             raise WrongError(NO_TOOLS, whole["tools"])
         found = conversation(whole["messages"])
         return [text_message(json.dumps(tools, ensure_ascii=False), TOOLS), *found] if tools else found
+
+
+class Question(Asked):
+    """What is answered, where its column is called so: a text in it is what a user says, to whom the assistant answers."""
+
+    @staticmethod
+    def messages(value: Any) -> list[Message]:
+        found = Asked.messages(value)
+        return found if found[0]["role"] else [text_message(found[0]["content"], "user")]
 
 
 class Preferences(Prompts):
@@ -52,10 +60,6 @@ class Preferences(Prompts):
     called: ClassVar[str] = "answers"
     last: ClassVar[str] = "rejected"
     """The role that is read when the others are: it is checked with them."""
-
-    @staticmethod
-    def messages(value: Any) -> list[Message]:
-        return _messages(value)
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         super().check(table, origins)
@@ -77,21 +81,3 @@ class Preferences(Prompts):
                 fault.remedy,
                 f"spec.dataset.columns.{role}",
             )
-
-
-def _messages(value: Any) -> list[Message]:
-    """A text, a message, or a list of them, which JSON may have written into a text. Another text that is JSON is what is answered."""
-    if isinstance(value, str):
-        found = parsed(value)
-        if not _are_messages(found if isinstance(found, list) else [found]):
-            return [text_message(value)]
-        value = found
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise WrongError(NO_TEXT, value)
-    return conversation(value)
-
-
-def _are_messages(values: list[Any]) -> bool:
-    return bool(values) and all(isinstance(one, dict) and {"role", "from"} & one.keys() for one in values)
