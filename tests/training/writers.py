@@ -42,7 +42,7 @@ def save_writer(
     """Write a folder of the writer of that name. Weights of that deviation are so lively that each text gets one of its own; `generation`
     is what generation_config.json says besides."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = WRITERS[name](folder, dropout)
+    config = {**WRITERS, **SPARSE}[name](folder, dropout)
     torch.manual_seed(0)
     model = AutoModelForSeq2SeqLM.from_config(config)
     if name == "flan t5":
@@ -95,6 +95,23 @@ def _t5(folder: Path, dropout: float) -> Any:
     tokenizer = save_tokenizer("t5", folder)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": dropout}
     return AutoConfig.for_model("t5", vocab_size=len(tokenizer), decoder_start_token_id=tokenizer.pad_token_id, **sizes)
+
+
+def _switch(folder: Path, dropout: float) -> Any:
+    """Of each text a router sends every token to one of eight experts, so most of these get none of a short one."""
+    tokenizer = save_tokenizer("t5", folder)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": dropout}
+    sparse = {"num_experts": 8, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    start = tokenizer.pad_token_id
+    return AutoConfig.for_model(
+        "switch_transformers", vocab_size=len(tokenizer), decoder_start_token_id=start, **sizes, **sparse
+    )
+
+
+def _nllb_moe(folder: Path, dropout: float) -> Any:
+    tokenizer = save_tokenizer("t5", folder)
+    sparse = {"num_experts": 8, "encoder_sparse_step": 2, "decoder_sparse_step": 2, "moe_token_dropout": 0.0}
+    return _bart_like("nllb-moe", tokenizer, dropout, decoder_start_token_id=tokenizer.pad_token_id, **sparse)
 
 
 def _flan_t5(folder: Path, dropout: float) -> Any:
@@ -176,3 +193,5 @@ WRITERS: Mapping[str, Callable[[Path, float], Any]] = {
     "mbart": _mbart,
     "two berts": _two_berts,
 }
+SPARSE: Mapping[str, Callable[[Path, float], Any]] = {"switch": _switch, "nllb moe": _nllb_moe}
+"""Those with experts, each a module of its own."""

@@ -36,6 +36,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora
 from finetune_trainer.engine import nf4
 from finetune_trainer.engine.freeze import train_only
+from finetune_trainer.engine.layers import called, unasked
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.imports import taken_for_absent
 from finetune_trainer.said import first_line
@@ -137,7 +138,7 @@ class Adapters:
         peft_library()
         model = self.task.model
         with nf4.read_by_others({name: model.get_submodule(name) for name in self.quantisable}) as read:
-            reached = _reached(self.task, features, {*self.targets, *self.quantisable})
+            reached = _reached(self.task, features, {*self.targets, *self.quantisable}, read)
         self.quantisable = [name for name in self.quantisable if name in reached - read]
         self.unreached = [name for name in self.targets if name not in reached]
         for pattern in self.lora.target_modules or ["*"]:
@@ -414,28 +415,35 @@ def _unreached(model: PreTrainedModel, names: Sequence[str]) -> JobError:
     )
 
 
-def _reached(task: Task, features: Features, names: Collection[str]) -> set[str]:
+def _reached(task: Task, features: Features, names: set[str], read: set[str]) -> set[str]:
     """Those of these layers whose outputs have a part in what the task reads of the model, tried with the feature that costs least: code may
-    read a layer's weights past it, or have no use for it. Nothing is drawn from the random generators."""
+    read a layer's weights past it, or have no use for it. An expert that its router did not ask is as good as one that it asked, also
+    where the weights of that one were `read` by others. Nothing is drawn from the random generators."""
     marks: dict[str, torch.Tensor] = {}
 
     def mark(name: str, _: nn.Module, given: object, output: torch.Tensor) -> torch.Tensor:
-        marks[name] = torch.zeros((), requires_grad=True)
+        if name not in marks:
+            marks[name] = torch.zeros((), requires_grad=True)
         return output + marks[name]
 
     before, training = random_state(), task.model.training
     task.model.eval()
-    hooks = [task.model.get_submodule(name).register_forward_hook(partial(mark, name)) for name in names]
+    layers = [(name, module) for name, module in task.model.named_modules() if isinstance(module, NAMED)]
+    hooks = [module.register_forward_hook(partial(mark, name)) for name, module in layers]
     try:
         feature = features.get(int(np.argmin(features.costs)), np.random.default_rng(0))
-        outputs = task.outputs(task.collate([feature]))
+        with called(task.model) as asked:
+            outputs = task.outputs(task.collate([feature]))
     finally:
         for hook in hooks:
             hook.remove()
         task.model.train(training)
         set_random_state(before)
-    read = [values.float().sum() for values in outputs.values() if values.requires_grad]
-    if not read or not marks:
+    answers = [values.float().sum() for values in outputs.values() if values.requires_grad]
+    if not answers or not marks:
         return set()
-    gradients = torch.autograd.grad(torch.stack(read).sum(), list(marks.values()), allow_unused=True)
-    return {name for name, gradient in zip(marks, gradients, strict=True) if gradient is not None}
+    gradients = torch.autograd.grad(torch.stack(answers).sum(), list(marks.values()), allow_unused=True)
+    reached = {name for name, gradient in zip(marks, gradients, strict=True) if gradient is not None}
+    alike = unasked(task.model, asked)
+    read |= {name for name, other in alike.items() if other in read}
+    return names & (reached | {name for name, other in alike.items() if other in reached})

@@ -13,7 +13,17 @@ from transformers import PreTrainedModel
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Freeze
-from finetune_trainer.engine.layers import backbone, depths, join, layer_lists, name_in, towers, within
+from finetune_trainer.engine.layers import (
+    backbone,
+    called,
+    depths,
+    join,
+    layer_lists,
+    name_in,
+    towers,
+    unasked,
+    within,
+)
 from finetune_trainer.engine.nf4 import count
 from finetune_trainer.engine.predict import Arithmetic
 from finetune_trainer.engine.randomness import random_state, set_random_state
@@ -77,15 +87,18 @@ def train_only(model: nn.Module, names: Collection[str]) -> None:
 
 
 def has_part(task: Task, features: Features, arithmetic: Arithmetic) -> bool:
-    """Whether anything that gets a gradient has a part in the loss. Nothing is drawn from the random generators."""
+    """Whether anything that gets a gradient has a part in the loss, or is of experts that no token was sent to yet. Nothing is drawn from the
+    random generators."""
     before = random_state()
     task.model.eval()
     few = [features.get(index, np.random.default_rng(index)) for index in range(min(2, len(features.rows)))]
     given = arithmetic.move(task.collate(few))
-    outputs = arithmetic.outputs(task, given)
+    with called(task.model) as asked:
+        outputs = arithmetic.outputs(task, given)
     loss = task.losses(outputs, given | own_references(task, outputs))
     set_random_state(before)
-    return loss.requires_grad
+    moving = {name.rpartition(".")[0] for name, parameter in task.model.named_parameters() if parameter.requires_grad}
+    return loss.requires_grad or not moving.isdisjoint(unasked(task.model, asked))
 
 
 def refuse_idle(task: Task, features: Features, arithmetic: Arithmetic) -> None:

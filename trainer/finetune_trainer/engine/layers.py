@@ -5,7 +5,9 @@ models of two towers, also where the second one reads the first one, as a decode
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import zip_longest
 
 from torch import nn
@@ -105,6 +107,42 @@ def layer_lists(prefix: str, tower: nn.Module) -> list[tuple[str, nn.ModuleList]
     parent = name.rpartition(".")[0]
     beside = [item for item in outermost if item[0].rpartition(".")[0] == parent and len(item[1]) == len(layers)]
     return [(join(prefix, name), layers) for name, layers in beside]
+
+
+@contextmanager
+def called(model: nn.Module) -> Iterator[set[str]]:
+    """Within, the names of the modules are collected that are called."""
+    names: set[str] = set()
+
+    def note(name: str, *_: object) -> None:
+        names.add(name)
+
+    hooks = [module.register_forward_hook(partial(note, name)) for name, module in model.named_modules()]
+    try:
+        yield names
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def unasked(model: nn.Module, called: Collection[str]) -> dict[str, str]:
+    """The modules of experts that a router sent nothing to, each with the one that has its place in an expert that it asked: of a list of
+    modules that numbers tell apart some were called, and of this one nothing was. By other tokens it may be."""
+    awake = {name[: dot.start()] for name in called for dot in re.finditer(r"\.|$", name)}
+    found: dict[str, str] = {}
+    for holder, modules in model.named_modules():
+        if not isinstance(modules, nn.ModuleList | nn.ModuleDict):
+            continue
+        alike: dict[str, list[str]] = {}
+        for own, _ in modules.named_children():
+            alike.setdefault(re.sub(r"\d+", "#", own), []).append(join(holder, own))
+        for names in alike.values():
+            asked = [name for name in names if name in awake]
+            for name in names if asked else []:
+                if name not in awake:
+                    inside = model.get_submodule(name).named_modules()
+                    found |= {join(name, part): join(asked[0], part) for part, _ in inside}
+    return found
 
 
 def name_in(model: nn.Module, wanted: nn.Module) -> str:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora, Training
 from finetune_trainer.engine.adapters import Adapters, peft_library, plain_name
-from finetune_trainer.engine.freeze import ParameterCount, freeze
+from finetune_trainer.engine.freeze import ParameterCount, freeze, refuse_idle
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.optimizer import adamw, learning_rates
@@ -28,10 +28,15 @@ from tests.training.models import save_tiny_bert
 from tests.training.no_values import steps_done
 from tests.training.sentences import ROWS
 from tests.training.sounds import save_tiny_sounds
+from tests.training.writers import SPARSE, save_writer
 from tests.unit.trainer.engine.oracle import TheirTrainer
 from tests.unit.trainer.engine.test_tuning import spec_of
 from tests.unit.trainer.rows import examples
-from tests.unit.trainer.tasks import test_audio_classification as sounds, test_image_classification as images
+from tests.unit.trainer.tasks import (
+    test_audio_classification as sounds,
+    test_image_classification as images,
+    test_text2text_generation as writers,
+)
 from tests.unit.trainer.tasks.loading import CPU, features_of, said, task_for
 
 peft = peft_library()
@@ -132,6 +137,45 @@ def test_every_linear_layer_has_one_but_the_head_as_peft_says_all_linear(archite
         *(f"{name}.lora_{part}.default.weight" for name in adapters.targets for part in "AB"),
         *(f"{n}.modules_to_save.default.{p}" for n, _, p in (name.rpartition(".") for name in head)),
     }
+
+
+def experts(name, folder, lora=None, four_bits=False, **spec):
+    """A writer with experts, which has adapters, and these."""
+    task = writers.writing(save_writer(name, folder / "model"), folder / "data", **spec)
+    features = writers.pairs_of(task)
+    freeze(task.model, task.spec.method.freeze, task.new_parameters)
+    adapters = Adapters.of(task, lora or Lora(), four_bits=four_bits)
+    adapters.put(features)
+    return task, features, adapters
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_experts_have_one_also_those_that_no_token_of_the_shortest_row_is_sent_to(name, tmp_path):
+    _, _, adapters = experts(name, tmp_path)
+
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "model")
+    theirs = peft.get_peft_model(plain, peft.LoraConfig(target_modules="all-linear")).targeted_module_names
+    assert set(adapters.targets) == set(theirs) and not adapters.unreached
+    assert len([name for name in adapters.targets if ".expert_" in name]) == 2 * 8 * 2
+    assert "would do nothing" not in str(adapters)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_an_expert_can_be_named_whether_or_not_a_token_is_sent_to_it_first(number, tmp_path):
+    frozen = {"method": {"type": "lora", "freeze": {"embeddings": True}}}
+    task, features, adapters = experts("switch", tmp_path, Lora(targetModules=[f"expert_{number}.*"]), **frozen)
+
+    assert len(adapters.targets) == 4 and not adapters.unreached
+    refuse_idle(task, features, CPU)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("switch", "wo"), ("nllb moe", "fc2")])
+def test_of_experts_the_same_parts_may_be_held_in_four_bits_whichever_a_token_is_sent_to(name, kept, tmp_path):
+    """Their code looks at the weights of the others."""
+    _, _, adapters = experts(name, tmp_path, four_bits=True)
+
+    of_experts = {name for name in adapters.targets if ".expert_" in name}
+    assert of_experts - set(adapters.quantisable) == {name for name in of_experts if name.endswith(f".{kept}")}
 
 
 def test_names_are_those_of_the_plain_model_once_what_peft_adds_is_left_out(folder):

@@ -19,7 +19,7 @@ from transformers import (
 from finetune_api.failures import JobError
 from finetune_api.training import Freeze
 from finetune_trainer.engine.freeze import freeze
-from finetune_trainer.engine.layers import depths, distances, layer_lists, towers, within
+from finetune_trainer.engine.layers import depths, distances, layer_lists, towers, unasked, within
 from tests.training import images, models, sounds
 
 TOKENS = {"vocab_size": 50, "pad_token_id": 1, "eos_token_id": 2}
@@ -163,3 +163,51 @@ def test_what_a_model_keeps_itself_stays_so() -> None:
     freeze(model, None)
     assert not model.encoder.embed_positions.weight.requires_grad
     assert model.encoder.conv1.weight.requires_grad
+
+
+def holding(**parts: nn.Module) -> nn.Module:
+    module = nn.Module()
+    for name, part in parts.items():
+        module.add_module(name, part)
+    return module
+
+
+def expert() -> nn.Module:
+    return holding(up=nn.Linear(1, 1), down=nn.Linear(1, 1))
+
+
+UNASKED: dict[str, tuple[nn.Module, set[str], dict[str, str]]] = {
+    "experts by number": (
+        holding(experts=nn.ModuleList(expert() for _ in range(3))),
+        {"", "experts.1", "experts.1.up", "experts.1.down"},
+        {f"experts.{n}{part}": f"experts.1{part}" for n in (0, 2) for part in ("", ".up", ".down")},
+    ),
+    "experts by name, whose parts alone are called": (
+        holding(experts=nn.ModuleDict({f"expert_{n}": expert() for n in range(2)})),
+        {"", "experts", "experts.expert_0.up", "experts.expert_0.down"},
+        {f"experts.expert_1{part}": f"experts.expert_0{part}" for part in ("", ".up", ".down")},
+    ),
+    "experts in layers": (
+        holding(layers=nn.ModuleList(holding(up=nn.ModuleList(nn.Linear(1, 1) for _ in range(2))) for _ in range(2))),
+        {"", "layers.0", "layers.0.up.1", "layers.1", "layers.1.up.0"},
+        {"layers.0.up.0": "layers.0.up.1", "layers.1.up.1": "layers.1.up.0"},
+    ),
+    "a pooler": (holding(layers=nn.ModuleList([expert()]), pooler=expert()), {"", "layers.0", "layers.0.up"}, {}),
+    "a part that its layer has no use for": (
+        holding(layers=nn.ModuleList(expert() for _ in range(2))),
+        {"", "layers.0", "layers.0.up", "layers.0.down", "layers.1", "layers.1.down"},
+        {},
+    ),
+    "a language": (
+        holding(adapters=nn.ModuleDict({"en_XX": expert(), "de_DE": expert()})),
+        {"", "adapters.en_XX", "adapters.en_XX.up"},
+        {},
+    ),
+    "none of them": (holding(experts=nn.ModuleList(expert() for _ in range(2))), {""}, {}),
+}
+
+
+@pytest.mark.parametrize("case", UNASKED)
+def test_what_was_not_called_may_be_by_other_tokens_where_others_of_its_kind_were(case: str) -> None:
+    model, names, wanted = UNASKED[case]
+    assert unasked(model, names) == wanted
