@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
 from finetune_api.generate import REPOSITORY
 from finetune_trainer.engine import preparation, saved
@@ -21,13 +21,14 @@ from finetune_trainer.engine.weights import MOVED
 from tests.training.absent import as_in_the_image
 from tests.training.attempts import Job
 from tests.training.cases import CASES
+from tests.training.chatters import CHATML, save_chatter
 from tests.training.images import tiny_image_inputs
 from tests.training.inside import at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
 from tests.training.models import save_tiny_bert
 from tests.training.sentences import ROWS
 from tests.training.tiny import write_rows
-from tests.training.writers import save_writer
+from tests.training.writers import change, save_writer
 
 LORA = {"type": "lora", "lora": {"rank": 4, "dropout": 0.1}}
 TRAINING = {"epochs": 2, "batchSize": 8, "learningRate": 1e-2, "precision": "fp32", "seed": 3}
@@ -217,7 +218,7 @@ def test_a_run_starts_from_what_an_earlier_one_left(inputs, tuned, start, method
 
     after = result_of(job)
     for was, now in zip(before["metrics"], after["metrics"], strict=True):
-        assert now["baseline"] == pytest.approx(was["value"], abs=1e-5), now["name"]
+        assert now["baseline"] == pytest.approx(was["value"], rel=1e-5, abs=1e-5), now["name"]
     assert ("Adding the adapters" in log) == (start == "adapter")
     assert after["model"].get("adapter") == ("adapter" if method and start == "model" else None)
     model = job.results / "model"
@@ -273,6 +274,103 @@ def test_a_base_that_is_stored_in_bf16_is_trained_beside_as_if_it_were_stored_in
         assert stored[name][0] == before, name
     # Adapters begin with numbers that peft rounds as the weights beside them are.
     assert stored["loss"][1] == pytest.approx(whole["loss"][1], rel=0.02) and stored["loss"][1] < stored["loss"][0]
+
+
+MOVING = TRAINING | {"epochs": 1}
+ANOTHER = CHATML.replace("assistant\\n", "assistant>").replace("message.role +", "message.role + ' says' +")
+
+
+@pytest.fixture(scope="module")
+def chatting(tmp_path_factory):
+    """A run with adapters by which a model learns to answer in the way of a template; that of its base is the same."""
+    folder = tmp_path_factory.mktemp("chatting")
+    given = {**CASES["text-generation"].inputs(folder, 0.0), "task": "text-generation"}
+    job = Job(folder / "job", method=LORA, training=MOVING, **given)
+    complete_inside(job)
+    return job, given
+
+
+def template_as_ever(adapter, base):
+    """Files as they were left."""
+
+
+def template_of_the_base_in_a_file(adapter, base):
+    """Beside adapters that have theirs within tokenizer_config.json, as older versions of transformers save it."""
+    (adapter / "chat_template.jinja").unlink()
+    change(adapter, "tokenizer_config.json", chat_template=CHATML)
+    (base / "chat_template.jinja").write_text(ANOTHER)
+
+
+def other_special_tokens(adapter, base):
+    """Of the base, in files that the adapters have none of."""
+    (base / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|endoftext|>"}))
+    (base / "added_tokens.json").write_text(json.dumps({"<|new|>": 999}))
+    (base / "vocab.json").write_text("{}")
+    change(base, "tokenizer_config.json", eos_token="<|endoftext|>", model_max_length=7)
+
+
+def no_tokenizer(adapter, base):
+    """Beside the adapters, as peft alone leaves them: the base's is taken."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (adapter / name).unlink()
+
+
+def template_alone(adapter, base):
+    """Beside the adapters there is nothing but the template; the rest is of the base."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (adapter / name).unlink()
+    (base / "chat_template.jinja").write_text(ANOTHER)
+
+
+@pytest.mark.parametrize(
+    ("start", "lay"),
+    [
+        ("model", template_as_ever),
+        ("adapter", template_as_ever),
+        ("adapter", template_of_the_base_in_a_file),
+        ("adapter", other_special_tokens),
+        ("adapter", no_tokenizer),
+        ("adapter", template_alone),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_run_goes_on_with_the_template_and_the_ends_that_an_earlier_one_answered_with(chatting, start, lay, tmp_path):
+    earlier, given = chatting
+    shutil.copytree(earlier.results / start, tmp_path / "start")
+    if start == "adapter":
+        shutil.copytree(given["model"]["uri"].removeprefix("file://"), tmp_path / "base")
+        changed({"base_model_name_or_path": str(tmp_path / "base")})(tmp_path / "start")
+    lay(tmp_path / "start", tmp_path / "base")
+    job = Job(tmp_path / "job", training=MOVING, **{**given, "model": {"uri": f"file://{tmp_path}/start"}})
+    complete_inside(job)
+
+    for was, now in zip(result_of(earlier)["metrics"], result_of(job)["metrics"], strict=True):
+        assert now["baseline"] == pytest.approx(was["value"], rel=1e-5, abs=1e-5), now["name"]
+    one, other = (AutoTokenizer.from_pretrained(run.results / "model") for run in (earlier, job))
+    assert (other.chat_template, other.eos_token, len(other)) == (CHATML, "<|im_end|>", len(one))
+    ends = [GenerationConfig.from_pretrained(run.results / "model").eos_token_id for run in (earlier, job)]
+    assert ends == [one.eos_token_id] * 2 or ends == [[one.eos_token_id]] * 2
+
+
+@pytest.mark.parametrize("case", ["text2text-generation", "text-generation"])
+def test_a_model_with_experts_learns_by_adapters_and_what_they_leave_out_is_said(case, tmp_path):
+    given = {**CASES[case].inputs(tmp_path, 0.0), "task": CASES[case].task}
+    if apart := case == "text2text-generation":
+        save_writer("switch", tmp_path / "model", std=0.2)
+    else:
+        save_chatter(tmp_path / "model", architecture="qwen3_moe")
+    job = Job(tmp_path / "job", method=LORA, training=MOVING, **given)
+    log = complete_inside(job).log
+
+    kept = load_file(job.results / "adapter/adapter_model.safetensors")
+    assert any(".experts." in name for name in kept) == apart
+    told = "each is several matrices in one, such as all experts of a layer"
+    places = [log, (job.results / "report.html").read_text(), (job.results / "README.md").read_text()]
+    assert [told in place for place in places] == [not apart] * 3
+    again = Job(tmp_path / "again", training=MOVING, **{**given, "model": {"uri": f"file://{job.results}/adapter"}})
+    complete_inside(again)
+    for was, now in zip(result_of(job)["metrics"], result_of(again)["metrics"], strict=True):
+        assert now["baseline"] == pytest.approx(was["value"], abs=1e-4), now["name"]
 
 
 def changed(config):

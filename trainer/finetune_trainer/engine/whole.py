@@ -34,7 +34,10 @@ KINDS = {
     "FEATURE_EXTRACTION": "AutoModel",
 }
 """transformers' class by peft's name of a task."""
-
+TOKENIZER = "tokenizer_config.json"
+BESIDE_VOCABULARY = frozenset({TOKENIZER, "special_tokens_map.json", "added_tokens.json"})
+PROCESSORS = frozenset({"processor_config.json", "preprocessor_config.json"})
+"""Either says what is done to images and sounds."""
 
 _WRONG = (
     *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError),
@@ -86,18 +89,38 @@ def made_whole(
     # What neither of the two holds was drawn at random: it is as absent as before, for whoever loads the folder to find so.
     kept = {name: values for name, values in whole.state_dict().items() if name not in lacking}
     whole.save_pretrained(folder, state_dict=kept)
-    for source in (base, adapter):
-        _copy_settings(source, folder, more)
+    own = _settings(adapter, more)
+    _copy([name for name in _settings(base, more) if not is_replaced(name, own)], base, folder)
+    _copy(own, adapter, folder)
     return folder
 
 
-def _copy_settings(source: Path, folder: Path, more: Collection[str]) -> None:
-    """Put what describes a model, and what it is used with, into a folder, over what is there."""
-    at_the_top = [file.name for file in source.iterdir() if file.suffix in (*SETTINGS, ".py")]
-    for name in (*at_the_top, *(name for name in more if (source / name).exists())):
-        if name not in (CONFIG, INDEX):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, folder / name)
+def _settings(folder: Path, more: Collection[str]) -> list[str]:
+    """The files that describe a model, and what it is used with."""
+    at_the_top = [file.name for file in folder.iterdir() if file.suffix in (*SETTINGS, ".py")]
+    deeper = [name for name in more if (folder / name).exists()]
+    return [name for name in (*at_the_top, *deeper) if name not in (CONFIG, INDEX)]
+
+
+def is_replaced(name: str, brought: Collection[str]) -> bool:
+    """Whether what is brought along says what this file says, perhaps in files of other names: transformers reads a template, special tokens
+    and sizes of images from whichever file it looks for first."""
+    if name in PROCESSORS:
+        return not PROCESSORS.isdisjoint(brought)
+    if TOKENIZER not in brought:
+        return False
+    of_tokenizer = name in BESIDE_VOCABULARY or _is_vocabulary(name)
+    return Path(name).suffix == ".jinja" or (of_tokenizer and any(map(_is_vocabulary, brought)))
+
+
+def _is_vocabulary(name: str) -> bool:
+    return name in ("tokenizer.json", "vocab.json") or Path(name).suffix not in (".json", ".jinja", ".py")
+
+
+def _copy(names: Collection[str], source: Path, folder: Path) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
 
 
 def _kind(said: dict[str, object], loads: str) -> type[PreTrainedModel]:
