@@ -47,6 +47,10 @@ ATTENDING: Mapping[str, Mapping[str, Any]] = {
     "lfm2": {**SIZES, "num_key_value_heads": 2, "full_attn_idxs": [1]},
 }
 """Each of these sees the tokens before in a way of its own: some only a few of them, some by a convolution."""
+SPARSE: Mapping[str, Mapping[str, Any]] = {
+    "qwen3_moe": {**GROUPED, "moe_intermediate_size": 32, "num_experts": 8, "num_experts_per_tok": 2},
+}
+"""The experts of each layer are two parameters, and no layers themselves."""
 
 
 def tokenizer_of_bytes(
@@ -85,7 +89,7 @@ def save_chatter(
     torch.manual_seed(0)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     given = {
-        **({**CONFIGS, **ATTENDING})[architecture],
+        **{**CONFIGS, **ATTENDING, **SPARSE}[architecture],
         **ids,
         "vocab_size": len(tokenizer),
         "attention_dropout": dropout,

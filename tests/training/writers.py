@@ -101,7 +101,7 @@ def _switch(folder: Path, dropout: float) -> Any:
     """Of each text a router sends every token to one of eight experts, so most of these get none of a short one."""
     tokenizer = save_tokenizer("t5", folder)
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "dropout_rate": dropout}
-    sparse = {"num_experts": 8, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    sparse = {"num_experts": 8, "num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
     start = tokenizer.pad_token_id
     return AutoConfig.for_model(
         "switch_transformers", vocab_size=len(tokenizer), decoder_start_token_id=start, **sizes, **sparse

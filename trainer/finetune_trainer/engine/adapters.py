@@ -29,13 +29,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.parametrize import ParametrizationList
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora
 from finetune_trainer.engine import nf4
-from finetune_trainer.engine.freeze import train_only
+from finetune_trainer.engine.freeze import ParameterCount, train_only
 from finetune_trainer.engine.layers import called, unasked
 from finetune_trainer.engine.randomness import random_state, set_random_state
 from finetune_trainer.imports import taken_for_absent
@@ -78,6 +80,8 @@ class Adapters:
     """Of those that have fewer inputs or outputs than the adapters' rank, how many: their weight is told by as many vectors."""
     unreached: list[str] = field(default_factory=list)
     """Layers without one, as theirs would have no part in the answers."""
+    stacked: list[str] = field(default_factory=list)
+    """Parameters without one, as they are several matrices in one, such as the experts of a layer; where no layers were named."""
     quantisable: list[str] = field(default_factory=list)
     """Names of the layers whose weights can be held in four bits, and are once `quantise` was called; of none but with `qlora`."""
     quantised: dict[str, nn.Module] = field(default_factory=dict)
@@ -103,6 +107,19 @@ class Adapters:
         )
         return f"Adapters of rank {lora.rank}, alpha {lora.alpha}{kinds}, beside {_count(count, 'layer')}{whole}{idle}{wide}{bits}"
 
+    @property
+    def warning(self) -> str | None:
+        """What is left out that somebody may count on, as a sentence."""
+        if not self.stacked:
+            return None
+        model = self.task.model
+        numbers = ParameterCount.of(model)
+        part = sum(model.get_parameter(name).numel() for name in self.stacked) / (numbers.trained + numbers.frozen)
+        return (
+            f"No adapters are beside {_shown(self.stacked)}: each is several matrices in one, such as all experts of a layer, and adapters stand "
+            f"beside layers. {100 * part:.1f} % of the model's parameters stay as they are for that; with spec.method.type full they are trained."
+        )
+
     @classmethod
     def of(cls, task: Task, lora: Lora, *, four_bits: bool = False) -> Adapters:
         """After `freeze`, which left to train what may have an adapter; from here on only what is trained whole gets a gradient. With
@@ -115,6 +132,7 @@ class Adapters:
         whole = _owners(model, trained | task.new_parameters)
         able = [name for name in _able(model, NAMED) if f"{name}.weight" in moves and not _is_within(name, whole)]
         linear = [name for name in _able(model, LINEAR) if not _is_within(name, whole)]
+        stacked = [name for name in stacked_matrices(model) if name in moves and not _is_within(name, whole)]
         if lora.target_modules is None:
             targets = [name for name in linear if name in able]
             if not targets:
@@ -123,14 +141,15 @@ class Adapters:
             chosen = {
                 name
                 for index, pattern in enumerate(lora.target_modules)
-                for name in _matching(pattern, able, index, model)
+                for name in _matching(pattern, able, index, model, stacked)
             }
             targets = [name for name in able if name in chosen]
+            stacked = []
         train_only(model, trained)
         sides = {name: min(model.get_submodule(name).weight.flatten(1).shape) for name in targets}
         narrow = {name: side for name, side in sides.items() if side < lora.rank}
         quantisable = [name for name in linear if type(model.get_submodule(name)) in nf4.LAYERS] if four_bits else []
-        return cls(task, lora, targets, whole, trained, narrow, quantisable=quantisable)
+        return cls(task, lora, targets, whole, trained, narrow, stacked=stacked, quantisable=quantisable)
 
     def put(self, features: Features) -> None:
         """Put them in, beside those layers that have a part in the answers to `features`, and call the task's new parameters as the model does
@@ -318,6 +337,18 @@ def _able(model: PreTrainedModel, kinds: tuple[type[nn.Module], ...]) -> list[st
     ]
 
 
+def stacked_matrices(model: nn.Module) -> list[str]:
+    """The parameters that are several matrices in one, of other code than convolutions': the experts of a layer, or what XLNet's attention
+    multiplies by."""
+    return [
+        f"{holder}.{own}" if holder else own
+        for holder, module in model.named_modules()
+        if not isinstance(module, _ConvNd | ParametrizationList)
+        for own, parameter in module.named_parameters(recurse=False)
+        if parameter.squeeze().ndim > 2
+    ]
+
+
 def _owners(model: PreTrainedModel, parameters: Collection[str]) -> list[str]:
     """The modules that hold these parameters. Raises JobError INVALID_SPEC where one of them holds others besides, within it."""
     found = {name.rpartition(".")[0]: name for name in parameters}
@@ -357,8 +388,18 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")
 
 
-def _matching(pattern: str, able: Collection[str], index: int, model: PreTrainedModel) -> list[str]:
+def _matching(
+    pattern: str, able: Collection[str], index: int, model: PreTrainedModel, stacked: Sequence[str]
+) -> list[str]:
     found = [name for name in able if _matches(name, pattern)]
+    if not found and (named := [name for name in stacked if _matches(name, pattern)]):
+        raise JobError(
+            FailureReason.INVALID_SPEC,
+            f"the pattern {pattern!r} matches {_shown(named)}: each is several matrices in one, such as all experts of a layer, and adapters "
+            "stand beside layers",
+            field=f"{FIELD}.targetModules[{index}]",
+            remedy="Name layers, such as those of the attention; or set spec.method.type to full, which trains these, too.",
+        )
     if not found:
         ends = sorted({name.rpartition(".")[2] for name in able})
         near = difflib.get_close_matches(pattern, ends, n=SHOWN, cutoff=0.4)

@@ -275,6 +275,9 @@ class Preparation:
         logger.info("%s: %s.", type(task.model).__name__, self.parameters)
         if self.adapters is not None:
             logger.info("%s.", self.adapters)
+            if self.adapters.warning:
+                logger.warning("%s", self.adapters.warning)
+                task.notes.append(self.adapters.warning)
         if len(self.tuning.told) > 1:
             logger.info("Highest learning rates: %s.", self.tuning)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 
 import numpy as np
@@ -9,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.training import Lora, Training
-from finetune_trainer.engine.adapters import Adapters, peft_library, plain_name
+from finetune_trainer.engine.adapters import Adapters, peft_library, plain_name, stacked_matrices
 from finetune_trainer.engine.freeze import ParameterCount, freeze, refuse_idle
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.memory import MicroBatch
@@ -23,12 +25,14 @@ from finetune_trainer.engine.steps import Steps
 from finetune_trainer.engine.tuning import Tuning
 from finetune_trainer.engine.weights import MOVED, load_weights
 from tests.training.architectures import save
+from tests.training.chatters import save_chatter
 from tests.training.images import save_tiny_images
 from tests.training.models import save_tiny_bert
 from tests.training.no_values import steps_done
 from tests.training.sentences import ROWS
 from tests.training.sounds import save_tiny_sounds
 from tests.training.writers import SPARSE, save_writer
+from tests.unit.trainer.data.folders import written
 from tests.unit.trainer.engine.oracle import TheirTrainer
 from tests.unit.trainer.engine.test_tuning import spec_of
 from tests.unit.trainer.rows import examples
@@ -37,7 +41,7 @@ from tests.unit.trainer.tasks import (
     test_image_classification as images,
     test_text2text_generation as writers,
 )
-from tests.unit.trainer.tasks.loading import CPU, features_of, said, task_for
+from tests.unit.trainer.tasks.loading import CPU, features_of, said, task_for, task_of
 
 peft = peft_library()
 TEXTS = [text for text, _ in ROWS]
@@ -176,6 +180,85 @@ def test_of_experts_the_same_parts_may_be_held_in_four_bits_whichever_a_token_is
 
     of_experts = {name for name in adapters.targets if ".expert_" in name}
     assert of_experts - set(adapters.quantisable) == {name for name in of_experts if name.endswith(f".{kept}")}
+
+
+STACKED = {
+    "qwen3_moe": (
+        {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2},
+        [f"layers.{n}.mlp.experts.{part}" for n in range(2) for part in ("gate_up_proj", "down_proj")],
+    ),
+    "gpt_oss": (
+        {"num_local_experts": 4, "num_experts_per_tok": 2},
+        [f"layers.{n}.mlp.experts.{part}" for n in range(2) for part in ("gate_up_proj", "down_proj")],
+    ),
+    "xlnet": (
+        {"d_head": 8, "d_inner": 32},
+        [f"layer.{n}.rel_attn.{part}" for n in range(2) for part in (*"qkvor", "seg_embed")],
+    ),
+    "vit": ({"image_size": 32, "patch_size": 8}, []),
+    "wav2vec2": ({"conv_dim": [8], "conv_kernel": [4], "conv_stride": [2], "num_conv_pos_embedding_groups": 2}, []),
+    "convnext": ({"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 8]}, []),
+    "switch_transformers": ({"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}, []),
+}
+
+
+@pytest.mark.parametrize("kind", STACKED)
+def test_what_is_several_matrices_in_one_is_found_and_no_convolution_is(kind):
+    options, wanted = STACKED[kind]
+    small = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "pad_token_id": 0,
+    }
+    with torch.device("meta"):
+        model = AutoModel.from_config(AutoConfig.for_model(kind, **{**small, **options}))
+
+    assert stacked_matrices(model) == wanted
+
+
+def experts_in_one(folder, method=None):
+    """A chatter whose experts are one parameter a layer, and adapters that are planned beside what it has else."""
+    save_chatter(folder / "model", architecture="qwen3_moe")
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+    lines = {f"{name}.jsonl": json.dumps({"messages": turns}) + "\n" for name in ("train", "dev")}
+    splits = {"splits": {"validation": "dev.jsonl"}}
+    method = {"type": "lora", **(method or {})}
+    task = task_of(folder / "model", written(folder / "data", lines), splits, task="text-generation", method=method)
+    freeze(task.model, task.spec.method.freeze, task.new_parameters)
+    return task, Adapters.of(task, task.spec.method.lora or Lora())
+
+
+def test_experts_that_are_no_layers_have_none_and_it_is_said_what_of_the_model_stays_so(tmp_path):
+    task, adapters = experts_in_one(tmp_path)
+    total = sum(p.numel() for p in task.model.parameters())
+    part = sum(p.numel() for name, p in task.model.named_parameters() if ".experts." in name) / total
+
+    adapters.put(features_of(task, task.data.train))
+
+    assert all(".self_attn." in name for name in adapters.targets)
+    assert "beside model.layers.0.mlp.experts.gate_up_proj, " in adapters.warning
+    said_part = float(re.search(r"([\d.]+) % of the model's parameters", adapters.warning)[1])
+    assert 0.8 * 100 * part < said_part < 100 * part, "of the adapters, too"
+    assert "spec.method.type full" in adapters.warning
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"lora": {"targetModules": ["q_proj"]}}, {"freeze": {"modules": ["*.experts.*"]}}],
+    ids=["named", "frozen"],
+)
+def test_nothing_is_said_of_experts_that_somebody_left_out(method, tmp_path):
+    assert experts_in_one(tmp_path, method)[1].warning is None
+
+
+@pytest.mark.parametrize("pattern", ["gate_up_proj", "*.experts.*", "layers.1.mlp.experts.down_proj"])
+def test_a_pattern_for_experts_that_are_no_layers_says_so(pattern, tmp_path):
+    with pytest.raises(JobError, match="each is several matrices in one, such as all experts of a layer") as caught:
+        experts_in_one(tmp_path, {"lora": {"targetModules": ["q_proj", pattern]}})
+    assert caught.value.field == "spec.method.lora.targetModules[1]" and "to full" in caught.value.remedy
 
 
 def test_names_are_those_of_the_plain_model_once_what_peft_adds_is_left_out(folder):
