@@ -44,10 +44,10 @@ from finetune_trainer.watchdog import Watchdog
 from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from finetune_trainer.data import FetchedModel
     from finetune_trainer.engine.predict import Arithmetic
     from finetune_trainer.engine.ranks import Ranks
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
+    from finetune_trainer.estimate.headers import Described
 
 LOG_INTERVAL = 60.0
 """Seconds between two uploads of the log."""
@@ -241,8 +241,8 @@ class Attempt:
                 return True
             pool = ThreadPoolExecutor(thread_name_prefix="fetch")
             fetching = Fetching(self._run.spec, self._workspace, self._stop.check, pool)
-            pool.shutdown(wait=False)
-            found = fingerprint_inputs(fetching.data.result().fingerprint, fetching.model.result().fingerprint)
+            model = fetching.model
+            found = fingerprint_inputs(fetching.data.result().fingerprint, model.fingerprint)
         except JobError as error:
             if error.reason not in UNREADABLE:
                 raise
@@ -266,7 +266,6 @@ class Attempt:
         pool = ThreadPoolExecutor(thread_name_prefix="fetch")
         fetching = Fetching(self._run.spec, self._workspace, self._stop.check, pool)
         resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder, TrainingState.of)
-        pool.shutdown(wait=False)
 
         with nothing_collected():
             spare_peft()
@@ -276,11 +275,12 @@ class Attempt:
             from finetune_trainer.engine.session import Session
 
         self._stop.check()
-        model = fetching.model.result()
+        described = fetching.described
         checkpoint = resuming.result()
         before = None if checkpoint is None else checkpoint.facts.get("precision")
         arithmetic = choose_arithmetic(self._run.spec.training.precision, before)
-        sharded = self._refuse_what_cannot_fit(model, arithmetic)
+        sharded = self._refuse_what_cannot_fit(described, arithmetic)
+        model = fetching.model
         data = fetching.data.result()
         inputs = Inputs(
             run=self._run,
@@ -321,7 +321,7 @@ class Attempt:
 
         refuse_here()
 
-    def _refuse_what_cannot_fit(self, model: FetchedModel, arithmetic: Arithmetic) -> bool:
+    def _refuse_what_cannot_fit(self, described: Described, arithmetic: Arithmetic) -> bool:
         """Whether each of several processes is to have a part of the model. Raises JobError DOES_NOT_FIT."""
         import torch
 
@@ -335,8 +335,8 @@ class Attempt:
             where, room = Where("cuda", arithmetic.bf16, here), torch.cuda.get_device_properties(device).total_memory
         else:
             where, room = Where("cpu", arithmetic.bf16, here), all_memory() // here
-        where = replace(where, sharded=is_sharded(spec, model.path, where, room))
-        refuse_what_cannot_fit(spec, model.path, where, room, all_memory())
+        where = replace(where, sharded=is_sharded(spec, described, where, room))
+        refuse_what_cannot_fit(spec, described, where, room, all_memory())
         return where.sharded
 
     def _preempted(self) -> Result:

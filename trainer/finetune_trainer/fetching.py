@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Executor
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,11 @@ from finetune_api.words import asked, listed
 
 if TYPE_CHECKING:
     from finetune_trainer.data import Data, FetchedModel, Stop
+    from finetune_trainer.estimate.headers import Described
+
+AT_ONCE = 500_000_000
+"""Parameters of a model that is fetched while the libraries are imported. What is larger takes longer, and is fetched once it is asked for:
+when it is known whether it fits."""
 
 
 class Fetching:
@@ -24,11 +31,36 @@ class Fetching:
         self._spec = spec
         self._workspace = workspace
         self._stop = stop
+        self._pool = pool
         self._begin = time.monotonic()
         self.seconds = 0.0
         """What it took to fetch and check what is there by now."""
-        self.model = pool.submit(self._fetch_model)
+        self._described = pool.submit(self._describe)
+        self._at_once = pool.submit(self._fetch_if_small)
         self.data = pool.submit(self._load)
+
+    @cached_property
+    def described(self) -> Described:
+        """The model by its settings and the shapes of its weights, before these are fetched where that can be read alone."""
+        from finetune_trainer.estimate.headers import described_in
+
+        return self._described.result() or described_in(self.model.path, self._spec)
+
+    @cached_property
+    def model(self) -> FetchedModel:
+        """All of it."""
+        return self._at_once.result() or self._pool.submit(self._fetch_model).result()
+
+    def _describe(self) -> Described | None:
+        from finetune_trainer.estimate.headers import described_of
+
+        with suppress(Exception):  # whoever fetches all of it says better what is wrong
+            return described_of(self._spec, self._workspace)
+        return None
+
+    def _fetch_if_small(self) -> FetchedModel | None:
+        described = self._described.result()
+        return self._fetch_model() if described is None or described.parameters <= AT_ONCE else None
 
     def _fetch_model(self) -> FetchedModel:
         from finetune_trainer.data import fetch_model

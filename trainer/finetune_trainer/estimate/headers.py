@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ class Described:
     """Of these numbers, in safetensors' words: `BF16`."""
 
     @property
+    def parameters(self) -> int:
+        """How many numbers its weights hold."""
+        return sum(map(prod, self.stored.values()))
+
+    @property
     def kind(self) -> str:
         """What its config calls it, such as `bert`."""
         said = json.loads((self.folder / "config.json").read_bytes())
@@ -52,6 +58,12 @@ class Described:
 def described_of(spec: FineTuneJobSpec, workspace: Path) -> Described:
     """Of the model of a job; as `describe`."""
     return describe(spec.model, storage=spec.storage, workspace=workspace, more=TASKS[spec.task].more_files)
+
+
+def described_in(folder: Path, spec: FineTuneJobSpec) -> Described:
+    """The same where it is fetched already, to this folder."""
+    model = Base.model_construct(uri=folder.as_uri())
+    return describe(model, storage=spec.storage, workspace=folder, more=TASKS[spec.task].more_files)
 
 
 def describe(model: Base, *, storage: Storage, workspace: Path, more: Collection[str] = ()) -> Described:

@@ -7,7 +7,6 @@ type each process has for itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 from finetune_api.training import Method
 from finetune_trainer.estimate.devices import FP32, Where
@@ -31,5 +30,5 @@ class Loading:
     def of(cls, model: Described, method: Method, where: Where) -> Loading:
         numbers = {kind for kind in model.types if "F" in kind}  # not whole ones, such as positions
         bf16 = where.bf16 and method.may_keep_bf16 and model.types == {"BF16"}
-        each = sum(map(prod, model.stored.values())) * (FP32 // 2 if bf16 else FP32)
+        each = model.parameters * (FP32 // 2 if bf16 else FP32)
         return cls(bf16, each, 1 if bf16 or numbers == {"F32"} else where.gpus)

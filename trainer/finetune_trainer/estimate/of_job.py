@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from typing import Any
 
 from finetune_api.estimate import Change, Estimate, Fit, Part
@@ -289,7 +288,7 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
 
 def _unknown(job: Job, where: Where, why: str) -> Estimate:
     spec = job.spec
-    parameters = sum(map(prod, job.described.stored.values()))
+    parameters = job.described.parameters
     trained = parameters if not spec.method.has_adapters and spec.method.freeze is None else 0
     return Estimate(
         model=job.described.kind,

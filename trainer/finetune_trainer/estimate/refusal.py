@@ -8,22 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
-from pathlib import Path
 
 from finetune_api.failures import FailureReason, JobError
-from finetune_api.job import Base, FineTuneJobSpec
+from finetune_api.job import FineTuneJobSpec
 from finetune_api.tasks import FULL, LORA, QLORA, TASKS
 from finetune_trainer.estimate.devices import GIB, STATE, TOGETHER, Where
-from finetune_trainer.estimate.headers import Described, describe
+from finetune_trainer.estimate.headers import Described
 from finetune_trainer.estimate.loading import Loading
 
 
-def refuse_what_cannot_fit(spec: FineTuneJobSpec, folder: Path, where: Where, room: int, host: int) -> None:
-    """Raise JobError DOES_NOT_FIT where the model in `folder` takes more than `room`, the bytes of each device, or more than `host`, those
+def refuse_what_cannot_fit(spec: FineTuneJobSpec, described: Described, where: Where, room: int, host: int) -> None:
+    """Raise JobError DOES_NOT_FIT where the model takes more than `room`, the bytes of each device, or more than `host`, those
     of the machine, where a process for each device loads it. Looks no further where it would fit in any case."""
-    described = describe(Base.model_construct(uri=folder.as_uri()), storage=spec.storage, workspace=folder)
-    parameters = sum(map(prod, described.stored.values()))
+    parameters = described.parameters
     if parameters * STATE <= min(room, host // where.gpus):
         return
     loading = Loading.of(described, spec.method, where)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from finetune_api.failures import JobError
-from finetune_api.job import Base, FineTuneJobSpec
-from finetune_api.tasks import QLORA, TASKS
+from finetune_api.job import FineTuneJobSpec
+from finetune_api.tasks import QLORA
 from finetune_trainer.estimate.devices import ROOM, Where
-from finetune_trainer.estimate.headers import describe
+from finetune_trainer.estimate.headers import Described
 
 
-def is_sharded(spec: FineTuneJobSpec, folder: Path, where: Where, room: int) -> bool:
-    """Whether each of `where.gpus`, of `room` bytes, is to hold a part of the model in `folder`: as the job says it, else where the step of one
+def is_sharded(spec: FineTuneJobSpec, described: Described, where: Where, room: int) -> bool:
+    """Whether each of `where.gpus`, of `room` bytes, is to hold a part of the model: as the job says it, else where the step of one
     example does not fit on one of them. What such a step takes of a model that cannot be imagined is not known, and each holds all."""
     if where.gpus == 1:
         return False
@@ -21,8 +19,6 @@ def is_sharded(spec: FineTuneJobSpec, folder: Path, where: Where, room: int) -> 
     from finetune_trainer.estimate.imagined import INVALID
     from finetune_trainer.estimate.of_job import Job
 
-    more = TASKS[spec.task].more_files
-    described = describe(Base.model_construct(uri=folder.as_uri()), storage=spec.storage, workspace=folder, more=more)
     try:
         _, examples = Job(spec, described).fitting(int(ROOM * room), where)
     except (JobError, *INVALID):

@@ -271,19 +271,19 @@ def test_a_model_of_which_each_gpu_holds_all_is_smaller_where_they_divide_it(
 def test_gpus_divide_a_model_by_themselves_only_where_one_example_does_not_fit_on_one(
     bert: tuple[FineTuneJobSpec, Path],
 ) -> None:
-    folder = Path(bert[0].model.uri.removeprefix("file://"))
     job = job_of(bert, resources=FOUR_GPUS)
+    model = job.described
     again = job.computed_again
     assert again is not None
     enough = int(again.peak(FOUR, 1).total / ROOM) + 1
-    assert not is_sharded(job.spec, folder, FOUR, enough)
-    assert is_sharded(job.spec, folder, FOUR, int(enough * 0.99))
-    assert not is_sharded(job.spec, folder, GPU, 1000), "which is alone"
+    assert not is_sharded(job.spec, model, FOUR, enough)
+    assert is_sharded(job.spec, model, FOUR, int(enough * 0.99))
+    assert not is_sharded(job.spec, model, GPU, 1000), "which is alone"
     asked = {said: job_of(bert, resources=FOUR_GPUS, parallelism=said).spec for said in ("replicated", "sharded")}
-    assert not is_sharded(asked["replicated"], folder, FOUR, 1000)
-    assert is_sharded(asked["sharded"], folder, FOUR, 2**40)
+    assert not is_sharded(asked["replicated"], model, FOUR, 1000)
+    assert is_sharded(asked["sharded"], model, FOUR, 2**40)
     four_bits = job_of(bert, method={"type": "qlora"}, resources=FOUR_GPUS).spec
-    assert not is_sharded(four_bits, folder, FOUR, 1000)
+    assert not is_sharded(four_bits, model, FOUR, 1000)
 
 
 LIMITS = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import FineTuneJobSpec
 from finetune_trainer.estimate import imagined
 from finetune_trainer.estimate.devices import Where
-from finetune_trainer.estimate.headers import described_of
+from finetune_trainer.estimate.headers import Described, described_in
 from finetune_trainer.estimate.imagined import Imagined
 from finetune_trainer.estimate.of_job import with_field
 from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
@@ -34,16 +33,20 @@ def folder_of(spec: FineTuneJobSpec) -> Path:
     return Path(spec.model.uri.removeprefix("file://"))
 
 
+def model_of(spec: FineTuneJobSpec) -> Described:
+    return described_in(folder_of(spec), spec)
+
+
 def least_of(spec: FineTuneJobSpec, where: Where) -> int:
-    return Imagined(spec, described_of(spec, folder_of(spec) / "work"), where).least
+    return Imagined(spec, model_of(spec), where).least
 
 
 @pytest.mark.parametrize("where", [CPU, GPU], ids=str)
 def test_what_takes_more_than_there_is_does_not_fit_and_adapters_are_named(spec: FineTuneJobSpec, where: Where) -> None:
     least = least_of(spec, where)
-    refuse_what_cannot_fit(spec, folder_of(spec), where, least, MUCH)
+    refuse_what_cannot_fit(spec, model_of(spec), where, least, MUCH)
     with pytest.raises(JobError) as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), where, least - 1, MUCH)
+        refuse_what_cannot_fit(spec, model_of(spec), where, least - 1, MUCH)
     assert caught.value.reason is FailureReason.DOES_NOT_FIT
     assert "before any example" in caught.value.message
     assert "Set spec.method.type to lora" in caught.value.remedy
@@ -51,7 +54,7 @@ def test_what_takes_more_than_there_is_does_not_fit_and_adapters_are_named(spec:
 
 def test_what_adapters_do_not_help_asks_for_more(spec: FineTuneJobSpec) -> None:
     with pytest.raises(JobError) as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), GPU, 1000, MUCH)
+        refuse_what_cannot_fit(spec, model_of(spec), GPU, 1000, MUCH)
     assert "Name a smaller model, or ask for a larger device" in caught.value.remedy
 
 
@@ -61,16 +64,16 @@ def test_where_adapters_alone_do_not_help_four_bits_on_a_gpu_are_named(spec: Fin
     assert least_of(qlora, GPU) < room
     for asked in (spec, lora):
         with pytest.raises(JobError) as caught:
-            refuse_what_cannot_fit(asked, folder_of(spec), GPU, room, MUCH)
+            refuse_what_cannot_fit(asked, model_of(spec), GPU, room, MUCH)
         assert "Set spec.method.type to qlora" in caught.value.remedy
     with pytest.raises(JobError) as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), CPU, 1000, MUCH)
+        refuse_what_cannot_fit(spec, model_of(spec), CPU, 1000, MUCH)
     assert "qlora" not in caught.value.remedy
 
 
 def test_a_machine_that_cannot_hold_the_weights_cannot_load_them_for_a_gpu_either(spec: FineTuneJobSpec) -> None:
     with pytest.raises(JobError, match="in fp32, in which it is loaded") as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), GPU, MUCH, 1000)
+        refuse_what_cannot_fit(spec, model_of(spec), GPU, MUCH, 1000)
     assert caught.value.reason is FailureReason.DOES_NOT_FIT
 
 
@@ -103,31 +106,30 @@ def test_only_what_loading_takes_for_certain_is_counted(
     spec: FineTuneJobSpec, tmp_path: Path,
 ) -> None:  # fmt: skip
     job = with_field(stored_in(spec, stored, tmp_path / "model"), "method", method)
-    folder = folder_of(job)
-    parameters = sum(map(prod, described_of(job, folder / "work").stored.values()))
-    least = numbers * copies * parameters
-    refuse_what_cannot_fit(job, folder, where, MUCH, least)
+    model = model_of(job)
+    least = numbers * copies * model.parameters
+    refuse_what_cannot_fit(job, model, where, MUCH, least)
     whose = "each of 4 processes loads it" if copies > 1 else "it is loaded"
     together = "together they" if where.gpus > 1 else "this process"
     with pytest.raises(
         JobError, match=f"in {'bf16' if numbers == 2 else 'fp32'}, in which {whose}, and {together} may have"
     ) as caught:
-        refuse_what_cannot_fit(job, folder, where, MUCH, least - 1)
+        refuse_what_cannot_fit(job, model, where, MUCH, least - 1)
     assert ("fewer GPUs" in caught.value.remedy) == (copies > 1)
 
 
 def test_gpus_that_divide_a_model_need_room_for_a_part_of_it_each(spec: FineTuneJobSpec) -> None:
     four = Where("cuda", bf16=True, gpus=4, sharded=True)
-    found = Imagined(spec, described_of(spec, folder_of(spec) / "work"), GPU)
+    found = Imagined(spec, model_of(spec), GPU)
     part, smaller = found.least_sharded(4), found.least_sharded(8)
     assert found.least / 4 < part < found.least / 2
     assert smaller < part
-    refuse_what_cannot_fit(spec, folder_of(spec), four, part, MUCH)
+    refuse_what_cannot_fit(spec, model_of(spec), four, part, MUCH)
     with pytest.raises(JobError, match="of each of the 4 GPUs that divide it") as caught:
-        refuse_what_cannot_fit(spec, folder_of(spec), four, part - 1, MUCH)
+        refuse_what_cannot_fit(spec, model_of(spec), four, part - 1, MUCH)
     assert "ask for 8 GPUs in spec.resources, which divide it among them; or ask for a larger" in caught.value.remedy
     with pytest.raises(JobError) as caught:
-        refuse_what_cannot_fit(with_field(spec, "training.batchSize", 4), folder_of(spec), four, part - 1, MUCH)
+        refuse_what_cannot_fit(with_field(spec, "training.batchSize", 4), model_of(spec), four, part - 1, MUCH)
     assert "GPUs in spec.resources" not in caught.value.remedy, "fewer examples than GPUs are refused"
 
 
@@ -146,7 +148,7 @@ def test_several_gpus_are_named_where_they_hold_it_together(
 ) -> None:
     job = with_field(with_field(spec, "resources", {"limits": limits}), "parallelism", parallelism)
     with pytest.raises(JobError) as caught:
-        refuse_what_cannot_fit(job, folder_of(spec), replace(GPU, gpus=gpus), least_of(spec, GPU) - 1, MUCH)
+        refuse_what_cannot_fit(job, model_of(spec), replace(GPU, gpus=gpus), least_of(spec, GPU) - 1, MUCH)
     remedy = caught.value.remedy
     assert (says in remedy) if says else ("GPUs" not in remedy), remedy
     assert remedy.startswith("Set spec.method.type to lora"), "which is simpler"
@@ -154,9 +156,9 @@ def test_several_gpus_are_named_where_they_hold_it_together(
 
 def test_what_fits_in_any_case_is_not_looked_at(spec: FineTuneJobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imagined, "Imagined", None)
-    refuse_what_cannot_fit(spec, folder_of(spec), GPU, MUCH, MUCH)
+    refuse_what_cannot_fit(spec, model_of(spec), GPU, MUCH, MUCH)
 
 
 def test_less_is_certain_than_what_a_step_takes(spec: FineTuneJobSpec) -> None:
-    found = Imagined(spec, described_of(spec, folder_of(spec) / "work"), CPU)
+    found = Imagined(spec, model_of(spec), CPU)
     assert found.least < found.peak(1, more=True).total
