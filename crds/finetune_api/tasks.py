@@ -104,6 +104,8 @@ class Form:
     """The fields of option blocks that are obeyed: `classification.threshold`."""
     needs: str = ""
     """What a spec must say for its examples to have this form, as a field and one of its values: `textGeneration.objective=dpo|orpo`."""
+    known: frozenset[str] = frozenset()
+    """Names of columns that say something of such examples, here or to other tools: where they are none of its own, that is refused or said."""
     example: str = field(kw_only=True)
     """A manifest of a job with such examples, in the repository."""
 
@@ -279,6 +281,12 @@ REJECTED = Role("rejected", Kind.PREFERENCE, also=("non_preferred_output",))
 LIKED = Role("label", Kind.LIKED, also=("kto_tag",))
 _LIKED = (ANSWER_LOSS, LIKED_ACCURACY, LIKED_MARGIN)
 _PREFERRED = (PAIR_LOSS, REWARD_ACCURACY, REWARD_MARGIN)
+_KNOWN = frozenset(
+    {
+        *("tools", "functions", "system", "history", "input", "label", "kto_tag", "weight", "chat_template_kwargs"),
+        *("image", "images", "video", "videos", "audio", "audios"),
+    }
+)
 _PREFERENCE_OPTIONS = _ASKED | {"textGeneration.beta", "textGeneration.systemPrompt"}
 
 _ALL = (
@@ -454,6 +462,7 @@ _ALL = (
                 _TOKENS,
                 "answers in a conversation, and calls tools",
                 _ANSWERED,
+                known=_KNOWN,
                 example="examples/chat.yaml",
             ),
             Form(
@@ -467,6 +476,7 @@ _ALL = (
                 _TOKENS,
                 "follows an instruction",
                 _ANSWERED,
+                known=_KNOWN,
                 example="examples/alpaca.yaml",
             ),
             Form(
@@ -474,6 +484,7 @@ _ALL = (
                 _TOKENS,
                 "completes a prompt",
                 _ANSWERED,
+                known=_KNOWN,
                 example="examples/completion.yaml",
             ),
             Form(
@@ -481,6 +492,7 @@ _ALL = (
                 _TOKENS,
                 "goes on with a text",
                 _TOLD,
+                known=_KNOWN,
                 example="examples/plain-text.yaml",
             ),
             Form(
@@ -489,6 +501,7 @@ _ALL = (
                 "follows an instruction as people prefer",
                 _PREFERENCE_OPTIONS,
                 needs="textGeneration.objective=dpo|orpo",
+                known=_KNOWN,
                 example="examples/instruction-preferences.yaml",
             ),
             Form(
@@ -510,6 +523,7 @@ _ALL = (
                 "answers as people prefer",
                 _PREFERENCE_OPTIONS,
                 needs="textGeneration.objective=dpo|orpo",
+                known=_KNOWN,
                 example="examples/preferences.yaml",
             ),
             Form(
@@ -518,6 +532,7 @@ _ALL = (
                 "answers in a conversation as people like it",
                 _PREFERENCE_OPTIONS,
                 needs="textGeneration.objective=kto",
+                known=_KNOWN,
                 example="examples/liked-chats.yaml",
             ),
             Form(
@@ -526,6 +541,7 @@ _ALL = (
                 "completes a prompt as people like it",
                 _PREFERENCE_OPTIONS,
                 needs="textGeneration.objective=kto",
+                known=_KNOWN,
                 example="examples/liked.yaml",
             ),
         ),

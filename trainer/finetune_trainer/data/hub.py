@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -105,11 +105,12 @@ def read_dataset(
     splits: Mapping[Split, str],
     *,
     otherwise: int = 0,
+    besides: Sequence[Collection[str]] = (),
     cache: Path,
     stop: Stop,
 ) -> tuple[str, int, dict[Split, HubSplit]]:
     """The commit of the hub dataset, which of `forms` (role → column) is the first whose columns it has, or the nearest, or `otherwise`, and the splits
-    asked for (role → name of the hub's split).
+    asked for (role → name of the hub's split). `besides` are of each form the columns that are read, too, where they are there.
 
     Raises JobError: DatasetNotFound (also for a subset or split that does not exist: it lists those that do),
     DatasetAccessDenied, HubUnreachable, ColumnMissing, DataInvalid.
@@ -141,7 +142,8 @@ def read_dataset(
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
     chosen = nearest_form([form.values() for form in forms], existing, otherwise)
-    roles = forms[chosen]
+    more = besides[chosen] if besides else ()
+    roles = {**forms[chosen], **{column: column for column in more if column in existing}}
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()

@@ -79,7 +79,8 @@ class Rows:
 
     def examples(self, named: Mapping[str, pa.Array]) -> Examples:
         """With these columns of the kinds that keep them until they know their names."""
-        columns = {role: named[role] if role in named else self.table.column(role) for role in self.values}
+        kept = [role for role in self.values if role in named or role in self.table.column_names]
+        columns = {role: named[role] if role in named else self.table.column(role) for role in kept}
         return Examples(pa.table(columns), self.origins, self.maps)
 
     def sources(self) -> list[Source]:
@@ -116,13 +117,14 @@ class RowsWriter:
 
     def map(self, table: pa.Table) -> None:
         """Take the rows of a table that is mapped already, columns called by role: they stay there where all kinds take them so."""
-        stays = all(values.takes(table.schema.field(role).type) for role, values in self._values.items())
+        there = {role: values for role, values in self._values.items() if role in table.column_names}
+        stays = all(values.takes(table.schema.field(role).type) for role, values in there.items())
         begin = 1
         for batch in table.to_batches(max_chunksize=MOST):
             numbers = range(begin, begin + len(batch))
-            columns = {role: batch.column(role) for role in self._values}
+            columns = {role: batch.column(role) for role in there}
             if stays:
-                kept = [role for role, values in self._values.items() if values.read(columns[role]) is not None]
+                kept = [role for role, values in there.items() if values.read(columns[role]) is not None]
                 self._mapped = table.select(kept)
                 self._count(numbers)
             else:

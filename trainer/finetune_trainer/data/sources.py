@@ -17,12 +17,15 @@ from finetune_trainer.data.chosen import ChosenFiles, wanted_splits
 from finetune_trainer.data.examples import HUB_SPLIT, Split, Stop
 from finetune_trainer.data.fingerprint import fingerprint_files, fingerprint_lines
 from finetune_trainer.data.folders import file_column, is_told_by_folders, read_folder
-from finetune_trainer.data.kinds import Kinds, kind_of
+from finetune_trainer.data.kinds import Kinds, kind_of, unread
 from finetune_trainer.data.nearest_form import nearest_form
 from finetune_trainer.data.places import open_place
 from finetune_trainer.data.problems import at
 from finetune_trainer.data.rows import Rows, RowsWriter
 from finetune_trainer.data.tables import columns_there, read_table
+
+There = Mapping[str, frozenset[str]]
+"""Of files that were looked into, which of the columns they have that any form knows."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,16 @@ class Wanted:
         columns = columns_of(form, self.dataset.columns)
         return {role.name: kind_of(role) for role in form.roles if role.name in columns}
 
+    def unread(self, form: Form) -> Kinds:
+        """Of columns that the data may have besides those of the form, where they say something of its rows; by column."""
+        return unread(form, columns_of(form, self.dataset.columns))
+
     def writer(self, split: Split, form: Form, columns: Mapping[str, str], beside: Beside) -> RowsWriter:
         """To where the rows of a split go."""
         file = self.workspace / "rows" / f"{split}.arrow"
-        return RowsWriter(split, self.kinds(form), columns, file, beside, self.separator)
+        more = self.unread(form)
+        columns = {**columns, **{column: column for column in more}}
+        return RowsWriter(split, {**self.kinds(form), **more}, columns, file, beside, self.separator)
 
 
 def read(wanted: Wanted) -> Read:
@@ -84,6 +93,7 @@ def _read_hub(wanted: Wanted) -> Read:
         dataset,
         [columns_of(form, dataset.columns) for form in forms],
         names,
+        besides=[wanted.unread(form) for form in forms],
         otherwise=forms.index(wanted.plain),
         cache=wanted.workspace / "datasets",
         stop=stop,
@@ -109,13 +119,14 @@ def _read_files(wanted: Wanted) -> Read:
     place = open_place(wanted.dataset.uri, storage=wanted.storage, workspace=wanted.workspace / "data")
     files = ChosenFiles(wanted.dataset, place.names(), wanted.forms)
     paths = place.local([name for names in files.tables.values() for name in names], stop)
-    form = _form_of(wanted, files, paths)
+    form, there = _form_of(wanted, files, paths)
     warnings, beside = files.warnings(), Beside(place, stop)
     splits: list[Rows] = []
     for split, names in files.tables.items():
         writer = wanted.writer(split, form, _columns_in(files.of[split][0], form, wanted.dataset), beside)
         if names:
-            warnings += _read_tables(wanted, files, {name: paths[name] for name in names}, form, writer, beside)
+            of_split = {name: paths[name] for name in names}
+            warnings += _read_tables(wanted, files, of_split, form, there, writer, beside)
         else:
             beside.folder = ""
             warnings += read_folder(split, files.of[split], form, writer)
@@ -124,10 +135,17 @@ def _read_files(wanted: Wanted) -> Read:
 
 
 def _read_tables(
-    wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path], form: Form, writer: RowsWriter, beside: Beside
+    wanted: Wanted,
+    files: ChosenFiles,
+    paths: Mapping[str, Path],
+    form: Form,
+    there: There,
+    writer: RowsWriter,
+    beside: Beside,
 ) -> list[str]:
     """Those of one split; returns warnings."""
-    lists = [role for role, kind in wanted.kinds(form).items() if kind.is_list]
+    unread = wanted.unread(form)
+    lists = [role for role, kind in {**wanted.kinds(form), **unread}.items() if kind.is_list]
     optional = [role.name for role in form.roles if role.found and not role.optional]
     warnings: list[str] = []
     empty = []
@@ -135,9 +153,11 @@ def _read_tables(
         wanted.stop()
         beside.folder = dirname(name)
         columns = _columns_in(name, form, wanted.dataset)
-        if optional:
-            there = _columns_there(wanted, files, name, path, {columns[role] for role in optional})
-            columns = {role: c for role, c in columns.items() if role not in optional or c in there}
+        if optional or unread:
+            columns |= {column: column for column in unread}
+            sought = {role: columns[role] for role in (*optional, *unread)}
+            has = there.get(name) or _columns_there(wanted, files, name, path, set(sought.values()))
+            columns = {role: column for role, column in columns.items() if role not in sought or column in has}
         told = read_table(
             path,
             name,
@@ -158,24 +178,25 @@ def _read_tables(
     return warnings
 
 
-def _form_of(wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path]) -> Form:
+def _form_of(wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path]) -> tuple[Form, There]:
     """The first whose columns some file to train on has; the nearest where there is none, which will say what is missing. So a file
     without them is missing them, and is not read as if none had them. Without a table the first that folders of files tell."""
     forms, names = wanted.ways, files.tables["train"]
     if not names:
-        return next(filter(is_told_by_folders, forms), forms[0])
+        return next(filter(is_told_by_folders, forms), forms[0]), {}
     if len(forms) == 1:
-        return forms[0]
+        return forms[0], {}
+    known = {column for form in wanted.forms for column in form.known}
     sought = [{name: _columns_in(name, form, wanted.dataset) for name in names} for form in forms]
     there = {
-        name: _columns_there(wanted, files, name, paths[name], {c for of in sought for c in of[name].values()})
+        name: _columns_there(wanted, files, name, paths[name], known.union(*(of[name].values() for of in sought)))
         for name in names
     }
     has = (any(there[name].issuperset(columns.values()) for name, columns in of.items()) for of in sought)
     if (holds := next((form for form, found in zip(forms, has, strict=True) if found), None)) is not None:
-        return holds
+        return holds, there
     first = names[0]
-    return forms[nearest_form([of[first].values() for of in sought], there[first], forms.index(wanted.plain))]
+    return forms[nearest_form([of[first].values() for of in sought], there[first], forms.index(wanted.plain))], there
 
 
 def _columns_there(wanted: Wanted, files: ChosenFiles, name: str, path: Path, columns: set[str]) -> frozenset[str]:

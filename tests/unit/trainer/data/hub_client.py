@@ -25,8 +25,9 @@ def fetched(what, spec, workspace):
         model = fetch_model(Base.model_validate(spec), **common)
         files = sorted(path.name for path in model.path.iterdir())
         return dict(files=files, revision=model.revision, fingerprint=model.fingerprint)
+    task = spec.pop("task", "text-classification")
     dataset = Dataset.model_validate(spec)
-    data = load(dataset, TASKS["text-classification"].forms[:1], seed=1, **common)
+    data = load(dataset, TASKS[task].forms[:1], seed=1, **common)
     return dict(train=len(data.train), validation=len(data.validation), labels=data.names["label"], revision=data.revision,
                 first=[next(data.train.values("text")), str(data.train.origins[0])], sources=[s.name for s in data.sources])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +33,13 @@ configs:
   - {split: train, path: dev.csv}
 ---
 """
+DISLIKED = b"".join(
+    json.dumps(
+        {"messages": [{"role": "user", "content": f"a {row}"}, {"role": "assistant", "content": "b"}], "label": row > 2}
+    ).encode()
+    + b"\n"
+    for row in range(20)
+)
 DATASET = Repository({"README.md": CARD, "train.csv": reviews(20).encode(), "dev.csv": reviews(6).encode()})
 
 HUB = {
@@ -44,6 +52,7 @@ HUB = {
     "models/private/model": Repository(refuses=401, error_code="RepoNotFound"),
     "models/broken/model": Repository(refuses=500),
     "datasets/good/reviews": DATASET,
+    "datasets/good/disliked": Repository({"train.jsonl": DISLIKED}),
     "datasets/gated/reviews": Repository(refuses=403, error_code="GatedRepo"),
     "datasets/private/reviews": Repository(refuses=401, error_code="RepoNotFound"),
     "datasets/odd/pictures": Repository({"README.md": b"", "a.xyz": b"?"}),
@@ -82,6 +91,12 @@ DATASETS: list[tuple[dict[str, Any], str, str, str]] = [
         "ColumnMissing",
         'split "train" of good/reviews has no column "sentence"',
         "spec.dataset.columns.text",
+    ),
+    (
+        {"uri": "hf://good/disliked", "task": "text-generation"},
+        "DataInvalid",
+        "the answers are not liked, and all answers would be learnt, in 3 of 20 training rows",
+        "spec.textGeneration.objective",
     ),
     ({"uri": "hf://odd/pictures"}, "DatasetNotFound", "cannot be loaded", "spec.dataset.uri"),
 ]

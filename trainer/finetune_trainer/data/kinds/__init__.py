@@ -18,6 +18,7 @@ from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
 from finetune_trainer.data.kinds.tools import Tools
+from finetune_trainer.data.kinds.unread import unread
 from finetune_trainer.data.kinds.values import Kinds, Named, Values
 
 KINDS: Mapping[Kind, type[Values]] = {
@@ -50,4 +51,4 @@ def kind_of(role: Role) -> type[Values]:
     return _CALLED.get((role.kind, role.column)) or more.get(role.kind, KINDS[role.kind])
 
 
-__all__ = ["KINDS", "Kinds", "Named", "Values", "kind_of"]
+__all__ = ["KINDS", "Kinds", "Named", "Values", "kind_of", "unread"]

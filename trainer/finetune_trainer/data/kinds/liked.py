@@ -29,7 +29,7 @@ class Liked(Values):
         self._empty, self._others = Bad(), Bad()
 
     def read(self, values: Sequence[Any] | pa.Array) -> pa.Array:
-        found = [_said(value) for value in (values.to_pylist() if isinstance(values, pa.Array) else values)]
+        found = [said(value) for value in (values.to_pylist() if isinstance(values, pa.Array) else values)]
         for row, (one, value) in enumerate(zip(found, values, strict=True), start=self.rows):
             if one is None:
                 value = value.as_py() if isinstance(value, pa.Scalar) else value
@@ -51,8 +51,8 @@ class Liked(Values):
         return np.fromiter(values, np.uint64)
 
 
-def _said(value: Any) -> bool | None:
-    """None for what says neither."""
+def said(value: Any) -> bool | None:
+    """Whether a value says true or false; None for one that says neither."""
     if isinstance(value, str):
         return SAID.get(value.strip().lower())
     return SAID.get(str(value).lower()) if isinstance(value, bool | int | float) else None
