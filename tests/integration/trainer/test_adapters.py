@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import metadata_load
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 
@@ -39,6 +40,7 @@ PER_EPOCH = 5
 def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     save_tiny_bert(folder / "model", [text for text, _ in ROWS])
+    (folder / "model/README.md").write_text("---\nlicense: mit\nbase_model: owner/bert\n---\n")
     (folder / "data").mkdir()
     write_rows(folder / "data/train.tsv", ROWS[:40])
     write_rows(folder / "data/validation.tsv", ROWS[40:])
@@ -223,6 +225,10 @@ def test_a_run_starts_from_what_an_earlier_one_left(inputs, tuned, start, method
     assert after["model"].get("adapter") == ("adapter" if method and start == "model" else None)
     model = job.results / "model"
     assert not np.allclose(probabilities(plain(model), model), probabilities(plain(tuned.results / "model"), model))
+    for card in map(metadata_load, (job.results / "README.md", model / "README.md")):
+        assert (card["license"], card["base_model"]) == ("mit", "owner/bert"), (
+            "as of the model that the first began with"
+        )
 
 
 def test_adapters_on_adapters_that_stay_apart_are_refused(inputs, tuned, tmp_path):

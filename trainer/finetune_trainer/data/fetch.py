@@ -14,7 +14,7 @@ from yaml import YAMLError
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
-from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, base_of, is_adapter, of_base
+from finetune_trainer.data.adapted import ADAPTER_WEIGHTS, CONFIG, ON_A_HUB, base_of, is_adapter, of_base
 from finetune_trainer.data.examples import Stop
 from finetune_trainer.data.fingerprint import Contents, fingerprint_inputs
 from finetune_trainer.data.foreign import conflict_of, kind_of, text_kind_of
@@ -56,6 +56,8 @@ class FetchedModel:
     """Where the model named is adapters in peft's files, their folder; `path` is that of the model that they are for."""
     licence: str | None = None
     """As its card has it, such as `apache-2.0`; None where there is no card, or it does not say."""
+    bases: tuple[str, ...] = ()
+    """The models on the hub that it comes from: itself, or those that its card names."""
     contents: tuple[Contents, ...] = ()
     """What the fingerprint is of."""
 
@@ -100,6 +102,7 @@ def fetch_model(
         path=whole.path,
         fingerprint=fingerprint_inputs(found.fingerprint, whole.fingerprint),
         licence=found.licence or whole.licence,
+        bases=found.bases or whole.bases,
         contents=(*found.contents, *whole.contents),
     )
 
@@ -129,19 +132,39 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
         _check_index(files, model)
         adapter = path if is_adapter(files, (WEIGHTS, INDEX)) else None
         contents = Contents.of(files, stop)
-        return FetchedModel(path, revision, contents.fingerprint, adapter, _licence(path / CARD), (contents,))
+        card = _said_in(path / CARD)
+        itself = (hub.repository(model.uri),) if model.uri.startswith("hf://") else None
+        return FetchedModel(
+            path,
+            revision,
+            contents.fingerprint,
+            adapter,
+            licence=_licence(card),
+            bases=itself or _bases(card),
+            contents=(contents,),
+        )
 
 
 def _card(existing: Collection[str]) -> list[str]:
     return [CARD] if CARD in existing else []
 
 
-def _licence(card: Path) -> str | None:
-    """What a card says of the licence, by which it names the model's; no card is no reason to refuse a model."""
+def _said_in(card: Path) -> Mapping[str, object]:
+    """What the front matter of a card says; no card is no reason to refuse a model."""
     with suppress(OSError, ValueError, YAMLError):
-        said = (metadata_load(card) or {}).get("license")
-        return said if isinstance(said, str) and said.strip() else None
-    return None
+        return metadata_load(card) or {}
+    return {}
+
+
+def _licence(card: Mapping[str, object]) -> str | None:
+    said = card.get("license")
+    return said if isinstance(said, str) and said.strip() else None
+
+
+def _bases(card: Mapping[str, object]) -> tuple[str, ...]:
+    said = card.get("base_model")
+    names = said if isinstance(said, list) else [said]
+    return tuple(name for name in names if isinstance(name, str) and ON_A_HUB.fullmatch(name))
 
 
 def needed_files(names: Iterable[str], model: Base, more: Collection[str]) -> list[str]:

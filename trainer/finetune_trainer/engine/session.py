@@ -359,6 +359,7 @@ class Session:
             model_fingerprint=inputs.model.fingerprint,
             model_revision=inputs.model.revision,
             licence=inputs.model.licence,
+            bases=inputs.model.bases,
             data_revision=data.revision,
             best_step=self.state.best_step,
             attempts=inputs.attempt,

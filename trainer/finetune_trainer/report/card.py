@@ -36,7 +36,7 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
     main_metric = headline_metric(metrics)
     return _template().render(
         facts=facts,
-        front_matter=_front_matter(facts, metrics).to_yaml(),
+        front_matter=_front_matter(facts, metrics, "transformers" if facts.saved.folder else "peft").to_yaml(),
         base=base_name(facts.spec),
         dataset=dataset_name(facts.spec),
         headline=headline(main_metric),
@@ -48,6 +48,16 @@ def model_card(facts: ReportFacts, metrics: list[MetricRow]) -> str:
         snippet=facts.snippet.rstrip() + "\n",
         samples=_samples(facts)[:SAMPLES],
         spec=_fenceless(spec_yaml(facts.spec, defaults=False)),
+    )
+
+
+def card_within(facts: ReportFacts, *, adapter: bool) -> str:
+    """The card beside weights, which may be copied without the rest: what hubs have to know of these, and what a run that starts from them
+    says of its own."""
+    front_matter = _front_matter(facts, [], "peft" if adapter else "transformers").to_yaml()
+    return (
+        f"---\n{front_matter}\n---\n\n# {_code(base_name(facts.spec))} tuned on {_code(dataset_name(facts.spec))}\n\n"
+        f"By the run {_code(facts.run.id)}, in whose folder, around this one, `README.md` says what this is worth and how to use it.\n"
     )
 
 
@@ -68,7 +78,7 @@ def _template() -> Template:
     return environment.get_template("card.md.j2")
 
 
-def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData:
+def _front_matter(facts: ReportFacts, metrics: list[MetricRow], library: str) -> ModelCardData:
     spec = facts.spec
     hub_task = TASKS[spec.task].pipeline_tag or spec.task
     on_hub = spec.dataset.uri.startswith("hf://")
@@ -87,15 +97,15 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow]) -> ModelCardData
         for row in metrics
     ]
     return ModelCardData(
-        library_name="transformers" if facts.saved.folder else "peft",
+        library_name=library,
         license=facts.licence,
         pipeline_tag=hub_task,
-        base_model=base_name(spec) if spec.model.uri.startswith("hf://") else None,
+        base_model=facts.bases[0] if len(facts.bases) == 1 else list(facts.bases) or None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
-        metrics=sorted({hub_name(row.name) for row in metrics if row.name != "loss"}),
+        metrics=sorted({hub_name(row.name) for row in metrics if row.name != "loss"}) or None,
         tags=["finetune-operator"],
         model_name=facts.run.id,
-        eval_results=results,
+        eval_results=results or None,
     )
 
 

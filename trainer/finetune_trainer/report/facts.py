@@ -95,6 +95,8 @@ class ReportFacts:
     """The commit of a hub model."""
     licence: str | None = None
     """Of the model, as its card has it: `apache-2.0`."""
+    bases: Sequence[str] = ()
+    """The models on the hub that it comes from: itself, or those that its card names."""
     data_revision: str | None = None
     """The commit of a hub dataset."""
     best_step: int | None = None

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.report.card import model_card
+from finetune_trainer.report.card import card_within, model_card
 from finetune_trainer.report.facts import ReportFacts
 from finetune_trainer.report.page import draw, render
 from finetune_trainer.report.story import metric_rows
 
 
 def write_report(directory: Path, facts: ReportFacts) -> None:
-    """Write `report.html`, `plots/*.png`, `README.md` (the model card) and `run.json` into `directory`, which exists.
+    """Write `report.html`, `plots/*.png`, `README.md` (the model card) and `run.json` into `directory`, which exists, and a card into the
+    folder of the model, and of its adapter.
 
     Needs no network, no torch and no display; the same facts give the same files.
     """
@@ -23,6 +24,10 @@ def write_report(directory: Path, facts: ReportFacts) -> None:
         (directory / "plots" / f"{plot.name}.png").write_bytes(plot.png)
     (directory / "report.html").write_text(render(facts, metrics, plots), encoding="utf-8")
     (directory / "README.md").write_text(model_card(facts, metrics), encoding="utf-8")
+    for folder in filter(None, (facts.saved.folder, facts.saved.adapter)):
+        (directory / folder).mkdir(exist_ok=True)
+        within = card_within(facts, adapter=folder == facts.saved.adapter)
+        (directory / folder / "README.md").write_text(within, encoding="utf-8")
     (directory / "run.json").write_text(json.dumps(_run(facts), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

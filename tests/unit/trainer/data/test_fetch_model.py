@@ -58,18 +58,23 @@ def test_of_a_stored_model_only_what_loads_it_is_downloaded(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("card", "licence"),
+    ("card", "licence", "bases"),
     [
-        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
-        ("# A model\n", None),
-        ("---\nlicense: [a, b]\n---\n", None),
-        ("---\n{{ no yaml\n---\n", None),
-        (None, None),
+        ("---\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0", ()),
+        ("---\nlicense: llama3.1\nbase_model: owner/name\n---\n", "llama3.1", ("owner/name",)),
+        ("---\nbase_model: [owner/name, owner/other]\n---\n", None, ("owner/name", "owner/other")),
+        ("---\nbase_model: /mnt/models/name\n---\n", None, ()),
+        ("---\nbase_model: {name: 5}\n---\n", None, ()),
+        ("# A model\n", None, ()),
+        ("---\nlicense: [a, b]\n---\n", None, ()),
+        ("---\n{{ no yaml\n---\n", None, ()),
+        ("---\n- a list\n---\n", None, ()),
+        (None, None, ()),
     ],
 )
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_the_licence_is_what_the_card_says_and_no_part_of_the_model(
-    where: str, card: str | None, licence: str | None, tmp_path: Path
+def test_licence_and_base_are_what_the_card_says_and_no_part_of_the_model(
+    where: str, card: str | None, licence: str | None, bases: tuple[str, ...], tmp_path: Path
 ) -> None:
     files = FILES if card is None else {**FILES, "README.md": card}
     uri = f"memory://{uuid.uuid4().hex}/base"
@@ -79,7 +84,7 @@ def test_the_licence_is_what_the_card_says_and_no_part_of_the_model(
         for name, content in files.items():
             open_folder(uri, Storage()).write(name, content.encode())
     model = fetch(uri, tmp_path / "work")
-    assert model.licence == licence
+    assert (model.licence, model.bases) == (licence, bases)
     assert model.fingerprint == fetch(written(tmp_path / "bare", FILES).as_uri(), tmp_path).fingerprint
 
 

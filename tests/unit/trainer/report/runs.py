@@ -142,6 +142,7 @@ def finished_run(
     return ReportFacts(
         run=identify(whole),
         spec=whole,
+        bases=(whole.model.uri.removeprefix("hf://"),) if whole.model.uri.startswith("hf://") else (),
         metrics=metrics,
         history=history,
         intervals=intervals,

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
+from finetune_api.result import ModelResult
 from finetune_trainer.report import drawing, fonts
 from finetune_trainer.report.blocks import Grid
 from finetune_trainer.report.facts import Hardware, ReportFacts, Took
@@ -185,6 +186,38 @@ def test_the_front_matter_is_what_model_hubs_read(tmp_path: Path) -> None:
     assert {(r.dataset_split, r.metric_name, r.metric_value) for r in results} == {
         (m.split, {"f1": "F1", "macro_f1": "macro-F1"}.get(m.name, m.name), round(m.value, 6)) for m in facts.metrics
     }
+
+
+@pytest.mark.parametrize("bases", [("owner/name",), ("owner/name", "owner/other")], ids=len)
+def test_a_model_from_storage_says_what_its_card_says_that_it_comes_from(
+    bases: tuple[str, ...], tmp_path: Path
+) -> None:
+    facts = replace(
+        finished_run(model={"uri": "s3://models/base/minilm"}), bases=bases, licence="mit", model_revision=None
+    )
+    card: Any = ModelCard(written(tmp_path, facts)[1])
+    assert card.data.base_model == (bases[0] if len(bases) == 1 else list(bases))
+    assert "`s3://models/base/minilm`, which comes from `owner/name" in card.text
+    assert "which comes from" not in written(tmp_path, finished_run())[1]
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [ModelResult(folder="model"), ModelResult(folder="model", adapter="adapter"), ModelResult(adapter="adapter")],
+    ids=["model", "both", "adapter"],
+)
+def test_beside_the_weights_lies_a_card_that_can_be_copied_with_them(saved: ModelResult, tmp_path: Path) -> None:
+    facts = replace(finished_run(), licence="apache-2.0", saved=saved)
+    written(tmp_path, facts)
+    libraries = {"model": "transformers", "adapter": "peft"}
+    folders = {folder for folder in (saved.folder, saved.adapter) if folder}
+    assert {folder for folder in libraries if (tmp_path / folder).exists()} == folders
+    for folder in folders:
+        card: Any = ModelCard((tmp_path / folder / "README.md").read_text("utf-8"))
+        assert (card.data.license, card.data.base_model) == ("apache-2.0", "sentence-transformers/all-MiniLM-L6-v2")
+        assert (card.data.library_name, card.data.pipeline_tag) == (libraries[folder], "text-classification")
+        assert card.data.metrics is None and card.data.eval_results is None
+        assert facts.run.id in card.text
 
 
 def test_a_model_from_storage_claims_no_hub_name(tmp_path: Path) -> None:
