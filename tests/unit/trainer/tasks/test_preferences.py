@@ -73,6 +73,24 @@ def referring(found: Preferences, length: int | None = None) -> Features:
     return refer(found, features_of(found, found.data.train, length=length), CPU, seed=0)
 
 
+def assert_gradients_equal(found: Preferences, features: Features, policy: torch.nn.Module) -> None:
+    """Of a step over all pairs, in smaller parts."""
+    steps = Steps(
+        found,
+        features,
+        found.spec.training,
+        arithmetic=CPU,
+        micro=MicroBatch(3),
+        total_steps=1,
+        check=never,
+        after_step=lambda step: False,
+    )
+    steps.gradient(np.arange(len(features.rows)))
+    gradients = dict(policy.named_parameters())
+    for name, parameter in found.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(("lines", "cut"), [(PAIRS, 84), (TEXTS, 66)], ids=["messages", "texts"])
 def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: int, tmp_path: Path) -> None:
     """Also where answers are cut after so many tokens."""
@@ -112,35 +130,24 @@ def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: in
         assert loss == pytest.approx(wanted, rel=1e-6, abs=1e-6)
     assert losses.std() > 1e-2
     theirs.compute_loss(policy, theirs.data_collator(rows)).backward()
-    steps = Steps(
-        found,
-        features,
-        found.spec.training,
-        arithmetic=CPU,
-        micro=MicroBatch(3),
-        total_steps=1,
-        check=never,
-        after_step=lambda step: False,
-    )
-    steps.gradient(np.arange(len(rows)))
-    gradients = dict(policy.named_parameters())
-    for name, parameter in found.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
+    assert_gradients_equal(found, features, policy)
 
 
-def test_the_loss_by_odds_is_that_of_trl(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [PAIRS, TEXTS], ids=["messages", "texts"])
+def test_loss_and_gradient_by_odds_are_those_of_trl(lines: list[dict[str, Any]], tmp_path: Path) -> None:
     datasets, orpo = pytest.importorskip("datasets"), pytest.importorskip("trl.experimental.orpo")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found, folder = task(tmp_path, *TEXTS, objective="orpo"), tmp_path / "model"
+    found, folder = task(tmp_path, *lines, objective="orpo"), tmp_path / "model"
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    policy.get_input_embeddings().padding_idx = None  # as above
     arguments = orpo.ORPOConfig(
         output_dir=str(tmp_path / "trl"), beta=BETA, max_length=400, use_cpu=True, bf16=False, report_to="none"
     )
     theirs = orpo.ORPOTrainer(
         model=policy,
         args=arguments,
-        train_dataset=datasets.Dataset.from_list(TEXTS),
+        train_dataset=datasets.Dataset.from_list(lines),
         processing_class=AutoTokenizer.from_pretrained(folder),
     )
     features = features_of(found, found.data.train)
@@ -148,11 +155,13 @@ def test_the_loss_by_odds_is_that_of_trl(tmp_path: Path) -> None:
     policy.eval()
     for index, row in enumerate(theirs.train_dataset):
         wanted, said = theirs.get_batch_loss_metrics(policy, theirs.data_collator([row]))
+        (wanted / len(lines)).backward()  # of several rows at once theirs weighs each by its tokens
         assert predicted.losses[index] == pytest.approx(float(wanted.detach()), rel=1e-6, abs=1e-6)
         for name in ("chosen", "rejected"):
             reward = predicted.answers.column(name)[index].as_py()
             assert reward == pytest.approx(said[f"rewards/{name}"], rel=1e-5)
     assert not found.references and predicted.losses.std() > 1e-3
+    assert_gradients_equal(found, features, policy)
 
 
 def test_pairs_that_do_not_count_have_no_gradient_by_odds_either(tmp_path: Path) -> None:
