@@ -296,6 +296,20 @@ def chatting(tmp_path_factory):
     return job, given
 
 
+@pytest.mark.parametrize("page", ["docs/serving.md", "examples/serving/vllm-adapter.yaml"])
+def test_what_a_server_of_adapters_is_told_to_read_lies_beside_them(page, chatting):
+    """How a chat is written, and what ends an answer."""
+    named = re.findall(
+        r"--(chat-template|generation-config)[ =]\S*/(?:adapter|support)\b/?(\S*)",
+        (REPOSITORY / page).read_text("utf-8"),
+    )
+    files = {option: chatting[0].results / "adapter" / file for option, file in named}
+    assert files["chat-template"].read_text() == CHATML
+    said = GenerationConfig.from_pretrained(files["generation-config"])
+    ends = AutoTokenizer.from_pretrained(chatting[0].results / "adapter").convert_tokens_to_ids(["<|im_end|>"])
+    assert np.ravel(said.eos_token_id).tolist() == ends
+
+
 def template_as_ever(adapter, base):
     """Files as they were left."""
 
