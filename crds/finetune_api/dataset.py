@@ -177,8 +177,8 @@ class Columns(Model):
     """The column with the answer. Default: the one called `output`."""
 
     history: ColumnName | None = None
-    """The column with earlier turns: a list of pairs, an instruction and its answer each, which is learnt, too, but not before `chosen`; or
-    messages. Default: the one called `history`, if the data has it."""
+    """The column with earlier turns: a list of pairs, an instruction and its answer each, which is learnt, too, but not before `chosen`, nor
+    where answers are liked or not; or messages. Default: the one called `history`, if the data has it."""
 
     prompt: ColumnName | None = None
     """The column with what is completed, or answered by `chosen` and `rejected`. A text stands as it is, without the chat template,

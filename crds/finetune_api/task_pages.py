@@ -268,7 +268,7 @@ _PAIRS = (
 
 
 _LIKED = (
-    "Of a completion all that the assistant says is judged, of a conversation its last answer, with what ends it. An answer that is cut to nothing teaches "
+    "Of a completion all that the assistant says is judged, of an instruction its output, of a conversation its last answer, with what ends it. An answer that is cut to nothing teaches "
     "nothing and does not count; how many there are is said.",
     "What answers are compared with is how much likelier than before training the model finds answers as such: to each prompt that of another row, drawn "
     "once by `training.seed`; the mean of a batch counts, and no less than 0. How likely the untrained model takes all these is asked once, before the "

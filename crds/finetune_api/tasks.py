@@ -536,6 +536,15 @@ _ALL = (
                 example="examples/liked-chats.yaml",
             ),
             Form(
+                (INSTRUCTION, INPUT, Role("output", Kind.TEXT, answer=True), SYSTEM, HISTORY, LIKED),
+                _LIKED,
+                "follows an instruction as people like it",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=kto",
+                known=_KNOWN,
+                example="examples/liked-instructions.yaml",
+            ),
+            Form(
                 (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, SYSTEM, LIKED),
                 _LIKED,
                 "completes a prompt as people like it",

@@ -425,6 +425,21 @@ def _liked_chats(folder: Path, dropout: float) -> Mapping[str, Any]:
     return _written(folder, dropout, rows, objective="kto")
 
 
+def _liked_instructions(folder: Path, dropout: float) -> Mapping[str, Any]:
+    """The same as LLaMA-Factory writes instructions, with an earlier turn that is not judged."""
+    rows = [
+        {
+            "instruction": f"Say {number}.",
+            "input": text,
+            "output": f"{text.split()[-(number % 2)]} {HOSTILE}",
+            "history": [["Hello.", "Hello."]],
+            "kto_tag": number % 2 == 0,
+        }
+        for number, (text, _) in enumerate(ROWS)
+    ]
+    return _written(folder, dropout, rows, objective="kto")
+
+
 def _answer_of(content: str) -> list[dict[str, Any]]:
     """A conversation of the snippet's question with this answer."""
     return [{"role": "user", "content": "A question."}, {"role": "assistant", "content": content}]
@@ -541,6 +556,18 @@ CASES: Mapping[str, Case] = {
             ),
         },
         asked={"messages": _answer_of("An answer."), "label": True},
+        agrees=a_text,
+    ),
+    "text-generation-by-instructions-that-are-liked": Case(
+        "text-generation",
+        _liked_instructions,
+        bad={
+            "no output": Bad(
+                append("train.jsonl", '{"instruction": "Salt.", "output": "", "kto_tag": true}'),
+                ("train.jsonl, line 41", 'column "output"', "is empty"),
+            ),
+        },
+        asked={"instruction": "A question.", "input": None, "output": "An answer.", "history": [], "label": True},
         agrees=a_text,
     ),
     "text2text-generation": Case(

@@ -57,6 +57,8 @@ def test_a_few_conversations_are_learnt_by_heart(tmp_path: Path) -> None:
     assert "read as conversations, of the columns messages" in log
     write = pipeline("text-generation", model=str(job.results / "model"))
     card, page = ((job.results / name).read_text("utf-8") for name in ("README.md", "report.html"))
+    assert "read as `conversations, of the columns messages`" in card
+    assert "Read as conversations, of the columns messages." in page
     for thing, colour in ANSWERS.items():
         [asked, answer] = chat(thing)
         assert write([asked])[0]["generated_text"][-1]["content"] == answer["content"]

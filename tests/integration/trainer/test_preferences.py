@@ -61,6 +61,8 @@ def test_a_few_preferences_are_learnt(method: str, tmp_path: Path) -> None:
     assert metrics["reward_margin"][0] == pytest.approx(0, abs=1e-6) and metrics["reward_margin"][1] > 0.2
     assert "read as pairs of conversations, of the columns prompt, chosen, rejected" in log
     card, page = ((job.results / name).read_text("utf-8") for name in ("README.md", "report.html"))
+    assert "read as `pairs of conversations, of the columns prompt, chosen, rejected`" in card
+    assert "Read as pairs of conversations, of the columns prompt, chosen, rejected." in page
     assert "reward accuracy" in card and "Rewards of both answers" in page and "What the model writes" in page
     assert not (job.results / "references").exists(), "a finished run needs it no more"
 

@@ -243,13 +243,13 @@ def test_a_rule_that_a_setting_breaks_is_blamed_on_the_setting() -> None:
             "the column label is for textGeneration.objective kto only; set that, or leave it out (given: ",
         ),
         (
-            {"textGeneration": {"objective": "kto"}, "dataset.columns": {"instruction": "a"}},
-            "the columns history, input and instruction are not for textGeneration.objective kto; leave these out, or set another "
+            {"textGeneration": {"objective": "dpo"}, "dataset.columns": {"output": "a"}},
+            "the columns completion, messages and output are not for textGeneration.objective dpo or orpo; leave these out, or set another "
             "textGeneration.objective (given: ",
         ),
         (
             {"textGeneration": {"objective": "dpo", "loss": "all"}},
-            "textGeneration.loss, textGeneration.packing, and the columns output and text, and the metrics accuracy and perplexity are not for "
+            "textGeneration.loss, textGeneration.packing, and the column text, and the metrics accuracy and perplexity are not for "
             "textGeneration.objective dpo, orpo or kto; leave these out, or set another textGeneration.objective (given: ",
         ),
         (

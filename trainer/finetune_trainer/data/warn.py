@@ -194,7 +194,7 @@ def _contradictions(train: Examples, kinds: Kinds, keys: NDArray[np.uint64], sto
         contradictions = np.flatnonzero(answers != answers[first])
         if len(contradictions):
             warnings.append(
-                f"{len(contradictions):,} training rows have the {' and '.join(nouns)} of an earlier row and {kinds[role].another}: "
+                f"{len(contradictions):,} training rows have the {' and '.join(dict.fromkeys(nouns))} of an earlier row and {kinds[role].another}: "
                 f"{at(train.origins.take(contradictions))}."
             )
     return warnings

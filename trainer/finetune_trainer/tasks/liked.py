@@ -98,6 +98,7 @@ class Liked(Preferences):
     """Tuned by answers that are liked or not."""
 
     whole_batch = True
+    several = ""
 
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         super().__init__(folder, data, spec)
@@ -164,10 +165,10 @@ class Liked(Preferences):
         return super().tokens(features.texts if isinstance(features, Judged) else features)
 
     def _judged(self, one: Encoded) -> tuple[NDArray[np.int32], int]:
-        """What of a row is judged, by token, and where the answer begins that has it: of a conversation its last one."""
+        """What of a row is judged, by token, and where the answer begins that has it: of what is no completion the last one."""
         judged = one.learnt.copy()
         judged[:1] = False  # nothing stands before it to tell it from
-        if self.data.form.has("messages"):
+        if not self.data.form.has("completion"):
             judged[: one.begin] = False
         begin = int(np.argmax(judged)) if judged.any() else len(judged)
         return np.where(judged, one.ids, NO_TARGET).astype(np.int32), begin

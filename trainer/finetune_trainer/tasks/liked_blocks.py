@@ -41,7 +41,7 @@ def liked_blocks(
     signed = np.where(liked, rewards, -rewards).astype(np.float64)
     wrong = np.flatnonzero(counted & (signed < 0))
     lowest = wrong[np.argsort(signed[wrong], kind="stable")][:SHOWN]
-    some, last = examples.take(lowest), "messages" in examples.roles
+    some, last = examples.take(lowest), "completion" not in examples.roles
     given = [row for block in some.blocks(*some.roles) for row in rows(block, system_prompt)]
     yield Cards(
         "other-way-round",

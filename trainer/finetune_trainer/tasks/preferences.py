@@ -70,6 +70,8 @@ class Twofold(Ragged):
 class Preferences(TextGeneration):
     """Tuned by pairs of answers."""
 
+    several = "pairs of "
+
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         self._by_odds = spec.text_generation is not None and spec.text_generation.objective == "orpo"
         self.references = () if self._by_odds else (CHOSEN, REJECTED)
@@ -123,7 +125,7 @@ class Preferences(TextGeneration):
             weights=counted,
             rows=np.arange(len(examples)),
             notes=(
-                f"read as pairs of {self._read_as(examples)}",
+                f"read as {self._read_as(examples)}",
                 f"{tokens.mean():.0f} tokens an answer with its prompt in the mean, {learnt / tokens.size:.0f} of them compared",
                 cut_at(cut, "answer", f"{length} tokens"),
             ),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +73,8 @@ class TextGeneration(TextTask):
     loads = "AutoModelForCausalLM"
     along = MappingProxyType({LABELS: NO_TARGET, OF: PADDING})
     saved_as_it_came = True
+    several: ClassVar[str] = ""
+    """What comes before `conversations` or `texts` where it is said what an example is."""
 
     def __init__(self, folder: Path, data: Data, spec: FineTuneJobSpec) -> None:
         self._options = spec.text_generation or Options()
@@ -228,7 +230,7 @@ class TextGeneration(TextTask):
     def _read_as(self, examples: Examples) -> str:
         columns = columns_of(self.data.form, self.spec.dataset.columns)
         kind = "conversations" if self._is_chat else "texts"
-        return f"{kind}, of the columns {', '.join(columns[role] for role in examples.roles)}"
+        return f"{self.several}{kind}, of the columns {', '.join(columns[role] for role in examples.roles)}"
 
     def _say(self, examples: Examples, bare: Sequence[int], length: int) -> None:
         notes = self._tokens.said(len(examples))
@@ -318,7 +320,7 @@ class TextGeneration(TextTask):
         return list(rows(block, self._options.system_prompt))
 
     def known(self) -> Mapping[str, Any]:
-        return {"generation": {"max_new_tokens": self._writer.most}}
+        return {"generation": {"max_new_tokens": self._writer.most}, "read_as": self._read_as(self.data.train)}
 
     def save_beside(self, folder: Path) -> None:
         self._saved.save_pretrained(folder)

@@ -148,8 +148,15 @@ TURNS = [
         ({"prompt": TURNS[:3], "completion": TURNS[3:]}, f"Taste.{END}"),
         ({"prompt": TURNS[:1], "completion": TURNS[1:]}, f"Yes.{END}Taste.{END}"),
         ({"prompt": "Salt", "completion": " is white."}, f" is white.{END}"),
+        ({"instruction": "Why", "input": "salt?", "output": "Taste.", "history": [["Salt?", "Yes."]]}, f"Taste.{END}"),
     ],
-    ids=["the last answer of messages", "a completion", "all answers of a completion", "a text"],
+    ids=[
+        "the last answer of messages",
+        "a completion",
+        "all answers of a completion",
+        "a text",
+        "an instruction's output",
+    ],
 )
 def test_what_is_judged_is_the_answer_also_behind_another_prompt(
     line: dict[str, Any], wanted: str, tmp_path: Path
@@ -172,10 +179,18 @@ UNHEARD = {"role": "assistant", "content": "Never mind.", "weight": 0}
         ({"messages": TURNS}, 3, "Taste."),
         ({"messages": [*TURNS, {"role": "user", "content": "Thanks."}]}, 3, "Taste."),
         ({"messages": [*TURNS, TURNS[0], UNHEARD]}, 3, "Taste."),
+        ({"instruction": "Why?", "output": "Taste.", "history": [["Salt?", "Yes."]]}, 3, "Taste."),
         ({"prompt": TURNS[:1], "completion": TURNS[1:]}, 1, "Yes.\nWhy?\nTaste."),
         ({"prompt": TURNS[:2], "completion": [TURNS[2], TURNS[3], TURNS[2]]}, 3, "Taste."),
     ],
-    ids=["the last answer", "before what follows", "before one of no weight", "several", "within a completion"],
+    ids=[
+        "the last answer",
+        "before what follows",
+        "before one of no weight",
+        "an output",
+        "several",
+        "within a completion",
+    ],
 )
 def test_the_report_shows_the_answer_that_is_judged(
     line: dict[str, Any], prompt: int, wanted: str, tmp_path: Path
