@@ -10,7 +10,6 @@ import time
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,12 +18,12 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.progress import TrainerPhase
 from finetune_api.result import Result, ResultError
-from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RUN_ENV, Run, fingerprint_in_0_1_0
+from finetune_api.run import ATTEMPT_ENV, PROGRESS_ENV, RUN_ENV, Run
 from finetune_api.tasks import QLORA
 from finetune_trainer.ending import explain, is_of_another, leave, refused, terminate, told
 from finetune_trainer.engine.allocator import keep_freed_memory
-from finetune_trainer.engine.state import TrainingState
 from finetune_trainer.fetching import Fetching
+from finetune_trainer.gathering import Facts, agreed, as_begun, gather
 from finetune_trainer.imports import nothing_collected, spare_peft
 from finetune_trainer.libraries import prepare_libraries
 from finetune_trainer.log import logger
@@ -44,10 +43,8 @@ from finetune_trainer.watchdog import Watchdog
 from finetune_trainer.workspace import open_workspace
 
 if TYPE_CHECKING:
-    from finetune_trainer.engine.predict import Arithmetic
     from finetune_trainer.engine.ranks import Ranks
     from finetune_trainer.engine.session import Session  # imports torch, which takes seconds
-    from finetune_trainer.estimate.headers import Described
 
 LOG_INTERVAL = 60.0
 """Seconds between two uploads of the log."""
@@ -161,11 +158,8 @@ class Attempt:
         run, spec = self._run, self._run.spec
         trust_authorities(self._workspace)
         folder = open_folder(run.run.uri, spec.storage)
+        run = self._run = as_begun(run, folder)
         run_folder = RunFolder(folder, run.run)
-        then = fingerprint_in_0_1_0(spec)
-        if then != run.run.fingerprint and run_folder.is_of(then):  # begun by version 0.1.0, and goes on as that
-            run = self._run = run.model_copy(update={"run": run.run.model_copy(update={"fingerprint": then})})
-            run_folder = RunFolder(folder, run.run)
         finished = run_folder.finished()
         if finished is not None:
             return self._adopt(finished, run_folder)
@@ -251,10 +245,9 @@ class Attempt:
         return found == finished.data_fingerprint
 
     def _open_session(self, checkpoints: Checkpoints, number: int, run_folder: RunFolder) -> Session:
-        """Fetch model, data and the last checkpoint, in threads, while the libraries are imported, which takes about as long."""
+        """With all that it trains with, and the others."""
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an attempt that was killed
         self._scratch.mkdir()
-        checkpoint_folder, best_folder = self._scratch / "checkpoint", self._scratch / "best"
         keep_freed_memory()
         threads = prepare_libraries(self._place.local_world)
         if self._run.spec.method.type == QLORA:
@@ -263,43 +256,16 @@ class Attempt:
         from finetune_trainer.data import list_inputs
 
         self._listing = list_inputs(self._run.spec)  # before anything is fetched, so that no change of it is missed
-        pool = ThreadPoolExecutor(thread_name_prefix="fetch")
-        fetching = Fetching(self._run.spec, self._workspace, self._stop.check, pool)
-        resuming = pool.submit(checkpoints.resume, checkpoint_folder, best_folder, TrainingState.of)
-
-        with nothing_collected():
-            spare_peft()
-            from finetune_trainer.engine.precision import choose_arithmetic
-            from finetune_trainer.engine.preparation import Inputs
-            from finetune_trainer.engine.ranks import ALONE
-            from finetune_trainer.engine.session import Session
-
-        self._stop.check()
-        described = fetching.described
-        checkpoint = resuming.result()
-        before = None if checkpoint is None else checkpoint.facts.get("precision")
-        arithmetic = choose_arithmetic(self._run.spec.training.precision, before)
-        sharded = self._refuse_what_cannot_fit(described, arithmetic)
-        model = fetching.model
-        data = fetching.data.result()
-        inputs = Inputs(
-            run=self._run,
-            model=model,
-            data=data,
-            fetch_seconds=fetching.seconds,
-            checkpoint=checkpoint,
-            checkpoint_folder=checkpoint_folder,
-            best_folder=best_folder,
-            attempt=number,
-            began=run_folder.began(),
-            arithmetic=arithmetic,
-            threads=threads,
-            scratch=self._scratch,
-            sharded=sharded,
-            room=self._room(run_folder, number),
+        facts = Facts(number, run_folder.began(), self._room(run_folder, number))
+        inputs = gather(
+            self._run, self._workspace, self._scratch, self._place, self._stop, checkpoints.resume, facts, threads
         )
+        from finetune_trainer.engine.ranks import ALONE
+        from finetune_trainer.engine.session import Session
+
         for warning in inputs.data.warnings:
             logger.warning("%s", warning)
+        checkpoint = inputs.checkpoint
         if checkpoint is not None:
             self._reporter.phase(TrainerPhase.RESUMING, f"from step {checkpoint.step}")
             logger.info("Going on from step %d, saved by attempt %d.", checkpoint.step, checkpoint.attempt)
@@ -307,7 +273,9 @@ class Attempt:
         if self._notes is not None:
             self._notes.share(inputs)
             ranks = call_together(self._notes, self._place, self._stop)
-        return Session(inputs, checkpoints, self._reporter, self._stop, ranks, partial(run_folder.tries, number))
+        return Session(
+            agreed(ranks, inputs), checkpoints, self._reporter, self._stop, ranks, partial(run_folder.tries, number)
+        )
 
     def _room(self, run_folder: RunFolder, number: int) -> Room:
         """What is known to fit: of this attempt, whose processes begin again with it, or else of those before it."""
@@ -320,24 +288,6 @@ class Attempt:
             from finetune_trainer.engine.nf4 import refuse_here
 
         refuse_here()
-
-    def _refuse_what_cannot_fit(self, described: Described, arithmetic: Arithmetic) -> bool:
-        """Whether each of several processes is to have a part of the model. Raises JobError DOES_NOT_FIT."""
-        import torch
-
-        from finetune_trainer.engine.machine import all_memory
-        from finetune_trainer.estimate.devices import Where
-        from finetune_trainer.estimate.refusal import refuse_what_cannot_fit
-        from finetune_trainer.estimate.way import is_sharded
-
-        spec, device, here = self._run.spec, arithmetic.device, self._place.local_world
-        if device.type == "cuda":
-            where, room = Where("cuda", arithmetic.bf16, here), torch.cuda.get_device_properties(device).total_memory
-        else:
-            where, room = Where("cpu", arithmetic.bf16, here), all_memory() // here
-        where = replace(where, sharded=is_sharded(spec, described, where, room))
-        refuse_what_cannot_fit(spec, described, where, room, all_memory())
-        return where.sharded
 
     def _preempted(self) -> Result:
         self._stop.disarm()

@@ -1,7 +1,7 @@
 """How the processes of an attempt meet: none waits where it hears no signal for one that does not come.
 
 Torch waits for all of them, half an hour if need be, and serves no signal meanwhile. So they first leave word that they are ready; the first
-one, which may still be told to stop, calls all together, and from then on nobody leaves.
+one of their machine, which may still be told to stop, calls all together, and from then on nobody leaves.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ LOOK = 0.05
 
 
 class Nothing(Exception):
-    """The first process has ended before there was anything to do."""
+    """The first process of this machine has ended before there was anything to do."""
 
 
 def call_together(notes: Notes, place: Place, stop: StopSignal) -> Ranks:
-    """Meet the others, as the first. Raises Gone where one of them has ended, and Preempted when told to stop before all are ready."""
+    """Meet the others, as the first of a machine. Raises Gone where one of its has ended, and Preempted when told to stop before these are
+    ready."""
     from finetune_trainer.engine.ranks import Gone, join
 
-    others = set(range(1, place.world))
+    others = set(place.here[1:])
     while not others <= notes.arrived():
         stop.check()
         if notes.said():
@@ -45,12 +46,12 @@ def come(notes: Notes, place: Place, stop: StopSignal) -> Ranks:
 
     while not notes.are_shared:
         stop.check()
-        if 0 in notes.said():
+        if place.here[0] in notes.said():
             raise Nothing
         time.sleep(LOOK)
     with stop.finishing():
         notes.arrive(place.rank)
-        while not notes.is_called and 0 not in notes.said():
+        while not notes.is_called and place.here[0] not in notes.said():
             time.sleep(LOOK)
         if notes.is_called:
             return join()

@@ -8,7 +8,7 @@
     ranks/room             what fits in the memory of all, where one that ran out had all begin again
     ranks/0.json           how a process ended, one a rank
 
-The workspace is the attempt's own, and only its user may write to the folder.
+They are of the processes of one machine. The workspace is the attempt's own, and only its user may write to the folder.
 """  # fmt: skip
 
 from __future__ import annotations

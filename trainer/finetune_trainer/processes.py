@@ -76,6 +76,17 @@ class Place:
         """Whether it claims, stores and reports."""
         return self.rank == 0
 
+    @property
+    def leads(self) -> bool:
+        """Whether it fetches what those of its machine work on."""
+        return self.local_rank == 0
+
+    @property
+    def here(self) -> range:
+        """The ranks of those of its machine, whose first leads."""
+        first = self.rank - self.local_rank
+        return range(first, first + self.local_world)
+
 
 THE_ONLY_ONE = Place(rank=0, world=1, local_rank=0, local_world=1)
 

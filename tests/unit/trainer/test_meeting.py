@@ -74,6 +74,25 @@ def test_they_meet_once_all_is_fetched_and_all_are_ready(notes: Notes, met: list
     assert [one.result(20) for one in (first, second, third)] == [ALONE] * 3
 
 
+def test_those_of_two_machines_meet_by_the_word_of_their_own(tmp_path: Path, met: list[int]) -> None:
+    """One process with the first machine, and two with the second, each with a workspace of its own."""
+    places = Place(0, 3, 0, 1), Place(1, 3, 0, 2), Place(2, 3, 1, 2)
+    here, there = (Notes.begin(folder) for folder in (tmp_path / "here", tmp_path / "there") if not folder.mkdir())
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(call_together, here, places[0], StopSignal())
+        third = pool.submit(come, there, places[2], StopSignal())
+        there.share({})
+        second = pool.submit(call_together, there, places[1], StopSignal())
+        assert [one.result(20) for one in (first, second, third)] == [ALONE] * 3
+
+
+def test_where_the_first_of_its_machine_has_ended_there_is_nothing_to_do_for_one(notes: Notes, met: list[int]) -> None:
+    notes.say(4, ENDED)
+
+    with pytest.raises(Nothing):
+        come(notes, Place(rank=6, world=8, local_rank=2, local_world=4), StopSignal())
+
+
 def test_the_first_that_is_told_to_stop_calls_nobody_and_none_waits(notes: Notes, met: list[int], go: Go) -> None:
     notes.share({})
     told_later = StopSignal()

@@ -82,6 +82,8 @@ def test_a_place_is_told_as_torchrun_tells_it() -> None:
 
     assert place.environment() == {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
     assert Place.of(place.environment()) == place
-    assert not place.is_first
-    assert THE_ONLY_ONE.is_first
+    assert (place.is_first, place.leads, list(place.here)) == (False, False, [4, 5, 6, 7])
+    assert THE_ONLY_ONE.is_first and THE_ONLY_ONE.leads
+    leader = Place(rank=4, world=8, local_rank=0, local_world=4)
+    assert leader.leads and not leader.is_first, "it fetches, and the first of all claims, stores and reports"
     assert name_of(5, 8) == "process 6 of 8"

@@ -120,7 +120,7 @@ class Preparation:
 
     def open_device(self) -> None:
         torch.set_num_threads(self._inputs.threads)
-        said = unlike_asked(self._spec.resources.gpus, visible=torch.cuda.device_count(), used=self.ranks.world)
+        said = unlike_asked(self._spec.resources.gpus, visible=torch.cuda.device_count(), used=self.ranks.local_world)
         if said:
             logger.warning("%s", said)
         self.arithmetic = self._inputs.arithmetic

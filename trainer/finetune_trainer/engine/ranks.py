@@ -62,6 +62,10 @@ class Ranks(Protocol):
         """How many there are."""
 
     @property
+    def local_world(self) -> int:
+        """How many of them share this machine."""
+
+    @property
     def in_step(self) -> bool:
         """Whether each pass is one of all ranks: they all do as many then, and what ends one of them there ends it for all."""
 
@@ -114,7 +118,7 @@ class Alone(_Whole):
     """One process, which tells nobody anything."""
 
     rank = 0
-    world = 1
+    world = local_world = 1
 
     def share(self, of: S) -> S:
         return of
@@ -141,6 +145,7 @@ class Replicated(_Whole):
     def __init__(self) -> None:
         """As a member of torch's default process group."""
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.local_world = int(os.environ["LOCAL_WORLD_SIZE"])
 
     def share(self, of: S) -> S:
         mine: S = of[self.rank :: self.world]

@@ -175,7 +175,7 @@ class Session:
             found=self.state.micro_batch_size,
             again=loop.activations.again,
         )
-        loop.after_each = Trying(self._tell_tried, tried, all_memory() // self._ranks.world).step
+        loop.after_each = Trying(self._tell_tried, tried, all_memory() // self._ranks.local_world).step
 
     def write(self, folder: Path) -> list[MetricResult]:
         """Write model, metrics and report of the trained model into `folder`; returns the metrics."""

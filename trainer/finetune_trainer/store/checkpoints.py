@@ -135,13 +135,22 @@ class Checkpoints:
         best_directory: Path,
         accept: Callable[[Checkpoint, Path], object] = lambda checkpoint, directory: None,
     ) -> Checkpoint | None:
+        """As `newest`, for whoever alone may write: without what killed writers have left."""
+        for prefix in prefixes(self._place):
+            self._folder.sweep(prefix)
+        return self.newest(directory, best_directory, accept)
+
+    def newest(
+        self,
+        directory: Path,
+        best_directory: Path,
+        accept: Callable[[Checkpoint, Path], object] = lambda checkpoint, directory: None,
+    ) -> Checkpoint | None:
         """Download the newest checkpoint that proves whole by its hashes, and its best model if it has one. None: start anew.
 
         One that is broken is passed over, with a line in the log, for the next older, and so is one that `accept` cannot go on
         from: it raises ValueError with the end of a sentence about it. Both directories are emptied first.
         """
-        for prefix in prefixes(self._place):
-            self._folder.sweep(prefix)
         inventory = self._inventory()
         for name in inventory.newest_first():
             _empty(directory)
