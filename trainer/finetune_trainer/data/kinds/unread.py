@@ -42,7 +42,9 @@ class Unread(Values):
         return True  # nothing is kept
 
     def read(self, values: Sequence[Any] | pa.Array) -> None:
-        for row, value in enumerate(values.to_pylist() if isinstance(values, pa.Array) else values, start=self.rows):
+        # One by one, as pictures of a whole batch take much memory.
+        ones = (value.as_py() for value in values) if isinstance(values, pa.Array) else values
+        for row, value in enumerate(ones, start=self.rows):
             if value is not None and not _is_empty(value):
                 (self._wrong if self.is_wrong(value) else self._held).add(row, value)
         self.rows += len(values)
