@@ -49,6 +49,15 @@ class Job:
         """That a GPU's part is said of."""
         return max(1, self.spec.resources.gpus)
 
+    @property
+    def where(self) -> Where:
+        """Where it is trained, by what it asks for."""
+        return (
+            self.on_a_gpu(True)
+            if on_a_gpu(self.spec.resources)
+            else Where("cpu", self.spec.training.precision == "bf16")
+        )
+
     def imagined(self, where: Where) -> Imagined:
         where = where.alone
         if where not in self._imagined:
@@ -172,19 +181,19 @@ class Job:
 def estimate(spec: FineTuneJobSpec, described: Described) -> Estimate:
     """Of a job, whose model is `described`. Raises JobError where the job itself is wrong, such as a pattern that matches no layer."""
     job = Job(spec, described)
-    where = job.on_a_gpu(True) if on_a_gpu(spec.resources) else Where("cpu", spec.training.precision == "bf16")
     if spec.task not in PASSES:
-        return _unknown(job, where, f"what {spec.task} takes of memory is not known")
+        return _unknown(job, f"what {spec.task} takes of memory is not known")
     try:
-        return _known(job, where)
+        return _known(job)
     except JobError:
         raise
     except INVALID as error:
-        return _unknown(job, where, f"the model cannot be imagined: {type(error).__name__}: {first_line(error)}")
+        return _unknown(job, f"the model cannot be imagined: {type(error).__name__}: {first_line(error)}")
 
 
-def _known(job: Job, where: Where) -> Estimate:
-    spec, imagined = job.spec, job.imagined(where)
+def _known(job: Job) -> Estimate:
+    spec, where = job.spec, job.where
+    imagined = job.imagined(where)
     allowed = limit(spec.resources)
     fitted, examples = (job, job.most(where)) if allowed is None else job.fitting(allowed, where)
     examples = max(1, examples)
@@ -211,7 +220,7 @@ def _known(job: Job, where: Where) -> Estimate:
         fits=_fits((peak.total, allowed), (job.host, host_limit(spec.resources))),
         devices=[job.on(one) for one in job.devices],
         changes=list(_changes(job)),
-        assumed=list(_assumed(job, where)),
+        assumed=list(_assumed(job)),
     )
 
 
@@ -264,8 +273,9 @@ def with_field(spec: FineTuneJobSpec, path: str, value: Any, *, on_a_gpu: bool =
     return FineTuneJobSpec.model_validate(said)
 
 
-def _assumed(job: Job, where: Where) -> Iterator[str]:
-    spec, size = job.spec, job.imagined(where).size
+def _assumed(job: Job) -> Iterator[str]:
+    spec, where = job.spec, job.where
+    size = job.imagined(where).size
     if size.packed:
         yield (
             f"Short examples are packed into features of {size.tokens} tokens (spec.textGeneration.packing): where the model is proved to keep "
@@ -286,8 +296,8 @@ def _assumed(job: Job, where: Where) -> Iterator[str]:
     yield "Evaluations take as much at once as there is room for; they are not counted."
 
 
-def _unknown(job: Job, where: Where, why: str) -> Estimate:
-    spec = job.spec
+def _unknown(job: Job, why: str) -> Estimate:
+    spec, where = job.spec, job.where
     parameters = job.described.parameters
     trained = parameters if not spec.method.has_adapters and spec.method.freeze is None else 0
     return Estimate(
