@@ -14,6 +14,8 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, get_session, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     FileMetadataError,
     GatedRepoError,
@@ -30,6 +32,7 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from finetune_api.dataset import Dataset
@@ -77,11 +80,22 @@ def download_model(repo: str, commit: str, names: list[str], cache: Path) -> Pat
         return Path(snapshot_download(repo, revision=commit, allow_patterns=names, cache_dir=cache))
 
 
-def stored_tensors(repo: str, commit: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor of a file of a model's weights, of which only the beginning is read."""
-    with _explained("model", repo, commit), _spoken("model"):
-        said = HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
-    return {tensor: (info.dtype, tuple(info.shape)) for tensor, info in said.tensors.items()}
+def beginning(repo: str, commit: str, name: str, count: int) -> bytes:
+    """The first `count` bytes of a file of a model. No more of it is read, also where a mirror answers all of a file to whoever asks for a
+    part: the library's own way takes that into memory."""
+    url = hf_hub_url(repo, name, revision=commit, endpoint=HfApi().endpoint)
+    headers = {**build_hf_headers(), "range": f"bytes=0-{count - 1}"}
+    found = b""
+    asked = partial(get_session().stream, "GET", url, headers=headers, timeout=ANSWER_WITHIN)
+    with _explained("model", repo, commit), _spoken("model"), asked() as response:
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            response.read()  # what it says of that
+        hf_raise_for_status(response)
+        for part in response.iter_bytes():
+            found += part
+            if len(found) >= count:
+                break
+    return found[:count]
 
 
 def dataset_commit(repo: str) -> str:

@@ -23,6 +23,8 @@ from finetune_trainer.data.places import open_place, told_of
 
 LARGE = frozenset({"tokenizer.json", "vocab.json", "merges.txt", "vocab.txt"})
 """Settings that say nothing of sizes."""
+MOST_HEADERS = 100_000
+"""Bytes that a hub is asked for at once, as it takes its time for each answer: few headers are longer."""
 LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself takes no longer one."""
 
@@ -112,7 +114,15 @@ def _of_hub(model: Base, storage: Storage, workspace: Path) -> Way:
     repo = hub.repository(model.uri)
     commit, names = hub.model_files(repo, model.revision)
     fetch = partial(hub.download_model, repo, commit, cache=workspace / "hub")
-    return names, fetch, partial(hub.stored_tensors, repo, commit)
+
+    def tensors(name: str) -> Tensors:
+        read = hub.beginning(repo, commit, name, MOST_HEADERS)
+        length = _length(read[:8])
+        if 8 + length > len(read):
+            read = hub.beginning(repo, commit, name, 8 + length)
+        return _said_in(read[8 : 8 + length])
+
+    return names, fetch, tensors
 
 
 def _of_place(model: Base, storage: Storage, workspace: Path) -> Way:
@@ -122,12 +132,19 @@ def _of_place(model: Base, storage: Storage, workspace: Path) -> Way:
         return place.local(names, lambda: None)[names[0]].parent
 
     def tensors(name: str) -> Tensors:
-        (length,) = struct.unpack("<Q", place.part(name, 0, 8))
-        if length > LONGEST_HEADER:
-            raise ValueError(length)
-        header: dict[str, Any] = json.loads(place.part(name, 8, length))
-        return {
-            tensor: (said["dtype"], tuple(said["shape"])) for tensor, said in header.items() if tensor != "__metadata__"
-        }
+        return _said_in(place.part(name, 8, _length(place.part(name, 0, 8))))
 
     return place.names(), fetch, tensors
+
+
+def _length(begins: bytes) -> int:
+    """Bytes of the header that follows these eight."""
+    (length,) = struct.unpack("<Q", begins)
+    if length > LONGEST_HEADER:
+        raise ValueError(length)
+    return int(length)
+
+
+def _said_in(header: bytes) -> Tensors:
+    tensors: dict[str, Any] = json.loads(header)
+    return {name: (said["dtype"], tuple(said["shape"])) for name, said in tensors.items() if name != "__metadata__"}

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import get_session
 from safetensors.torch import save, save_file
 
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.job import Base, Storage
 from finetune_trainer.data import hub
+from finetune_trainer.estimate import headers
 from finetune_trainer.estimate.headers import Described, describe
 from finetune_trainer.store.folder import open_folder
 
 FIRST = {"a.weight": torch.zeros(300, 200), "a.bias": torch.zeros(300)}
 SECOND = {"b.weight": torch.zeros(7, dtype=torch.bfloat16)}
-TYPES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 SHAPES = {"a.weight": (300, 200), "a.bias": (300,), "b.weight": (7,)}
 INDEX = {"weight_map": {**dict.fromkeys(FIRST, "one.safetensors"), **dict.fromkeys(SECOND, "two.safetensors")}}
 FILES = {
@@ -28,6 +32,9 @@ FILES = {
     "other.safetensors": save({"c": torch.zeros(1)}),
     "model.safetensors.index.json": json.dumps(INDEX).encode(),
 }
+
+client: Any = sys.modules[type(get_session()).__module__.partition(".")[0]]
+"""The HTTP client that this version of the hub's library is built on."""
 
 
 def described(uri: str, workspace: Path) -> Described:
@@ -59,18 +66,34 @@ def test_of_a_stored_model_no_weights_are_downloaded(tmp_path: Path) -> None:
     assert taken == {"config.json", "model.safetensors.index.json"}
 
 
-def test_of_a_hub_model_the_hubs_client_reads_the_beginnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, asked = written(tmp_path / "model"), []
+@pytest.mark.parametrize("knows_parts", [True, False])
+@pytest.mark.parametrize("at_once", [headers.MOST_HEADERS, 20])
+def test_of_a_hub_model_only_the_beginnings_are_read_whatever_is_answered(
+    knows_parts: bool, at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some mirrors answer all of a file to whoever asks for a part."""
+    folder, asked, read = written(tmp_path / "model"), [], []
+    monkeypatch.setattr(headers, "MOST_HEADERS", at_once)
     monkeypatch.setattr(hub, "model_files", lambda repo, revision: ("c0ffee", sorted(FILES)))
     monkeypatch.setattr(hub, "download_model", lambda repo, commit, names, cache: asked.extend(names) or folder)
-    shapes = {"one.safetensors": FIRST, "two.safetensors": SECOND}
-    monkeypatch.setattr(
-        hub,
-        "stored_tensors",
-        lambda repo, commit, name: {n: (TYPES[t.dtype], tuple(t.shape)) for n, t in shapes[name].items()},
-    )
+
+    def answer(request: Any) -> Any:
+        content = FILES[request.url.path.rpartition("/")[2]] + bytes(10_000_000)
+        first, last = request.headers["range"].removeprefix("bytes=").split("-")
+        part = content[int(first) : int(last) + 1] if knows_parts else content
+
+        def parts() -> Iterator[bytes]:
+            for begin in range(0, len(part), 65536):
+                read.append(begin)
+                yield part[begin : begin + 65536]
+
+        return client.Response(206 if knows_parts else 200, content=parts())
+
+    session = client.Client(transport=client.MockTransport(answer))
+    monkeypatch.setattr(hub, "get_session", lambda: session)
     assert described("hf://owner/model", tmp_path / "work").stored == SHAPES
     assert asked == ["config.json", "model.safetensors.index.json"]
+    assert max(read) < headers.MOST_HEADERS + 65536, "of ten million bytes"
 
 
 def test_of_adapters_the_model_is_described_that_they_are_for(tmp_path: Path) -> None:
