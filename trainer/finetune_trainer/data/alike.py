@@ -20,6 +20,28 @@ def look(text: str) -> str:
     return text.strip()
 
 
+WRITTEN_FOR_NOTHING = frozenset(
+    {
+        "nan",
+        "NaN",
+        "None",
+        "null",
+        "NULL",
+        "NA",
+        "N/A",
+        "n/a",
+        "<NA>",
+        "#N/A",
+        "NaT",
+        "undefined",
+        "#REF!",
+        "#VALUE!",
+        "#NAME?",
+    }
+)
+"""As pandas, Excel, databases and programming languages write that there is no value."""
+
+
 def is_blank(text: str) -> bool:
     """Whether nobody sees anything of `text`."""
     if text and text[0].isalnum() and not _UNSEEN.match(text):

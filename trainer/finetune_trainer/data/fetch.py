@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import metadata_load
@@ -25,6 +25,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the files that the weights are spread over, where they are too many for one."""
 CARD = "README.md"
+TERMS = ("license_name", "license_link")
 """Not a part of the model, nor of its fingerprint."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 SETTINGS = (".json", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
@@ -58,6 +59,8 @@ class FetchedModel:
     """As its card has it, such as `apache-2.0`; None where there is no card, or it does not say."""
     bases: tuple[str, ...] = ()
     """The models on the hub that it comes from: itself, or those that its card names."""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """How the card calls a licence that hubs have no name for, and where it says that it is: `license_name`, `license_link`."""
     contents: tuple[Contents, ...] = ()
     """What the fingerprint is of."""
 
@@ -103,6 +106,7 @@ def fetch_model(
         fingerprint=fingerprint_inputs(found.fingerprint, whole.fingerprint),
         licence=found.licence or whole.licence,
         bases=found.bases or whole.bases,
+        terms=found.terms if found.licence else whole.terms,
         contents=(*found.contents, *whole.contents),
     )
 
@@ -141,6 +145,7 @@ def _fetch(model: Base, *, storage: Storage, workspace: Path, stop: Stop, more: 
             adapter,
             licence=_licence(card),
             bases=itself or _bases(card),
+            terms={name: said for name in TERMS if isinstance(said := card.get(name), str)},
             contents=(contents,),
         )
 

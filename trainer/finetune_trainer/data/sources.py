@@ -71,7 +71,8 @@ class Wanted:
 
     def unread(self, form: Form) -> Kinds:
         """Of columns that the data may have besides those of the form, where they say something of its rows; by column."""
-        return unread(form, columns_of(form, self.dataset.columns))
+        named = self.dataset.columns
+        return unread(form, columns_of(form, named), chosen=named is not None and bool(named.model_fields_set))
 
     def writer(self, split: Split, form: Form, columns: Mapping[str, str], beside: Beside) -> RowsWriter:
         """To where the rows of a split go."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from finetune_trainer.data.alike import look
+from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, look
 from finetune_trainer.data.examples import Examples, Split, Stop
 from finetune_trainer.data.keys import among, different, first_with, inputs, keys_of
 from finetune_trainer.data.kinds import Kinds
@@ -25,26 +25,6 @@ from finetune_trainer.data.rows import MOST
 
 MANY = 20
 """Labels, from which on a different one in every second row is odd."""
-WRITTEN_FOR_NOTHING = frozenset(
-    {
-        "nan",
-        "NaN",
-        "None",
-        "null",
-        "NULL",
-        "NA",
-        "N/A",
-        "n/a",
-        "<NA>",
-        "#N/A",
-        "NaT",
-        "undefined",
-        "#REF!",
-        "#VALUE!",
-        "#NAME?",
-    }
-)
-"""As pandas, Excel, databases and programming languages write that there is no value."""
 _NOTHING = pa.array(sorted(WRITTEN_FOR_NOTHING))
 
 

@@ -247,6 +247,7 @@ class Adapters:
         """Write them, and what is trained whole, as peft loads them on the model `base`."""
         config = self._peft.peft_config[NAME]
         config.base_model_name_or_path, config.revision = base, revision
+        config.target_modules = sorted(config.target_modules)  # of equal runs the files are equal; a set has no order
         # The vocabulary is the base's own: nobody has to look at it, on a hub perhaps, to know.
         state = None if self.gathered is None else {f"{PREFIX}{name}": one for name, one in self.gathered.items()}
         self._peft.save_pretrained(str(folder), save_embedding_layers=False, state_dict=state)

@@ -360,6 +360,7 @@ class Session:
             model_revision=inputs.model.revision,
             licence=inputs.model.licence,
             bases=inputs.model.bases,
+            terms=inputs.model.terms,
             data_revision=data.revision,
             best_step=self.state.best_step,
             attempts=inputs.attempt,

@@ -82,6 +82,8 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow], library: str) ->
     spec = facts.spec
     hub_task = TASKS[spec.task].pipeline_tag or spec.task
     on_hub = spec.dataset.uri.startswith("hf://")
+    # Hubs take an adapter for one of the base that its card names, and what that was tuned to is another model.
+    bases = facts.bases if library == "transformers" or spec.model.uri.startswith("hf://") else ()
     results = [
         EvalResult(
             task_type=hub_task,
@@ -99,8 +101,9 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow], library: str) ->
     return ModelCardData(
         library_name=library,
         license=facts.licence,
+        **facts.terms,
         pipeline_tag=hub_task,
-        base_model=facts.bases[0] if len(facts.bases) == 1 else list(facts.bases) or None,
+        base_model=bases[0] if len(bases) == 1 else list(bases) or None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
         metrics=sorted({hub_name(row.name) for row in metrics if row.name != "loss"}) or None,
         tags=["finetune-operator"],

@@ -97,6 +97,8 @@ class ReportFacts:
     """Of the model, as its card has it: `apache-2.0`."""
     bases: Sequence[str] = ()
     """The models on the hub that it comes from: itself, or those that its card names."""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """What the model's card says besides of a licence that hubs have no name for: `license_name`, `license_link`."""
     data_revision: str | None = None
     """The commit of a hub dataset."""
     best_step: int | None = None

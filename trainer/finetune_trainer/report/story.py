@@ -143,7 +143,7 @@ def honesty(facts: ReportFacts) -> str:
 
 
 GENERIC = re.compile(
-    r"(base|best|checkpoints?|data|datasets?|final|inputs?|last|latest|main|models?|output|pretrained|results?|weights)"
+    r"(adapters?|base|best|checkpoints?|data|datasets?|final|inputs?|last|latest|main|models?|output|pretrained|results?|weights)"
     r"([-_.]?v?[0-9]+)*|v?[0-9.]+|[0-9a-f]{10}|step-[0-9]+-attempt-[0-9]+"
 )
 """Folders that are called by what they hold or by a count, such as `model` in a run's folder, and tell nobody which one it is."""

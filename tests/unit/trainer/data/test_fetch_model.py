@@ -88,6 +88,15 @@ def test_licence_and_base_are_what_the_card_says_and_no_part_of_the_model(
     assert model.fingerprint == fetch(written(tmp_path / "bare", FILES).as_uri(), tmp_path).fingerprint
 
 
+def test_of_a_licence_without_a_name_on_hubs_its_own_and_its_place_are_read(tmp_path: Path) -> None:
+    card = "---\nlicense: other\nlicense_name: own\nlicense_link: https://example.org/own\n---\n"
+    model = fetch(written(tmp_path / "model", {**FILES, "README.md": card}).as_uri(), tmp_path / "work")
+    assert (model.licence, model.terms) == (
+        "other",
+        {"license_name": "own", "license_link": "https://example.org/own"},
+    )
+
+
 def test_a_file_below_is_fetched_where_a_task_reads_it_and_only_then_part_of_the_model(tmp_path: Path) -> None:
     pooling = "1_Pooling/config.json"
     store = open_folder("memory://fetch-more/base", Storage())

@@ -30,14 +30,44 @@ ROWS: dict[str, dict[str, Any]] = {
 CHATS = frozenset(ROWS) - {"text"}
 SFT = frozenset({"messages", "instruction", "prompt"})
 REFUSED: dict[str, tuple[str, Any, frozenset[str], str, str]] = {
-    "a label that is false": ("label", False, SFT, "the answers are not liked", "objective to kto"),
-    "LLaMA-Factory's label that is false": ("kto_tag", False, SFT, "the answers are not liked", "objective to kto"),
-    "LLaMA-Factory's label that is 0": ("kto_tag", 0, SFT, "the answers are not liked", "objective to kto"),
-    "a false that CSV has": ("label", "False", SFT, "the answers are not liked", "objective to kto"),
-    "an image": ("image", "a.png", CHATS, "images and sounds are not read", "the column where"),
-    "images": ("images", ["a.png"], CHATS, "images and sounds are not read", "the column where"),
-    "videos": ("videos", '["a.mp4"]', CHATS, "images and sounds are not read", "the column where"),
-    "sounds": ("audios", ["a.wav"], CHATS, "images and sounds are not read", "the column where"),
+    "a label that is false": ("label", False, SFT, "answers are marked as not liked", "objective to kto"),
+    "LLaMA-Factory's label that is false": (
+        "kto_tag",
+        False,
+        SFT,
+        "answers are marked as not liked",
+        "objective to kto",
+    ),
+    "LLaMA-Factory's label that is 0": ("kto_tag", 0, SFT, "answers are marked as not liked", "objective to kto"),
+    "a false that CSV has": ("label", "False", SFT, "answers are marked as not liked", "objective to kto"),
+    "an image": (
+        "image",
+        "a.png",
+        CHATS,
+        "images and sounds are not read",
+        "name their columns in spec.dataset.columns",
+    ),
+    "images": (
+        "images",
+        ["a.png"],
+        CHATS,
+        "images and sounds are not read",
+        "name their columns in spec.dataset.columns",
+    ),
+    "videos": (
+        "videos",
+        '["a.mp4"]',
+        CHATS,
+        "images and sounds are not read",
+        "name their columns in spec.dataset.columns",
+    ),
+    "sounds": (
+        "audios",
+        ["a.wav"],
+        CHATS,
+        "images and sounds are not read",
+        "name their columns in spec.dataset.columns",
+    ),
     "what a template is told": (
         "chat_template_kwargs",
         {"enable_thinking": False},
@@ -47,15 +77,13 @@ REFUSED: dict[str, tuple[str, Any, frozenset[str], str, str]] = {
     ),
 }
 SAID: dict[str, tuple[str, Any, frozenset[str]]] = {
-    "tools": ("tools", [WEATHER], frozenset({"instruction", "text", "dpo of instructions"})),
-    "a system message": ("system", "Be short.", frozenset({"text"})),
-    "earlier turns": ("history", [["a", "b"]], frozenset(ROWS) - {"instruction", "dpo of instructions"}),
-    "an input": ("input", "a", frozenset(ROWS) - {"instruction", "dpo of instructions"}),
-    "a weight": ("weight", 0, frozenset(ROWS)),
-    "a label of some class": ("label", 0, SFT | {"text", "dpo", "dpo of instructions"}),
-    "a text that may have been shown": ("images", ["a.png"], frozenset({"text"})),
+    "tools": ("tools", [WEATHER], frozenset({"instruction", "dpo of instructions"})),
+    "earlier turns": ("history", [["a", "b"]], CHATS - {"instruction", "dpo of instructions"}),
+    "an input": ("input", "a", CHATS - {"instruction", "dpo of instructions"}),
+    "a weight": ("weight", 0, CHATS),
+    "a label of some class": ("label", 0, SFT | {"dpo", "dpo of instructions"}),
 }
-NOTHING: tuple[Any, ...] = (None, "", " ", [], {}, "[]", [None], [["", None]], {"a": None})
+NOTHING: tuple[Any, ...] = (float("nan"), "nan", "None", None, "", " ", [], {}, "[]", [None], [["", None]], {"a": None})
 
 
 def form_of(line: str) -> Form:
@@ -100,9 +128,25 @@ def test_a_column_that_says_something_of_rows_and_is_not_read_is_named(case: str
 def test_where_it_says_nothing_nothing_is_said(line: str, tmp_path: Path) -> None:
     form = form_of(line)
     own = {name for role in form.roles for name in (role.name, *role.also)}
-    names = [name for name in unread(form, {}) if name not in own]
+    names = [name for name in unread(form, {}, chosen=False) if name not in own]
     data = load(tmp_path, line, *(dict.fromkeys(names, nothing) for nothing in NOTHING))
     assert not [one for one in data.warnings if "is not read" in one]
+
+
+@pytest.mark.parametrize(("column", "value"), [("images", 0), ("image", False), ("audio", 1.5), ("weight", 1)])
+def test_a_number_is_no_picture_and_a_weight_of_one_is_that_of_all(column: str, value: Any, tmp_path: Path) -> None:
+    assert not [one for one in load(tmp_path, "messages", {column: value}).warnings if "is not read" in one]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_whoever_names_the_columns_has_chosen_what_is_learnt(case: str, tmp_path: Path) -> None:
+    column, value, *_ = REFUSED[case]
+    content = json.dumps({**ROWS["prompt"], column: value}) + "\n"
+    folder = written(tmp_path, {"train.jsonl": content, "dev.jsonl": content})
+    chosen = {"prompt": "prompt", "completion": "completion"}
+    said = load_forms(folder, form_of("prompt"), columns=chosen, splits={"validation": "dev.jsonl"}).warnings
+    about = [one for one in said if "is not read" in one]
+    assert bool(about) is (column in ("label", "kto_tag"))
 
 
 def test_answers_that_are_all_liked_may_be_learnt(tmp_path: Path) -> None:
@@ -127,7 +171,7 @@ def test_a_column_that_is_named_is_read_and_one_of_its_own_name_is_left(tmp_path
 def test_every_reader_finds_them(reader: Reader, tmp_path: Path) -> None:
     rows = [[f"a {row}", "b", "c", row != 3] for row in range(20)]
     written(tmp_path, {reader.file: reader.write(["prompt", "completion", "input", "label"], rows)})
-    with pytest.raises(JobError, match="the answers are not liked") as caught:
+    with pytest.raises(JobError, match="answers are marked as not liked") as caught:
         load_forms(tmp_path, *FORMS[:4])
     assert f"{reader.file}, {reader.unit} {reader.first + 3}" in str(caught.value)
     rows = [[*row[:3], True] for row in rows]

@@ -220,6 +220,19 @@ def test_beside_the_weights_lies_a_card_that_can_be_copied_with_them(saved: Mode
         assert facts.run.id in card.text
 
 
+def test_an_adapter_of_a_tuned_model_is_none_of_what_that_was_tuned_from(tmp_path: Path) -> None:
+    facts = finished_run(model={"uri": "s3://models/run/model"})
+    saved = ModelResult(folder="model", adapter="adapter")
+    terms = {"license_name": "own", "license_link": "https://example.org/own"}
+    written(tmp_path, replace(facts, bases=("owner/name",), licence="other", terms=terms, saved=saved))
+    cards: dict[str, Any] = {
+        at: ModelCard((tmp_path / at / "README.md").read_text("utf-8")) for at in ("model", "adapter")
+    }
+    assert (cards["model"].data.base_model, cards["adapter"].data.base_model) == ("owner/name", None)
+    for card in cards.values():
+        assert {name: card.data[name] for name in ("license", *terms)} == {"license": "other", **terms}
+
+
 def test_a_model_from_storage_claims_no_hub_name(tmp_path: Path) -> None:
     facts = finished_run(
         model={"uri": "s3://models/base/minilm"},

@@ -8,6 +8,7 @@ Sources: LLaMA-Factory's data/README.md (`images`, `videos`, `audios`, `kto_tag`
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_api.tasks import Form
-from finetune_trainer.data.alike import is_blank
+from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, is_blank
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.chats import parsed
 from finetune_trainer.data.kinds.liked import said
@@ -45,9 +46,13 @@ class Unread(Values):
         # One by one, as pictures of a whole batch take much memory.
         ones = (value.as_py() for value in values) if isinstance(values, pa.Array) else values
         for row, value in enumerate(ones, start=self.rows):
-            if value is not None and not _is_empty(value):
+            if value is not None and not self.says_nothing(value):
                 (self._wrong if self.is_wrong(value) else self._held).add(row, value)
         self.rows += len(values)
+
+    def says_nothing(self, value: Any) -> bool:
+        """Whether a row with it is one without."""
+        return _is_empty(value)
 
     def is_wrong(self, value: Any) -> bool:
         """Whether a model would learn from a row with it what the data does not mean."""
@@ -71,7 +76,7 @@ class Unread(Values):
             return []
         return [
             f'The column "{self.column}" has something in {self._held.count:,} of {self.rows:,} training rows, such as '
-            f"{shortened(self._held.example)}, and is not read: examples with these columns have no place for it."
+            f"{shortened(self._held.example)}, and is not read: no part of an example is made of it."
         ]
 
     @staticmethod
@@ -79,38 +84,48 @@ class Unread(Values):
         return np.empty(0, np.uint64)
 
 
+class Weight(Unread):
+    """How much a row counts; all count as much here."""
+
+    def says_nothing(self, value: Any) -> bool:
+        return super().says_nothing(value) or value == 1
+
+
 class Disliked(Unread):
     """Whether an answer is liked, where all answers are learnt."""
 
     wrong: ClassVar[tuple[str, str]] = (
-        "the answers are not liked, and all answers would be learnt,",
-        "Set spec.textGeneration.objective to kto, which learns to say what is liked and not what is not; or remove these rows, or the column.",
+        "answers are marked as not liked, and all of them would be learnt,",
+        "Set spec.textGeneration.objective to kto, which learns to say what is liked and not what is not; or remove these rows; or, where the "
+        "column means something else, name those that are learnt in spec.dataset.columns.",
     )
 
     @property
     def field(self) -> str:
         return "spec.textGeneration.objective"
 
+    def says_nothing(self, value: Any) -> bool:
+        return super().says_nothing(value) or self._liked(value) is True
+
     def is_wrong(self, value: Any) -> bool:
         return self._liked(value) is False
-
-    def read(self, values: Sequence[Any] | pa.Array) -> None:
-        rows = values.to_pylist() if isinstance(values, pa.Array) else values
-        super().read([None if self._liked(value) else value for value in rows])
 
     def _liked(self, value: Any) -> bool | None:
         """A label that is a number may be one of several classes, and says nothing of that."""
         is_class = self.column != "kto_tag" and str(value).strip().lower() not in ("true", "false")
-        return None if value is None or is_class else said(value)
+        return None if is_class else said(value)
 
 
 class Media(Unread):
-    """What is seen or heard beside a text."""
+    """What is seen or heard beside a text: a file by its name, its bytes, or several."""
 
     wrong: ClassVar[tuple[str, str]] = (
         "images and sounds are not read, and what is said of them would be learnt without them,",
-        "Remove these rows, or the column where the texts say all that is to be learnt.",
+        "Remove these rows, or the column; or, where the texts say all that is to be learnt, name their columns in spec.dataset.columns.",
     )
+
+    def says_nothing(self, value: Any) -> bool:
+        return super().says_nothing(value) or isinstance(value, bool | int | float)
 
     def is_wrong(self, value: Any) -> bool:
         return True
@@ -121,8 +136,8 @@ class Settings(Unread):
 
     wrong: ClassVar[tuple[str, str]] = (
         "the chat template would be told something of its own",
-        "Chat templates are told the same of all rows: leave this column empty, and put a chat_template.jinja beside the model of which that is "
-        "the default.",
+        "Chat templates are told the same of all rows: put a chat_template.jinja beside the model of which that is the default, and leave this "
+        "column empty, or name those that are learnt in spec.dataset.columns.",
     )
 
     def is_wrong(self, value: Any) -> bool:
@@ -130,23 +145,29 @@ class Settings(Unread):
 
 
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_SETTINGS = "chat_template_kwargs"
 
 
-def unread(form: Form, columns: Mapping[str, str]) -> dict[str, type[Values]]:
-    """What a form knows of besides these columns, by role, which it reads: by column."""
-    # A text stands for itself, as it is; elsewhere the same rows are examples of another objective, or of another model.
-    kinds: dict[str, type[Values]] = {}
-    if not form.has("text"):
-        kinds = {**dict.fromkeys(_MEDIA, Media), "chat_template_kwargs": Settings}
-        if not form.needs:
+def unread(form: Form, columns: Mapping[str, str], *, chosen: bool) -> dict[str, type[Values]]:
+    """What a form knows of besides these columns, by role, which it reads: by column. Nothing of it is refused where somebody has `chosen` the
+    columns. A text stands for itself, as it is."""
+    if form.has("text"):
+        return {}
+    kinds: dict[str, type[Values]] = {"weight": Weight}
+    left = {*columns, *columns.values()}
+    if chosen:
+        left |= {*_MEDIA, _SETTINGS}
+    else:
+        kinds |= {**dict.fromkeys(_MEDIA, Media), _SETTINGS: Settings}
+        if not form.needs:  # elsewhere the same rows are examples of another objective
             kinds |= dict.fromkeys(("label", "kto_tag"), Disliked)
-    return {name: kinds.get(name, Unread) for name in sorted(form.known - {*columns, *columns.values()})}
+    return {name: kinds.get(name, Unread) for name in sorted(form.known - left)}
 
 
 def _is_empty(value: Any) -> bool:
     value = parsed(value)
     if isinstance(value, str):
-        return is_blank(value)
+        return is_blank(value) or value.strip() in WRITTEN_FOR_NOTHING
     if isinstance(value, list | dict):
         return all(map(_is_empty, value.values() if isinstance(value, dict) else value))
-    return value is None
+    return value is None or (isinstance(value, float) and isnan(value))
