@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -82,6 +83,7 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow], library: str) ->
     spec = facts.spec
     hub_task = TASKS[spec.task].pipeline_tag or spec.task
     on_hub = spec.dataset.uri.startswith("hf://")
+    terms: dict[str, Any] = dict(facts.terms)
     # Hubs take an adapter for one of the base that its card names, and what that was tuned to is another model.
     bases = facts.bases if library == "transformers" or spec.model.uri.startswith("hf://") else ()
     results = [
@@ -101,7 +103,7 @@ def _front_matter(facts: ReportFacts, metrics: list[MetricRow], library: str) ->
     return ModelCardData(
         library_name=library,
         license=facts.licence,
-        **facts.terms,
+        **terms,
         pipeline_tag=hub_task,
         base_model=bases[0] if len(bases) == 1 else list(bases) or None,
         datasets=[spec.dataset.uri.removeprefix("hf://")] if on_hub else None,
