@@ -25,14 +25,8 @@ from finetune_trainer.tasks.broken_names import MARK, Breaker
 from finetune_trainer.tasks.chat_template import BY_LAST, ChatTemplate, Rendered, RenderError, Span
 from finetune_trainer.tasks.generation import Frame
 
-_BESIDE = {
-    "system": (
-        "system message",
-        "; or, if a user says the prompt, name its column in spec.dataset.columns.instruction, and that of a completion in output",
-    ),
-    "tools": ("tools", ""),
-}
-"""What roles hold that a text has no place for, and what else can be done."""
+_BESIDE = {"system": "system message", "tools": "tools"}
+"""What roles hold that a text has no place for."""
 
 
 class Encoded(NamedTuple):
@@ -55,6 +49,10 @@ class RowTokens:
         self._options = options
         self._role = next(iter(data.train.roles))
         self._has_prompts = not data.form.has("text")
+        completed = ", and that of the completion in output" if data.form.has("completion") else ""
+        self._otherwise = (
+            f"; or, if a user says the prompt, name its column in spec.dataset.columns.instruction{completed}"
+        )
         self._breaker = Breaker(tokenizer)
         self.template = ChatTemplate(tokenizer)
         self.begin_split(None)
@@ -120,11 +118,12 @@ class RowTokens:
                     "spec.textGeneration.systemPrompt",
                 )
             if isinstance(row, Plain) and row.beside:
-                what, more = _BESIDE[row.beside[0]]
+                role = row.beside[0]
+                more = self._otherwise if role == "system" else ""
                 raise data_invalid(
-                    f"a prompt is a text, before which no {what} can stand: {origins[number]}",
-                    f"Write what is asked and what is answered as lists of messages, or leave {row.beside[0]} empty{more}.",
-                    f"spec.dataset.columns.{row.beside[0]}",
+                    f"a prompt is a text, before which no {_BESIDE[role]} can stand: {origins[number]}",
+                    f"Write what is asked and what is answered as lists of messages, or leave {role} empty{more}.",
+                    f"spec.dataset.columns.{role}",
                 )
             try:
                 found.append(self._render(self._breaker.broken(row)))

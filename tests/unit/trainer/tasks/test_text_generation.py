@@ -187,7 +187,10 @@ def test_what_a_text_has_no_place_for_is_refused_and_nothing_of_it_is_not(
     with pytest.raises(JobError, match=rf"a text, before which no {what} can stand: train\.jsonl, line 2") as caught:
         features_of(found, found.data.train)
     assert (caught.value.reason, caught.value.field) == (FailureReason.DATA_INVALID, f"spec.dataset.columns.{role}")
-    assert f"leave {role} empty" in (caught.value.remedy or "")
+    remedy = caught.value.remedy or ""
+    assert f"leave {role} empty" in remedy
+    assert ("columns.instruction" in remedy) == (role == "system")
+    assert ("in output" in remedy) == (role == "system" and "completion" in TEXTS[objective])
 
 
 PROMPTS = [
