@@ -84,7 +84,8 @@ def variants(form: Form, columns: Model) -> tuple[Form, ...]:
     def ways(role: Role) -> list[Role | None]:
         if role.name in names or not (role.found or role.also):
             return [role]
-        called: list[Role | None] = [replace(role, column=name, optional=False) for name in (role.name, *role.also)]
+        own = (*role.also, role.name) if role.also_first else (role.name, *role.also)
+        called: list[Role | None] = [replace(role, column=name, optional=False) for name in own]
         return [*called, None] if role.found else called
 
     found = [replace(form, roles=tuple(filter(None, roles))) for roles in product(*map(ways, form.roles))]

@@ -69,6 +69,8 @@ class Role:
     """Whether examples with the same one stay together where validation is drawn from the training rows; all inputs where no role is so."""
     also: tuple[str, ...] = ()
     """What else its column may be called where `dataset.columns` does not name it, such as `conversations`."""
+    also_first: bool = False
+    """Whether a column of these names counts where there is one of its own, too: its own may be that of something else."""
     found: bool = False
     """Of an optional one: whether an example has it wherever the data has its column, named or not. Rows may leave it empty."""
     column: str = ""
@@ -278,7 +280,7 @@ INPUT = Role("input", Kind.TEXT, optional=True, found=True)
 HISTORY = Role("history", Kind.MESSAGES, optional=True, found=True)
 CHOSEN = Role("chosen", Kind.PREFERENCE, also=("preferred_output",))
 REJECTED = Role("rejected", Kind.PREFERENCE, also=("non_preferred_output",))
-LIKED = Role("label", Kind.LIKED, also=("kto_tag",))
+LIKED = Role("label", Kind.LIKED, also=("kto_tag",), also_first=True)
 _LIKED = (ANSWER_LOSS, LIKED_ACCURACY, LIKED_MARGIN)
 _PREFERRED = (PAIR_LOSS, REWARD_ACCURACY, REWARD_MARGIN)
 _KNOWN = frozenset(
@@ -536,15 +538,6 @@ _ALL = (
                 example="examples/liked-chats.yaml",
             ),
             Form(
-                (INSTRUCTION, INPUT, Role("output", Kind.TEXT, answer=True), SYSTEM, HISTORY, LIKED),
-                _LIKED,
-                "follows an instruction as people like it",
-                _PREFERENCE_OPTIONS,
-                needs="textGeneration.objective=kto",
-                known=_KNOWN,
-                example="examples/liked-instructions.yaml",
-            ),
-            Form(
                 (Role("prompt", Kind.PROMPT), Role("completion", Kind.PROMPT, answer=True), TOOLS, SYSTEM, LIKED),
                 _LIKED,
                 "completes a prompt as people like it",
@@ -552,6 +545,15 @@ _ALL = (
                 needs="textGeneration.objective=kto",
                 known=_KNOWN,
                 example="examples/liked.yaml",
+            ),
+            Form(
+                (INSTRUCTION, INPUT, Role("output", Kind.TEXT, answer=True), SYSTEM, HISTORY, LIKED),
+                _LIKED,
+                "follows an instruction as people like it",
+                _PREFERENCE_OPTIONS,
+                needs="textGeneration.objective=kto",
+                known=_KNOWN,
+                example="examples/liked-instructions.yaml",
             ),
         ),
         loads_with="AutoModelForCausalLM",

@@ -155,7 +155,7 @@ def read_dataset(
             raise _unreadable(repo, error) from error
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
-    chosen = nearest_form([form.values() for form in forms], existing, otherwise)
+    chosen = nearest_form(forms, existing, otherwise)
     more = besides[chosen] if besides else ()
     roles = {**forms[chosen], **{column: column for column in more if column in existing}}
     found: dict[Split, HubSplit] = {}

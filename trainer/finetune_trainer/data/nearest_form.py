@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
-def nearest_form(forms: Sequence[Collection[str]], existing: Collection[str], plain: int) -> int:
-    """Of forms, by their columns, the first of those that lack fewest: one whose columns are all there, if there is one. `plain` where the
-    data has no column of any."""
-    lacking = [len(set(columns) - set(existing)) for columns in forms]
-    some = [number for number, columns in enumerate(forms) if lacking[number] < len(set(columns))]
-    return min(some, key=lambda number: lacking[number], default=plain)
+def nearest_form(forms: Sequence[Mapping[str, str]], existing: Collection[str], plain: int) -> int:
+    """Of forms, by their columns (role → column), the first of those that lack fewest: one whose columns are all there, if there is one; else one
+    that lacks columns called like their roles. `plain` where the data has no column of any."""
+    lacking = [{role: column for role, column in columns.items() if column not in existing} for columns in forms]
+    some = [number for number, columns in enumerate(forms) if len(lacking[number]) < len(columns)]
+    renamed = [sum(role != column for role, column in columns.items()) for columns in lacking]
+    return min(some, key=lambda number: (len(lacking[number]), renamed[number]), default=plain)

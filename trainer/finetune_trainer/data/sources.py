@@ -197,7 +197,7 @@ def _form_of(wanted: Wanted, files: ChosenFiles, paths: Mapping[str, Path]) -> t
     if (holds := next((form for form, found in zip(forms, has, strict=True) if found), None)) is not None:
         return holds, there
     first = names[0]
-    return forms[nearest_form([of[first].values() for of in sought], there[first], forms.index(wanted.plain))], there
+    return forms[nearest_form([of[first] for of in sought], there[first], forms.index(wanted.plain))], there
 
 
 def _columns_there(wanted: Wanted, files: ChosenFiles, name: str, path: Path, columns: set[str]) -> frozenset[str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from finetune_api.failures import FailureReason, JobError
+from finetune_api.tasks import TASKS
 from finetune_trainer.engine.measure import Split, answer, defined, scores
 from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.references import refer
@@ -22,6 +23,7 @@ from finetune_trainer.tasks.liked import Liked
 from finetune_trainer.tasks.liked_blocks import liked_blocks
 from tests.training.chatters import END, save_chatter
 from tests.unit.trainer.data.folders import written
+from tests.unit.trainer.data.talk import load_lines
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
 from tests.unit.trainer.tasks.test_preferences import BETA, DEV, SHORT, TO_THE_END, answers_to, moved
 
@@ -133,6 +135,7 @@ def test_before_training_the_model_takes_no_side(tmp_path: Path) -> None:
     assert values == pytest.approx({"loss": 0.5, "reward_accuracy": 0.5, "reward_margin": 0})
 
 
+KTO = [form for form in TASKS["text-generation"].forms if form.needs.endswith("kto")]
 TURNS = [
     {"role": "user", "content": "Salt?"},
     {"role": "assistant", "content": "Yes."},
@@ -168,6 +171,38 @@ def test_what_is_judged_is_the_answer_also_behind_another_prompt(
     parts = np.split(feature["labels"], [int(feature["middle"])])
     assert [str(found._saved.decode(part[part >= 0])) for part in parts] == [wanted, wanted]
     assert (bool(feature["liked"]), bool(second["liked"])) == (True, False)
+
+
+BOTH: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "a prompt beside an instruction": (
+        {"prompt": "### Why?", "completion": " Taste.", "instruction": "Why?", "output": "Taste.", "label": True},
+        ("prompt", "completion", "label"),
+    ),
+    "a label that is none beside kto_tag": (
+        {"instruction": "Why?", "output": "Taste.", "label": "spam", "kto_tag": True},
+        ("instruction", "output", "label"),
+    ),
+    "a label that is a class beside kto_tag": (
+        {"prompt": "Why?", "completion": " Taste.", "label": 0, "kto_tag": True},
+        ("prompt", "completion", "label"),
+    ),
+    "a conversation's label that is none beside kto_tag": (
+        {"messages": TURNS, "label": "spam", "kto_tag": True},
+        ("messages", "label"),
+    ),
+}
+
+
+@pytest.mark.parametrize("line", BOTH)
+def test_of_columns_that_say_the_same_the_plainer_ones_are_read(line: str, tmp_path: Path) -> None:
+    given, roles = BOTH[line]
+    data = load_lines(tmp_path, KTO, given)
+    assert data.train.roles == roles and list(data.train.values("label")) == [True]
+
+
+def test_a_label_that_is_missing_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match='has no column "label"'):
+        load_lines(tmp_path, KTO, {"prompt": "Why?", "completion": " Taste."})
 
 
 UNHEARD = {"role": "assistant", "content": "Never mind.", "weight": 0}
