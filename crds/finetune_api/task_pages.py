@@ -29,7 +29,7 @@ HOLDS: Mapping[Kind, str] = {
     "`tool_call_id`, `name`, `reasoning_content` and, of the assistant's, `weight` (0: not learnt); roles are `system`, `developer`, `user`, "
     '`assistant`, `tool` and `function`. Or as ShareGPT does, `{"from": "human", "value": "…"}`, from `system`, `human`, `gpt`, '
     "`function_call` or `observation`, with `weight`, too. Contents are texts, or lists of parts that are. Also as JSON in a text",
-    Kind.PROMPT: "a text, or a list of messages, also as JSON in a text",
+    Kind.PROMPT: "a text, or a list of messages, also as JSON in a text where the other parts are messages, too",
     Kind.PREFERENCE: "a text; or the message that answers, as an object or in a list; or a list with all messages of the conversation, as OpenAI or "
     "ShareGPT write them. Messages also as JSON in a text",
     Kind.TOOLS: 'a list of functions as OpenAI describes them, `{"type": "function", "function": {"name": "…", "parameters": {…}}}` or '
@@ -221,7 +221,8 @@ def _columns(form: Form, first: Form) -> Iterator[str]:
     for role in form.roles:
         if role.also:
             others = " or ".join(f"`{name}`" for name in role.also)
-            yield f"`{role.name}` is also found in the column {others}, where the data has none of its own name."
+            where = "also where the data has one" if role.also_first else "where the data has none"
+            yield f"`{role.name}` is also found in the column {others}, {where} of its own name."
     if form.options & {"textGeneration.systemPrompt"}:
         if form is first:
             yield from _CHATS

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_trainer.data.kinds.chats import ASSISTANT
+from finetune_trainer.data.kinds.chats import ASSISTANT, answered
 
 Turn = dict[str, Any]
 """A message as Hugging Face's chat templates take it: `role`, `content`, and what else it has, such as `tool_calls`."""
@@ -56,7 +56,7 @@ def row_of(row: Mapping[str, Any], system_prompt: str | None) -> Row:
     if "instruction" in row:
         messages = [*asked(row), said(ASSISTANT, row["output"])]
     elif "prompt" in row:
-        prompt, completion = row["prompt"], row["completion"]
+        prompt, completion = answered(row["prompt"], row["completion"])
         if not prompt[0]["role"]:
             beside = tuple(role for role in ("system", "tools") if (row.get(role) or "").strip())
             return Plain(prompt[0]["content"], completion[0]["content"], beside)

@@ -16,7 +16,7 @@ from finetune_trainer.data.loaded import Data
 from finetune_trainer.data.places import told_of
 from finetune_trainer.data.rows import some_of
 from finetune_trainer.data.sources import Wanted, read
-from finetune_trainer.data.split import choose_validation
+from finetune_trainer.data.split import choose_validation, together_of
 from finetune_trainer.data.survey import survey
 from finetune_trainer.data.warn import warn_of_absent_labels, warn_of_rows, warn_of_shared_parts
 
@@ -67,7 +67,7 @@ def load(
     }
     keys = {split: keys_of(some, kinds, stop) for split, some in examples.items()}
     warnings += warn_of_rows(examples, kinds, names, keys, stop)
-    together = {role.name: kinds[role.name] for role in form.roles if role.together}
+    together = together_of(form, examples.values())
     apart = {split: keys_of(some, together, stop) for split, some in examples.items()} if together else keys
     if together:
         warnings += warn_of_shared_parts(examples, list(together), keys, apart)

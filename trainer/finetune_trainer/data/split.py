@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from itertools import repeat
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from finetune_api.failures import FailureReason, JobError
@@ -42,7 +45,7 @@ def choose_validation(
         # Each of its texts is a text of another label too and went aside as one of those; the last of them comes back.
         text_aside[text_of_row[label_of_row == label].max()] = False
     aside = np.asarray(text_aside[text_of_row])
-    noun = next(iter(_kinds(form).values())).noun
+    noun = next(iter(_kinds(form, examples).values())).noun
     rows, texts = len(examples), len(first)
     if not aside.any():
         raise _nothing_aside(rows, texts, fraction, noun)
@@ -65,16 +68,28 @@ def _nothing_aside(rows: int, texts: int, fraction: float, noun: str) -> JobErro
     return JobError(FailureReason.DATA_INVALID, said, field="spec.dataset.validationFraction", remedy=remedy)
 
 
-def _kinds(form: Form) -> Kinds:
-    """By role, of what stays together."""
-    kinds = {role: kind_of(role) for role in form.roles}
-    together = any(role.together for role in form.roles)
-    return {role.name: kind for role, kind in kinds.items() if (role.together if together else kind.is_input)}
+def together_of(form: Form, splits: Iterable[Examples]) -> Kinds:
+    """By role, of which rows with the same one stay together, as the form says. None where some rows have nothing in it: these have not the same."""
+    splits = list(splits)
+    return {
+        role.name: kind_of(role)
+        for role in form.roles
+        if role.together and all(_all_have(some.column(role.name)) for some in splits)
+    }
+
+
+def _all_have(column: pa.ChunkedArray) -> bool:
+    return not pa.types.is_list(column.type) or bool(pc.all(pc.greater(pc.list_value_length(column), 0)).as_py())
+
+
+def _kinds(form: Form, examples: Examples) -> Kinds:
+    """By role, of what stays together: all inputs where it is none of them."""
+    return together_of(form, [examples]) or {role.name: kind for role in form.roles if (kind := kind_of(role)).is_input}
 
 
 def _digests(examples: Examples, form: Form, keys: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     """A number a row, shape (rows,): equal for inputs that look the same, of which the lowest digest counts."""
-    kinds = _kinds(form)
+    kinds = _kinds(form, examples)
     digests = np.empty(len(examples), np.uint64)
     begin = 0
     for block in examples.blocks(*(role for role in kinds if role in examples.roles)):

@@ -208,7 +208,7 @@ def _repeated_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
         stop()
         [given], said = (block[role] for role in prompts), [block[role] for role in answers]
         for row, (prompt, *texts) in enumerate(zip(given, *said, strict=True), begin):
-            if not any(messages[0]["role"] for messages in (prompt, *texts)):
+            if prompt and not any(messages[0]["role"] for messages in (prompt, *texts)):
                 first = prompt[0]["content"].strip()
                 if all(messages[0]["content"].lstrip().startswith(first) for messages in texts):
                     repeated.append(row)

@@ -229,6 +229,33 @@ GOOD: dict[str, tuple[dict[str, Any], Row]] = {
         },
         Plain('[{"role": "king"}, {"from": "Oslo", "to": "Bergen"}]', '{"from": "Oslo", "value": 3}'),
     ),
+    "a conversation as JSON that completes a text": (
+        {"prompt": "Write a chat.", "completion": json.dumps(ASKED)},
+        Plain("Write a chat.", json.dumps(ASKED)),
+    ),
+    "a message as JSON that completes a text": (
+        {"prompt": "Extract:", "completion": '{"from": "user", "value": "3 EUR"}'},
+        Plain("Extract:", '{"from": "user", "value": "3 EUR"}'),
+    ),
+    "a text that completes a conversation as JSON": (
+        {"prompt": json.dumps(ASKED), "completion": "They speak of rain."},
+        Plain(json.dumps(ASKED), "They speak of rain."),
+    ),
+    "a conversation as JSON that completes another": (
+        {"prompt": json.dumps([user("Regnet es?")]), "completion": json.dumps(ASKED)},
+        Plain(json.dumps([user("Regnet es?")]), json.dumps(ASKED)),
+    ),
+    "ShareGPT as JSON in a prompt and its completion": (
+        {
+            "prompt": json.dumps([{"from": "human", "value": "Is it raining?"}]),
+            "completion": json.dumps({"from": "gpt", "value": "Yes."}),
+        },
+        Conversation((*ASKED,), (False, True)),
+    ),
+    "messages, and their completion as JSON": (
+        {"prompt": ASKED[:1], "completion": json.dumps(ASKED[1:])},
+        Conversation((*ASKED,), (False, True)),
+    ),
     "ShareGPT, calls as LLaMA-Factory's documentation has them": (
         {
             "conversations": [
@@ -405,8 +432,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a completion that is JSON of another role": (
         {"prompt": [user("a")], "completion": json.dumps([user("b")])},
-        "the completions have no answer",
-        "assistant",
+        "of prompt and completion one is a text and the other has messages",
+        "Write both",
+    ),
+    "a completion that is JSON and says nothing": (
+        {"prompt": json.dumps([user("a")]), "completion": json.dumps([assistant(" ")])},
+        "the prompts or completions have a message that says nothing .* in message 1",
+        "tool_calls",
     ),
     "a function's answer that may be a call": (
         {"messages": [{"from": "human", "value": "a"}, {"from": "function", "value": "rain"}]},

@@ -48,6 +48,10 @@ BLUE, GREEN = assistant("Blue."), assistant("Green.")
 EARLIER = user("Hi"), assistant("Hello.")
 SYSTEM = {"role": "system", "content": "Be short."}
 TEXTS = Plain("The sky is", " blue."), Plain("The sky is", " green.")
+DIALOGUES = (
+    Plain("\n\nHuman: Colour?\n\nAssistant:", " Blue."),
+    Plain("\n\nHuman: Colour?\n\nAssistant:", " Green."),
+)
 GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
     "TRL, texts": ({"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}, TEXTS),
     "TRL, texts, the prompt implicit": ({"chosen": "The sky is blue.", "rejected": "The sky is green."}, TEXTS),
@@ -71,10 +75,7 @@ GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
     ),
     "texts that are dialogues, as in HH-RLHF": (
         {"chosen": "\n\nHuman: Colour?\n\nAssistant: Blue.", "rejected": "\n\nHuman: Colour?\n\nAssistant: Green."},
-        (
-            Plain("\n\nHuman: Colour?\n\nAssistant:", " Blue."),
-            Plain("\n\nHuman: Colour?\n\nAssistant:", " Green."),
-        ),
+        DIALOGUES,
     ),
     "answers that begin with the same letters": (
         {"chosen": "It is blue.", "rejected": "It is black."},
@@ -86,6 +87,74 @@ GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
     ),
     "a question, and once more in both conversations": (
         {"question": ASKED["content"], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "a question beside conversations with a system message": (
+        {"question": ASKED["content"], "chosen": [SYSTEM, ASKED, BLUE], "rejected": [SYSTEM, ASKED, GREEN]},
+        talks(SYSTEM, ASKED),
+    ),
+    "a question that is the first of several": (
+        {"question": EARLIER[0]["content"], "chosen": [*EARLIER, ASKED, BLUE], "rejected": [*EARLIER, ASKED, GREEN]},
+        talks(*EARLIER, ASKED),
+    ),
+    "a question that is the last of several": (
+        {"question": ASKED["content"], "chosen": [*EARLIER, ASKED, BLUE], "rejected": [*EARLIER, ASKED, GREEN]},
+        talks(*EARLIER, ASKED),
+    ),
+    "a question that is a number beside conversations": (
+        {"question": 17, "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "a question that is a number beside texts": (
+        {"question": 17, "chosen": "The sky is blue.", "rejected": "The sky is green."},
+        TEXTS,
+    ),
+    "a question that is empty beside texts": (
+        {"question": "", "chosen": "The sky is blue.", "rejected": "The sky is green."},
+        TEXTS,
+    ),
+    "a question that both texts begin with": (
+        {"question": "The sky is", "chosen": "The sky is blue.", "rejected": "The sky is green."},
+        TEXTS,
+    ),
+    "a question that is part of a word of what both texts begin with": (
+        {"question": "sky is", "chosen": "The skysky is blue.", "rejected": "The skysky is green."},
+        talks(user("sky is"), chosen="The skysky is blue.", rejected="The skysky is green."),
+    ),
+    "a question beside dialogues, as in HH-RLHF": (
+        {
+            "question": "Colour?",
+            "chosen": "\n\nHuman: Colour?\n\nAssistant: Blue.",
+            "rejected": "\n\nHuman: Colour?\n\nAssistant: Green.",
+        },
+        DIALOGUES,
+    ),
+    "messages beside dialogues": (
+        {
+            "messages": [SYSTEM, user("Colour?")],
+            "chosen": "\n\nHuman: Colour?\n\nAssistant: Blue.",
+            "rejected": "\n\nHuman: Colour?\n\nAssistant: Green.",
+        },
+        DIALOGUES,
+    ),
+    "messages with a system message and the answer that is chosen, beside conversations without that": (
+        {"messages": [SYSTEM, ASKED, BLUE], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "messages with the answer that is rejected": (
+        {"messages": [ASKED, GREEN], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "messages that are none": (
+        {"messages": [], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "messages that are null": (
+        {"messages": None, "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        talks(ASKED),
+    ),
+    "messages that are wrong beside conversations": (
+        {"messages": [{"role": "robot", "content": "a"}], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
         talks(ASKED),
     ),
     "messages and texts": (
@@ -194,6 +263,25 @@ def test_rows_with_the_same_prompt_stay_together_where_validation_is_drawn(tmp_p
     assert asked[1] and not asked[0] & asked[1]
 
 
+def test_answers_that_begin_with_the_same_answers_are_learnt_whole(tmp_path: Path) -> None:
+    """They have no question of their own, so that of another column is theirs."""
+    one, other = ([EARLIER[1], said] for said in (BLUE, GREEN))
+    [(chosen, rejected)] = read(load(tmp_path, {"messages": [ASKED], "chosen": one, "rejected": other}))
+    assert isinstance(chosen, Conversation) and isinstance(rejected, Conversation)
+    assert chosen.messages == (ASKED, EARLIER[1], BLUE) and chosen.learnt == (False, True, True)
+
+
+@pytest.mark.parametrize("nothing", ["", 17, None])
+def test_rows_without_a_question_do_not_stay_together_where_validation_is_drawn(nothing: Any, tmp_path: Path) -> None:
+    lines = [
+        {"question": nothing, "chosen": f"Number {number} is {number}.", "rejected": f"Number {number} is none."}
+        for number in range(40)
+    ]
+    content = "".join(f"{json.dumps(line)}\n" for line in lines)
+    data = load_forms(written(tmp_path, {"train.jsonl": content}), *FORMS)
+    assert (len(data.train), len(data.validation)) == (36, 4)
+
+
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no prompt": ({"chosen": [BLUE], "rejected": [GREEN]}, "the chosen answers have no message in common", "prompt"),
     "an answer that is a number": (
@@ -223,8 +311,18 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a question that is blank": (
         {"question": " ", "chosen": "Blue.", "rejected": "Green.", "system": ""},
-        'says nothing .* column "question"',
-        "remove",
+        "the chosen answers have no words in common that they begin with, and no column says",
+        "as instruction where",
+    ),
+    "a question that is an id": (
+        {"question": 17, "chosen": "Blue.", "rejected": "Green.", "system": ""},
+        "the chosen answers have no words in common that they begin with, and no column says",
+        "as instruction where",
+    ),
+    "messages that are wrong and are needed": (
+        {"messages": [user(" ")], "chosen": "It is blue.", "rejected": "It is green."},
+        "the chosen answers are to what is neither a text nor messages as they should be",
+        "spec.dataset.columns.prompt",
     ),
     "a prompt that the conversations have not": (
         {"prompt": "What colour is grass?", "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},

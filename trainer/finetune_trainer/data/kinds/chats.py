@@ -31,7 +31,7 @@ MESSAGE = pa.struct(
     ]
 )
 """`role` is one of `ROLES`, or empty for a text that stands outside any conversation, or `TOOLS` for the functions that came with a prompt, whose
-`content` is as of the kind of that name; `content` is null beside calls only; `learnt` is null where nothing is said of it."""
+`content` is as of the kind of that name, or `PERHAPS` before what may be no prompt, whose `content` is null, too; `content` is null beside calls only; `learnt` is null where nothing is said of it."""
 Message = dict[str, Any]
 """One as Python has it."""
 READ = frozenset(
@@ -53,7 +53,7 @@ READ = frozenset(
 """The fields of a message that something is made of."""
 
 ROLES = ("system", "user", "assistant", "tool")
-ASSISTANT, TOOLS = "assistant", "tools"
+ASSISTANT, TOOLS, PERHAPS = "assistant", "tools", "perhaps"
 _OPENAI = {**{role: role for role in ROLES}, "developer": "system", "function": "tool"}
 _SHAREGPT = {
     **{"system": "system", "human": "user", "gpt": ASSISTANT, "observation": "tool", "function_call": ASSISTANT},
@@ -186,6 +186,21 @@ def are_messages(value: Any) -> bool:
         and all(any(shape <= one.keys() for shape in _SHAPES) for one in ones)
         and any(isinstance(role, str) and role in {*_OPENAI, *_SHAREGPT} for role in said)
     )
+
+
+def answered(prompt: list[Message], completion: list[Message]) -> tuple[list[Message], list[Message]]:
+    """Both, as messages where each holds these, be it as JSON in a text, and such a completion is what the assistant says; else as they are: such
+    JSON may be what is asked, or the answer. Raises WrongError."""
+    given, said = (one if one[0]["role"] else parsed(one[0]["content"]) for one in (prompt, completion))
+    if not are_messages(given) or not are_messages(said):
+        return prompt, completion
+    given, said = (one if isinstance(one, list) else [one] for one in (given, said))
+    if not completion[0]["role"]:
+        if said[0].get("role", said[0].get("from")) not in (ASSISTANT, "gpt", "function_call"):
+            return prompt, completion
+        completion = conversation(said)
+        refuse_without_answer(completion)
+    return prompt if prompt[0]["role"] else conversation(given), completion
 
 
 def unread(value: Any) -> set[str]:
@@ -342,6 +357,11 @@ def _is_call(value: Any) -> bool:
 def _optional(value: Mapping[str, Any], name: str) -> str | None:
     found = value.get(name)
     return found if isinstance(found, str) else None
+
+
+def perhaps() -> Message:
+    """Stands before what may be no prompt."""
+    return _message(PERHAPS, None)
 
 
 def _message(role: str, content: str | None, **others: Any) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,10 +20,9 @@ from finetune_trainer.data.kinds.chats import (
     Fault,
     Message,
     WrongError,
-    are_messages,
+    answered,
     conversation,
     history,
-    parsed,
     refuse_without_answer,
     text_message,
     unread,
@@ -69,11 +68,15 @@ class Messages(Values):
         return found
 
     def check(self, table: pa.Table, origins: Origins) -> None:
-        for fault, bad in self._wrong.items():
+        self.refuse(self._wrong, self.called, origins)
+
+    def refuse(self, wrong: Mapping[Fault, Bad], called: str, origins: Origins) -> None:
+        """Raises JobError for the first of these faults."""
+        for fault, bad in wrong.items():
             example, number = bad.example
             message = "" if number is None else f" in message {number}"
             raise data_invalid(
-                f"the {self.called} {fault.said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}, such as "
+                f"the {called} {fault.said} in {bad.count:,} of {self.rows:,} {rows_of(self.split)}, such as "
                 f"{shortened(example)}{message}: {at([origins[row] for row in bad.rows], self.column, count=bad.count)}",
                 fault.remedy + written_as_json(example),
                 self.field,
@@ -115,12 +118,9 @@ class Prompts(Messages):
 
     @staticmethod
     def messages(value: Any) -> list[Message]:
-        """A text, a message, or a list of them, which JSON may have written into a text. Another text that is JSON stays a text."""
+        """A text, a message, or a list of them. JSON stays a text here: what it is says the other part of the row; see `answered`."""
         if isinstance(value, str):
-            found = parsed(value)
-            if not are_messages(found):
-                return [text_message(value)]
-            value = found
+            return [text_message(value)]
         if isinstance(value, dict):
             value = [value]
         if not isinstance(value, list):
@@ -146,15 +146,21 @@ class Completions(Prompts):
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         super().check(table, origins)
+        wrong: dict[Fault, Bad] = {}
         unlike, begin = Bad(), 0
         for batch in table.select([self.prompt, self.role]).to_batches(max_chunksize=BLOCK):
             for row, pair in enumerate(
                 zip(*(column.to_pylist() for column in batch.columns), strict=True), start=begin
             ):
-                texts = [not messages[0]["role"] for messages in pair]
+                try:
+                    texts = [not messages[0]["role"] for messages in answered(*pair)]
+                except WrongError as error:
+                    wrong.setdefault(error.fault, Bad()).add(row, (error.example, error.number))
+                    continue
                 if texts[0] != texts[1]:
                     unlike.add(row, pair[1][0]["content"])
             begin += len(batch)
+        self.refuse(wrong, "prompts or completions", origins)
         if unlike.count:
             raise data_invalid(
                 f"of prompt and completion one is a text and the other has messages in {unlike.count:,} of {self.rows:,} "

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from finetune_trainer.data.kinds.chats import (
     ASSISTANT,
+    PERHAPS,
     TOOLS,
     Fault,
     Message,
@@ -34,6 +35,11 @@ NO_PROMPT = Fault(
     "have no message in common that they answer",
     "Begin both with the messages that they answer, or name the column that has these in spec.dataset.columns.prompt.",
 )
+NO_QUESTION = Fault(
+    "are to what is neither a text nor messages as they should be",
+    "Write what is asked as a text, or as a list of messages; where its column is named in spec.dataset.columns.prompt, it is said what is wrong "
+    "with it.",
+)
 OTHER_PROMPT = Fault(
     "begin with other messages than those that they answer",
     "Give what the assistant says alone, or whole conversations, which begin with the very messages of the prompt.",
@@ -53,13 +59,15 @@ class Pair(NamedTuple):
 
 def pair_of(row: Mapping[str, Any]) -> Pair:
     """The parts of a row, by role. Raises WrongError, with the role of the answer for an example, where they do not fit together."""
-    chosen, rejected, prompt, tools = row["chosen"], row["rejected"], row.get("prompt"), None
+    chosen, rejected, prompt, tools = row["chosen"], row["rejected"], row.get("prompt") or None, None
     if "instruction" in row:
         return _answers(Pair([], _as_message(chosen), _as_message(rejected)))
-    if prompt and prompt[0]["role"] == TOOLS:
-        tools, prompt = prompt[0]["content"], prompt[1:]
     if _is_text(chosen) != _is_text(rejected):
         raise WrongError(MIXED, "rejected")
+    if prompt and prompt[0]["role"] == PERHAPS:
+        prompt = _unless_told(prompt[1:], chosen, rejected)
+    if prompt and prompt[0]["role"] == TOOLS:
+        tools, prompt = prompt[0]["content"], prompt[1:]
     if prompt and not _is_text(prompt):
         return _to_messages(prompt, _as_message(chosen), _as_message(rejected), tools)
     if _is_text(chosen):
@@ -73,17 +81,34 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
     return _refused_without_answer(pair)
 
 
+def _unless_told(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> list[Message] | None:
+    """What is asked; None where both answers have that themselves: they are conversations with what a user says, or texts that begin with it."""
+    if not _is_text(chosen):
+        told = any(message["role"] == "user" for message in chosen[: _shared(chosen[:-1], rejected[:-1])])
+    else:
+        asked = [message["content"].strip() for message in prompt if message["role"] in ("user", "")][-1:]
+        one, other = chosen[0]["content"], rejected[0]["content"]
+        told = any(re.search(rf"(?<!\w){re.escape(text)}(?!\w)", one[: _begin(one, other)]) for text in asked)
+    if not told and not prompt:
+        raise WrongError(NO_QUESTION, "chosen")
+    return None if told else prompt
+
+
 def _texts(prompt: list[Message] | None, chosen: list[Message], rejected: list[Message]) -> Pair:
     if prompt is not None:
         return Pair(prompt, chosen, rejected)
     one, other = (messages[0]["content"] for messages in (chosen, rejected))
-    # Whole words, so that no token begins in what is asked and ends in an answer.
-    words = re.match(r"(?s).*(?=\s)", one[: _shared(one.rstrip()[:-1], other.rstrip()[:-1])])
-    begin = len(words[0].rstrip()) if words else 0
+    begin = _begin(one, other)
     if not begin:
         raise WrongError(NO_BEGINNING, "chosen")
     prompt = [chosen[0] | {"content": one[:begin]}]
     return Pair(prompt, [chosen[0] | {"content": one[begin:]}], [rejected[0] | {"content": other[begin:]}])
+
+
+def _begin(one: str, other: str) -> int:
+    """How many characters both begin with: whole words, so that no token begins in what is asked and ends in an answer."""
+    words = re.match(r"(?s).*(?=\s)", one[: _shared(one.rstrip()[:-1], other.rstrip()[:-1])])
+    return len(words[0].rstrip()) if words else 0
 
 
 def _to_messages(prompt: list[Message], chosen: list[Message], rejected: list[Message], tools: str | None) -> Pair:

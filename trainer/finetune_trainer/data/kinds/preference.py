@@ -7,14 +7,17 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from finetune_trainer.data.alike import is_blank
 from finetune_trainer.data.examples import BLOCK, Origins
 from finetune_trainer.data.kinds.chats import (
     TOOLS,
     Fault,
     Message,
     WrongError,
+    are_messages,
     conversation,
     parsed,
+    perhaps,
     text_message,
 )
 from finetune_trainer.data.kinds.messages import Prompts
@@ -36,7 +39,7 @@ class Asked(Prompts):
     def messages(value: Any) -> list[Message]:
         whole = parsed(value)
         if not isinstance(whole, dict) or not isinstance(whole.get("messages"), list):
-            return Prompts.messages(value)
+            return _messages(value)
         tools = tools_of(whole.get("tools"))
         if tools is None:
             raise WrongError(NO_TOOLS, whole["tools"])
@@ -44,13 +47,27 @@ class Asked(Prompts):
         return [text_message(json.dumps(tools, ensure_ascii=False), TOOLS), *found] if tools else found
 
 
-class Question(Asked):
-    """What is answered, where its column is called so: a text in it is what a user says, to whom the assistant answers."""
+class Perhaps(Asked):
+    """What is answered, where its column is called as those of other things are, too: what it is then depends on the answers (`pair_of`). Empty
+    where it says nothing, and without messages where they are wrong."""
 
     @staticmethod
     def messages(value: Any) -> list[Message]:
-        found = Asked.messages(value)
-        return found if found[0]["role"] else [text_message(found[0]["content"], "user")]
+        found = parsed(value)
+        if not found or isinstance(found, int | float) or (isinstance(found, str) and is_blank(found)):
+            return []
+        try:
+            return [perhaps(), *Asked.messages(value)]
+        except WrongError:
+            return [perhaps()]
+
+
+class Question(Perhaps):
+    """The same, of which a text is what a user says, to whom the assistant answers."""
+
+    @staticmethod
+    def messages(value: Any) -> list[Message]:
+        return [one | {"role": one["role"] or "user"} for one in Perhaps.messages(value)]
 
 
 class Preferences(Prompts):
@@ -60,6 +77,10 @@ class Preferences(Prompts):
     called: ClassVar[str] = "answers"
     last: ClassVar[str] = "rejected"
     """The role that is read when the others are: it is checked with them."""
+
+    @staticmethod
+    def messages(value: Any) -> list[Message]:
+        return _messages(value)
 
     def check(self, table: pa.Table, origins: Origins) -> None:
         super().check(table, origins)
@@ -81,3 +102,9 @@ class Preferences(Prompts):
                 fault.remedy,
                 f"spec.dataset.columns.{role}",
             )
+
+
+def _messages(value: Any) -> list[Message]:
+    """A text, a message, or a list of them, which JSON may have written into a text. Another text that is JSON is what is answered."""
+    found = parsed(value)
+    return Prompts.messages(found if are_messages(found) else value)
