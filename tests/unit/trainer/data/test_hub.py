@@ -95,7 +95,7 @@ DATASETS: list[tuple[dict[str, Any], str, str, str]] = [
     (
         {"uri": "hf://good/disliked", "task": "text-generation"},
         "DataInvalid",
-        "the answers are not liked, and all answers would be learnt, in 3 of 20 training rows",
+        "answers are marked as not liked, and all of them would be learnt, in 3 of 20 training rows",
         "spec.textGeneration.objective",
     ),
     ({"uri": "hf://odd/pictures"}, "DatasetNotFound", "cannot be loaded", "spec.dataset.uri"),
