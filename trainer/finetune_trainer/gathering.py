@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Resume = Callable[[Path, Path, Callable[[Checkpoint, Path], object]], Checkpoint | None]
 """As `Checkpoints.resume`."""
-
-
 PRECISION = "another device or precision"
 
 
@@ -48,16 +46,16 @@ class Facts:
     room: Room
 
 
+UNKNOWN = Facts(0, datetime.fromtimestamp(0, UTC), Room())
+"""What those know of it whom the first has not told yet."""
+
+
 def as_begun(run: Run, folder: Folder) -> Run:
     """The same run; one that version 0.1.0 began goes on as that."""
     then = fingerprint_in_0_1_0(run.spec)
     if then == run.run.fingerprint or not RunFolder(folder, run.run).is_of(then):
         return run
     return run.model_copy(update={"run": run.run.model_copy(update={"fingerprint": then})})
-
-
-UNKNOWN = Facts(0, datetime.fromtimestamp(0, UTC), Room())
-"""What those know of it whom the first has not told yet."""
 
 
 def gather(

@@ -25,8 +25,9 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 """Names the files that the weights are spread over, where they are too many for one."""
 CARD = "README.md"
-TERMS = ("license_name", "license_link")
 """Not a part of the model, nor of its fingerprint."""
+TERMS = ("license_name", "license_link")
+"""What a card says of a licence that hubs have no name for."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 SETTINGS = (".json", ".txt", ".model", ".jinja", ".codes", ".vocab", ".tiktoken")
 """Config and tokenizer: what `from_pretrained` reads besides weights, and code where that is trusted."""
@@ -60,7 +61,7 @@ class FetchedModel:
     bases: tuple[str, ...] = ()
     """The models on the hub that it comes from: itself, or those that its card names."""
     terms: Mapping[str, str] = field(default_factory=dict)
-    """How the card calls a licence that hubs have no name for, and where it says that it is: `license_name`, `license_link`."""
+    """Those of its licence that the card says, of `TERMS`."""
     contents: tuple[Contents, ...] = ()
     """What the fingerprint is of."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import tracemalloc
@@ -96,6 +97,7 @@ def mapped(file: str) -> int:
 def test_a_pass_over_all_rows_keeps_few_of_them_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_csv(tmp_path / "train.csv")
     monkeypatch.setattr(examples, "LARGE", BATCH)
+    gc.collect()  # what other tests have mapped from files of that name
     train = load_from(tmp_path).train
     most = 0
     for _ in train.blocks("text", size=100):

@@ -14,9 +14,7 @@ import torch
 from finetune_api.failures import FailureReason, JobError
 from finetune_api.tasks import TASKS
 from finetune_trainer.engine.measure import Split, answer, defined, scores
-from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.references import refer
-from finetune_trainer.engine.steps import Steps
 from finetune_trainer.report.blocks import Cards, Chat, Samples, Table, Text
 from finetune_trainer.tasks.base import Features
 from finetune_trainer.tasks.liked import Liked
@@ -24,6 +22,7 @@ from finetune_trainer.tasks.liked_blocks import liked_blocks
 from tests.training.chatters import END, save_chatter
 from tests.unit.trainer.data.folders import written
 from tests.unit.trainer.data.talk import load_lines
+from tests.unit.trainer.tasks.gradients import loss_with_gradients_of
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
 from tests.unit.trainer.tasks.test_preferences import BETA, DEV, SHORT, TO_THE_END, answers_to, moved
 
@@ -102,20 +101,7 @@ def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: in
     losses = ask(found, features).losses
     assert losses.mean() == pytest.approx(float(wanted.detach()), rel=1e-6)
     assert losses.std() > 1e-2
-    steps = Steps(
-        found,
-        features,
-        found.spec.training,
-        arithmetic=CPU,
-        micro=MicroBatch(3),
-        total_steps=1,
-        check=never,
-        after_step=lambda step: False,
-    )
-    assert float(steps.gradient(np.arange(len(rows)))) == pytest.approx(float(wanted.detach()), rel=1e-6)
-    gradients = dict(policy.named_parameters())
-    for name, parameter in found.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
+    assert loss_with_gradients_of(found, features, policy) == pytest.approx(float(wanted.detach()), rel=1e-6)
 
 
 def test_what_answers_are_compared_with_is_no_less_than_nothing_and_moves_the_loss(tmp_path: Path) -> None:

@@ -13,15 +13,14 @@ import pytest
 import torch
 
 from finetune_trainer.engine.measure import Split, answer, defined, scores
-from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.references import refer
-from finetune_trainer.engine.steps import Steps
 from finetune_trainer.report.blocks import Cards, Samples, Scatter, Table
 from finetune_trainer.tasks.base import Features
 from finetune_trainer.tasks.preferences import Preferences
 from tests.training.chatters import BEGIN, CHATML, END, save_chatter
 from tests.training.sentences import ROWS
 from tests.unit.trainer.data.folders import written
+from tests.unit.trainer.tasks.gradients import loss_with_gradients_of
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
 
 DEV = {"splits": {"validation": "dev.jsonl"}}
@@ -73,24 +72,6 @@ def referring(found: Preferences, length: int | None = None) -> Features:
     return refer(found, features_of(found, found.data.train, length=length), CPU, seed=0)
 
 
-def assert_gradients_equal(found: Preferences, features: Features, policy: torch.nn.Module) -> None:
-    """Of a step over all pairs, in smaller parts."""
-    steps = Steps(
-        found,
-        features,
-        found.spec.training,
-        arithmetic=CPU,
-        micro=MicroBatch(3),
-        total_steps=1,
-        check=never,
-        after_step=lambda step: False,
-    )
-    steps.gradient(np.arange(len(features.rows)))
-    gradients = dict(policy.named_parameters())
-    for name, parameter in found.model.named_parameters():
-        torch.testing.assert_close(parameter.grad, gradients[name].grad, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize(("lines", "cut"), [(PAIRS, 84), (TEXTS, 66)], ids=["messages", "texts"])
 def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: int, tmp_path: Path) -> None:
     """Also where answers are cut after so many tokens."""
@@ -130,7 +111,7 @@ def test_loss_and_gradient_are_those_of_trl(lines: list[dict[str, Any]], cut: in
         assert loss == pytest.approx(wanted, rel=1e-6, abs=1e-6)
     assert losses.std() > 1e-2
     theirs.compute_loss(policy, theirs.data_collator(rows)).backward()
-    assert_gradients_equal(found, features, policy)
+    loss_with_gradients_of(found, features, policy)
 
 
 @pytest.mark.parametrize("lines", [PAIRS, TEXTS], ids=["messages", "texts"])
@@ -161,7 +142,7 @@ def test_loss_and_gradient_by_odds_are_those_of_trl(lines: list[dict[str, Any]],
             reward = predicted.answers.column(name)[index].as_py()
             assert reward == pytest.approx(said[f"rewards/{name}"], rel=1e-5)
     assert not found.references and predicted.losses.std() > 1e-3
-    assert_gradients_equal(found, features, policy)
+    loss_with_gradients_of(found, features, policy)
 
 
 def test_pairs_that_do_not_count_have_no_gradient_by_odds_either(tmp_path: Path) -> None:
