@@ -138,8 +138,6 @@ class ApiServer:
         self.knows_finetunejobs = True
         self.away = False
         """Whether every connection is closed without an answer."""
-        self.creation_seconds = 0.0
-        """How long it takes to answer a creation."""
         self.breaks_at: set[str] = set()
         """Kinds whose writes lose their connection before the answer."""
         self.refusals: dict[str, tuple[int, Object | str]] = {}
@@ -183,7 +181,7 @@ class ApiServer:
         thread = threading.Thread(target=asyncio.run, args=(serve(),))
         thread.start()
         try:
-            assert started.wait(10)
+            assert started.wait(60)
             yield url
         finally:
             stop()
@@ -223,7 +221,6 @@ class ApiServer:
                 {"kind": "Status", "code": 409, "reason": "Conflict", "message": "modified"}, status=409
             )
         if request.method == "POST":
-            await asyncio.sleep(self.creation_seconds)
             known = {"metadata": {"uid": "uid", "creationTimestamp": "2026-01-01T00:00:00Z"}}
         else:
             things = next(c.things for path, c in self.collections.items() if path.endswith(f"/{plural}"))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 from kubernetes.client import Configuration
 
 from finetune_operator.worlds.kube import announcing
-from finetune_operator.worlds.kube.announcing import MOST_WAITING, Announcer
+from finetune_operator.worlds.kube.announcing import MOST_WAITING, WORTH_TELLING, Announcer
 from finetune_operator.worlds.kube.client import Client, Object
 from finetune_operator.worlds.protocol import Announcement, Key
 from tests.unit.operator.api_server import ApiServer
@@ -67,7 +68,7 @@ async def test_nobody_waits_for_an_event_and_all_are_told_in_their_order(
 
 
 async def test_with_nothing_to_tell_nobody_waits(announcer: Announcer) -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(20):
         await announcer.all_told()
 
 
@@ -184,12 +185,13 @@ async def test_what_was_told_although_the_answer_was_lost_is_not_told_twice_nor_
     assert "could not be written" not in caplog.text
 
 
+@pytest.mark.usefixtures("quick")
 async def test_what_nobody_takes_for_minutes_is_lost(
     server: ApiServer, announcer: Announcer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(announcing, "WORTH_TELLING", 0.05)
-    monkeypatch.setattr(announcing, "FIRST_PAUSE", 0.1)
     moody = Moody(server, *(status(500) for _ in range(2)))
+    clock = SimpleNamespace(monotonic=lambda: 0.0 if len(moody.tried) < 2 else WORTH_TELLING + 1)
+    monkeypatch.setattr(announcing, "time", clock)
     says(announcer, "A", "B")
     await tells(announcer)
     assert moody.tried == ["A", "A", "B"]
@@ -247,7 +249,7 @@ async def test_who_is_about_to_end_tells_first_what_warns_of_something_and_rests
     says(announcer, "W2", kind="Warning")
     await until(lambda: moody.tried)
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await announcer.all_told(hurry=True)
     assert moody.taken == ["W1", "W2", "N1", "N2", "N3"]
     telling.cancel()

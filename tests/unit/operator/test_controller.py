@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from finetune_operator import controller as module
-from finetune_operator.controller import Controller
+from finetune_operator.controller import RESYNC_SECONDS, Controller
 from finetune_operator.logs import LogFormat, set_up
 from finetune_operator.worlds.fake import FakeWorld
 from finetune_operator.worlds.protocol import Key, Observed
+from tests.unit.operator.patience import lived
 from tests.unit.operator.story import SPEC, TUNED, Story
 from tests.unit.operator.waiting import until
 
@@ -58,53 +57,56 @@ async def test_many_jobs_start_together_and_one_that_cannot_be_read_holds_none_b
     assert "its status is unreadable" in caplog.text
 
 
-async def test_a_resync_looks_at_each_job_again_at_a_moment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Should a change have been missed: nothing else tells of it."""
-    monkeypatch.setattr(module, "RESYNC_SECONDS", 0.2)
-    world = FakeWorld()
-    looked: dict[Key, list[float]] = {}
+def looks_at(world: FakeWorld) -> dict[Key, list[float]]:
+    """When each job is looked at from now on."""
+    looks: dict[Key, list[float]] = {}
     observe = world.observe
 
     async def observed(key: Key) -> Observed:
-        looked.setdefault(key, []).append(time.monotonic())
+        looks.setdefault(key, []).append(asyncio.get_running_loop().time())
         return await observe(key)
 
-    monkeypatch.setattr(world, "observe", observed)
-    keys = [world.apply(f"job-{n}", SPEC) for n in range(20)]
-    async with controlled(world):
-        await until(lambda: len(looked) == 20 and world._changes.empty())
-        await asyncio.sleep(0.1)  # what the first looks set off is looked at, too
-        looked.clear()
-        await until(lambda: set(looked) == set(keys))
-    moments = sorted(looks[0] for looks in looked.values())
-    assert moments[-1] - moments[0] > 0.02
+    world.observe = observed  # type: ignore[method-assign]
+    return looks
 
 
-async def test_a_resync_passes_over_a_finished_job_of_which_nothing_is_left_until_it_changes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "RESYNC_SECONDS", 0.02)
-    story = Story(runId="r").starts().runs().ends(0, TUNED)
-    looks = 0
-    observe = story.world.observe
+def test_a_resync_looks_at_each_job_again_at_a_moment_of_its_own() -> None:
+    """Should a change have been missed: nothing else tells of it."""
 
-    async def observed(key: Key) -> Observed:
-        nonlocal looks
-        looks += 1
-        return await observe(key)
+    async def story() -> None:
+        world = FakeWorld()
+        looks = looks_at(world)
+        keys = {world.apply(f"job-{n}", SPEC) for n in range(20)}
+        async with controlled(world):
+            await asyncio.sleep(RESYNC_SECONDS / 2)
+            assert set(looks) == keys
+            looks.clear()
+            await asyncio.sleep(RESYNC_SECONDS)
+        assert set(looks) == keys
+        moments = sorted(first for first, *_ in looks.values())
+        assert moments[-1] - moments[0] > RESYNC_SECONDS / 10
 
-    monkeypatch.setattr(story.world, "observe", observed)
-    async with controlled(story.world):
-        await until(lambda: looks > 5)  # its training is still there
-        story.loses_its_training()
-        story.world.apply("demo", {**story.spec, "ttlSecondsAfterFinished": 60})
-        await until(lambda: story.status.observed_generation == 2)
-        await asyncio.sleep(0.1)
-        before = looks
-        await asyncio.sleep(0.2)
-        assert looks == before
-        story.world.apply("demo", {**story.spec, "ttlSecondsAfterFinished": 90})
-        await until(lambda: story.status.observed_generation == 3)
+    lived(story)
+
+
+def test_a_resync_passes_over_a_finished_job_of_which_nothing_is_left_until_it_changes() -> None:
+    async def story() -> None:
+        job = Story(runId="r").starts().runs().ends(0, TUNED)
+        looks = looks_at(job.world)
+        async with controlled(job.world):
+            await asyncio.sleep(5 * RESYNC_SECONDS)
+            assert len(looks[job.key]) > 3, "its training is still there"
+            job.loses_its_training()
+            job.world.apply("demo", {**job.spec, "ttlSecondsAfterFinished": 60})
+            await asyncio.sleep(2 * RESYNC_SECONDS)  # also one that was to come already
+            assert job.status.observed_generation == 2
+            before = len(looks[job.key])
+            await asyncio.sleep(5 * RESYNC_SECONDS)
+            assert len(looks[job.key]) == before
+            job.world.apply("demo", {**job.spec, "ttlSecondsAfterFinished": 90})
+            await until(lambda: job.status.observed_generation == 3)
+
+    lived(story)
 
 
 @pytest.mark.parametrize(

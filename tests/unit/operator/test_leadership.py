@@ -7,46 +7,18 @@ import contextlib
 import copy
 import logging
 import random
-import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
 from finetune_operator.worlds.kube.client import ApiError, Object
 from finetune_operator.worlds.kube.leadership import LEASE_SECONDS, RENEW_DEADLINE, RETRY_SECONDS, Leadership
+from tests.unit.operator.patience import lived
 
 ADDRESS = "finetune.dev/progress-address"
-
-
-class PatientLoop(asyncio.SelectorEventLoop):
-    """Its time is that of the next thing to happen."""
-
-    def __init__(self) -> None:
-        super().__init__(Jumping(self))
-        self.now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-
-class Jumping(selectors.DefaultSelector):
-    def __init__(self, loop: PatientLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        found = super().select(0)
-        if not found and timeout is not None:
-            self._loop.now += max(timeout, 1e-4)
-        return found
-
-
-def lived(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    with asyncio.Runner(loop_factory=PatientLoop) as runner:
-        runner.run(story())
 
 
 class LostIt(Exception):

@@ -230,7 +230,7 @@ async def test_slow_senders_are_given_up(place: Place, sent: bytes, monkeypatch:
     monkeypatch.setattr(progress_server, "SECONDS", 0.2)
     reader, writer = await place.connect()
     writer.write(sent)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await _until_closed(reader)
     writer.close()
     assert place.results == {"slow": 1}
@@ -240,13 +240,13 @@ async def test_an_address_has_only_so_many_connections(place: Place, monkeypatch
     monkeypatch.setattr(progress_server, "CONNECTIONS_PER_ADDRESS", 3)
     open_ones = [await place.connect() for _ in range(3)]
     reader, writer = await place.connect()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await _until_closed(reader)
     writer.close()
     assert place.results == {"crowded": 1}
     for _, other in open_ones:
         other.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not place.heard:
             try:
                 await place.post(body())

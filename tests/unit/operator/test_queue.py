@@ -8,6 +8,7 @@ import pytest
 
 from finetune_operator import queue as queue_module
 from finetune_operator.queue import WorkQueue
+from tests.unit.operator.patience import lived
 from tests.unit.operator.waiting import until
 
 
@@ -64,16 +65,19 @@ async def test_no_key_is_ever_in_two_hands() -> None:
         worker.cancel()
 
 
-async def test_a_delayed_key_comes_when_its_time_has_come_and_the_earliest_time_counts() -> None:
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add_after("late", 30)
-    queue.add_after("a", 30)
-    queue.add_after("a", 0.02)
-    queue.add_after("a", 60)
-    assert len(queue) == 0
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
-    queue.done("a")
-    assert len(queue) == 0
+def test_a_delayed_key_comes_when_its_time_has_come_and_the_earliest_time_counts() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add_after("late", 30)
+        queue.add_after("a", 30)
+        queue.add_after("a", 0.02)
+        queue.add_after("a", 60)
+        assert len(queue) == 0
+        assert await asyncio.wait_for(queue.get(), 1) == "a"
+        queue.done("a")
+        assert len(queue) == 0
+
+    lived(story)
 
 
 async def test_back_off_doubles_with_jitter_up_to_its_cap_and_starts_over_after_success(
@@ -88,12 +92,15 @@ async def test_back_off_doubles_with_jitter_up_to_its_cap_and_starts_over_after_
     assert queue.add_failed("a") == 0.5
 
 
-async def test_back_off_of_one_key_holds_no_other_back() -> None:
-    queue: WorkQueue[str] = WorkQueue()
-    for _ in range(5):
-        queue.add_failed("broken")
-    queue.add("fine")
-    assert await asyncio.wait_for(queue.get(), 0.1) == "fine"
+def test_back_off_of_one_key_holds_no_other_back() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        for _ in range(5):
+            queue.add_failed("broken")
+        queue.add("fine")
+        assert await asyncio.wait_for(queue.get(), 0.1) == "fine"
+
+    lived(story)
 
 
 async def test_jitter_spreads_the_retries_of_many_keys() -> None:
@@ -103,15 +110,18 @@ async def test_jitter_spreads_the_retries_of_many_keys() -> None:
     assert all(0.25 <= delay <= 0.5 for delay in delays)
 
 
-async def test_draining_hands_out_nothing_more_and_waits_for_what_is_in_hand() -> None:
-    queue: WorkQueue[str] = WorkQueue()
-    queue.add("a")
-    queue.add("b")
-    key = await queue.get()
-    drained = asyncio.create_task(queue.drain())
-    await asyncio.sleep(0.01)
-    assert not drained.done()
-    queue.done(key)
-    await asyncio.wait_for(drained, 1)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(queue.get(), 0.05)
+def test_draining_hands_out_nothing_more_and_waits_for_what_is_in_hand() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add("a")
+        queue.add("b")
+        key = await queue.get()
+        drained = asyncio.create_task(queue.drain())
+        await asyncio.sleep(60)
+        assert not drained.done()
+        queue.done(key)
+        await asyncio.wait_for(drained, 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.get(), 60)
+
+    lived(story)

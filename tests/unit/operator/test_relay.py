@@ -71,8 +71,15 @@ async def follower(tmp_path: Path, authority: CertificateAuthority) -> AsyncIter
         yield replica
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a machine that stands still for a while."""
+    monkeypatch.setattr(module, "PATIENCE", 20.0)
+    monkeypatch.setattr(module, "TRY_SECONDS", 20.0)
+
+
 @pytest.fixture
-def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurry(patience: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.5)
     monkeypatch.setattr(module, "PAUSE", 0.05)
 

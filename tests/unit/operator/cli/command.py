@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -78,7 +79,8 @@ class Finetune:
             start_new_session=True,
         )
         os.close(writing)
-        self._bytes = b""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # a character may come in two parts
+        self._text = ""
         self._reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
         self._reader.start()
 
@@ -91,11 +93,11 @@ class Finetune:
             if not data:
                 os.close(fd)
                 return
-            self._bytes += data
+            self._text += self._decoder.decode(data)
 
     @property
     def output(self) -> str:
-        return self._bytes.decode().replace("\r\n", "\n")
+        return self._text.replace("\r\n", "\n")
 
     def says(self, text: str, times: int = 1, seconds: float = 60) -> bool:
         """Wait until it has said `text`."""
@@ -114,5 +116,5 @@ class Finetune:
     def ends(self, seconds: float = 60) -> int:
         """Its exit code."""
         code = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(60)
         return code

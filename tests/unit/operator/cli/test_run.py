@@ -74,7 +74,7 @@ def test_a_second_ctrl_c_stops_at_once_a_trainer_that_does_not_hear(folder: Fold
     run.interrupt()
     assert run.says("Press Ctrl-C again to stop at once.")
     run.interrupt()
-    assert run.ends(10) == 130
+    assert run.ends() == 130
     assert "‖ topics was stopped at once. To go on from its last checkpoint: " in run.output
     assert folder.script.pid is not None
     assert not runs(folder.script.pid)

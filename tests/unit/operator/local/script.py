@@ -34,6 +34,13 @@ class Script:
         """SIGTERM is not heard."""
         (self.folder / "deaf").touch()
 
+    def is_silent(self) -> None:
+        """Nothing is told of its steps, until `speaks`."""
+        (self.folder / "silent").touch()
+
+    def speaks(self) -> None:
+        (self.folder / "silent").unlink(missing_ok=True)
+
     @property
     def pid(self) -> int | None:
         """Of the newest attempt that trains or has trained."""

@@ -3,8 +3,8 @@
     python stand_in_trainer.py SCRIPT
 
 `SCRIPT` is a folder. An attempt trains, a step each 20 ms, until there is a file `SCRIPT/endings/N.json` with {exit_code, message};
-it takes the first of them away and ends so. With `SCRIPT/deaf` it does not hear SIGTERM. It leaves `SCRIPT/pid`, and what a store would hold
-in the run's folder: `step` and, once finished, `result.json`.
+it takes the first of them away and ends so. With `SCRIPT/deaf` it does not hear SIGTERM, with `SCRIPT/silent` it tells nothing of its
+steps. It leaves `SCRIPT/pid`, and what a store would hold in the run's folder: `step` and, once finished, `result.json`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def main() -> int:
             print(f"Step {step} is saved.")
             return leave(result("preempted"))
         step += 1
-        report(step)
+        if not (SCRIPT / "silent").exists():
+            report(step)
         time.sleep(0.02)
 
 
