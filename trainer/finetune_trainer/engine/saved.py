@@ -21,6 +21,7 @@ MODEL, ADAPTER = "model", "adapter"
 MERGED_FIRST = """\
 import shutil
 
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoConfig, {loads}
 
@@ -31,6 +32,9 @@ base = {loads}.from_pretrained(
 )
 PeftModel.from_pretrained(base, "adapter").merge_and_unload().save_pretrained("model")
 shutil.copytree("adapter", "model", ignore=shutil.ignore_patterns("adapter_*"), dirs_exist_ok=True)
+card = ModelCard.load("model/README.md")
+card.data.library_name = "transformers"
+card.save("model/README.md")
 
 """
 IN_FOUR_BITS = (
