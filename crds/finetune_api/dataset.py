@@ -171,7 +171,7 @@ class Columns(Model):
 
     input: ColumnName | None = None
     """The column with what it is to do that with; it follows the instruction on a line of its own. Default: the one called `input`, if the
-    data has it."""
+    data has it and `instruction` has the column of its own name."""
 
     output: ColumnName | None = None
     """The column with the answer. Default: the one called `output`."""

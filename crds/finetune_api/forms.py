@@ -84,6 +84,8 @@ def variants(form: Form, columns: Model) -> tuple[Form, ...]:
     def ways(role: Role) -> list[Role | None]:
         if role.name in names or not (role.found or role.also):
             return [role]
+        if names.get(role.goes_on, role.goes_on) != role.goes_on:
+            return [replace(role, found=False)]
         own = (*role.also, role.name) if role.also_first else (role.name, *role.also)
         called: list[Role | None] = [replace(role, column=name, optional=False) for name in own]
         return [*called, None] if role.found else called

@@ -217,7 +217,8 @@ def _columns(form: Form, first: Form) -> Iterator[str]:
             where = (
                 "wherever the data has its column" if role.found else "only where `dataset.columns` names its column"
             )
-            yield f"`{role.name}` is read {where}."
+            unless = f", unless `dataset.columns` gives `{role.goes_on}` one of another name" if role.goes_on else ""
+            yield f"`{role.name}` is read {where}{unless}."
     for role in form.roles:
         if role.also:
             others = " or ".join(f"`{name}`" for name in role.also)

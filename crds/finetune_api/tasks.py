@@ -73,6 +73,8 @@ class Role:
     """Whether a column of these names counts where there is one of its own, too: its own may be that of something else."""
     found: bool = False
     """Of an optional one: whether an example has it wherever the data has its column, named or not. Rows may leave it empty."""
+    goes_on: str = ""
+    """Of a found one: the role that it is the rest of. Where the column of that has another name, one of its own may be anything, and is not read."""
     column: str = ""
     """What its column is called where `dataset.columns` does not name it; empty: as the role."""
 
@@ -276,7 +278,7 @@ _ANSWERED = _TOLD | {"textGeneration.loss", "textGeneration.systemPrompt"}
 TOOLS = Role("tools", Kind.TOOLS, optional=True, found=True, also=("functions",))
 SYSTEM = Role("system", Kind.TEXT, optional=True, found=True)
 INSTRUCTION = Role("instruction", Kind.TEXT)
-INPUT = Role("input", Kind.TEXT, optional=True, found=True)
+INPUT = Role("input", Kind.TEXT, optional=True, found=True, goes_on="instruction")
 HISTORY = Role("history", Kind.MESSAGES, optional=True, found=True)
 CHOSEN = Role("chosen", Kind.PREFERENCE, also=("preferred_output",))
 REJECTED = Role("rejected", Kind.PREFERENCE, also=("non_preferred_output",))

@@ -171,6 +171,45 @@ def test_a_column_that_is_named_is_read_and_one_of_its_own_name_is_left(tmp_path
     assert list(data.train.values("system")) == ["d"]
 
 
+INPUT = {"sft": ["output"], "dpo": ["chosen", "rejected"], "kto": ["output", "label"]}
+"""By what is learnt, the roles of a row with an instruction."""
+
+
+@pytest.mark.parametrize(
+    ("columns", "is_read"),
+    [
+        ({}, True),
+        ({"instruction": "instruction"}, True),
+        ({"output": "answer"}, True),
+        ({"instruction": "question"}, False),
+        ({"instruction": "question", "input": "input"}, True),
+        ({"instruction": "question", "input": "more"}, True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("learnt", INPUT)
+def test_an_input_beside_an_instruction_of_another_name_is_read_where_it_is_named(
+    learnt: str, columns: dict[str, str], is_read: bool, tmp_path: Path
+) -> None:
+    roles = ["instruction", *INPUT[learnt]]
+    columns = {role: column for role, column in columns.items() if role in ("input", *roles)}
+    [form] = (form for form in FORMS if set(form.required) == set(roles))
+    row = {columns.get(role, role): "false" if role == "label" else f"this is {role}" for role in roles}
+    content = json.dumps({**row, "input": "a", "more": "b"}) + "\n"
+    folder = written(tmp_path, {"train.jsonl": content, "dev.jsonl": content})
+    data = load_forms(folder, form, columns=columns, splits={"validation": "dev.jsonl"})
+    said = [one for one in data.warnings if "not read" in one]
+    if is_read:
+        assert list(data.train.values("input")) == ["b" if "more" in columns.values() else "a"]
+        assert not said
+    else:
+        assert "input" not in data.train.roles
+        assert said == [
+            'The column "input" has something in 1 of 1 training rows, such as "a", and is not read: no part of an example is made of it, unless '
+            "spec.dataset.columns.input names it."
+        ]
+
+
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.extension)
 def test_every_reader_finds_them(reader: Reader, tmp_path: Path) -> None:
     rows = [[f"a {row}", "b", "c", row != 3] for row in range(20)]

@@ -58,6 +58,11 @@ class Unread(Values):
         """Whether a model would learn from a row with it what the data does not mean."""
         return False
 
+    @property
+    def unless(self) -> str:
+        """How it would be read."""
+        return ""
+
     wrong: ClassVar[tuple[str, str]] = "", ""
     """What is said of rows with such a value, and what to do."""
 
@@ -76,12 +81,20 @@ class Unread(Values):
             return []
         return [
             f'The column "{self.column}" has something in {self._held.count:,} of {self.rows:,} training rows, such as '
-            f"{shortened(self._held.example)}, and is not read: no part of an example is made of it."
+            f"{shortened(self._held.example)}, and is not read: no part of an example is made of it{self.unless}."
         ]
 
     @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
         return np.empty(0, np.uint64)
+
+
+class Unnamed(Unread):
+    """A role of the form, which an example has where the spec names its column."""
+
+    @property
+    def unless(self) -> str:
+        return f", unless spec.dataset.columns.{self.column} names it"
 
 
 class Weight(Unread):
@@ -161,7 +174,7 @@ def unread(form: Form, columns: Mapping[str, str], *, chosen: bool) -> dict[str,
         kinds |= {**dict.fromkeys(_MEDIA, Media), _SETTINGS: Settings}
         if not form.needs:  # elsewhere the same rows are examples of another objective
             kinds |= dict.fromkeys(("label", "kto_tag"), Disliked)
-    return {name: kinds.get(name, Unread) for name in sorted(form.known - left)}
+    return {name: kinds.get(name, Unnamed if form.has(name) else Unread) for name in sorted(form.known - left)}
 
 
 def _is_empty(value: Any) -> bool:
