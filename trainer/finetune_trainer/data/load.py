@@ -89,6 +89,7 @@ def load(
         validation=examples["validation"],
         test=examples.get("test"),
         retention=examples.get("retention"),
+        left_out=frozenset(role for role in kinds if all(rows.values[role].is_left_out for rows in splits)),
         form=form,
         names=names,
         warnings=_few(warnings),

@@ -44,6 +44,8 @@ class Data:
     """What was read. A validation split drawn from the training rows has no source of its own."""
     retention: Examples | None = None
     """What the model should not forget."""
+    left_out: frozenset[str] = frozenset()
+    """Roles whose columns are there, and of which nothing is read in any row."""
 
     @property
     def measured(self) -> Mapping[MeasuredSplit, Examples]:

@@ -101,7 +101,7 @@ class RowsWriter:
         self.split = split
         self._values = {role: kind(role, columns[role], split) for role, kind in kinds.items()}
         for values in self._values.values():
-            values.beside, values.separator = beside, separator
+            values.beside, values.others, values.separator = beside, self._values, separator
         self._table = TableWriter(path)
         self._mapped: pa.Table | None = None
         self._numbers: list[NDArray[np.int64]] = []

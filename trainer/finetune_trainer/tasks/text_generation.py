@@ -230,7 +230,8 @@ class TextGeneration(TextTask):
     def _read_as(self, examples: Examples) -> str:
         columns = columns_of(self.data.form, self.spec.dataset.columns)
         kind = "conversations" if self._is_chat else "texts"
-        return f"{self.several}{kind}, of the columns {', '.join(columns[role] for role in examples.roles)}"
+        read = [columns[role] for role in examples.roles if role not in self.data.left_out]
+        return f"{self.several}{kind}, of the columns {', '.join(read)}"
 
     def _say(self, examples: Examples, bare: Sequence[int], length: int) -> None:
         notes = self._tokens.said(len(examples))

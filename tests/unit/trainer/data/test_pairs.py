@@ -6,6 +6,7 @@ The rows are made after TRL's "Dataset formats and types", LLaMA-Factory's data/
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,62 @@ def test_rows_without_a_question_do_not_stay_together_where_validation_is_drawn(
     assert (len(data.train), len(data.validation)) == (36, 4)
 
 
+TOLD = {"question": "Colour?", "chosen": "Colour? It is blue.", "rejected": "Colour? It is green."}
+UNTOLD = {"question": "Colour?", "chosen": "Blue.", "rejected": "Green."}
+LEFT_OUT: dict[str, tuple[list[dict[str, Any]], bool, str]] = {
+    "texts that begin with the question": ([TOLD, TOLD], True, '"question" is not read in 2 of 2 training rows'),
+    "of two conversations one": (
+        [
+            {"messages": [ASKED], "chosen": [BLUE], "rejected": [GREEN]},
+            {"messages": [ASKED], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        ],
+        False,
+        '"messages" is not read in 1 of 2 training rows',
+    ),
+    "conversations": (
+        [{"messages": [ASKED], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]}],
+        True,
+        '"messages" is not read in 1 of 1 training rows',
+    ),
+    "messages that are wrong": (
+        [{"messages": [{"role": "robot", "content": "a"}], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]}],
+        True,
+        '"messages" is not read in 1 of 1 training rows',
+    ),
+    "a question that is empty": ([{**TOLD, "question": ""}], True, ""),
+    "no row": ([UNTOLD, UNTOLD], False, ""),
+    "a column that is a prompt and nothing else": (
+        [{"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}],
+        False,
+        "",
+    ),
+    "no column": ([{"chosen": "The sky is blue.", "rejected": "The sky is green."}], False, ""),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_a_column_that_is_left_out_of_what_is_asked_is_said(case: str, tmp_path: Path) -> None:
+    lines, in_all, says = LEFT_OUT[case]
+    data = load(tmp_path, *lines)
+    assert data.left_out == ({"prompt"} if in_all else set())
+    said = [warning for warning in data.warnings if "not read" in warning]
+    assert [says in warning for warning in said] == [True] * bool(says)
+
+
+@pytest.mark.parametrize(("column", "asked"), [("question", ASKED["content"]), ("messages", [ASKED])])
+def test_what_is_said_of_a_column_that_is_left_out_has_it_read(column: str, asked: Any, tmp_path: Path) -> None:
+    text = f"Well. {ASKED['content']} It is"
+    line = {column: asked, "chosen": f"{text} blue.", "rejected": f"{text} green."}
+    [warning] = [warning for warning in load(tmp_path, line).warnings if "not read" in warning]
+    [role] = re.findall(r"name it in spec.dataset.columns.(\w+)", warning)
+    content = json.dumps(line) + "\n"
+    folder = written(tmp_path, {"train.jsonl": content, "dev.jsonl": content})
+    forms = [form for form in FORMS if form.has(role)]
+    data = load_forms(folder, *forms, columns={role: column}, splits={"validation": "dev.jsonl"})
+    assert read(data) == [talks(ASKED, chosen=line["chosen"], rejected=line["rejected"])]
+    assert not [warning for warning in data.warnings if "not read" in warning]
+
+
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no prompt": ({"chosen": [BLUE], "rejected": [GREEN]}, "the chosen answers have no message in common", "prompt"),
     "an answer that is a number": (
@@ -318,6 +375,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         {"question": 17, "chosen": "Blue.", "rejected": "Green.", "system": ""},
         "the chosen answers have no words in common that they begin with, and no column says",
         "as instruction where",
+    ),
+    "a question that both texts begin with beside one that a user says": (
+        {**TOLD, "system": ""},
+        'both answers hold what the column "question" says in 1 of 2 training rows',
+        "name it in spec.dataset.columns.instruction. Else",
     ),
     "messages that are wrong and are needed": (
         {"messages": [user(" ")], "chosen": "It is blue.", "rejected": "It is green."},

@@ -236,6 +236,14 @@ def test_how_many_answers_are_cut_is_told(tmp_path: Path) -> None:
     assert "read as pairs of texts, of the columns prompt, chosen, rejected" in features.notes[0]
 
 
+def test_a_column_of_which_nothing_is_read_is_not_among_those_that_are(tmp_path: Path) -> None:
+    lines = [{"question": "Why?", "chosen": f"Why? So {text}", "rejected": f"Why? So not {text}"} for text in SHORT]
+    found = task(tmp_path, *lines)
+    features = features_of(found, found.data.train)
+    assert features.notes[0] == "read as pairs of texts, of the columns chosen, rejected"
+    assert found.known()["read_as"] == "pairs of texts, of the columns chosen, rejected"
+
+
 def test_a_prompt_is_asked_without_the_answers(tmp_path: Path) -> None:
     found = task(tmp_path, samples=3)
     split = Split("validation", found.data.validation, referring(found))

@@ -55,22 +55,30 @@ class Pair(NamedTuple):
     rejected: list[Message]
     tools: str | None = None
     """What came with the prompt, as JSON."""
+    left_out: bool = False
+    """Whether a column says what is asked and is not read, as both answers hold that."""
 
 
 def pair_of(row: Mapping[str, Any]) -> Pair:
     """The parts of a row, by role. Raises WrongError, with the role of the answer for an example, where they do not fit together."""
-    chosen, rejected, prompt, tools = row["chosen"], row["rejected"], row.get("prompt") or None, None
+    chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt") or None
     if "instruction" in row:
         return _answers(Pair([], _as_message(chosen), _as_message(rejected)))
-    if _is_text(chosen) != _is_text(rejected):
+    if is_text(chosen) != is_text(rejected):
         raise WrongError(MIXED, "rejected")
     if prompt and prompt[0]["role"] == PERHAPS:
         prompt = _unless_told(prompt[1:], chosen, rejected)
+        return _pair(prompt, chosen, rejected)._replace(left_out=prompt is None)
+    return _pair(prompt, chosen, rejected)
+
+
+def _pair(prompt: list[Message] | None, chosen: list[Message], rejected: list[Message]) -> Pair:
+    tools = None
     if prompt and prompt[0]["role"] == TOOLS:
         tools, prompt = prompt[0]["content"], prompt[1:]
-    if prompt and not _is_text(prompt):
+    if prompt and not is_text(prompt):
         return _to_messages(prompt, _as_message(chosen), _as_message(rejected), tools)
-    if _is_text(chosen):
+    if is_text(chosen):
         return _texts(prompt, chosen, rejected)
     shared = _shared(chosen[:-1], rejected[:-1])
     if prompt and not _holds(chosen[:shared], prompt[0]["content"]):
@@ -83,7 +91,7 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
 
 def _unless_told(prompt: list[Message], chosen: list[Message], rejected: list[Message]) -> list[Message] | None:
     """What is asked; None where both answers have that themselves: they are conversations with what a user says, or texts that begin with it."""
-    if not _is_text(chosen):
+    if not is_text(chosen):
         told = any(message["role"] == "user" for message in chosen[: _shared(chosen[:-1], rejected[:-1])])
     else:
         asked = [message["content"].strip() for message in prompt if message["role"] in ("user", "")][-1:]
@@ -137,13 +145,13 @@ def _refused_without_answer(pair: Pair) -> Pair:
     return pair
 
 
-def _is_text(messages: Sequence[Message]) -> bool:
+def is_text(messages: Sequence[Message]) -> bool:
     return not messages[0]["role"]
 
 
 def _as_message(messages: list[Message]) -> list[Message]:
     """What the assistant says, which may be given as a text."""
-    return [text_message(messages[0]["content"], ASSISTANT)] if _is_text(messages) else messages
+    return [text_message(messages[0]["content"], ASSISTANT)] if is_text(messages) else messages
 
 
 def _begun(messages: Sequence[Message], prompt: Sequence[Message]) -> int:

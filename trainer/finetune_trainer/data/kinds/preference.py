@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from finetune_trainer.data.alike import is_blank
-from finetune_trainer.data.examples import BLOCK, Origins
+from finetune_trainer.data.examples import BLOCK, Origins, Split
 from finetune_trainer.data.kinds.chats import (
     TOOLS,
     Fault,
@@ -21,7 +22,7 @@ from finetune_trainer.data.kinds.chats import (
     text_message,
 )
 from finetune_trainer.data.kinds.messages import Prompts
-from finetune_trainer.data.kinds.pairs import pair_of
+from finetune_trainer.data.kinds.pairs import Pair, is_text, pair_of
 from finetune_trainer.data.kinds.tools import tools_of
 from finetune_trainer.data.kinds.values import Bad
 from finetune_trainer.data.problems import at, data_invalid, rows_of
@@ -51,6 +52,50 @@ class Perhaps(Asked):
     """What is answered, where its column is called as those of other things are, too: what it is then depends on the answers (`pair_of`). Empty
     where it says nothing, and without messages where they are wrong."""
 
+    as_role: ClassVar[str] = "prompt"
+    """As which role its column is to be named, to be read whatever the answers hold."""
+
+    def __init__(self, role: str, column: str, split: Split) -> None:
+        super().__init__(role, column, split)
+        self._used = self._left = 0
+        self._left_texts = Bad()
+
+    def count(self, row: int, value: Sequence[Message], pair: Pair) -> None:
+        """What became of it in a row, which has this pair."""
+        if not value:
+            return
+        self._left += pair.left_out
+        self._used += not pair.left_out
+        if pair.left_out and is_text(pair.chosen):
+            self._left_texts.add(row, None)
+
+    def check_counted(self, origins: Origins) -> None:
+        """Not that in some rows a user says it, and others are texts that hold it."""
+        if (left := self._left_texts).count and self._used:
+            raise data_invalid(
+                f'both answers hold what the column "{self.column}" says in {left.count:,} of {self.rows:,} {rows_of(self.split)}, which so are '
+                f"texts, and others are conversations: {at([origins[row] for row in left.rows], count=left.count)}",
+                f"{self._as_named} Else remove these rows.",
+                f"spec.dataset.columns.{self.as_role}",
+            )
+
+    @property
+    def is_left_out(self) -> bool:
+        return not self._used
+
+    def warnings(self) -> list[str]:
+        if self.split != "train" or not self._left:
+            return super().warnings()
+        return [
+            *super().warnings(),
+            f'The column "{self.column}" is not read in {self._left:,} of {self.rows:,} training rows, as both answers hold what is '
+            f"asked.{f' {self._as_named}' if self._left_texts.count else ''}",
+        ]
+
+    @property
+    def _as_named(self) -> str:
+        return f"If both are what the assistant says to it, name it in spec.dataset.columns.{self.as_role}."
+
     @staticmethod
     def messages(value: Any) -> list[Message]:
         found = parsed(value)
@@ -64,6 +109,8 @@ class Perhaps(Asked):
 
 class Question(Perhaps):
     """The same, of which a text is what a user says, to whom the assistant answers."""
+
+    as_role: ClassVar[str] = "instruction"
 
     @staticmethod
     def messages(value: Any) -> list[Message]:
@@ -87,13 +134,17 @@ class Preferences(Prompts):
         if self.role != self.last:
             return
         wrong: dict[tuple[Fault, str], Bad] = {}
+        asked = self.others.get("prompt")
         begin = 0
         for batch in table.to_batches(max_chunksize=BLOCK):
             for row, values in enumerate(batch.to_pylist(), start=begin):
                 try:
-                    pair_of(values)
+                    pair = pair_of(values)
                 except WrongError as error:
                     wrong.setdefault((error.fault, error.example), Bad()).add(row, None)
+                    continue
+                if isinstance(asked, Perhaps):
+                    asked.count(row, values["prompt"], pair)
             begin += len(batch)
         for (fault, role), bad in wrong.items():
             raise data_invalid(
@@ -102,6 +153,8 @@ class Preferences(Prompts):
                 fault.remedy,
                 f"spec.dataset.columns.{role}",
             )
+        if isinstance(asked, Perhaps):
+            asked.check_counted(origins)
 
 
 def _messages(value: Any) -> list[Message]:

@@ -66,6 +66,8 @@ class Values(ABC):
     """The extensions of files that are values themselves, such as `.png`: a folder of them is data, and rows may name them by path."""
     beside: Beside
     """Where files are that rows name; set before anything is read."""
+    others: Mapping[str, Values]
+    """The values of the row's other roles, and of this one; set before anything is read."""
     separator: str | None = None
     """What stands between the values of a string that holds several; set before anything is read."""
 
@@ -83,6 +85,11 @@ class Values(ABC):
             remedy,
             self.field,
         )
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether nothing is made of any of them, as other roles say the same: known once all is checked."""
+        return False
 
     @property
     def field(self) -> str:
