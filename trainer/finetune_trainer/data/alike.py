@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
 # Unicode's Default_Ignorable_Code_Point: zero-width blanks and joiners, soft hyphens, direction marks, variation selectors.
 _UNSEEN = re.compile(
@@ -41,9 +42,19 @@ WRITTEN_FOR_NOTHING = frozenset(
 )
 """As pandas, Excel, databases and programming languages write that there is no value."""
 
+SAID = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""As texts write whether something is so, in any case."""
+
 
 def is_blank(text: str) -> bool:
     """Whether nobody sees anything of `text`."""
     if text and text[0].isalnum() and not _UNSEEN.match(text):
         return False
     return not look(text)
+
+
+def said(value: Any) -> bool | None:
+    """Whether a value says true or false; None for one that says neither."""
+    if isinstance(value, str):
+        return SAID.get(value.strip().lower())
+    return SAID.get(str(value).lower()) if isinstance(value, bool | int | float) else None

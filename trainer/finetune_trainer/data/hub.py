@@ -11,7 +11,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -119,7 +119,7 @@ def read_dataset(
     splits: Mapping[Split, str],
     *,
     otherwise: int = 0,
-    besides: Sequence[Collection[str]] = (),
+    besides: Sequence[Mapping[str, str]] = (),
     cache: Path,
     stop: Stop,
 ) -> tuple[str, int, dict[Split, HubSplit]]:
@@ -156,8 +156,8 @@ def read_dataset(
         _check_files(builder, repo, roles)
     existing = builder.info.features or {}
     chosen = nearest_form(forms, existing, otherwise)
-    more = besides[chosen] if besides else ()
-    roles = {**forms[chosen], **{column: column for column in more if column in existing}}
+    more = besides[chosen] if besides else {}
+    roles = {**forms[chosen], **{role: column for role, column in more.items() if column in existing}}
     found: dict[Split, HubSplit] = {}
     for split, name in splits.items():
         stop()

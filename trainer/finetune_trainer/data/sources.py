@@ -69,17 +69,20 @@ class Wanted:
         columns = columns_of(form, self.dataset.columns)
         return {role.name: kind_of(role) for role in form.roles if role.name in columns}
 
-    def unread(self, form: Form) -> Kinds:
-        """Of columns that the data may have besides those of the form, where they say something of its rows; by column."""
+    def unread(self, form: Form) -> tuple[dict[str, str], Kinds]:
+        """Columns that the data may have besides those of the form, where they say something of its rows, and what they hold; both by a name
+        that no role has."""
         named = self.dataset.columns
-        return unread(form, columns_of(form, named), chosen=named is not None and bool(named.model_fields_set))
+        columns = columns_of(form, named)
+        kinds = unread(form, columns, chosen=named is not None and bool(named.model_fields_set))
+        called = {column: column if column not in columns else f"another {column}" for column in kinds}
+        return {called[column]: column for column in kinds}, {called[column]: kind for column, kind in kinds.items()}
 
     def writer(self, split: Split, form: Form, columns: Mapping[str, str], beside: Beside) -> RowsWriter:
         """To where the rows of a split go."""
         file = self.workspace / "rows" / f"{split}.arrow"
-        more = self.unread(form)
-        columns = {**columns, **{column: column for column in more}}
-        return RowsWriter(split, {**self.kinds(form), **more}, columns, file, beside, self.separator)
+        more, kinds = self.unread(form)
+        return RowsWriter(split, {**self.kinds(form), **kinds}, {**columns, **more}, file, beside, self.separator)
 
 
 def read(wanted: Wanted) -> Read:
@@ -94,7 +97,7 @@ def _read_hub(wanted: Wanted) -> Read:
         dataset,
         [columns_of(form, dataset.columns) for form in forms],
         names,
-        besides=[wanted.unread(form) for form in forms],
+        besides=[wanted.unread(form)[0] for form in forms],
         otherwise=forms.index(wanted.plain),
         cache=wanted.workspace / "datasets",
         stop=stop,
@@ -145,8 +148,8 @@ def _read_tables(
     beside: Beside,
 ) -> list[str]:
     """Those of one split; returns warnings."""
-    unread = wanted.unread(form)
-    lists = [role for role, kind in {**wanted.kinds(form), **unread}.items() if kind.is_list]
+    unread, kinds = wanted.unread(form)
+    lists = [role for role, kind in {**wanted.kinds(form), **kinds}.items() if kind.is_list]
     optional = [role.name for role in form.roles if role.found and not role.optional]
     warnings: list[str] = []
     empty = []
@@ -155,7 +158,7 @@ def _read_tables(
         beside.folder = dirname(name)
         columns = _columns_in(name, form, wanted.dataset)
         if optional or unread:
-            columns |= {column: column for column in unread}
+            columns |= unread
             sought = {role: columns[role] for role in (*optional, *unread)}
             has = there.get(name) or _columns_there(wanted, files, name, path, set(sought.values()))
             columns = {role: column for role, column in columns.items() if role not in sought or column in has}

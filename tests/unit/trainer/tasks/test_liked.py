@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from finetune_trainer.tasks.base import Features
 from finetune_trainer.tasks.liked import Liked
 from finetune_trainer.tasks.liked_blocks import liked_blocks
 from tests.training.chatters import END, save_chatter
-from tests.unit.trainer.data.folders import written
+from tests.unit.trainer.data.folders import load_forms, written
 from tests.unit.trainer.data.talk import load_lines
 from tests.unit.trainer.tasks.gradients import loss_with_gradients_of
 from tests.unit.trainer.tasks.loading import CPU, ask, features_of, never, take, task_of
@@ -184,6 +186,64 @@ def test_of_columns_that_say_the_same_the_plainer_ones_are_read(line: str, tmp_p
     given, roles = BOTH[line]
     data = load_lines(tmp_path, KTO, given)
     assert data.train.roles == roles and list(data.train.values("label")) == [True]
+
+
+LABELS = {"opposite": False, "the same": True, "a class": 2, "a text": "spam"}
+
+
+@pytest.mark.parametrize("case", LABELS)
+@pytest.mark.parametrize("extension", ["jsonl", "parquet"])
+def test_a_label_beside_kto_tag_is_named_as_not_read(extension: str, case: str, tmp_path: Path) -> None:
+    line = {"prompt": "Why?", "completion": " Taste.", "kto_tag": True}
+    lines = [{**line, "label": LABELS[case]}, line]
+    if extension == "jsonl":
+        told = load_lines(tmp_path, KTO, *lines)
+    else:
+        for split in ("train", "dev"):
+            pq.write_table(pa.Table.from_pylist(lines), tmp_path / f"{split}.parquet")
+        told = load_forms(tmp_path, *KTO, splits={"validation": "dev.parquet"})
+    assert list(told.train.values("label")) == [True, True]
+    [warning] = [warning for warning in told.warnings if "not read" in warning]
+    assert warning.startswith('The column "label" has something in 1 of 2 training rows, such as ')
+    assert warning.endswith("unless spec.dataset.columns.label names it.")
+
+
+def test_whoever_names_the_column_of_the_label_has_chosen_it(tmp_path: Path) -> None:
+    line = {"prompt": "Why?", "completion": " Taste.", "kto_tag": True, "label": False}
+    content = json.dumps(line) + "\n"
+    folder = written(tmp_path, {"train.jsonl": content, "dev.jsonl": content})
+    for column, liked, unread in (("kto_tag", True, []), ("label", False, ["kto_tag"])):
+        data = load_forms(folder, *KTO, columns={"label": column}, splits={"validation": "dev.jsonl"})
+        assert list(data.train.values("label")) == [liked]
+        said = [warning for warning in data.warnings if "not read" in warning]
+        assert [name in warning for warning, name in zip(said, unread, strict=True)] == [True] * len(unread)
+
+
+NOTHING = (None, "", " ")
+
+
+@pytest.mark.parametrize("nothing", NOTHING, ids=repr)
+def test_where_kto_tag_is_empty_another_column_is_not_taken_and_may_be_named(nothing: Any, tmp_path: Path) -> None:
+    """As of files of several sources, of which one says it so and one otherwise."""
+    lines = [
+        {"messages": TURNS, "kto_tag": True, "label": True},
+        {"messages": TURNS, "kto_tag": nothing, "label": False},
+        {"messages": TURNS, "label": False},
+    ]
+    with pytest.raises(JobError, match=r"the label is empty in 2 of 3 .*line 2, column \"kto_tag\"") as caught:
+        load_lines(tmp_path, KTO, *lines)
+    assert 'Or, where the column "label" says it of all rows, name that in spec.dataset.columns.label.' in (
+        caught.value.remedy or ""
+    )
+    named = load_forms(tmp_path, *KTO, columns={"label": "label"}, splits={"validation": "dev.jsonl"})
+    assert list(named.train.values("label")) == [True, False, False]
+    [warning] = [warning for warning in named.warnings if "not read" in warning]
+    assert warning.startswith('The column "kto_tag" has something in 1 of 3 training rows, such as True')
+    with pytest.raises(JobError, match="the label is empty") as caught:
+        load_lines(
+            tmp_path, KTO, *({name: line[name] for name in ("messages", "kto_tag") if name in line} for line in lines)
+        )
+    assert "where the column" not in (caught.value.remedy or ""), "there is none"
 
 
 def test_a_label_that_is_missing_is_called_so(tmp_path: Path) -> None:

@@ -9,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from finetune_trainer.data.alike import is_blank
+from finetune_trainer.data.alike import is_blank, said
 from finetune_trainer.data.examples import Origins
+from finetune_trainer.data.kinds.unread import Unread
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import empty_to_the_hub
-
-SAID = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-"""As texts say it, in any case."""
 
 
 class Liked(Values):
@@ -44,15 +42,11 @@ class Liked(Values):
             raise self.invalid("is neither true nor false", self._others, origins, remedy)
         if self._empty.count:
             remedy = f"Remove these rows, or say of their answers.{empty_to_the_hub(origins)}"
+            others = [other for other in self.others.values() if isinstance(other, Unread) and other.held]
+            if self.role in [other.column for other in others]:
+                remedy += f' Or, where the column "{self.role}" says it of all rows, name that in {self.field}.'
             raise self.invalid("is empty", self._empty, origins, remedy)
 
     @staticmethod
     def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
         return np.fromiter(values, np.uint64)
-
-
-def said(value: Any) -> bool | None:
-    """Whether a value says true or false; None for one that says neither."""
-    if isinstance(value, str):
-        return SAID.get(value.strip().lower())
-    return SAID.get(str(value).lower()) if isinstance(value, bool | int | float) else None

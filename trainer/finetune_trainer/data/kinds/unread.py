@@ -16,10 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from finetune_api.tasks import Form
-from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, is_blank
+from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, is_blank, said
 from finetune_trainer.data.examples import Origins, Split
 from finetune_trainer.data.kinds.chats import parsed
-from finetune_trainer.data.kinds.liked import said
 from finetune_trainer.data.kinds.values import Bad, Values
 from finetune_trainer.data.problems import at, data_invalid, rows_of, shortened
 
@@ -49,6 +48,11 @@ class Unread(Values):
             if value is not None and not self.says_nothing(value):
                 (self._wrong if self.is_wrong(value) else self._held).add(row, value)
         self.rows += len(values)
+
+    @property
+    def held(self) -> int:
+        """Rows that have something so far."""
+        return self._held.count
 
     def says_nothing(self, value: Any) -> bool:
         """Whether a row with it is one without."""
@@ -167,7 +171,8 @@ def unread(form: Form, columns: Mapping[str, str], *, chosen: bool) -> dict[str,
     if form.has("text"):
         return {}
     kinds: dict[str, type[Values]] = {"weight": Weight}
-    left = {*columns, *columns.values()}
+    # Of a role that was found in a column of another name, one of its own may say something else.
+    left = {*columns.values(), *(role.name for role in form.roles if role.name in columns and not role.column)}
     if chosen:
         left |= {*_MEDIA, _SETTINGS}
     else:
