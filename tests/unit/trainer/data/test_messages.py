@@ -496,6 +496,37 @@ def test_the_same_conversation_in_another_way_of_writing_is_a_row_that_is_traine
     assert "have the conversation of a training row" in load_forms(tmp_path, *FORMS, **DEV).warnings[0]
 
 
+HELLO = [{"role": "system", "content": "Be short."}, user("Hello.")]
+SAME_PROMPTS: dict[str, Any] = {
+    "as messages": HELLO,
+    "as JSON in a text": json.dumps(HELLO),
+    "as JSON over several lines": json.dumps(HELLO, indent=1),
+    "as ShareGPT": [{"from": "system", "value": "Be short."}, {"from": "human", "value": "Hello."}],
+    "as ShareGPT in a text": json.dumps(
+        [{"from": "system", "value": "Be short."}, {"from": "human", "value": "Hello."}]
+    ),
+}
+
+
+@pytest.mark.parametrize("dev", SAME_PROMPTS)
+@pytest.mark.parametrize("train", SAME_PROMPTS)
+@pytest.mark.parametrize("rest", [("completion",), ("chosen", "rejected")], ids=" and ".join)
+def test_the_same_prompt_in_another_way_of_writing_is_that_of_a_row_that_is_trained_on(
+    rest: tuple[str, ...], train: str, dev: str, tmp_path: Path
+) -> None:
+    said = {role: [assistant(f"It is {role}.")] for role in rest}
+    lines = {"train.jsonl": {"prompt": SAME_PROMPTS[train], **said}, "dev.jsonl": {"prompt": SAME_PROMPTS[dev], **said}}
+    written(tmp_path, {name: f"{json.dumps(line)}\n" for name, line in lines.items()})
+    assert "have the prompt of a training row" in load_forms(tmp_path, *FORMS, **DEV).warnings[0]
+
+
+def test_json_that_is_no_conversation_is_a_prompt_as_it_is_written(tmp_path: Path) -> None:
+    for number, (train, dev) in enumerate((('{"a": 1}', '{"a":1}'), (json.dumps(HELLO), json.dumps(HELLO[1:])))):
+        lines = {"train.jsonl": {"prompt": train, "completion": " b"}, "dev.jsonl": {"prompt": dev, "completion": " b"}}
+        folder = written(tmp_path / str(number), {name: f"{json.dumps(line)}\n" for name, line in lines.items()})
+        assert not [one for one in load_forms(folder, *FORMS, **DEV).warnings if "of a training row" in one]
+
+
 @needs("toolcall")
 def test_tool_calls_as_llama_factory_ships_them_are_read(tmp_path: Path) -> None:
     [shared] = [json.loads((DATA / "toolcall/glaive_toolcall_en_demo.json").read_text())]

@@ -203,6 +203,17 @@ def answered(prompt: list[Message], completion: list[Message]) -> tuple[list[Mes
     return prompt if prompt[0]["role"] else conversation(given), completion
 
 
+def unwrapped(messages: list[Message]) -> list[Message]:
+    """The messages that stand as JSON in a text; the same where that is none, or they are wrong."""
+    if len(messages) != 1 or messages[0]["role"]:
+        return messages
+    found = parsed(messages[0]["content"])
+    try:
+        return conversation(found if isinstance(found, list) else [found]) if are_messages(found) else messages
+    except WrongError:
+        return messages
+
+
 def unread(value: Any) -> set[str]:
     """The fields of messages, which were found to be right, that nothing is made of."""
     found = parsed(value)

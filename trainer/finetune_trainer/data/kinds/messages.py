@@ -26,6 +26,7 @@ from finetune_trainer.data.kinds.chats import (
     refuse_without_answer,
     text_message,
     unread,
+    unwrapped,
     without_nulls,
 )
 from finetune_trainer.data.kinds.lists import written_as_json
@@ -126,6 +127,11 @@ class Prompts(Messages):
         if not isinstance(value, list):
             raise WrongError(NO_TEXT, value)
         return conversation(value)
+
+    @staticmethod
+    def keys(values: Iterable[Any]) -> NDArray[np.uint64]:
+        """Equal also where one has as JSON in a text what is a list in the other."""
+        return Messages.keys(map(unwrapped, values))
 
 
 class Completions(Prompts):
