@@ -13,9 +13,10 @@ from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, look
 from finetune_trainer.data.examples import Examples, Split, Stop
 from finetune_trainer.data.keys import among, different, first_with, inputs, keys_of
 from finetune_trainer.data.kinds import Kinds
+from finetune_trainer.data.kinds.chats import ROLES, unwrapped
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
-from finetune_trainer.data.kinds.messages import Completions, Prompts
+from finetune_trainer.data.kinds.messages import Completions, Messages, Prompts
 from finetune_trainer.data.kinds.number import NUMBER, Number
 from finetune_trainer.data.kinds.preference import Preferences
 from finetune_trainer.data.kinds.tags import Tags
@@ -25,6 +26,8 @@ from finetune_trainer.data.rows import MOST
 
 MANY = 20
 """Labels, from which on a different one in every second row is odd."""
+SYSTEM = "system"
+"""The role of a column, and that of a message."""
 _NOTHING = pa.array(sorted(WRITTEN_FOR_NOTHING))
 
 
@@ -38,15 +41,20 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
     """Of the rows as they were read, before any of them are set aside; one sentence each."""
     train = splits["train"]
     labels = [(role, names[role]) for role, kind in kinds.items() if issubclass(kind, (Label, Labels))]
-    texts = [role for role, kind in kinds.items() if issubclass(kind, Texts) and kind is not OptionalTexts]
+    texts = [role for role, kind in kinds.items() if issubclass(kind, Texts)]
     return [
         *(warning for role, own in labels for warning in _unlearned_labels(train, role, own)),
         *(warning for role, own in labels if kinds[role] is not Tags for warning in _doubtful_labels(train, role, own)),
-        *(warning for role in texts for warning in _doubtful_texts(train, role)),
+        *(
+            warning
+            for role in texts
+            for warning in _doubtful_texts(train, role, all_have=kinds[role] is not OptionalTexts)
+        ),
         *(warning for role, kind in kinds.items() if kind is Number for warning in _equal_numbers(splits, role)),
         *_contradictions(train, kinds, keys["train"], stop),
         *_opposed_pairs(train, kinds, keys["train"], stop),
         *_repeated_prompts(train, kinds, stop),
+        *_unread_systems(train, kinds, stop),
         *_shared_rows(splits, kinds, keys),
     ]
 
@@ -223,6 +231,29 @@ def _repeated_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
     ]
 
 
+def _unread_systems(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
+    """Rows whose conversation has a system message of its own, which is another one than that of its column."""
+    chats = [role for role, kind in kinds.items() if issubclass(kind, Messages)]
+    if SYSTEM not in kinds or not chats:
+        return []
+    unread, begin = list[int](), 0
+    for block in train.blocks(SYSTEM, *chats):
+        stop()
+        for row, (system, *chats_of_row) in enumerate(zip(*block.values(), strict=True), begin):
+            if system and system.strip():
+                messages = (one for chat in chats_of_row for one in unwrapped(chat) if one["role"] in ROLES)
+                first = next(messages, None)
+                if first and first["role"] == SYSTEM and first["content"].strip() != system.strip():
+                    unread.append(row)
+        begin += len(block[SYSTEM])
+    if not unread:
+        return []
+    return [
+        f"In {len(unread):,} of {len(train):,} training rows the conversation has a system message of its own, and what {SYSTEM} says is not "
+        f"read: {at(train.origins.take(np.array(unread)))}."
+    ]
+
+
 def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> list[str]:
     """Rows of validation or test that are training rows too.
 
@@ -243,7 +274,7 @@ def _shared_rows(splits: Mapping[Split, Examples], kinds: Kinds, keys: Keys) -> 
     return warnings
 
 
-def _doubtful_texts(train: Examples, role: str) -> list[str]:
+def _doubtful_texts(train: Examples, role: str, *, all_have: bool) -> list[str]:
     """Texts that are perhaps none: what programs write for no value, zero bytes, numbers only."""
     warnings = []
     texts = train.column(role)
@@ -258,7 +289,7 @@ def _doubtful_texts(train: Examples, role: str) -> list[str]:
         warnings.append(
             f"{len(zeros):,} training rows have a text with a zero byte in it, as damaged files do: {at(train.origins.take(zeros))}."
         )
-    if all(NUMBER.fullmatch(text) for text in train.values(role)):
+    if all_have and all(NUMBER.fullmatch(text) for text in train.values(role)):
         warnings.append(
             f"All texts are numbers, such as {shortened(texts[0].as_py())}. If these are no texts, name another column in "
             f"spec.dataset.columns.{role}."

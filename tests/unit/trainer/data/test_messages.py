@@ -484,6 +484,65 @@ def test_fields_of_messages_that_are_not_read_are_named(tmp_path: Path) -> None:
     assert not [said for said in load(tmp_path / "none", GOOD["OpenAI, tools"][0]).warnings if "not read" in said]
 
 
+TWICE: dict[str, tuple[dict[str, Any], str]] = {
+    "ShareGPT's names beside OpenAI's": ({"from": "gpt", "value": "No."}, '"from", "value" are'),
+    "a text of ShareGPT beside a content": ({"value": "No."}, '"value" is'),
+}
+
+
+@pytest.mark.parametrize("case", TWICE)
+def test_a_message_that_is_written_in_both_ways_is_read_in_one_and_the_other_is_named(
+    case: str, tmp_path: Path
+) -> None:
+    more, says = TWICE[case]
+    data = load(tmp_path, {"messages": [user("Is it raining?"), assistant("Yes.", **more)]})
+    assert read(data) == [Conversation((*ASKED,), (False, True))]
+    assert [says in warning for warning in data.warnings if "not read" in warning] == [True, True]  # of both splits
+
+
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "tool_calls"])
+def test_what_openai_has_in_messages_is_named_where_sharegpt_s_names_are_read(name: str, tmp_path: Path) -> None:
+    lines = [{"from": "human", "value": "Is it raining?"}, {"from": "gpt", "value": "Yes.", name: "It rains."}]
+    data = load(tmp_path, {"conversations": lines})
+    assert read(data) == [Conversation((*ASKED,), (False, True))]
+    assert [f'"{name}" is not read' in one for one in data.warnings if "not read" in one] == [True, True]
+
+
+RULE = {"role": "system", "content": "Be kind."}
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [RULE, *ASKED]},
+    "a history": {"instruction": "a", "output": "b", "history": [RULE, *ASKED]},
+    "a prompt": {"prompt": [RULE, ASKED[0]], "completion": [ASKED[1]]},
+    "a prompt as JSON": {"prompt": json.dumps([RULE, ASKED[0]]), "completion": json.dumps([ASKED[1]])},
+    "a prompt of a pair": {"prompt": [RULE, ASKED[0]], "chosen": [ASKED[1]], "rejected": [assistant("No.")]},
+    "messages before a pair": {"messages": [RULE, ASKED[0]], "chosen": [ASKED[1]], "rejected": [assistant("No.")]},
+    "a pair": {"chosen": [RULE, *ASKED], "rejected": [RULE, ASKED[0], assistant("No.")]},
+}
+
+
+@pytest.mark.parametrize("way", SYSTEMS)
+def test_a_system_message_that_is_not_read_as_there_is_another_is_said(way: str, tmp_path: Path) -> None:
+    row = SYSTEMS[way]
+    forms = [form for form in FORMS if form.has("chosen") is ("chosen" in row)]
+    data = load_lines(tmp_path, forms, {**row, "system": "Be short."}, {**row, "system": " Be kind.\n"}, row)
+    [warning] = [one for one in data.warnings if "not read" in one]
+    assert warning == (
+        "In 1 of 3 training rows the conversation has a system message of its own, and what system says is not read: train.jsonl, line 1."
+    )
+
+
+@pytest.mark.parametrize("nothing", ["nan", "None", "N/A", "NULL "])
+@pytest.mark.parametrize("column", ["input", "system"])
+def test_what_programs_write_for_nothing_is_said_of_texts_that_may_be_left_out_too(
+    column: str, nothing: str, tmp_path: Path
+) -> None:
+    row = {"instruction": "a", "output": "b"}
+    data = load(tmp_path, row, {**row, column: nothing}, {**row, column: "nan is no number"}, {**row, column: None})
+    [warning] = [one for one in data.warnings if "no value" in one]
+    assert warning.startswith(f'1 training rows have a text such as "{nothing}"')
+    assert warning.endswith("train.jsonl, line 2.")
+
+
 def test_data_without_any_of_the_columns_is_told_of_the_plainest_form(tmp_path: Path) -> None:
     with pytest.raises(JobError, match='has no column "messages"') as caught:
         load(tmp_path, {"dialogue": "a"})

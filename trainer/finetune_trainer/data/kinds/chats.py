@@ -36,21 +36,13 @@ Message = dict[str, Any]
 """One as Python has it."""
 READ = frozenset(
     {
-        *(
-            "role",
-            "content",
-            "reasoning_content",
-            "reasoning",
-            "thinking",
-            "function_call",
-            "tool_calls",
-            "tool_call_id",
-            "name",
-        ),
-        *("weight", "from", "value"),
+        *("role", "content", "reasoning_content", "reasoning", "thinking"),
+        *("function_call", "tool_calls", "tool_call_id", "name", "weight"),
     }
 )
-"""The fields of a message that something is made of."""
+"""The fields of a message that something is made of, where it has a role."""
+READ_OF_SHAREGPT = frozenset({"from", "value", "weight"})
+"""The same where it has none."""
 
 ROLES = ("system", "user", "assistant", "tool")
 ASSISTANT, TOOLS, PERHAPS = "assistant", "tools", "perhaps"
@@ -224,7 +216,7 @@ def unread(value: Any) -> set[str]:
         for one in messages
         if isinstance(one, dict)
         for name, of in one.items()
-        if name not in READ and of not in empty
+        if name not in (READ_OF_SHAREGPT if one.get("role") is None else READ) and of not in empty
     }
 
 
