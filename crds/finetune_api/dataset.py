@@ -183,8 +183,9 @@ class Columns(Model):
     prompt: ColumnName | None = None
     """The column with what is completed, or answered by `chosen` and `rejected`. A text stands as it is, without the chat template, and so
     without a system message or tools; messages are rendered by it. Default: the one called `prompt`; beside `chosen` else `conversations`,
-    `input`, `messages` or `question`, in which a text is what the user says; and where the data has none of these, what both begin with.
-    `messages` and `question` are not read where both answers hold what is asked: conversations with what a user says, or texts that begin with it."""
+    `input`, `messages` or `question`, in any of which a text is what the user says; and where the data has none of these, what both begin with.
+    Such a text, and `messages`, are not read where both answers hold what is asked: conversations with what a user says, or texts that begin with
+    it."""
 
     completion: ColumnName | None = None
     """The column with what completes the prompt: a text where that is one, else messages. Default: the one called `completion`."""

@@ -255,8 +255,8 @@ _CHATS = (
     "tokens in what the assistant says.",
     "What the template leaves out of a conversation, such as reasoning or tools, is said; where it leaves out an answer or a call that is to be "
     "learnt, the run ends before it begins. One that writes the date writes that of the run's first attempt.",
-    "Other columns that say something of a row are named where they hold something: `history`, `input`, `label`, `system`, `tools` and `weight`, "
-    "where they are not read. Refused are, unless `dataset.columns` names what is learnt, rows with an image, a video or a sound beside them "
+    "Other columns that say something of a row are named where they hold something: `context`, `history`, `input`, `label`, `system`, "
+    "`system_prompt`, `tools` and `weight`, where they are not read. Refused are, unless `dataset.columns` names what is learnt, rows with an image, a video or a sound beside them "
     "(`image`, `images` and so on), with something for the "
     "template of their own (`chat_template_kwargs`), and, where all answers are learnt, with an answer that is not liked (a `label` of false, a "
     "`kto_tag` of false or 0).",

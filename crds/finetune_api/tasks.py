@@ -288,9 +288,10 @@ _PREFERRED = (PAIR_LOSS, REWARD_ACCURACY, REWARD_MARGIN)
 _KNOWN = frozenset(
     {
         *("tools", "functions", "system", "history", "input", "label", "kto_tag", "weight", "chat_template_kwargs"),
-        *("image", "images", "video", "videos", "audio", "audios"),
+        *("context", "system_prompt", "image", "images", "video", "videos", "audio", "audios"),
     }
 )
+_KNOWN_BESIDE_TEXT = frozenset({"instruction", "output", "prompt", "completion", "weight"})
 _PREFERENCE_OPTIONS = _ASKED | {"textGeneration.beta", "textGeneration.systemPrompt"}
 
 _ALL = (
@@ -496,7 +497,7 @@ _ALL = (
                 _TOKENS,
                 "goes on with a text",
                 _TOLD,
-                known=_KNOWN,
+                known=_KNOWN_BESIDE_TEXT,
                 example="examples/plain-text.yaml",
             ),
             Form(

@@ -178,6 +178,30 @@ GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
         {"prompt": "The sky is", "question": "Colour?", "chosen": " blue.", "rejected": " green."},
         TEXTS,
     ),
+    "a text in the column that OpenAI has for messages, as in distilabel's pairs": (
+        {"system": "Be short.", "input": ASKED["content"], "chosen": "Blue.", "rejected": "Green."},
+        talks(SYSTEM, ASKED),
+    ),
+    "a text in the column that ShareGPT has for messages": (
+        {"conversations": ASKED["content"], "chosen": "Blue.", "rejected": "Green."},
+        talks(ASKED),
+    ),
+    "a text in the column of messages": (
+        {"messages": ASKED["content"], "chosen": "Blue.", "rejected": "Green."},
+        talks(ASKED),
+    ),
+    "an input beside dialogues": (
+        {
+            "input": "Colour?",
+            "chosen": "\n\nHuman: Colour?\n\nAssistant: Blue.",
+            "rejected": "\n\nHuman: Colour?\n\nAssistant: Green.",
+        },
+        DIALOGUES,
+    ),
+    "an input beside conversations with a system message": (
+        {"input": ASKED["content"], "chosen": [SYSTEM, ASKED, BLUE], "rejected": [SYSTEM, ASKED, GREEN]},
+        talks(SYSTEM, ASKED),
+    ),
     "OpenAI": (
         {
             "input": {"messages": [ASKED], "tools": [], "parallel_tool_calls": True},
@@ -323,6 +347,19 @@ def test_a_column_that_is_left_out_of_what_is_asked_is_said(case: str, tmp_path:
     assert data.left_out == ({"prompt"} if in_all else set())
     said = [warning for warning in data.warnings if "not read" in warning]
     assert [says in warning for warning in said] == [True] * bool(says)
+
+
+@pytest.mark.parametrize("columns", [("input", "question"), ("conversations", "messages"), ("messages", "question")])
+def test_of_columns_that_may_be_what_is_asked_the_others_are_said(columns: tuple[str, str], tmp_path: Path) -> None:
+    read_one, other = columns
+    line = {"chosen": "Blue.", "rejected": "Green."}
+    data = load(tmp_path, {**line, read_one: ASKED["content"], other: [user("Else?")]})
+    assert read(data) == [talks(ASKED)]
+    [warning] = [warning for warning in data.warnings if "not read" in warning]
+    assert warning.startswith(f'The column "{other}" has something in 1 of 1 training rows')
+    data = load(tmp_path / "own", {**line, "prompt": [ASKED], other: [user("Else?")]})
+    assert read(data) == [talks(ASKED)]
+    assert not [warning for warning in data.warnings if "not read" in warning], "a prompt is no guess"
 
 
 @pytest.mark.parametrize(("column", "asked"), [("question", ASKED["content"]), ("messages", [ASKED])])

@@ -80,7 +80,13 @@ SAID: dict[str, tuple[str, Any, frozenset[str]]] = {
     "tools": ("tools", [WEATHER], frozenset({"instruction", "dpo of instructions"})),
     "earlier turns": ("history", [["a", "b"]], CHATS - {"instruction", "dpo of instructions"}),
     "an input": ("input", "a", CHATS - {"instruction", "dpo of instructions"}),
-    "a weight": ("weight", 0, CHATS),
+    "a weight": ("weight", 0, frozenset(ROWS)),
+    "a context, as Dolly has it": ("context", "a", CHATS),
+    "a system message, as OpenOrca has it": ("system_prompt", "a", CHATS),
+    "an answer to a text": ("output", "a", frozenset({"text"})),
+    "a completion of a text": ("completion", "a", frozenset({"text"})),
+    "a prompt before a text": ("prompt", "a", frozenset({"text"})),
+    "an instruction beside a text": ("instruction", "a", frozenset({"text"})),
     "a label of some class": ("label", 0, SFT | {"dpo", "dpo of instructions"}),
 }
 NOTHING: tuple[Any, ...] = (float("nan"), "nan", "None", None, "", " ", [], {}, "[]", [None], [["", None]], {"a": None})

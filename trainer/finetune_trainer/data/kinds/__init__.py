@@ -13,7 +13,7 @@ from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.liked import Liked
 from finetune_trainer.data.kinds.messages import Completions, History, Messages, Prompts
 from finetune_trainer.data.kinds.number import Number
-from finetune_trainer.data.kinds.preference import Asked, Perhaps, Preferences, Question
+from finetune_trainer.data.kinds.preference import Asked, Perhaps, Preferences, Question, Told
 from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Targets, Texts
 from finetune_trainer.data.kinds.tokens import Tokens
@@ -42,6 +42,8 @@ _ANSWERS: Mapping[Kind, type[Values]] = {Kind.TEXT: Targets, Kind.PROMPT: Comple
 _FOUND: Mapping[Kind, type[Values]] = {Kind.TEXT: OptionalTexts, Kind.MESSAGES: History, Kind.PROMPT: Asked}
 """Of those that data may leave out."""
 _CALLED: Mapping[tuple[Kind, str], type[Values]] = {
+    (Kind.PROMPT, "conversations"): Told,
+    (Kind.PROMPT, "input"): Told,
     (Kind.PROMPT, "messages"): Perhaps,
     (Kind.PROMPT, "question"): Question,
 }

@@ -49,8 +49,8 @@ class Asked(Prompts):
 
 
 class Perhaps(Asked):
-    """What is answered, where its column is called as those of other things are, too: what it is then depends on the answers (`pair_of`). Empty
-    where it says nothing, and without messages where they are wrong."""
+    """What is answered, where its column is called as those of other things are, too: what it is then depends on the answers (`pair_of`). A text
+    is what a user says, to whom the assistant answers. Empty where it says nothing, and without messages where they are wrong."""
 
     as_role: ClassVar[str] = "prompt"
     """As which role its column is to be named, to be read whatever the answers hold."""
@@ -102,19 +102,23 @@ class Perhaps(Asked):
         if not found or isinstance(found, int | float) or (isinstance(found, str) and is_blank(found)):
             return []
         try:
-            return [perhaps(), *Asked.messages(value)]
+            return [perhaps(), *(one | {"role": one["role"] or "user"} for one in Asked.messages(value))]
         except WrongError:
             return [perhaps()]
 
 
 class Question(Perhaps):
-    """The same, of which a text is what a user says, to whom the assistant answers."""
+    """The same, of what is a text."""
 
     as_role: ClassVar[str] = "instruction"
 
+
+class Told(Question):
+    """The same where its column is called as that of messages which are to be answered: these are it, whatever the answers have."""
+
     @staticmethod
     def messages(value: Any) -> list[Message]:
-        return [one | {"role": one["role"] or "user"} for one in Perhaps.messages(value)]
+        return Perhaps.messages(value) if isinstance(parsed(value), str) else Asked.messages(value)
 
 
 class Preferences(Prompts):

@@ -167,19 +167,18 @@ _SETTINGS = "chat_template_kwargs"
 
 def unread(form: Form, columns: Mapping[str, str], *, chosen: bool) -> dict[str, type[Values]]:
     """What a form knows of besides these columns, by role, which it reads: by column. Nothing of it is refused where somebody has `chosen` the
-    columns. A text stands for itself, as it is."""
-    if form.has("text"):
-        return {}
+    columns. A role that was found in a column of another name may have been meant to be in one of the others."""
     kinds: dict[str, type[Values]] = {"weight": Weight}
-    # Of a role that was found in a column of another name, one of its own may say something else.
-    left = {*columns.values(), *(role.name for role in form.roles if role.name in columns and not role.column)}
+    guessed = [role for role in form.roles if role.column not in ("", role.name)]
+    known = form.known.union(*((role.name, *role.also) for role in guessed))
+    left = {*columns.values(), *columns.keys() - {role.name for role in guessed}}
     if chosen:
         left |= {*_MEDIA, _SETTINGS}
     else:
         kinds |= {**dict.fromkeys(_MEDIA, Media), _SETTINGS: Settings}
         if not form.needs:  # elsewhere the same rows are examples of another objective
             kinds |= dict.fromkeys(("label", "kto_tag"), Disliked)
-    return {name: kinds.get(name, Unnamed if form.has(name) else Unread) for name in sorted(form.known - left)}
+    return {name: kinds.get(name, Unnamed if form.has(name) else Unread) for name in sorted(known - left)}
 
 
 def _is_empty(value: Any) -> bool:
