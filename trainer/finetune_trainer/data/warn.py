@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,12 @@ from finetune_trainer.data.alike import WRITTEN_FOR_NOTHING, look
 from finetune_trainer.data.examples import Examples, Split, Stop
 from finetune_trainer.data.keys import among, different, first_with, inputs, keys_of
 from finetune_trainer.data.kinds import Kinds
-from finetune_trainer.data.kinds.chats import ROLES, unwrapped
+from finetune_trainer.data.kinds.chats import ASSISTANT, ROLES, answered, unwrapped
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
 from finetune_trainer.data.kinds.messages import Completions, Messages, Prompts
 from finetune_trainer.data.kinds.number import NUMBER, Number
+from finetune_trainer.data.kinds.pairs import pair_of
 from finetune_trainer.data.kinds.preference import Preferences
 from finetune_trainer.data.kinds.tags import Tags
 from finetune_trainer.data.kinds.text import OptionalTexts, Texts
@@ -54,6 +56,7 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
         *_contradictions(train, kinds, keys["train"], stop),
         *_opposed_pairs(train, kinds, keys["train"], stop),
         *_repeated_prompts(train, kinds, stop),
+        *_answered_prompts(train, kinds, stop),
         *_unread_systems(train, kinds, stop),
         *_shared_rows(splits, kinds, keys),
     ]
@@ -229,6 +232,36 @@ def _repeated_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
         f"before {'them' if several else 'it'} anyway, so the model learns to say it again; leave it out there: "
         f"{at(train.origins.take(np.array(repeated)))}."
     ]
+
+
+def _answered_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
+    """Rows whose prompt ends with what the assistant says, where another message of it follows."""
+    answers = [role for role, kind in kinds.items() if issubclass(kind, (Completions, Preferences))]
+    if Completions.prompt not in kinds or not answers:
+        return []
+    ended, begin = list[int](), 0
+    for block in train.blocks(Completions.prompt, *answers):
+        stop()
+        for row, values in enumerate(zip(*block.values(), strict=True), begin):
+            given = unwrapped(values[0])
+            if given and given[-1]["role"] == ASSISTANT and _follows_itself(dict(zip(block, values, strict=True))):
+                ended.append(row)
+        begin += len(block[Completions.prompt])
+    if not ended:
+        return []
+    return [
+        f"In {len(ended):,} of {len(train):,} training rows the assistant has the last word of the prompt, and {' and '.join(answers)} "
+        f"{'are' if len(answers) > 1 else 'is'} another message of it, which does not go on with that: {at(train.origins.take(np.array(ended)))}."
+    ]
+
+
+def _follows_itself(row: Mapping[str, Any]) -> bool:
+    """Whether the assistant speaks last in the prompt of a row, and first in its answers."""
+    if "chosen" in row:
+        prompt, answer, *_ = pair_of(row)
+    else:
+        prompt, answer = answered(row["prompt"], row["completion"])
+    return bool(prompt and prompt[-1]["role"] == answer[0]["role"] == ASSISTANT)
 
 
 def _unread_systems(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:

@@ -543,6 +543,15 @@ def test_what_programs_write_for_nothing_is_said_of_texts_that_may_be_left_out_t
     assert warning.endswith("train.jsonl, line 2.")
 
 
+def test_a_number_for_nothing_is_nothing_in_a_text_that_may_be_left_out(tmp_path: Path) -> None:
+    row = {"instruction": "a", "input": "c", "output": "b"}
+    data = load(tmp_path, row, {**row, "input": float("nan")})
+    assert list(data.train.values("input")) == ["c", None]
+    with pytest.raises(JobError, match="the text is empty in 1 of 2 training rows") as caught:
+        load(tmp_path, row, {**row, "output": float("nan")})
+    assert "give them a text" in (caught.value.remedy or "")
+
+
 def test_data_without_any_of_the_columns_is_told_of_the_plainest_form(tmp_path: Path) -> None:
     with pytest.raises(JobError, match='has no column "messages"') as caught:
         load(tmp_path, {"dialogue": "a"})

@@ -146,6 +146,14 @@ GOOD: dict[str, tuple[dict[str, Any], tuple[Row, Row]]] = {
         {"messages": [ASKED, GREEN], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
         talks(ASKED),
     ),
+    "messages with the answer that is rejected, beside texts": (
+        {"messages": [ASKED, GREEN], "chosen": "Blue.", "rejected": "Green."},
+        talks(ASKED),
+    ),
+    "a prompt with the answer that is rejected": (
+        {"prompt": [ASKED, GREEN], "chosen": [BLUE], "rejected": [GREEN]},
+        talks(ASKED),
+    ),
     "messages that are none": (
         {"messages": [], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
         talks(ASKED),
@@ -457,6 +465,39 @@ def test_a_bad_row_is_named_with_what_is_allowed(line: str, tmp_path: Path) -> N
     assert "train.jsonl, line 2" in str(caught.value)
     assert (caught.value.field or "").startswith("spec.dataset.columns.")
     assert remedy in (caught.value.remedy or "")
+
+
+ENDED: dict[str, tuple[dict[str, Any], bool]] = {
+    "completions": ({"prompt": [ASKED, BLUE], "completion": [GREEN]}, True),
+    "completions as JSON": ({"prompt": json.dumps([ASKED, BLUE]), "completion": json.dumps([GREEN])}, True),
+    "completions of a question": ({"prompt": [BLUE, ASKED], "completion": [GREEN]}, False),
+    "completions that begin with a user": ({"prompt": [ASKED, BLUE], "completion": [ASKED, GREEN]}, False),
+    "completions of texts": ({"prompt": "a", "completion": " b"}, False),
+    "pairs": ({"prompt": [ASKED, assistant("Grey.")], "chosen": [BLUE], "rejected": [GREEN]}, True),
+    "pairs of ShareGPT": ({"conversations": [ASKED, assistant("Grey.")], "chosen": BLUE, "rejected": GREEN}, True),
+    "pairs with the answer that is chosen": ({"prompt": [ASKED, BLUE], "chosen": [BLUE], "rejected": [GREEN]}, False),
+    "pairs of whole conversations": (
+        {"messages": [ASKED, BLUE], "chosen": [ASKED, BLUE], "rejected": [ASKED, GREEN]},
+        False,
+    ),
+    "pairs of texts": ({"prompt": "a", "chosen": " b", "rejected": " c"}, False),
+}
+
+
+@pytest.mark.parametrize("way", ENDED)
+def test_a_prompt_that_ends_with_an_answer_of_its_own_is_said(way: str, tmp_path: Path) -> None:
+    line, said = ENDED[way]
+    forms = [
+        form
+        for form in TASKS["text-generation"].forms
+        if form.has("chosen") is ("chosen" in line) and not form.has("label")
+    ]
+    warnings = [
+        one for one in load_lines(tmp_path, forms, line, line).warnings if "the assistant has the last word" in one
+    ]
+    assert [one.partition(",")[0] for one in warnings] == [
+        "In 2 of 2 training rows the assistant has the last word of the prompt"
+    ] * said
 
 
 OPPOSED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

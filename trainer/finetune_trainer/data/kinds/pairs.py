@@ -120,7 +120,7 @@ def _begin(one: str, other: str) -> int:
 
 
 def _to_messages(prompt: list[Message], chosen: list[Message], rejected: list[Message], tools: str | None) -> Pair:
-    if prompt[-1] == chosen[-1]:  # the whole conversation once more, with the answer that is chosen
+    if prompt[-1] in (chosen[-1], rejected[-1]):  # the whole conversation once more, with one of the answers
         prompt = prompt[:-1]
     if not prompt:
         raise WrongError(NO_PROMPT, "chosen")

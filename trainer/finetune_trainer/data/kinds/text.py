@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class Texts(Values):
         return strings
 
     def _read_one_by_one(self, values: Sequence[Any]) -> pa.Array:
+        values = [None if isinstance(value, float) and isnan(value) else value for value in values]
         for row, value in enumerate(values, start=self.rows):
             if value is not None and not isinstance(value, str):
                 self._no_strings.add(row, value)
