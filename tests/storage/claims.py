@@ -60,7 +60,7 @@ def expire(claim: Claim) -> None:
 def take_at_once(folder: Folder) -> None:
     begin = time.monotonic()
     take(folder, "team/second/2").release()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30, "of two minutes"
 
 
 class ClaimSuite:
@@ -85,7 +85,7 @@ class ClaimSuite:
         leave_claim(folder, "team/first/1", age=20 * 60)
         begin = time.monotonic()
         take(folder, "team/second/2").release()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
 
     @pytest.mark.parametrize("age", [0, -3600, 600], ids=["of now", "of an hour from now", "of ten minutes ago"])
     def test_a_claim_that_a_killed_pod_left_is_taken_over_after_two_leases_whatever_its_date(
@@ -103,18 +103,18 @@ class ClaimSuite:
     def test_a_claim_that_is_given_back_while_it_is_watched_is_taken_without_waiting_longer(
         self, folder: Folder
     ) -> None:
-        first = take(folder, "team/first/1", lease=6)
+        first = take(folder, "team/first/1", lease=12)
         threading.Timer(0.3, first.release).start()
         begin = time.monotonic()
         take(folder, "team/second/2").release()
-        assert time.monotonic() - begin < 6
+        assert time.monotonic() - begin < 12
 
     def test_a_signal_ends_the_watching_of_a_claim(self, folder: Folder) -> None:
         leave_claim(folder, "team/first/1", age=0)
         begin = time.monotonic()
         with interrupted(0.3), pytest.raises(Interrupted):
             take(folder, "team/second/2")
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
 
     def test_the_next_attempt_of_the_same_owner_takes_over_and_the_former_ends_as_preempted(
         self, folder: Folder

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -56,6 +56,26 @@ def told() -> Iterator[StopSignal]:
 @pytest.fixture
 def notes(tmp_path: Path) -> Notes:
     return Notes.begin(tmp_path)
+
+
+Says = Callable[[int, Said], None]
+
+
+@pytest.fixture
+def says_once_all_are_up(notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Says:
+    """One says this, and not before all can hear what they are told for it."""
+    start = children.start_processes
+
+    def say(rank: int, said: Said) -> None:
+        def started(**arguments: object) -> object:
+            running = start(**arguments)
+            eventually(lambda: len(list(tmp_path.glob("up-*"))) == 2)
+            notes.say(rank, said)
+            return running
+
+        monkeypatch.setattr(children, "start_processes", started)
+
+    return say
 
 
 def run(stop: StopSignal, notes: Notes, tmp_path: Path, does: str, *, ears: str = LISTENS) -> list[Crash]:
@@ -155,6 +175,7 @@ def test_an_echo_of_a_signal_is_not_the_second(
     told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(children, "HURRY", 0.0)
+    monkeypatch.setattr(children, "ECHO_SECONDS", 60.0)
     does = f"""
     all_up()
     if rank == 0:
@@ -179,12 +200,17 @@ def test_where_one_is_killed_the_others_are_told_to_stop(told: StopSignal, notes
 
 @pytest.mark.parametrize("ears", [LISTENS, DEAF])
 def test_where_one_has_failed_the_others_have_their_time_and_no_more(
-    told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ears: str
+    told: StopSignal,
+    notes: Notes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    says_once_all_are_up: Says,
+    ears: str,
 ) -> None:
     monkeypatch.setattr(children, "NOTICE", 1.0)
     error = ResultError.of(JobError(FailureReason.DISK_FULL, "the workspace is full"))
     result = Result(outcome="failed", run_id="r", uri="u", owner="o", fingerprint="f", error=error)
-    notes.say(1, Said(result=result))
+    says_once_all_are_up(1, Said(result=result))
     begin = time.monotonic()
 
     assert run(told, notes, tmp_path, "rank or time.sleep(600)", ears=ears) == []
@@ -193,10 +219,10 @@ def test_where_one_has_failed_the_others_have_their_time_and_no_more(
 
 
 def test_whoever_saves_after_another_was_told_to_stop_is_not_killed_for_it(
-    told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: StopSignal, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_once_all_are_up: Says
 ) -> None:
     monkeypatch.setattr(children, "NOTICE", 0.2)
-    notes.say(1, Said(result=Result(outcome="preempted", run_id="r", uri="u", owner="o", fingerprint="f")))
+    says_once_all_are_up(1, Said(result=Result(outcome="preempted", run_id="r", uri="u", owner="o", fingerprint="f")))
 
     assert run(told, notes, tmp_path, "rank or time.sleep(2); (folder / f'done-{rank}').touch()", ears=DEAF) == []
     assert (tmp_path / "done-0").exists()

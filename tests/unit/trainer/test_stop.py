@@ -51,7 +51,8 @@ def told_once() -> StopSignal:
     return stop
 
 
-def test_the_same_signal_at_once_again_is_an_echo(ends: list[int]) -> None:
+def test_the_same_signal_at_once_again_is_an_echo(ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stop_module, "ECHO_SECONDS", 60.0)
     told_once()
     signal.raise_signal(signal.SIGTERM)
     assert ends == []

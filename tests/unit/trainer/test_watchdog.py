@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.waiting import eventually
+
 SCRIPT = """
 import ctypes, sys, time
 from pathlib import Path
@@ -65,13 +67,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, Path
         command = [sys.executable, "-c", SCRIPT, str(folder), kind]
         running[kind] = subprocess.Popen(command, stdout=subprocess.DEVNULL), folder
     process, folder = running[STANDS_STILL]
-    until = time.monotonic() + 20
-    while not (folder / "started").exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    eventually((folder / "started").exists, 60)
     process.send_signal(signal.SIGSTOP)
     time.sleep(1.7)
     process.send_signal(signal.SIGCONT)
-    return {kind: (process.wait(30), folder) for kind, (process, folder) in running.items()}
+    return {kind: (process.wait(120), folder) for kind, (process, folder) in running.items()}
 
 
 @pytest.mark.parametrize("kind", ENDS)

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -60,14 +61,22 @@ def test_an_error_comes_where_its_batch_would(threads: int) -> None:
             next(batches)
 
 
-def test_what_is_not_needed_any_more_is_not_made() -> None:
-    count = itertools.count()
+def test_what_is_not_needed_any_more_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, over = itertools.count(), threading.Event()
+    shut_down = ThreadPoolExecutor.shutdown
+
+    def end(pool: ThreadPoolExecutor, **how: bool) -> None:
+        shut_down(pool, **how)
+        over.set()
+
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", end)
 
     def make(number: int) -> int:
-        time.sleep(0.01)
-        return next(count)
+        made_before = next(count)
+        assert made_before < 50 or over.wait(60)
+        return made_before
 
     with made([list(range(50))] * 10, make, threads=2) as batches:
         next(batches)
-    assert next(count) < 60
+    assert next(count) <= 50 + 2, "what was in hand"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]

@@ -102,7 +102,7 @@ class Server:
             def do_POST(self):
                 outer.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 outer.tokens.append(self.headers["Authorization"])
-                outer.gate.wait(10)
+                outer.gate.wait(60)
                 self.send_response(outer.answer)
                 for name, value in outer.headers.items():
                     self.send_header(name, value)
@@ -136,7 +136,7 @@ def report(step, phase=TrainerPhase.TRAINING):
     return Progress.now(phase, datetime.now(UTC), step=step)
 
 
-def until(holds, seconds=10):
+def until(holds, seconds=20):
     end = time.monotonic() + seconds
     while not holds() and time.monotonic() < end:
         time.sleep(0.01)
@@ -149,16 +149,13 @@ def steps(server):
 
 def test_while_the_server_is_slow_only_the_newest_report_waits(server):
     server.gate.clear()
-    sink = HttpSink(server.url)
+    sink = HttpSink(server.url, timeout=60)
     sink.send(report(1))
-    until = time.monotonic() + 10
-    while not server.bodies and time.monotonic() < until:
-        time.sleep(0.01)
+    until(lambda: server.bodies)
 
-    begin = time.monotonic()
     for step in range(2, 50):
         sink.send(report(step))
-    assert time.monotonic() - begin < 0.5
+    assert len(server.bodies) == 1, "nobody waited for it"
     server.gate.set()
     sink.close()
 
@@ -177,31 +174,34 @@ def test_what_is_posted_is_what_transformers_own_client_posts(server):
 
 def test_nobody_listening_neither_delays_nor_fails(server):
     server.close()
-    sink = HttpSink(server.url, timeout=0.5)
+    sink = HttpSink(server.url, timeout=60)
     begin = time.monotonic()
     sink.send(report(1))
     sink.send(report(2))
 
     sink.close()
 
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 30
 
 
 def test_a_new_phase_is_sent_at_once_and_all_else_waits_for_its_time(server):
-    sink = HttpSink(server.url, interval=1.0)
-    begin = time.monotonic()
+    sink = HttpSink(server.url, interval=600)
     sink.send(report(1))
     until(lambda: steps(server) == [1.0])
     sink.send(report(2, TrainerPhase.EVALUATING))
     until(lambda: steps(server) == [1.0, 2.0])
-    assert time.monotonic() - begin < 0.9
-    sent = time.monotonic()
     for step in (3, 4):
         sink.send(report(step, TrainerPhase.EVALUATING))
-    until(lambda: len(server.bodies) == 3)
-    assert time.monotonic() - sent > 0.8
     sink.close()
     assert steps(server) == [1.0, 2.0, 4.0]
+
+    sink = HttpSink(server.url, interval=1.0)
+    begin = time.monotonic()
+    for number in (4, 5):
+        sink.send(report(number))
+        until(lambda n=number: len(server.bodies) == n)
+    assert time.monotonic() - begin >= 1
+    sink.close()
 
 
 def test_whoever_refuses_is_left_alone_for_longer_each_time_and_that_is_said_once(server, caplog):
@@ -229,10 +229,8 @@ def test_who_is_taken_to_hang_when_he_is_silent_tries_again_sooner(server):
         until(lambda n=number: len(server.bodies) >= n - 1)
         sink.send(report(number))
     server.answer = 200
-    begin = time.monotonic()
     sink.send(report(9))
-    until(lambda: steps(server)[-1] == 9.0)
-    assert time.monotonic() - begin < 1
+    until(lambda: steps(server)[-1] == 9.0, 10)  # the next doubled pause would be 25 seconds
     sink.close()
 
 

@@ -235,11 +235,11 @@ def test_a_signal_is_served_while_a_silent_store_is_waited_for(monkeypatch: pyte
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        folder = open_folder("s3://bucket/run", Storage(endpoint=endpoint), patience=10)
+        folder = open_folder("s3://bucket/run", Storage(endpoint=endpoint), patience=100)
         begin = time.monotonic()
         with interrupted(0.3), pytest.raises(Interrupted):
             folder.read("claim.json")
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 30
 
 
 PATHS = {
