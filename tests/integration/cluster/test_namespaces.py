@@ -58,8 +58,8 @@ def _traces() -> dict[str, str]:
     """What an untidy command could leave on the machine."""
     return {
         "processes": _said("pgrep", "-fx", "sleep 1000"),
-        "interfaces": _said("ip", "-brief", "link"),
-        "mounts": Path("/proc/mounts").read_text(),
+        "interfaces": str([line for line in _said("ip", "-brief", "link").splitlines() if "untidy" in line]),
+        "mounts": str([line for line in Path("/proc/mounts").read_text().splitlines() if " /mnt " in line]),
         "files": str([path for path in ("/var/lib/untidy", "/run/untidy") if Path(path).exists()]),
         "groups": str(sorted(CGROUPS.glob(f"*/{CGROUP}"))),
         "kernel.panic": Path("/proc/sys/kernel/panic").read_text(),

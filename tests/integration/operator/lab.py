@@ -65,7 +65,7 @@ class OperatorProcess:
                 env={**nameless(os.environ), "HOME": "/tmp", "KUBECONFIG": str(kubeconfig), **(environment or {})},
                 stderr=output,
             )
-        eventually(lambda: until in self.lines() or self.process.poll() is not None, 30)
+        eventually(lambda: until in self.lines() or self.process.poll() is not None, 120)
         assert self.process.poll() is None, self.lines()
 
     def lines(self) -> str:
@@ -74,7 +74,7 @@ class OperatorProcess:
     def get(self, path: str) -> tuple[int, str]:
         port = self.lines().rsplit("metrics on port ", 1)[1].split(".")[0]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -99,16 +99,16 @@ class OperatorProcess:
     @property
     def progress_port(self) -> int:
         """Where trainers are heard; waits until they are."""
-        eventually(lambda: "Hearing trainers on port" in self.lines(), 20)
+        eventually(lambda: "Hearing trainers on port" in self.lines(), 60)
         return int(self.lines().rsplit("Hearing trainers on port ", 1)[1].split(".")[0])
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.process.wait(60)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(15)
+        self.process.wait(60)
 
 
 class Site:

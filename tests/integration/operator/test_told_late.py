@@ -63,7 +63,7 @@ def operating_without_events(lab: Lab, folder: Path) -> Iterator[tuple[NoEventsA
         with operating(lab.account, folder, "--namespace", lab.namespace) as operator:
             lab.fill_quota({"count/jobs.batch": "0"})
             lab.apply()
-            lab.until(phase="Pending", reason="QuotaExceeded", seconds=10)
+            lab.until(phase="Pending", reason="QuotaExceeded")
             yield trouble, operator
     finally:
         trouble.is_over()
@@ -74,7 +74,7 @@ def test_while_the_api_server_has_no_events_are_taken_statuses_are_in_time_and_a
 ) -> None:
     with operating_without_events(own_lab, tmp_path) as (trouble, operator):
         own_lab.edit(suspend=True)
-        own_lab.until(phase="Suspended", reason="Suspended", seconds=10)
+        own_lab.until(phase="Suspended", reason="Suspended")
         eventually(lambda: 'code="500",verb="post"' in operator.get("/metrics")[1])
         assert own_lab.events() == []
         trouble.is_over()
@@ -92,7 +92,7 @@ def test_what_waits_to_be_told_is_told_before_an_operator_that_is_stopped_has_en
         time.sleep(1)
         assert own_lab.events() == []
         trouble.is_over()
-        assert operator.process.wait(15) == 0
+        assert operator.process.wait(60) == 0
         assert own_lab.events() == [("Warning", "QuotaExceeded")]
 
 
@@ -100,8 +100,8 @@ def test_an_operator_that_is_stopped_waits_for_events_no_longer_than_it_has(own_
     with operating_without_events(own_lab, tmp_path) as (_, operator):
         operator.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        assert operator.process.wait(20) == 0
-        assert time.monotonic() - began < 14
+        assert operator.process.wait(60) == 0
+        assert time.monotonic() - began < 30
         assert own_lab.events() == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune_operator.worlds.kube.leadership import LEASE_SECONDS, RENEW_DEADLINE
 from tests.cluster.api import Object, Watch
 from tests.cluster.kubelet import succeed
 from tests.cluster.waiting import eventually
@@ -119,25 +120,26 @@ def leads(operator: OperatorProcess) -> bool:
 # ------------------------------------------------------------------------------------------------------- how fast
 
 
-def test_whoever_is_told_to_stop_is_followed_in_two_seconds_and_whoever_is_killed_in_seventeen(
+def test_whoever_is_told_to_stop_is_followed_before_its_lease_runs_out_and_whoever_is_killed_soon_after(
     lab: Lab, account: ReplicatedAccount, tmp_path: Path
 ) -> None:
+    """By how much exactly is tried where time is no other program's (`tests/unit/operator/test_leadership.py`), and printed here."""
     with replicas_of(account, tmp_path) as replicas:
         lab.apply(runId="r")
         lab.until(phase="Running")
-        for end, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 17.0)):
+        for end, seconds in ((signal.SIGTERM, RENEW_DEADLINE), (signal.SIGKILL, 2 * LEASE_SECONDS)):
             leader, follower = replicas.leader, replicas.follower
             name = f"after-{end.name.lower()}"
             with scraped(leader):
                 leader.process.send_signal(end)
                 began = time.monotonic()
                 _create(lab, name)
-                eventually(lambda name=name: lab.jobs(name), 30)
+                eventually(lambda name=name: lab.jobs(name), 60)
                 taken = time.monotonic() - began
             print(f"{end.name}: another replica acted after {taken:.2f} s")
             assert taken < seconds
             replicas.are_led_by(follower)
-            assert leader.process.wait(15) == (0 if end is signal.SIGTERM else -end)
+            assert leader.process.wait(60) == (0 if end is signal.SIGTERM else -end)
             replicas.start()
         lab.until("after-sigkill", phase="Running")
         assert len(lab.jobs()) == 1
@@ -236,7 +238,7 @@ def test_one_that_stood_still_and_goes_on_writes_nothing_any_more_and_ends(
             lab.until(f"job-{number}", phase=FINISHED)
         before = len(_writes_by(lab, credential))
         leader.process.send_signal(signal.SIGCONT)
-        assert leader.process.wait(10) == 1
+        assert leader.process.wait(60) == 1
         assert "does not lead any longer, and so it ends" in leader.lines()
         assert _writes_by(lab, credential)[before:] == []
         for number in range(4, 8):
@@ -285,8 +287,8 @@ def test_whatever_becomes_of_the_leader_each_run_has_one_job_and_no_status_goes_
             if how is signal.SIGSTOP:
                 time.sleep(0.5)
                 leader.process.send_signal(signal.SIGCONT)
-                assert leader.process.wait(10) == 1
-            leader.process.wait(10)
+                assert leader.process.wait(60) == 1
+            leader.process.wait(60)
 
             def all_are_through(until: int = JOBS * (number + 1)) -> bool:
                 replicas.tend()

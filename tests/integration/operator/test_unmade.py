@@ -74,9 +74,11 @@ def test_what_the_api_server_refuses_for_too_long_fails_with_its_words_and_what_
     with refusing(lab, JOBS_MADE, "!object.metadata.name.startsWith('policy')"), webhook_is_down(lab, "webhook"):
         for name in REFUSED:
             eventually(lambda n=name: is_refused(lab, n))  # type: ignore[misc]
-            lab.apply(name, runId="r", pendingDeadlineSeconds=6)
+            lab.apply(name, runId="r", pendingDeadlineSeconds=600)
         for name, (reason, words) in REFUSED.items():
             assert words in lab.until(name, phase="Pending", reason=reason)["message"]
+        for name in REFUSED:
+            lab.edit(name, pendingDeadlineSeconds=6)
         for name, (reason, words) in REFUSED.items():
             status = lab.until(name, phase="Failed", reason=reason)
             said = "No attempt ran within the 6 seconds of spec.pendingDeadlineSeconds; it waited for: "
@@ -95,23 +97,23 @@ def test_what_was_counted_survives_a_killed_operator_and_time_without_one_does_n
     own_lab: Lab, tmp_path: Path
 ) -> None:
     own_lab.fill_quota(NO_JOBS)
-    own_lab.apply(pendingDeadlineSeconds=12)
+    own_lab.apply(pendingDeadlineSeconds=16)
     arguments = ("--namespace", own_lab.namespace)
     with operating(own_lab.account, tmp_path, *arguments) as operator:
         own_lab.until(phase="Pending", reason="QuotaExceeded")
         began = time.monotonic()
-        eventually(lambda: counted(own_lab) >= 4, 20)
+        eventually(lambda: counted(own_lab) >= 8, 60)
         operator.kill()
     there = time.monotonic() - began
     before = counted(own_lab)
-    time.sleep(14)
+    time.sleep(18)
     with operating(own_lab.account, tmp_path, *arguments):
         began = time.monotonic()
         own_lab.stays(lambda: own_lab.status()["phase"] == "Pending", 1)
-        status = own_lab.until(phase="Failed", reason="QuotaExceeded", seconds=20)
+        status = own_lab.until(phase="Failed", reason="QuotaExceeded", seconds=60)
         there += time.monotonic() - began
     print(f"{before} s were counted before it was killed; it failed after operators had tried for {there:.1f} s")
-    assert 12 - 4 - 2 < there < 12 + 4, "four that may count of the time in which nobody tried, and starts and looks"
+    assert 16 - 4 - 2 < there < 16 + 7, "four that may count of the time in which nobody tried, and starts and looks"
     assert "it waited for: The namespace has no room for it" in status["failure"]["message"]
 
 
@@ -123,15 +125,17 @@ def test_another_replica_goes_on_counting_where_the_one_that_led_has_stopped(
     lab = Lab(site, namespace, account)
     lab.fill_quota(NO_JOBS)
     with replicas_of(account, tmp_path, HURRIED) as replicas:
+        asked = time.monotonic()
         lab.apply(pendingDeadlineSeconds=16)
         lab.until(phase="Pending", reason="QuotaExceeded")
         began = time.monotonic()
-        eventually(lambda: counted(lab) >= 8, 20)
+        eventually(lambda: counted(lab) >= 8, 60)
         replicas.leader.kill()
-        lab.until(phase="Failed", reason="QuotaExceeded", seconds=30)
-        taken = time.monotonic() - began
-    print(f"16 s were over after {taken:.1f} s, of which two replicas were there")
-    assert 15 < taken < 22, "no sooner; and at most what the Lease takes to be free later"
+        lab.until(phase="Failed", reason="QuotaExceeded", seconds=60)
+        ended = time.monotonic()
+    print(f"16 s were over after {ended - began:.1f} s, of which two replicas were there")
+    assert ended - asked > 15, "no sooner"
+    assert ended - began < 8 + 16, "which it would take to begin anew"
 
 
 def test_what_is_counted_takes_a_dozen_writes(lab: Lab) -> None:

@@ -101,18 +101,19 @@ def test_a_node_that_falls_silent_and_comes_back_is_told_both_times(lab: Lab) ->
 def test_what_waits_too_long_fails_with_its_reason_and_frees_all_but_time_in_a_queue_does_not_count(lab: Lab) -> None:
     """The queue's part is played: it suspends the Job, upon which the Job controller forgets when that had started."""
     lab.pods_are(unschedulable(NO_GPU))
-    lab.apply(pendingDeadlineSeconds=5, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    lab.apply(pendingDeadlineSeconds=600, labels={"kueue.x-k8s.io/queue-name": "gpus"})
     lab.until(phase="Starting", reason="Unschedulable")
     [job] = lab.jobs()
     path = f"/apis/batch/v1/namespaces/{lab.namespace}/jobs/{job['metadata']['name']}"
     lab.cluster.api.patch(path, {"spec": {"suspend": True}})
     lab.until(phase="Pending", reason="Queued")
-    lab.stays(lambda: lab.status()["phase"] == "Pending", 5.5)
+    lab.edit(pendingDeadlineSeconds=8)
+    lab.stays(lambda: lab.status()["phase"] == "Pending", 8.5)
     lab.cluster.api.patch(path, {"spec": {"suspend": False}})
     lab.until(phase="Starting", reason="Unschedulable")
     lab.stays(lambda: lab.status()["phase"] == "Starting", 2)
     status = lab.until(phase="Failed", reason="Unschedulable")
-    assert "within the 5 seconds of spec.pendingDeadlineSeconds; it waited for: No node can take" in status["message"]
+    assert "within the 8 seconds of spec.pendingDeadlineSeconds; it waited for: No node can take" in status["message"]
     eventually(lambda: not lab.jobs() and not lab.pods())
     assert lab.status() == status
 

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -289,12 +290,18 @@ MOMENTS = {
 }
 
 
+def hears(pid: int) -> bool:
+    """Whether the process has a handler of SIGTERM yet, which a Python that starts has not."""
+    caught = re.search(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_signal_before_training_ends_as_preempted_within_seconds(large, tmp_path, moment):
     job, said = Job(tmp_path, **large, training=SLOW), MOMENTS[moment]
     attempt = job.start_from_nothing() if moment in ("start", "import") else job.start()
     if said is None:
-        time.sleep(0.2)
+        assert attempt.wait_until(lambda: hears(attempt.process.pid), "it hears signals")
     else:
         assert attempt.wait_for(said), attempt.log
         time.sleep(0.05)  # into it, and not past it
@@ -303,7 +310,7 @@ def test_a_signal_before_training_ends_as_preempted_within_seconds(large, tmp_pa
     code = attempt.signal(signal.SIGTERM)
 
     assert code == ExitCode.PREEMPTED, attempt.log
-    assert time.monotonic() - begin < 10, "the machine may be busy, but nothing waits for work to end"
+    assert time.monotonic() - begin < 30, "the machine may be busy, but nothing waits for work to end"
     assert "Training for" not in attempt.log
     if moment in ("tokenising", "baseline"):
         assert attempt.result.outcome == "preempted"
