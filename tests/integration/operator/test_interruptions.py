@@ -101,7 +101,7 @@ def test_a_deleted_job_leaves_no_child(lab: Lab, reach: Callable[[Lab], None]) -
 def test_a_job_is_deleted_at_once_while_the_operator_is_down(own_lab: Lab, tmp_path: Path) -> None:
     with operating(own_lab.account, tmp_path, f"--namespace={own_lab.namespace}"):
         running(own_lab)
-    own_lab.kubectl("delete", "ftj", "demo", "--timeout=5s")
+    own_lab.kubectl("delete", "ftj", "demo", "--timeout=60s")
     eventually(lambda: not own_lab.jobs() and not own_lab.pods())
 
 

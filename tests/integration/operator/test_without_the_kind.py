@@ -36,5 +36,5 @@ def test_an_operator_without_the_kind_says_what_to_do_and_works_once_it_is_there
         eventually(lambda: operator.get("/readyz")[0] == 200, 40)
         job = {"apiVersion": "finetune.dev/v1alpha1", "kind": "FineTuneJob", "metadata": {"name": "demo"}}
         empty_cluster.kubectl("apply", "-f", "-", input=yaml.safe_dump({**job, "spec": {**SPEC, "suspend": True}}))
-        empty_cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Suspended", "--timeout=20s", "ftj/demo")
+        empty_cluster.kubectl("wait", "--for=jsonpath={.status.phase}=Suspended", "--timeout=60s", "ftj/demo")
         assert OperatorProcess.STARTED in operator.lines()
