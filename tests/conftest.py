@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from finetune_trainer.imports import nothing_collected
 
 # For torch in each of several workers, and in what they start: equal numbers need equal threads, and two of one worker, which wait for
 # each other actively, would wait for a core that another has. Read once, when torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The same examples each time, however long a busy machine takes for one.
+settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 pytest_plugins = ["tests.cluster.fixtures"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -77,35 +78,42 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(namespace: str, s3: S3Server) -> Trained:
+def trained(namespace: str, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The example, its reports all to the replica that does not act until its pod is deleted in mid-training, and then the operator's process that
     acts killed."""
     acts, follows = operators()
-    with trainers_only_reach(follows):
-        apply(example(s3, "topics"), namespace)
-        watch = watching("topics", namespace)
-        with Story("topics", namespace) as story:
-            steps = [story.until(_tells_of_a_step_beyond(0), LONG)["progress"]["step"]]
-            steps.append(story.until(_tells_of_a_step_beyond(steps[0]), LONG)["progress"]["step"])
-            run_uri = story.statuses[-1]["run"]["uri"]
-        heard = (posts(follows), posts(acts))
-        first = pods_of("topics", namespace)[0]
-        eventually(lambda: checkpoints(s3, run_uri), LONG)
-    said_inside = kubectl(
-        "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", INSPECTION
-    )  # fmt: skip
-    kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
-    _wait_for_pod(lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace)
-    saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
-    eventually(lambda: job("topics", namespace)["status"]["phase"] == "Running", LONG)
-    leader = leading_pod()
-    signal_in(next(pod for pod in get("pods", OPERATOR_NAMESPACE) if pod["metadata"]["name"] == leader), signal.SIGKILL)
-    next_leader = eventually(lambda: leading_pod() if leading_pod() != leader else None, 60)
-    kubectl("wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={LONG}s")
-    watch.terminate()
+    watched = tmp_path_factory.mktemp("watched") / "topics.txt"
+    with contextlib.ExitStack() as stack:
+        with trainers_only_reach(follows):
+            apply(example(s3, "topics"), namespace)
+            stack.enter_context(watching("topics", namespace, watched))
+            with Story("topics", namespace) as story:
+                steps = [story.until(_tells_of_a_step_beyond(0), LONG)["progress"]["step"]]
+                steps.append(story.until(_tells_of_a_step_beyond(steps[0]), LONG)["progress"]["step"])
+                run_uri = story.statuses[-1]["run"]["uri"]
+            heard = (posts(follows), posts(acts))
+            first = pods_of("topics", namespace)[0]
+            eventually(lambda: checkpoints(s3, run_uri), LONG)
+        said_inside = kubectl(
+            "exec", first["metadata"]["name"], f"--namespace={namespace}", "--", "sh", "-c", INSPECTION
+        )  # fmt: skip
+        kubectl("delete", "pod", first["metadata"]["name"], f"--namespace={namespace}", "--wait=false")
+        _wait_for_pod(
+            lambda pods: any(p["metadata"]["uid"] != first["metadata"]["uid"] for p in pods), "topics", namespace
+        )
+        saved = json.loads(read(s3, run_uri, "attempts/1/result.json"))
+        eventually(lambda: job("topics", namespace)["status"]["phase"] == "Running", LONG)
+        leader = leading_pod()
+        signal_in(
+            next(pod for pod in get("pods", OPERATOR_NAMESPACE) if pod["metadata"]["name"] == leader), signal.SIGKILL
+        )
+        next_leader = eventually(lambda: leading_pod() if leading_pod() != leader else None, 60)
+        kubectl(
+            "wait", "finetunejob/topics", "--for=condition=Finished", f"--namespace={namespace}", f"--timeout={LONG}s"
+        )
     return Trained(
         job=job("topics", namespace),
-        watched=watch.communicate()[0].splitlines(),
+        watched=watched.read_text().splitlines(),
         pods=[first, *pods_of("topics", namespace)],
         said_inside=said_inside,
         first_log=read(s3, run_uri, "attempts/1/log.txt").decode(),

@@ -208,10 +208,16 @@ def training(manifest: Manifest, namespace: str, s3: S3Server) -> Iterator[Train
         yield Training(story, run_uri, pod)
 
 
-def watching(name: str, namespace: str) -> subprocess.Popen[str]:
-    """`kubectl get --watch` of the job, until it is terminated."""
+@contextlib.contextmanager
+def watching(name: str, namespace: str, into: Path) -> Iterator[None]:
+    """What `kubectl get --watch` prints of the job meanwhile is in that file, until it says how the job has ended."""
     command = ["kubectl", "get", "finetunejob", name, f"--namespace={namespace}", "--watch"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with into.open("w") as file, subprocess.Popen(command, stdout=file) as watch:
+        try:
+            yield
+            eventually(lambda: re.search("Succeeded|Failed", into.read_text()))  # it may hear it later than others
+        finally:
+            watch.terminate()
 
 
 def upload_inputs(s3: S3Server) -> None:

@@ -354,7 +354,7 @@ def test_a_secret_in_a_wrong_place_is_never_repeated(changes: dict[str, Any], se
 
 
 @pytest.mark.slow
-@settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(manifests())
 def test_any_manifest_is_taken_or_refused_in_words(document: dict[str, Any]) -> None:
     try:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from finetune_api.failures import FailureReason
 from finetune_api.progress import Progress, TrainerPhase
@@ -642,17 +642,16 @@ def goes_well(steps: list[tuple[int, int]]) -> None:
 STEP = st.tuples(st.sampled_from(range(len(STEPS))), st.sampled_from(range(101)))
 HISTORIES = st.integers(0, 40).flatmap(lambda length: st.lists(STEP, min_size=length, max_size=length))
 """Of all lengths alike: left to itself Hypothesis prefers short ones, in which little can go wrong."""
-UNHURRIED = [HealthCheck.too_slow]
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=UNHURRIED)
+@settings(max_examples=500)
 @given(HISTORIES)
 def test_whatever_happens_a_job_is_told_of_truly_and_comes_to_an_end(steps: list[tuple[int, int]]) -> None:
     goes_well(steps)
 
 
 @pytest.mark.soak
-@settings(max_examples=10_000, deadline=None, suppress_health_check=UNHURRIED)
+@settings(max_examples=10_000, derandomize=False)
 @given(HISTORIES)
 def test_ten_thousand_histories_are_told_of_truly_and_come_to_an_end(steps: list[tuple[int, int]]) -> None:
     goes_well(steps)

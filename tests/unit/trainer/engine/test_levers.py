@@ -86,7 +86,7 @@ MASKS = {
     "none": None,
     "of padding": torch.tensor([[True] * 6, [True] * 4 + [False] * 2])[:, None, None, :].expand(2, 1, 6, 6),
     "causal": torch.ones(6, 6, dtype=torch.bool).tril()[None, None],
-    "added": torch.randn(2, 4, 6, 6),
+    "added": torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0)),
 }
 
 

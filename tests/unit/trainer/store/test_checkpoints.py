@@ -269,7 +269,7 @@ def four_checkpoints() -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(damaged=st.dictionaries(st.sampled_from(ALL_FILES), st.sampled_from(["missing", "cut", "changed"]), max_size=8))
 def test_of_any_store_with_torn_checkpoints_the_newest_untouched_one_is_used(
     four_checkpoints: dict[str, bytes], damaged: dict[str, str]

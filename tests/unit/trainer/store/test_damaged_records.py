@@ -64,7 +64,7 @@ def test_checkpoints_of_version_0_1_0_are_gone_on_from(whole: Any, tmp_path: Pat
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_any_flipped_bit_leads_to_the_same_checkpoint_or_to_the_older_and_never_to_another(
     data: st.DataObject, whole: Any
@@ -80,7 +80,7 @@ def test_any_flipped_bit_leads_to_the_same_checkpoint_or_to_the_older_and_never_
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_any_flipped_bit_of_a_record_of_version_0_1_0_ends_in_no_crash(data: st.DataObject) -> None:
     logger.setLevel(logging.CRITICAL)
@@ -90,7 +90,7 @@ def test_any_flipped_bit_of_a_record_of_version_0_1_0_ends_in_no_crash(data: st.
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_any_flipped_bit_of_a_finished_run_never_yields_another_result(data: st.DataObject) -> None:
     logger.setLevel(logging.CRITICAL)
