@@ -48,7 +48,7 @@ def stalled(namespace: str, s3: S3Server) -> Stalled:
         seconds = time.monotonic() - began
         saved = checkpoints(s3, training.run_uri)
         pod = eventually(lambda: _told_to_stop(training.pod["metadata"]["uid"], namespace))
-        told_to_stop = training.story.until(lambda status: "told to stop" in status["message"], 20)
+        told_to_stop = training.story.until(lambda status: "told to stop" in status["message"], LONG)
         training.ends()
     return Stalled(
         job=tools.job("topics", namespace),

@@ -108,7 +108,7 @@ def test_a_second_time_it_is_finished_already_and_says_so_in_seconds(demo: tuple
     checkout, _ = demo
     begin = time.monotonic()
     said = run(checkout, MAIN)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert "✓ topics is finished already, nothing had to be trained" in said
     assert "Training for" not in said
 

@@ -145,7 +145,9 @@ def test_the_audit_log_tells_who_did_what_and_what_was_denied(control_plane: Con
     bob = control_plane.kubeconfig_for("bob")
     with pytest.raises(KubectlFailed):
         control_plane.kubectl("-n", namespace, "delete", "pod", "some", kubeconfig=bob)
-    (event,) = [e for e in control_plane.audit_events() if e["user"]["username"] == "bob" and e["verb"] == "delete"]
+    (event,) = eventually(
+        lambda: [e for e in control_plane.audit_events() if e["user"]["username"] == "bob" and e["verb"] == "delete"]
+    )
     assert event["objectRef"]["namespace"] == namespace
     assert event["annotations"]["authorization.k8s.io/decision"] == "forbid"
 

@@ -181,9 +181,11 @@ def test_an_outage_in_the_middle_of_a_commit_is_outlasted(
     with Proxy(s3_server.endpoint) as proxy:
         folder = open_folder(f"s3://{bucket}/run", storage.model_copy(update={"endpoint": proxy.endpoint}))
         checkpoints = checkpoints_of(folder)
+        under_way = proxy.hold(r"^(PUT|POST) .*/checkpoints/step-")
         save(checkpoints, tmp_path, 10, size=40 * CHUNK)
-        time.sleep(0.3)
+        assert under_way.wait(60)
         proxy.cut()
+        proxy.let_go()
         mended = threading.Timer(3, proxy.mend)
         begin = time.monotonic()
         mended.start()

@@ -116,7 +116,7 @@ def test_a_finished_equal_run_is_adopted_in_seconds_without_importing_torch(fini
     attempt = job.start_from_nothing(PYTHONPROFILEIMPORTTIME="1")
 
     assert attempt.wait() == ExitCode.DONE
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 60
     assert attempt.result.adopted
     assert attempt.result.metrics == first.result.metrics
     assert " torch" not in attempt.log
