@@ -26,7 +26,7 @@ import urllib3
 from tests.cluster.npm_packages import provide_package
 from tests.cluster.process import ServerFailed, ServerProcess
 
-START_SECONDS = 60
+START_SECONDS = 120
 VERSION = "2023-11-03"
 """Of the protocol."""
 

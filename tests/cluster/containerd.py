@@ -21,7 +21,7 @@ from tests.cluster.binaries import provide
 from tests.cluster.process import ServerProcess
 
 NAMESPACE = "k8s.io"  # the one that Kubernetes' side of containerd uses
-START_SECONDS = 30
+START_SECONDS = 120
 METADATA = "io.containerd.metadata.v1.bolt"
 SNAPSHOTS = "io.containerd.snapshotter.v1.overlayfs"
 CONTENT = "io.containerd.content.v1.content"

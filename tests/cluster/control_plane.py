@@ -45,8 +45,8 @@ CONTROLLERS = (
 )
 SERVICE_ADDRESSES = "10.96.0.0/16"
 API_SERVICE_ADDRESS = "10.96.0.1"  # the first of SERVICE_ADDRESSES, by Kubernetes' rule
-START_SECONDS = 60
-NAMESPACE_SECONDS = 15
+START_SECONDS = 120
+NAMESPACE_SECONDS = 60
 
 AuditLevel = Literal["Metadata", "Request", "RequestResponse"]
 
@@ -147,7 +147,8 @@ class ControlPlane:
         """
         if self._audit is None:
             raise ValueError("This control plane keeps no audit log; start it with audit='Metadata'.")
-        return [json.loads(line) for line in self._audit_log.read_text().splitlines()]
+        *lines, _ = self._audit_log.read_text().split("\n")  # the last may be half written
+        return [json.loads(line) for line in lines]
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         pki = self.folder / "pki"
@@ -240,6 +241,7 @@ class ControlPlane:
         yield f"--audit-policy-file={self.folder / 'audit-policy.yaml'}"
         yield f"--audit-log-path={self._audit_log}"
         yield "--audit-log-mode=blocking"  # so that an answered request is in the log
+        yield "--audit-log-maxsize=10000"  # MB; after 100 of them it would begin another file
 
     def _start_controller_manager(self, stack: contextlib.ExitStack) -> None:
         kubeconfig = self.kubeconfig_for("system:kube-controller-manager", ["system:masters"])

@@ -153,7 +153,12 @@ class KubeletStandIn:
         with self._lock:  # against leaving between the question and the watch
             if self._leaving.is_set():
                 return None
-            self._watch = self._api.watch(self._path, version)
+            try:
+                self._watch = self._api.watch(self._path, version)
+            except ApiError as error:
+                if error.status != 410:
+                    raise
+                return None
         for kind, thing in self._watch:
             if kind == "ERROR":
                 return None

@@ -27,7 +27,7 @@ from obstore.store import S3Store
 from tests.cluster.binaries import provide
 from tests.cluster.process import ServerFailed, ServerProcess
 
-START_SECONDS = 20
+START_SECONDS = 120
 ATTEMPTS = 3
 
 

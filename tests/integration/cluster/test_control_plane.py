@@ -83,7 +83,7 @@ def test_what_a_finetunejob_owns_goes_with_it(control_plane: ControlPlane, names
     create(control_plane, owned)
     control_plane.kubectl("-n", namespace, "delete", "finetunejob", "tune")
     # Fast, because the controllers know the CRD from their start; else they look for it each 30 seconds.
-    eventually(lambda: not jobs(control_plane, namespace), seconds=10)
+    eventually(lambda: not jobs(control_plane, namespace))
 
 
 def test_a_running_pod_ends_when_the_test_says_so(control_plane: ControlPlane, namespace: str) -> None:
