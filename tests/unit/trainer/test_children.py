@@ -309,8 +309,14 @@ def test_told_while_they_are_started_again_they_hear_of_it_once(
     start = children.start_processes
     hurry = 1.0
     monkeypatch.setattr(children, "HURRY", hurry)
-    both = Children((sys.executable, "-c", f"{DEAF}\ntime.sleep({2 * hurry})"), 2, notes, {"FOLDER": str(tmp_path)})
+    does = f"""
+wait(lambda: (folder / "alone").exists() or (folder / f"told-{{rank}}").exists())
+time.sleep({2 * hurry})
+"""
+    both = Children((sys.executable, "-c", DEAF + does), 2, notes, {"FOLDER": str(tmp_path)})
+    (tmp_path / "alone").touch()
     assert both.run(told) == []
+    (tmp_path / "alone").unlink()
 
     def started(**arguments: object) -> object:
         signal.raise_signal(signal.SIGTERM)
