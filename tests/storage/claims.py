@@ -69,7 +69,7 @@ class ClaimSuite:
     def test_another_owner_is_refused_once_the_holder_renews_with_who_where_and_what_to_do(
         self, folder: Folder
     ) -> None:
-        with take(folder, "team/first/1", "first-abc", SHORT), pytest.raises(JobError) as caught:
+        with take(folder, "team/first/1", "first-abc", 4), pytest.raises(JobError) as caught:
             take(folder, "team/second/2")
         error = caught.value
         assert error.reason is FailureReason.OUTPUT_CONFLICT
@@ -175,12 +175,15 @@ class ClaimSuite:
             claim.check()
 
     def test_of_many_who_take_it_at_once_one_has_it_at_a_time(self, folder: Folder) -> None:
+        refused: list[str] = []
+
         def race(number: int) -> str:
             try:
-                claim = take(folder, f"team/job/{number}", lease=1)
+                claim = take(folder, f"team/job/{number}", lease=4)
             except JobError as error:
+                refused.append(error.reason)
                 return error.reason
-            time.sleep(3)
+            eventually(lambda: len(refused) == 4, 60)
             claim.check()
             claim.release()
             return "won"
