@@ -20,13 +20,13 @@ from tests.integration.operator.lab import Lab, OperatorProcess, ReplicatedAccou
 from tests.unit.operator.story import SPEC, TUNED
 
 HURRIED = {
-    "finetune_operator.worlds.kube.leadership.LEASE_SECONDS": 5.0,
-    "finetune_operator.worlds.kube.leadership.RENEW_DEADLINE": 3.5,
+    "finetune_operator.worlds.kube.leadership.LEASE_SECONDS": 8.0,
+    "finetune_operator.worlds.kube.leadership.RENEW_DEADLINE": 6.0,
     "finetune_operator.worlds.kube.leadership.RETRY_SECONDS": 0.5,
     "finetune_operator.worlds.kube.leadership.LOOK_SECONDS": 0.25,
-    "finetune_operator.worlds.kube.leadership.TRY_SECONDS": 1.0,
+    "finetune_operator.worlds.kube.leadership.TRY_SECONDS": 2.0,
 }
-"""For what is about how often, and not about how long."""
+"""For what is about how often, and not about how long. A leader must not end because a busy machine stood still for a few seconds."""
 FINISHED = "Succeeded"
 ORDER = ["", "Pending", "Starting", "Running", FINISHED]
 
