@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from finetune_api.failures import FailureReason, JobError
@@ -261,10 +262,10 @@ def test_adapters_end_as_if_not_stopped_alone_as_in_the_model_that_was_measured(
     assert not found
     assert not task.new_parameters, "something was not saved"
     lab.run_card(apart, task, monkeypatch)
-    one, other = (
-        (job.results / "model/README.md").read_text("utf-8").replace(job.run.run.id, "") for job in (merged, apart)
-    )
-    assert one == other
+    one, other = (ModelCard.load(job.results / "model/README.md") for job in (merged, apart))
+    assert (one.data.pop("model_name"), other.data.pop("model_name")) == (merged.run.run.id, apart.run.run.id)
+    assert one.data.to_dict() == other.data.to_dict()
+    assert one.text.replace(merged.run.run.id, "") == other.text.replace(apart.run.run.id, "")
     one, other = (load_file(job.results / "model/model.safetensors") for job in (merged, apart))
     torch.testing.assert_close(
         {name: one[name] for name in one}, {name: other[name] for name in one}, rtol=0, atol=1e-6
