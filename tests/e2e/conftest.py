@@ -78,7 +78,7 @@ def _install() -> None:
     values = []
     for key, name in images.items():
         repository, _, tag = name.rpartition(":")
-        values += [f"--set={key}.repository={repository}", f"--set={key}.tag={tag}"]
+        values += [f"--set={key}.repository={repository}", f"--set-string={key}.tag={tag}"]
     helm("install", "finetune-operator", "charts/finetune-operator", f"--namespace={OPERATOR_NAMESPACE}", *values)
     _shorten_times()
     kubectl("rollout", "status", "deployment/finetune-operator", f"--namespace={OPERATOR_NAMESPACE}", "--timeout=120s")
