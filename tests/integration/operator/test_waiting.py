@@ -1,4 +1,4 @@
-"""Why a job waits is told within 20 seconds, by events on a real API server, and so is a node that falls silent."""
+"""Why a job waits is told soon, by events on a real API server, and so is a node that falls silent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from finetune_operator.worlds.kube import names
 from finetune_operator.worlds.kube.facts import read_attempt
+from finetune_operator.worlds.kube.pod_events import INTERVAL, PATIENCE
 from finetune_operator.worlds.protocol import AttemptPhase
 from tests.cluster.api import STRATEGIC_MERGE_PATCH, Object
 from tests.cluster.control_plane import CONTROLLERS, ControlPlane
@@ -17,8 +18,8 @@ from tests.cluster.waiting import eventually
 from tests.integration.operator.lab import Lab
 from tests.unit.operator.story import NO_GPU
 
-WITHIN = 20.0
-"""Seconds of a pod's creation."""
+WITHIN = PATIENCE + INTERVAL / 2
+"""Seconds of a pod's creation: what is not told at the first look is not before the second, an interval later. 18 when nothing else runs."""
 
 WRITTEN: dict[str, tuple[str, str, str, str]] = {
     "volume": ("kubelet", "FailedMount", 'MountVolume.SetUp failed for volume "mesh" : configmap "mesh" not found', "VolumeUnavailable"),
@@ -51,7 +52,7 @@ def writes(lab: Lab, pod: Object, who: str, reason: str, message: str) -> None:
     lab.cluster.api.post(f"/api/v1/namespaces/{lab.namespace}/events", event)
 
 
-def test_what_a_pod_waits_for_is_told_from_its_events_within_twenty_seconds(lab: Lab) -> None:
+def test_what_a_pod_waits_for_is_told_from_its_events_at_the_first_look(lab: Lab) -> None:
     """All at once, as it takes the time that it takes."""
 
     def fate(pod: Object) -> Any:
@@ -71,6 +72,7 @@ def test_what_a_pod_waits_for_is_told_from_its_events_within_twenty_seconds(lab:
         if reason != "Unschedulable":  # which it is before the autoscaler speaks
             assert words in status["message"]
         eventually(lambda n=name, w=words: w in lab.status(n)["message"], WITHIN)  # type: ignore[misc]
+    print(f"all was told after {time.monotonic() - began:.1f} s")
     assert time.monotonic() - began < WITHIN
     for name, (*_, reason) in WRITTEN.items():
         types = eventually(lambda n=name, r=reason: {kind for kind, of in lab.events(n) if of == r})  # type: ignore[misc]
