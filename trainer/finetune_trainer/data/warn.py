@@ -17,7 +17,7 @@ from finetune_trainer.data.kinds import Kinds
 from finetune_trainer.data.kinds.chats import ASSISTANT, ROLES, answered, unwrapped
 from finetune_trainer.data.kinds.label import Label
 from finetune_trainer.data.kinds.labels import Labels
-from finetune_trainer.data.kinds.messages import Completions, Messages, Prompts
+from finetune_trainer.data.kinds.messages import Completions, Messages
 from finetune_trainer.data.kinds.number import NUMBER, Number
 from finetune_trainer.data.kinds.pairs import pair_of
 from finetune_trainer.data.kinds.preference import Preferences
@@ -55,8 +55,7 @@ def warn_of_rows(splits: Mapping[Split, Examples], kinds: Kinds, names: Names, k
         *(warning for role, kind in kinds.items() if kind is Number for warning in _equal_numbers(splits, role)),
         *_contradictions(train, kinds, keys["train"], stop),
         *_opposed_pairs(train, kinds, keys["train"], stop),
-        *_repeated_prompts(train, kinds, stop),
-        *_answered_prompts(train, kinds, stop),
+        *_doubtful_prompts(train, kinds, stop),
         *_unread_systems(train, kinds, stop),
         *_shared_rows(splits, kinds, keys),
     ]
@@ -207,52 +206,43 @@ def _opposed_pairs(train: Examples, kinds: Kinds, keys: NDArray[np.uint64], stop
     ]
 
 
-def _repeated_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
-    """Rows of texts whose answers begin with the whole prompt, which stands before them anyway. Of messages that is looked at where they are
-    read."""
-    prompts = [role for role, kind in kinds.items() if issubclass(kind, Prompts) and role == Completions.prompt]
-    answers = [role for role, kind in kinds.items() if issubclass(kind, (Completions, Preferences))]
-    if not prompts or not answers:
-        return []
-    repeated, begin = list[int](), 0
-    for block in train.blocks(*prompts, *answers):
-        stop()
-        [given], said = (block[role] for role in prompts), [block[role] for role in answers]
-        for row, (prompt, *texts) in enumerate(zip(given, *said, strict=True), begin):
-            if prompt and not any(messages[0]["role"] for messages in (prompt, *texts)):
-                first = prompt[0]["content"].strip()
-                if all(messages[0]["content"].lstrip().startswith(first) for messages in texts):
-                    repeated.append(row)
-        begin += len(given)
-    if len(repeated) <= len(train) / 2:  # some begin with the same word
-        return []
-    several = len(answers) > 1
-    return [
-        f"In {len(repeated):,} of {len(train):,} training rows {' and '.join(answers)} {'begin' if several else 'begins'} with the prompt, which stands "
-        f"before {'them' if several else 'it'} anyway, so the model learns to say it again; leave it out there: "
-        f"{at(train.origins.take(np.array(repeated)))}."
-    ]
-
-
-def _answered_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
-    """Rows whose prompt ends with what the assistant says, where another message of it follows."""
+def _doubtful_prompts(train: Examples, kinds: Kinds, stop: Stop) -> list[str]:
+    """Rows of texts whose answers begin with the whole prompt, which stands before them anyway (of messages that is looked at where they are
+    read), and rows whose prompt ends with what the assistant says, where another message of it follows."""
     answers = [role for role, kind in kinds.items() if issubclass(kind, (Completions, Preferences))]
     if Completions.prompt not in kinds or not answers:
         return []
-    ended, begin = list[int](), 0
+    repeated, ended, begin = list[int](), list[int](), 0
     for block in train.blocks(Completions.prompt, *answers):
         stop()
-        for row, values in enumerate(zip(*block.values(), strict=True), begin):
-            given = unwrapped(values[0])
-            if given and given[-1]["role"] == ASSISTANT and _follows_itself(dict(zip(block, values, strict=True))):
+        for row, (prompt, *said) in enumerate(zip(*block.values(), strict=True), begin):
+            if not prompt:
+                continue
+            if not any(messages[0]["role"] for messages in (prompt, *said)):
+                first = prompt[0]["content"].strip()
+                if all(messages[0]["content"].lstrip().startswith(first) for messages in said):
+                    repeated.append(row)
+            given = unwrapped(prompt)
+            if (
+                given
+                and given[-1]["role"] == ASSISTANT
+                and _follows_itself(dict(zip(block, (prompt, *said), strict=True)))
+            ):
                 ended.append(row)
         begin += len(block[Completions.prompt])
-    if not ended:
-        return []
-    return [
-        f"In {len(ended):,} of {len(train):,} training rows the assistant has the last word of the prompt, and {' and '.join(answers)} "
-        f"{'are' if len(answers) > 1 else 'is'} another message of it, which does not go on with that: {at(train.origins.take(np.array(ended)))}."
-    ]
+    warnings, several = [], len(answers) > 1
+    if len(repeated) > len(train) / 2:  # else some begin with the same word
+        warnings.append(
+            f"In {len(repeated):,} of {len(train):,} training rows {' and '.join(answers)} {'begin' if several else 'begins'} with the prompt, which "
+            f"stands before {'them' if several else 'it'} anyway, so the model learns to say it again; leave it out there: "
+            f"{at(train.origins.take(np.array(repeated)))}."
+        )
+    if ended:
+        warnings.append(
+            f"In {len(ended):,} of {len(train):,} training rows the assistant has the last word of the prompt, and {' and '.join(answers)} "
+            f"{'are' if several else 'is'} another message of it, which does not go on with that: {at(train.origins.take(np.array(ended)))}."
+        )
+    return warnings
 
 
 def _follows_itself(row: Mapping[str, Any]) -> bool:
