@@ -114,7 +114,7 @@ async def test_a_trainer_whose_process_stands_still_is_ended_and_the_next_one_go
     said = re.search(
         r"has said nothing for (\d+) seconds, and spec.progressDeadlineSeconds allows 10", first.message or ""
     )
-    assert said and int(said[1]) >= 15
+    assert said and 15 <= int(said[1]) < 30
     await until(lambda: driver.script.pid != pid)
     assert not runs(pid)
 
