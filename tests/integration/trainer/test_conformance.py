@@ -33,10 +33,8 @@ from finetune_trainer.engine.freeze import freeze, refuse_idle
 from finetune_trainer.engine.layers import distances
 from finetune_trainer.engine.levers import quicken
 from finetune_trainer.engine.measure import LOSS, WEIGHT, Split, answer, defined, scores
-from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.occurring import trained
 from finetune_trainer.engine.references import refer
-from finetune_trainer.engine.steps import Steps
 from finetune_trainer.tasks import TASKS, Features, Task, task_class
 from tests.training.attempts import Job
 from tests.training.cases import CASES, HOSTILE, Case
@@ -44,6 +42,7 @@ from tests.training.inside import at_step, attempt_inside, complete_inside
 from tests.training.interruptions import assert_equal_ends
 from tests.training.no_values import steps_done
 from tests.unit.examples.manifests import MANIFESTS
+from tests.unit.trainer.tasks.gradients import one_step
 from tests.unit.trainer.tasks.loading import CPU, never
 
 TRAINING: dict[str, Any] = {"epochs": 3, "batchSize": 8, "learningRate": 1e-3, "precision": "fp32", "seed": 3}
@@ -346,16 +345,7 @@ def test_the_gradient_is_the_same_whatever_the_micro_batch(lab: Lab) -> None:
 
     def gradient(micro: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         task.model.zero_grad()
-        steps = Steps(
-            task,
-            features,
-            task.spec.training,
-            arithmetic=CPU,
-            micro=MicroBatch(micro),
-            total_steps=1,
-            check=never,
-            after_step=lambda step: False,
-        )
+        steps = one_step(task, features, task.spec.training, micro)
         loss = steps.gradient(batch, epoch=1)
         found = {name: p.grad.clone() for name, p in task.model.named_parameters() if p.grad is not None}
         return loss, found
@@ -378,16 +368,7 @@ def test_the_gradient_is_the_same_whether_activations_are_kept_or_computed_again
     quicken(task, features, CPU)
     found = []
     for asked in ("off", "on"):
-        steps = Steps(
-            task,
-            features,
-            task.spec.training.model_copy(update={"activation_checkpointing": asked}),
-            arithmetic=CPU,
-            micro=MicroBatch(3),
-            total_steps=1,
-            check=never,
-            after_step=lambda step: False,
-        )
+        steps = one_step(task, features, task.spec.training.model_copy(update={"activation_checkpointing": asked}), 3)
         steps.optimizer.zero_grad()
         torch.manual_seed(3)
         loss = steps.gradient(np.arange(8), epoch=1)

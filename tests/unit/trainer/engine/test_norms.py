@@ -9,9 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForImageClassification, ResNetConfig
 
 from finetune_api.training import Training
-from finetune_trainer.engine.memory import MicroBatch
-from finetune_trainer.engine.steps import Steps
-from tests.unit.trainer.tasks.loading import CPU, never
+from tests.unit.trainer.tasks.gradients import one_step
 
 SIZE = 16
 SHAPE = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic", "num_labels": 3}
@@ -57,16 +55,7 @@ class Looking:
 def gradients(micro):
     task = Looking()
     before = {name: values.clone() for name, values in task.model.named_buffers()}
-    steps = Steps(
-        task,
-        Pictures(),
-        Training(batchSize=SIZE),
-        arithmetic=CPU,
-        micro=MicroBatch(micro),
-        total_steps=1,
-        check=never,
-        after_step=lambda step: False,
-    )
+    steps = one_step(task, Pictures(), Training(batchSize=SIZE), micro)
     steps.gradient(np.arange(SIZE))
     assert all(torch.equal(values, before[name]) for name, values in task.model.named_buffers())
     return {name: parameter.grad for name, parameter in task.model.named_parameters()}

@@ -14,17 +14,16 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from finetune_api.training import Training
 from finetune_trainer.engine import flash, packing
-from finetune_trainer.engine.memory import MicroBatch
 from finetune_trainer.engine.packing import pack
 from finetune_trainer.engine.predict import Arithmetic
-from finetune_trainer.engine.steps import Steps
 from finetune_trainer.tasks.base import Features
 from finetune_trainer.tasks.packs import Packs, best_fit
 from finetune_trainer.tasks.text_generation import TextGeneration
 from tests.training.chatters import save_chatter
 from tests.training.no_values import steps_done
 from tests.training.sentences import ROWS
-from tests.unit.trainer.tasks.loading import CPU, features_of, never, take
+from tests.unit.trainer.tasks.gradients import one_step
+from tests.unit.trainer.tasks.loading import CPU, features_of, take
 from tests.unit.trainer.tasks.test_text_generation import task
 
 TEXTS = [{"prompt": text[:9], "completion": text[9 : 14 + number % 17]} for number, (text, _) in enumerate(ROWS[:20])]
@@ -55,16 +54,7 @@ def both(found: TextGeneration) -> tuple[Features, Features]:
 def gradient(found: TextGeneration, features: Features, micro: int, **training: Any) -> Mapping[str, torch.Tensor]:
     """Of all features in one batch."""
     found.model.zero_grad()
-    steps = Steps(
-        found,
-        features,
-        Training.model_validate({"batchSize": len(features.rows), **training}),
-        arithmetic=CPU,
-        micro=MicroBatch(micro),
-        total_steps=1,
-        check=never,
-        after_step=lambda step: False,
-    )
+    steps = one_step(found, features, Training.model_validate({"batchSize": len(features.rows), **training}), micro)
     steps.gradient(np.arange(len(features.rows)))
     return {name: p.grad.clone() for name, p in found.model.named_parameters() if p.grad is not None}
 
